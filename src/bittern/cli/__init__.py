@@ -1,0 +1,1 @@
+"""The command line. Level 6."""

@@ -1,0 +1,1 @@
+"""The field's vocabulary: ids, geometry, bitfields, endpoints, rates, errors. Level 0."""

@@ -1,0 +1,194 @@
+"""
+Every exception that bittern raises on purpose.
+
+The tree says who catches what: input errors reach the person who gave the
+input, decode errors become one of the other kinds in the machine that asked
+for the decoding, remote errors cost a peer, a tracker or a node, storage
+errors pause one torrent, and a misuse error is a bug of ours. Errors carry
+data; the text is made in ``__str__``.
+"""
+
+from __future__ import annotations
+
+
+class BitTorrentError(Exception):
+    """Root of all exceptions raised on purpose."""
+
+
+class MisuseError(BitTorrentError):
+    """Our own caller broke a contract: a bug, never the fault of input."""
+
+
+# --- the user gave us something unusable -------------------------------------------------
+
+
+class InputError(BitTorrentError):
+    """The user gave us something unusable."""
+
+
+class MetainfoError(InputError):
+    """A .torrent file or info dictionary is unusable; the text says what and where."""
+
+
+class MagnetError(InputError):
+    """A magnet link is unusable."""
+
+
+class ConfigError(InputError):
+    """A setting has an impossible value."""
+
+
+# --- bytes break a format ----------------------------------------------------------------
+
+
+class DecodeError(BitTorrentError):
+    """
+    Bytes break their format.
+
+    Args:
+        reason: what is wrong, one lower-case phrase without a full stop.
+        offset: byte position in the decoded input, where known.
+        limit: the limit that was exceeded, where one was.
+    """
+
+    def __init__(self, reason: str, *, offset: int | None = None, limit: int | None = None) -> None:
+        super().__init__(reason, offset, limit)
+        self.reason = reason
+        self.offset = offset
+        self.limit = limit
+
+    def __str__(self) -> str:
+        text = self.reason
+        if self.limit is not None:
+            text += f" (limit {self.limit})"
+        if self.offset is not None:
+            text += f" at byte {self.offset}"
+        return text
+
+
+class BencodeDecodeError(DecodeError):
+    """Bytes are not the bencoding that was asked for (BEP 3)."""
+
+
+class WireDecodeError(DecodeError):
+    """Bytes are no valid handshake or peer message (BEP 3, 6, 10, 52)."""
+
+
+class KrpcDecodeError(DecodeError):
+    """Bytes are no valid DHT message (BEP 5)."""
+
+
+class TrackerDecodeError(DecodeError):
+    """Bytes are no valid tracker answer (BEP 3, 15)."""
+
+
+# --- somebody else misbehaved ------------------------------------------------------------
+
+
+class RemoteError(BitTorrentError):
+    """Another party misbehaved or fell silent; costs that party only."""
+
+
+class PeerViolation(RemoteError):
+    """A peer broke the protocol; the connection is closed."""
+
+
+class BadPiece(RemoteError):
+    """A piece did not match its hash."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
+
+    def __str__(self) -> str:
+        return f"piece {self.index} does not match its hash"
+
+
+class PeerTimeout(RemoteError):
+    """A peer was silent for too long."""
+
+
+class TrackerFailure(RemoteError):
+    """
+    A tracker answered with a failure.
+
+    Args:
+        reason: the tracker's own words, already cleaned for display.
+        retry_after: seconds until the next try the tracker allows (BEP 31);
+            ``inf`` means never; None when it did not say.
+    """
+
+    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
+        super().__init__(reason, retry_after)
+        self.reason = reason
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"tracker refused: {self.reason}"
+
+
+class TrackerUnreachable(RemoteError):
+    """A tracker could not be reached or its answer could not be understood."""
+
+
+class KrpcFailure(RemoteError):
+    """A DHT node answered with an error code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"DHT error {self.code}: {self.message}"
+
+
+class QueryTimeout(RemoteError):
+    """A DHT node did not answer in time."""
+
+
+class FetchError(RemoteError):
+    """A document could not be fetched over HTTP; ``status`` is set when a server answered."""
+
+    def __init__(self, reason: str, *, status: int | None = None) -> None:
+        super().__init__(reason, status)
+        self.reason = reason
+        self.status = status
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+# --- our disk failed ---------------------------------------------------------------------
+
+
+class StorageError(BitTorrentError):
+    """
+    Our own disk failed; pauses one torrent.
+
+    Args:
+        reason: what happened, one lower-case phrase.
+        path: the file or folder concerned, as text.
+        errno: the operating system's error number, where there was one.
+    """
+
+    def __init__(self, reason: str, *, path: str | None = None, errno: int | None = None) -> None:
+        super().__init__(reason, path, errno)
+        self.reason = reason
+        self.path = path
+        self.errno = errno
+
+    def __str__(self) -> str:
+        return self.reason if self.path is None else f"{self.reason}: {self.path!r}"
+
+
+class DiskFull(StorageError):
+    """No room, or no quota, on the volume."""
+
+
+class UnsafePath(StorageError):
+    """A path leads outside the torrent's folder, or over a link."""
+
+
+class FileVanished(StorageError):
+    """A file is missing or shorter than it was."""

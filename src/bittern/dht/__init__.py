@@ -1,0 +1,1 @@
+"""The distributed hash table as a sans-I/O machine. Level 2."""

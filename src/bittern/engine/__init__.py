@@ -1,0 +1,1 @@
+"""Ownership: session, torrents, peers, trackers. Level 5."""

@@ -1,0 +1,1 @@
+"""Sockets as asyncio shells. Level 5."""

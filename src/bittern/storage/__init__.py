@@ -1,0 +1,1 @@
+"""Torrent bytes at rest. Level 4."""

@@ -1,0 +1,1 @@
+"""A tracker. Level 6."""
