@@ -1,0 +1,181 @@
+"""
+Every knob of the engine with its type, unit, default and reason.
+
+Rates are bytes per second, times are seconds, lengths are bytes. ``None``
+means "no limit" where a rate or count is optional. Values are checked when the
+object is made, so that a wrong one is refused where it was written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from bittern.core.endpoint import Endpoint
+from bittern.core.errors import ConfigError
+
+DEFAULT_DHT_BOOTSTRAP = (
+    ("router.bittorrent.com", 6881),
+    ("dht.transmissionbt.com", 6881),
+    ("dht.libtorrent.org", 25401),
+    ("router.utorrent.com", 6881),
+)
+"""The well-known public nodes that a new DHT node asks first."""
+
+
+def _check(name: str, value: float | None, low: float, high: float = float("inf")) -> None:
+    if value is not None and not low <= value <= high:
+        raise ConfigError(f"{name} must be from {low:g} to {high:g}, not {value:g}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig:
+    """
+    Settings of a whole session.
+
+    Raises:
+        ConfigError: a value is outside its range; the text names it.
+    """
+
+    # --- listening -----------------------------------------------------------------------
+    listen_host: str | None = None
+    """Address to listen on; None for all, IPv4 and IPv6."""
+    listen_port: int = 6881
+    """Port for peers; 0 takes any free one."""
+    listen_port_tries: int = 10
+    """Limit: F14. How many further ports are tried when the port is taken."""
+    enable_incoming: bool = True
+    """Accept connections at all."""
+
+    # --- sources of peers ----------------------------------------------------------------
+    enable_trackers: bool = True
+    enable_dht: bool = True
+    enable_pex: bool = True
+    enable_lsd: bool = True
+    dht_bootstrap: tuple[tuple[str, int], ...] = DEFAULT_DHT_BOOTSTRAP
+    announce_to_all_tiers: bool = False
+    """Announce to one tracker of every tier instead of the first that works (BEP 12)."""
+
+    # --- limits --------------------------------------------------------------------------
+    max_download_rate: float | None = None
+    max_upload_rate: float | None = None
+    max_connections: int = 500
+    """Established peer connections of all torrents; libtorrent's default is 200."""
+    max_connections_per_torrent: int = 200
+    max_half_open: int = 20
+    """Limit: H8. Outgoing connection attempts under way at once."""
+    max_dials_per_second: int = 20
+    """Limit: H8. New outgoing attempts, so that a poisoned peer list floods nobody."""
+    max_pending_handshakes: int = 64
+    """Limit: H5. Incoming connections that have not yet sent their handshake."""
+    max_pending_handshakes_per_address: int = 4
+    """Limit: H5. The same from one address; loopback is exempt."""
+    upload_slots: int | None = 8
+    """Unchoked peers of one torrent; None unchokes everyone who is interested."""
+    send_buffer_length: int = 524_288
+    """Limit: H2. Bytes of blocks read ahead for one peer."""
+    receive_buffer_length: int = 1_048_576
+    """The loop's one receive buffer, shared by all connections."""
+
+    # --- times ---------------------------------------------------------------------------
+    connect_timeout: float = 10.0
+    handshake_timeout: float = 10.0
+    """Limit: H5. A deadline for the whole handshake, not per byte."""
+    idle_timeout: float = 120.0
+    """Limit: H5. Silence after which a peer is closed (BEP 3: two minutes)."""
+    keep_alive_interval: float = 100.0
+    snub_timeout: float = 60.0
+    """Limit: H5. No block for this long although some are outstanding: snubbed (BEP 3)."""
+    choke_interval: float = 10.0
+    optimistic_interval: float = 30.0
+    stop_timeout: float = 5.0
+    """Limit: F19. Longest wait for trackers to hear "stopped"."""
+    checkpoint_interval: float = 30.0
+    """Limit: F8. How often verified data is synced and written to the journal."""
+    checkpoint_length: int = 67_108_864
+    """Limit: F8. The same by amount of new data."""
+
+    # --- storage -------------------------------------------------------------------------
+    state_dir: Path | None = None
+    """Where resume data and DHT state live; None keeps nothing beyond this session."""
+    preallocate: bool = False
+    part_suffix: str | None = None
+    """Suffix of files that are not complete, as ``.part``; None for none."""
+    max_open_files: int = 64
+    """Limit: F13."""
+    hashing_threads: int | None = None
+    """Threads of a recheck; None for one per core."""
+    max_write_queue: int = 67_108_864
+    """Limit: F16. Bytes waiting for a slow disk above which reading from peers pauses."""
+
+    # --- behaviour -----------------------------------------------------------------------
+    allow_multiple_per_address: bool = False
+    """Several connections to one address in a torrent (H15); loopback is always allowed."""
+    verify_before_upload: bool = True
+    """Limit: F5. Hash each piece once per session before its first upload."""
+    client_prefix: bytes = b"-bt0100-"
+    client_name: str = "bittern/0.1.0"
+
+    def __post_init__(self) -> None:
+        _check("listen_port", self.listen_port, 0, 65535)
+        for name in ("max_download_rate", "max_upload_rate"):
+            _check(name, getattr(self, name), 1)
+        for name in (
+            "max_connections",
+            "max_connections_per_torrent",
+            "max_half_open",
+            "max_dials_per_second",
+            "max_pending_handshakes",
+            "max_pending_handshakes_per_address",
+            "max_open_files",
+        ):
+            _check(name, getattr(self, name), 1)
+        _check("upload_slots", self.upload_slots, 1)
+        _check("send_buffer_length", self.send_buffer_length, 32_768, 1 << 26)
+        _check("receive_buffer_length", self.receive_buffer_length, 65_536, 1 << 26)
+        _check("hashing_threads", self.hashing_threads, 1, 256)
+        for spec in fields(self):
+            if spec.name.endswith(("_timeout", "_interval")):
+                _check(spec.name, getattr(self, spec.name), 0.001)
+        if len(self.client_prefix) > 12:
+            raise ConfigError("client_prefix must leave 8 random bytes of the peer id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorrentConfig:
+    """
+    Settings of one torrent.
+
+    Raises:
+        ConfigError: a value is outside its range.
+    """
+
+    output: Path = field(default_factory=Path)
+    """The folder that holds, or will hold, the torrent's file or folder."""
+    data_path: Path | None = None
+    """Exactly the file or folder of the content, when its name differs from the torrent's."""
+    files: frozenset[int] | None = None
+    """Indices of the files wanted; None for all."""
+    sequential: bool = False
+    super_seeding: bool = False
+    paused: bool = False
+    skip_check: bool = False
+    """Take the data for complete; every piece is still hashed before its first upload."""
+    trackers: tuple[tuple[str, ...], ...] = ()
+    """Tiers of trackers in addition to the torrent's own."""
+    web_seeds: tuple[str, ...] = ()
+    peers: tuple[Endpoint, ...] = ()
+    """Peers to connect to at once."""
+    max_download_rate: float | None = None
+    max_upload_rate: float | None = None
+    max_connections: int | None = None
+    upload_slots: int | None = None
+    """None takes the session's."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_download_rate", "max_upload_rate", "max_connections", "upload_slots"):
+            _check(name, getattr(self, name), 1)
+        if self.files is not None and any(index < 0 for index in self.files):
+            raise ConfigError("files must not be negative")
+
+

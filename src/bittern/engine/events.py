@@ -1,0 +1,169 @@
+"""
+What the engine tells the outside.
+
+Events are frozen values in the past tense. Those that a person wants to see
+are always made; those marked *trace* describe single protocol messages and are
+made only while somebody listens with ``trace=True``, since the data path must
+not pay for them otherwise.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from bittern.core.endpoint import Endpoint
+
+
+class TorrentState(enum.Enum):
+    """What a torrent is doing."""
+
+    METADATA = "metadata"
+    """Fetching the info dictionary from peers (BEP 9)."""
+    CHECKING = "checking"
+    DOWNLOADING = "downloading"
+    SEEDING = "seeding"
+    """Everything wanted is there."""
+    PAUSED = "paused"
+    ERROR = "error"
+    """Our disk failed; ``Torrent.error`` says how."""
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged(Event):
+    """The torrent is doing something else now."""
+
+    state: TorrentState
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataReceived(Event):
+    """The info dictionary arrived from peers and matches its hash."""
+
+    name: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckProgressed(Event):
+    """A recheck went on; lengths are pieces."""
+
+    num_checked: int
+    num_pieces: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerAnnounced(Event):
+    """A tracker answered."""
+
+    url: str
+    event: str
+    num_peers: int
+    num_seeds: int | None
+    num_leechers: int | None
+    interval: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerFailed(Event):
+    """A tracker refused or could not be reached; ``retry_at`` is loop time."""
+
+    url: str
+    reason: str
+    retry_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PeersFound(Event):
+    """A source named peers; ``source`` is ``tracker``, ``dht``, ``pex``, ``lsd`` or ``user``."""
+
+    source: str
+    num_peers: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConnected(Event):
+    """A connection finished its handshake."""
+
+    endpoint: Endpoint
+    is_outgoing: bool
+    peer_id: bytes
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDisconnected(Event):
+    """A connection that had finished its handshake ended."""
+
+    endpoint: Endpoint
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerBanned(Event):
+    """An address sent corrupt data and is not talked to for a while."""
+
+    endpoint: Endpoint
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PieceVerified(Event):
+    """A piece matches its hash and is handed to the operating system."""
+
+    index: int
+    num_have: int
+    num_pieces: int
+
+
+@dataclass(frozen=True, slots=True)
+class PieceFailed(Event):
+    """A piece did not match its hash; it will be fetched again."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileCompleted(Event):
+    """Every piece of a file is there."""
+
+    index: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentCompleted(Event):
+    """Everything wanted is there and verified."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorageFailed(Event):
+    """Our disk failed."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageSent(Event):
+    """*Trace.* A protocol message went out; ``text`` is a short form, ``raw`` its first bytes."""
+
+    endpoint: Endpoint
+    kind: str
+    text: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived(Event):
+    """*Trace.* A protocol message came in; ``text`` is a short form, ``raw`` its first bytes."""
+
+    endpoint: Endpoint
+    kind: str
+    text: str
+    raw: bytes
