@@ -1,0 +1,166 @@
+"""
+The requests that one peer sent us, from arrival to being served.
+
+Keeps to the limits on what a peer may queue and on what it may ask for while
+it is choked. Knows nothing of messages: ``admit`` returning False means that
+the caller should reject.
+
+Sources: BEP 3 (request, cancel, choke), BEP 6 (reject, allowed fast).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bittern.core.errors import PeerViolation
+from bittern.core.geometry import Geometry
+from bittern.proto.peer_events import Request
+
+MAX_INCOMING_REQUESTS = 500
+"""Limit: H2. Requests we queue for one peer, advertised as ``reqq``; Transmission's figure."""
+MAX_REFUSED_REQUESTS = 1_000
+"""Limit: H2. Requests beyond the queue within a minute before the connection is closed."""
+MAX_CHOKED_REQUESTS = 100
+"""Limit: H3. Requests of a choked peer, after the grace, before the connection is closed."""
+CHOKE_GRACE = 2.0
+"""Limit: H3. Seconds after a choke in which requests may still be on their way."""
+ALLOWED_FAST_FACTOR = 3
+"""Limit: H9. Times the blocks of a piece that a choked peer gets of its allowed fast set."""
+LIMIT_WINDOW = 60.0
+"""Seconds over which abuse is counted."""
+
+
+class WindowCounter:
+    """Counts something within windows of a minute."""
+
+    __slots__ = ("_count", "_started_at")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._started_at = float("-inf")
+
+    def add(self, *, now: float) -> int:
+        """Count one more and return the count of this window."""
+        if now - self._started_at > LIMIT_WINDOW:
+            self._started_at = now
+            self._count = 0
+        self._count += 1
+        return self._count
+
+
+class IncomingRequests:
+    """Requests of one peer, oldest first, without duplicates."""
+
+    __slots__ = (
+        "_allowed_fast",
+        "_choked_at",
+        "_fast_blocks_left",
+        "_num_choked",
+        "_refused",
+        "_waiting",
+    )
+
+    def __init__(self) -> None:
+        self._waiting: dict[Request, None] = {}
+        self._allowed_fast: frozenset[int] = frozenset()
+        self._fast_blocks_left = 0
+        self._choked_at = float("-inf")
+        self._num_choked = 0
+        self._refused = WindowCounter()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __contains__(self, request: Request) -> bool:
+        return request in self._waiting
+
+    def admit(self, request: Request, *, is_choked: bool, now: float) -> bool:
+        """
+        Queue a request that names existing bytes.
+
+        Args:
+            request: checked against the torrent's geometry by the caller.
+            is_choked: whether we choke the peer.
+            now: monotonic seconds.
+
+        Returns:
+            False when the request is to be rejected; True also for a repeated one.
+
+        Raises:
+            PeerViolation: the peer goes on although it was told to stop.
+        """
+        if is_choked and not self._spend_allowed_fast(request[0]):
+            if now - self._choked_at > CHOKE_GRACE:
+                self._num_choked += 1
+                if self._num_choked > MAX_CHOKED_REQUESTS:
+                    raise PeerViolation("goes on requesting while choked")
+            return False
+        if request not in self._waiting:
+            if len(self._waiting) >= MAX_INCOMING_REQUESTS:
+                if self._refused.add(now=now) > MAX_REFUSED_REQUESTS:
+                    raise PeerViolation("requests more than it was told to")
+                return False
+            self._waiting[request] = None
+        return True
+
+    def _spend_allowed_fast(self, index: int) -> bool:
+        if index not in self._allowed_fast or not self._fast_blocks_left:
+            return False
+        self._fast_blocks_left -= 1
+        return True
+
+    def allow_fast(self, indices: Iterable[int], geometry: Geometry | None) -> None:
+        """Let the peer ask for these pieces while choked, each block at most three times (H9)."""
+        self._allowed_fast = frozenset(indices)
+        if geometry is not None:
+            num_blocks = sum(geometry.num_blocks(index) for index in self._allowed_fast)
+            self._fast_blocks_left = ALLOWED_FAST_FACTOR * num_blocks
+
+    def cancel(self, request: Request) -> bool:
+        """Take a request out; False when it was not waiting."""
+        if request not in self._waiting:
+            return False
+        del self._waiting[request]
+        return True
+
+    def choke(self, *, now: float) -> list[Request]:
+        """Drop and return what a peer may not have once it is choked."""
+        self._choked_at = now
+        self._num_choked = 0
+        dropped = [request for request in self._waiting if request[0] not in self._allowed_fast]
+        for request in dropped:
+            del self._waiting[request]
+        return dropped
+
+    def take_run(self, max_length: int, piece_length: int) -> list[Request]:
+        """
+        Take a run of adjacent requests, oldest first, to be served now.
+
+        Args:
+            max_length: bytes of blocks; the first request is taken in any case.
+            piece_length: nominal, of the torrent.
+
+        Returns:
+            Requests of which each begins in the piece space where the one
+            before ends; empty when none waits.
+        """
+        taken: list[Request] = []
+        expected = -1
+        for request in self._waiting:
+            index, begin, length = request
+            offset = index * piece_length + begin
+            if taken and (offset != expected or length > max_length):
+                break
+            taken.append(request)
+            max_length -= length
+            expected = offset + length
+        for request in taken:
+            del self._waiting[request]
+        return taken
+
+    def drop_piece(self, index: int) -> list[Request]:
+        """Drop and return the waiting requests for one piece, because we lost it."""
+        dropped = [request for request in self._waiting if request[0] == index]
+        for request in dropped:
+            del self._waiting[request]
+        return dropped
