@@ -1,0 +1,260 @@
+"""
+TCP streams on non-blocking sockets, without asyncio's streams.
+
+All streams of one ``TcpNetwork`` read into one buffer, since one callback runs
+at a time: an idle connection owns no buffer, and nothing is copied or
+allocated per read. Works with every event loop that has ``add_reader``.
+
+Sources: engine.md section 2; threats.md F13 (descriptors).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import sys
+from collections.abc import Callable
+
+from bittern.core.endpoint import Endpoint
+from bittern.core.errors import PeerTimeout
+from bittern.net.stream import Buffer, Stream, StreamHandler
+
+ACCEPTS_PER_WAKEUP = 64
+"""Connections accepted before other callbacks get their turn."""
+ACCEPT_PAUSE = 1.0
+"""Limit: F13. Seconds without accepting after the process ran out of descriptors."""
+LISTEN_BACKLOG = 256
+
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def _endpoint(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
+    return Endpoint.make(address[0], address[1])
+
+
+class TcpStream:
+    """One TCP connection; see ``net.stream.Stream``."""
+
+    __slots__ = ("_buffer", "_handler", "_is_paused", "_is_writing", "_loop", "_sock", "remote")
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        remote: Endpoint,
+        buffer: memoryview,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._sock: socket.socket | None = sock
+        self._loop = loop
+        self._buffer = buffer
+        self._handler: StreamHandler | None = None
+        self._is_paused = False
+        self._is_writing = False
+        self.remote = remote
+
+    @property
+    def local(self) -> Endpoint:
+        """Our own address of this connection."""
+        if self._sock is None:
+            return Endpoint("0.0.0.0", 0)  # noqa: S104  # unspecified, not bound
+        return _endpoint(self._sock.getsockname())
+
+    def start(self, handler: StreamHandler) -> None:
+        """Begin to deliver to ``handler``, or go on with another one."""
+        self._handler = handler
+        self.resume_reading()
+
+    def resume_reading(self) -> None:
+        """Deliver again; idempotent."""
+        self._is_paused = False
+        if self._sock is not None:
+            self._loop.add_reader(self._sock.fileno(), self._read)
+
+    def pause_reading(self) -> None:
+        """Stop delivering; idempotent."""
+        if not self._is_paused and self._sock is not None:
+            self._loop.remove_reader(self._sock.fileno())
+        self._is_paused = True
+
+    def _read(self) -> None:
+        sock, handler = self._sock, self._handler
+        if sock is None or handler is None:
+            return
+        try:
+            length = sock.recv_into(self._buffer)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lose(error)
+            return
+        if length:
+            handler.data_received(self._buffer[:length])
+        else:
+            self._lose(None)
+
+    def send(self, data: Buffer) -> int:
+        """Send what there is room for; see ``net.stream.Stream.send``."""
+        sock = self._sock
+        if sock is None:
+            return len(data)
+        try:
+            sent = sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self._loop.call_soon(self._lose, error)
+            return len(data)
+        if sent < len(data) and not self._is_writing:
+            self._is_writing = True
+            self._loop.add_writer(sock.fileno(), self._write)
+        return sent
+
+    def _write(self) -> None:
+        sock, handler = self._sock, self._handler
+        if sock is None:
+            return
+        self._is_writing = False
+        self._loop.remove_writer(sock.fileno())
+        if handler is not None:
+            handler.writable()
+
+    def _lose(self, error: Exception | None) -> None:
+        if self._sock is None:
+            return
+        handler = self._handler
+        self.close()
+        if handler is not None:
+            handler.connection_lost(error)
+
+    def close(self) -> None:
+        """Close at once; idempotent, and never leads to ``connection_lost``."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return
+        descriptor = sock.fileno()
+        self._loop.remove_reader(descriptor)
+        self._loop.remove_writer(descriptor)
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+        sock.close()
+        self._handler = None
+
+
+class TcpListener:
+    """A listening TCP socket that hands every new stream to ``accept``."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        buffer: memoryview,
+        accept: Callable[[Stream], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._sock: socket.socket | None = sock
+        self._buffer = buffer
+        self._accept = accept
+        self._loop = loop
+        self.endpoint = _endpoint(sock.getsockname())
+        self._resume()
+
+    def _resume(self) -> None:
+        if self._sock is not None:
+            self._loop.add_reader(self._sock.fileno(), self._ready)
+
+    def _ready(self) -> None:
+        for _ in range(ACCEPTS_PER_WAKEUP):
+            if self._sock is None:
+                return
+            try:
+                sock, address = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _OUT_OF_DESCRIPTORS:
+                    return
+                self._loop.remove_reader(self._sock.fileno())
+                self._loop.call_later(ACCEPT_PAUSE, self._resume)
+                return
+            _prepare(sock)
+            self._accept(TcpStream(sock, _endpoint(address), self._buffer, self._loop))
+
+    def close(self) -> None:
+        """Stop listening; idempotent."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._loop.remove_reader(sock.fileno())
+            sock.close()
+
+
+def _prepare(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    with contextlib.suppress(OSError):
+        # Requests are small and must not wait for the acknowledgement of the last ones.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class TcpNetwork:
+    """
+    Where TCP streams come from.
+
+    Args:
+        receive_buffer_length: bytes of the one buffer that all streams read into;
+            also the most that one wake-up of a stream delivers.
+        source_host: address to connect from; None leaves it to the system.
+    """
+
+    def __init__(
+        self, *, receive_buffer_length: int = 1 << 20, source_host: str | None = None
+    ) -> None:
+        self._buffer = memoryview(bytearray(receive_buffer_length))
+        self._source_host = source_host
+
+    async def connect(self, endpoint: Endpoint, *, timeout: float) -> TcpStream:
+        """
+        Connect to a peer.
+
+        Raises:
+            PeerTimeout: not within ``timeout`` seconds.
+            OSError: refused, unreachable, or out of descriptors.
+        """
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if endpoint.is_ipv6 else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            _prepare(sock)
+            if self._source_host is not None and (":" in self._source_host) == endpoint.is_ipv6:
+                sock.bind((self._source_host, 0))
+            async with asyncio.timeout(timeout):
+                await loop.sock_connect(sock, tuple(endpoint))
+        except TimeoutError:
+            sock.close()
+            raise PeerTimeout(f"no connection to {endpoint} within {timeout:g} s") from None
+        except BaseException:
+            sock.close()
+            raise
+        return TcpStream(sock, endpoint, self._buffer, loop)
+
+    def listen(self, host: str, port: int, accept: Callable[[Stream], None]) -> TcpListener:
+        """
+        Listen; every new stream goes to ``accept``, not yet started.
+
+        Raises:
+            OSError: the address is taken or not ours.
+        """
+        is_ipv6 = ":" in host
+        sock = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            if sys.platform != "win32":
+                # On Windows this option would let two programs listen on one port.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if is_ipv6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setblocking(False)
+            sock.bind((host, port))
+            sock.listen(LISTEN_BACKLOG)
+        except BaseException:
+            sock.close()
+            raise
+        return TcpListener(sock, self._buffer, accept, asyncio.get_running_loop())
