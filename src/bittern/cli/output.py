@@ -1,0 +1,80 @@
+"""
+What the program writes: plain lines, JSON, complaints.
+
+Invariant: W11. No control byte, no bidirectional override and no zero-width
+character from a file or the network reaches a terminal, a log or a JSON line.
+Results go to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    Json = str | int | float | bool | None | Sequence["Json"] | Mapping[str, "Json"]
+
+
+def printable(text: str) -> str:
+    r"""
+    Return ``text`` on one line, everything invisible or active escaped as ``\x1b`` or ``\u202e``.
+
+    Limit: P9, W11.
+    """
+    if text.isprintable():
+        return text
+    from bittern.storage.names import display_name
+
+    return display_name(text)
+
+
+def encode_json(value: Json, *, indent: int | None = None) -> str:
+    """Return JSON in ASCII, without any control byte besides the line breaks of ``indent``."""
+    import json
+
+    # json leaves DEL as it is, which is a control character to a terminal.
+    return json.dumps(value, indent=indent, ensure_ascii=True).replace("\x7f", "\\u007f")
+
+
+def print_json(value: Json) -> None:
+    """Write one JSON document to stdout."""
+    sys.stdout.write(encode_json(value, indent=2) + "\n")
+    sys.stdout.flush()
+
+
+def print_json_line(value: Json) -> None:
+    """Write one JSON value on a line of its own to stdout, at once."""
+    sys.stdout.write(encode_json(value) + "\n")
+    sys.stdout.flush()
+
+
+def print_line(text: str) -> None:
+    """Write one line to stdout; ``text`` is escaped."""
+    sys.stdout.write(printable(text) + "\n")
+
+
+def print_table(rows: Sequence[tuple[str, str]]) -> None:
+    """Write names and values in two columns; rows with an empty value are left out."""
+    width = max((len(name) for name, value in rows if value), default=0)
+    for name, value in rows:
+        if value:
+            print_line(f"{name:<{width}}  {value}")
+
+
+def complain(text: str) -> None:
+    """Write one line of diagnosis to stderr; ``text`` is escaped."""
+    try:
+        sys.stderr.write(f"bittern: {printable(text)}\n")
+        sys.stderr.flush()
+    except OSError:
+        pass  # whoever listened has gone; the exit code still tells
+
+
+def prepare_streams() -> None:
+    """Make stdout and stderr survive text that their encoding does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
