@@ -1,0 +1,337 @@
+"""
+Which piece to fetch next: availability, rarest first, sequential, priorities, deadlines.
+
+A set of pieces is an ``int`` in the order of ``core.bitfield``: piece 0 is the
+highest bit, ``top``. Availability is bit-sliced (``policy.availability``), so there
+is no sort, no heap and no object per piece.
+
+The picker answers questions and keeps books; it never opens a piece itself.
+After ``pick`` the caller calls ``mark_open``, then ``mark_have`` or
+``mark_closed``. Blocks inside a piece and the endgame are the business of
+``policy.pieces``.
+
+Costs are those of a few operations on integers of ``num_pieces`` bits, measured
+in microseconds per call with CPython 3.11 and 200 peers (8 planes)::
+
+    pieces                 1,000    10,000    100,000
+    add_have, remove_have    0.9       1.8        6.2
+    add_peer, remove_peer    1.6       3.9         19
+    pick                     2.8       6.1         30
+    is_interesting           0.2       0.4        1.0
+
+So 10,000 pieces and 200 peers that send five haves a second each take 0.2 % of a core.
+
+Invariants: ``have`` and ``open`` share no piece; what can be picked is what is
+wanted, not there and not open.
+
+Source: BEP 3 (random first pieces, rarest first), BEP 54 (a peer loses a piece).
+"""
+
+from __future__ import annotations
+
+import random
+from bisect import insort
+from collections.abc import Sequence
+
+from bittern.core.bitfield import lowest_index
+from bittern.core.errors import MisuseError
+from bittern.policy.availability import Availability
+
+DO_NOT_WANT = 0
+LOWEST_PRIORITY = 1
+DEFAULT_PRIORITY = 4
+TOP_PRIORITY = 7
+
+RANDOM_FIRST_PIECES = 4
+"""Pieces fetched at random before rarest first begins; the original client's number (BEP 3)."""
+
+
+class Picker:
+    """
+    Piece-level choice for one torrent.
+
+    ``have``, ``open``, ``missing`` and ``swarm`` are for reading; they change through
+    the methods. ``sequential`` may be assigned at any time.
+
+    Args:
+        num_pieces: >= 0.
+        rng: source of chance.
+        sequential: fetch by rising index instead of rarest first.
+    """
+
+    __slots__ = (
+        "_deadlines",
+        "_levels",
+        "_num_have",
+        "_ones",
+        "_pickable",
+        "_random",
+        "_urgent",
+        "have",
+        "missing",
+        "num_pieces",
+        "open",
+        "sequential",
+        "swarm",
+        "top",
+        "wanted",
+    )
+
+    def __init__(self, num_pieces: int, rng: random.Random, *, sequential: bool = False) -> None:
+        self.num_pieces = num_pieces
+        self.swarm = Availability(num_pieces)
+        self.top = self.swarm.top
+        self.sequential = sequential
+        self.have = 0
+        """Pieces that are there and verified."""
+        self.open = 0
+        """Pieces in progress."""
+        self.wanted = self.swarm.full
+        """Pieces of a priority above 0."""
+        self.missing = self.wanted
+        """Wanted pieces that are not there, open ones included."""
+        self._pickable = self.missing
+        self._levels = [(DEFAULT_PRIORITY, self.swarm.full)]
+        self._num_have = 0
+        self._deadlines: list[tuple[float, int]] = []
+        self._urgent = 0
+        self._ones = (1 << self.top + 1) - 1
+        self._random = rng.random
+
+    # --- what the peers have -------------------------------------------------------------
+
+    def add_peer(self, bits: int) -> None:
+        """Count a peer that joins with the pieces in ``bits``."""
+        self.swarm.add(bits)
+
+    def remove_peer(self, bits: int) -> None:
+        """Forget a peer that leaves, ``bits`` being all it had; MisuseError if it never did."""
+        self.swarm.remove(bits)
+
+    def add_have(self, mask: int) -> None:
+        """
+        Count pieces that a peer has got since it joined.
+
+        ``mask`` must hold none that the peer had before. Several ``have``
+        messages of one peer are cheapest as one mask.
+        """
+        self.swarm.add(mask)
+
+    def remove_have(self, mask: int) -> None:
+        """Count pieces that a peer has lost (BEP 54); MisuseError if nobody had one of them."""
+        self.swarm.remove(mask)
+
+    def availability(self, index: int) -> int:
+        """Return how many peers have piece ``index``, us not included."""
+        self._mask(index)
+        return self.swarm.count(index)
+
+    def distributed_copies(self) -> float:
+        """Return the copies of the torrent among the peers and us; see ``Availability``."""
+        return self.swarm.distributed_copies(self.have)
+
+    # --- what we have and want -----------------------------------------------------------
+
+    def set_have(self, bits: int) -> None:
+        """Replace the set of pieces that are there, as after a check; none is open then."""
+        self.have = bits
+        self.open = 0
+        self._refresh()
+
+    def mark_have(self, index: int) -> None:
+        """Note that piece ``index`` is there and verified; it is open no longer."""
+        mask = self._mask(index)
+        if self.have & mask:
+            return
+        self.have |= mask
+        self._num_have += 1
+        self.open ^= self.open & mask
+        self.missing ^= self.missing & mask
+        self._pickable ^= self._pickable & mask
+        if self._deadlines:
+            self.set_deadline(index, None)
+
+    def mark_open(self, index: int) -> None:
+        """Note that piece ``index`` is in progress; MisuseError if we have it."""
+        mask = self._mask(index)
+        if self.have & mask:
+            raise MisuseError(f"piece {index} is opened although we have it")
+        self.open |= mask
+        self._pickable ^= self._pickable & mask
+
+    def mark_closed(self, index: int) -> None:
+        """Note that piece ``index`` is no longer in progress and can be picked again."""
+        mask = self._mask(index)
+        self.open ^= self.open & mask
+        self._pickable |= self.missing & mask
+
+    def lose(self, index: int) -> None:
+        """Note that piece ``index`` is not there any more, as after a read error (F2, F5)."""
+        mask = self._mask(index)
+        if self.have & mask:
+            self.have ^= mask
+            self._num_have -= 1
+            self.missing |= self.wanted & mask
+            self._pickable |= self.wanted & mask
+
+    def set_priorities(self, priorities: Sequence[int]) -> None:
+        """
+        Set the priority of every piece.
+
+        Args:
+            priorities: one number for each piece, 0 (not wanted) to 7 (first of
+                all); 4 is normal. ``bytes`` will do.
+
+        Raises:
+            ValueError: wrong length, or a number outside 0..7; nothing has changed.
+        """
+        if len(priorities) != self.num_pieces:
+            raise ValueError(f"{len(priorities)} priorities for {self.num_pieces} pieces")
+        distinct = set(priorities)
+        for level in distinct.difference(range(TOP_PRIORITY + 1)):
+            raise ValueError(f"priority {level} of piece {priorities.index(level)} is not in 0..7")
+        table = bytes(priorities).ljust(self.top + 1, b"\xff")
+        levels = []
+        for level in sorted(distinct - {DO_NOT_WANT}, reverse=True):
+            digits = b"0" * level + b"1" + b"0" * (255 - level)
+            levels.append((level, int(table.translate(digits), 2)))
+        self._levels = levels
+        self.wanted = sum(bits for _, bits in levels)
+        self._refresh()
+
+    def priority_of(self, index: int) -> int:
+        """Return the priority of piece ``index``, 0..7."""
+        mask = self._mask(index)
+        return next((level for level, bits in self._levels if bits & mask), DO_NOT_WANT)
+
+    def set_deadline(self, index: int, instant: float | None) -> None:
+        """
+        Ask for piece ``index`` by an instant, before all priorities; None takes it back.
+
+        Instants are only compared with each other. A piece that is not wanted
+        stays unpicked; one that we have ignores the call.
+        """
+        mask = self._mask(index)
+        if self._urgent & mask:
+            self._urgent ^= mask
+            self._deadlines = [entry for entry in self._deadlines if entry[1] != index]
+        if instant is not None and not self.have & mask:
+            self._urgent |= mask
+            insort(self._deadlines, (instant, index))
+
+    def _refresh(self) -> None:
+        self._num_have = self.have.bit_count()
+        self.missing = self.wanted ^ (self.wanted & self.have)
+        self._pickable = self.missing ^ (self.missing & self.open)
+        if overtaken := self._urgent & self.have:
+            self._urgent ^= overtaken
+            self._deadlines = [
+                entry for entry in self._deadlines if not overtaken >> (self.top - entry[1]) & 1
+            ]
+
+    def _mask(self, index: int) -> int:
+        if not 0 <= index < self.num_pieces:
+            raise IndexError(f"piece {index} of {self.num_pieces}")
+        return 1 << (self.top - index)
+
+    # --- questions -----------------------------------------------------------------------
+
+    @property
+    def is_complete(self) -> bool:
+        """True when every wanted piece is there."""
+        return not self.missing
+
+    @property
+    def is_seed(self) -> bool:
+        """True when every piece is there."""
+        return self._num_have == self.num_pieces
+
+    @property
+    def is_endgame(self) -> bool:
+        """True when pieces are missing but each of them is open already."""
+        return bool(self.missing) and not self._pickable
+
+    @property
+    def num_have(self) -> int:
+        """Pieces that are there."""
+        return self._num_have
+
+    @property
+    def num_missing(self) -> int:
+        """Wanted pieces that are not there. O(pieces)."""
+        return self.missing.bit_count()
+
+    def is_interesting(self, peer_bits: int) -> bool:
+        """Tell whether a peer with ``peer_bits`` has something wanted that we lack."""
+        return peer_bits & self.missing != 0
+
+    def pick(self, peer_bits: int, *, exclude: int = 0) -> int | None:
+        """
+        Choose the piece to open next with one peer.
+
+        Pieces with a deadline go first, in that order; then the highest
+        priority; within it the lowest index if ``sequential``, any piece while
+        we have fewer than four, else one of the rarest, from a random start.
+
+        Args:
+            peer_bits: what the peer has.
+            exclude: pieces not to choose.
+
+        Returns:
+            The index of a piece that is wanted, missing and not open, or None.
+        """
+        pool = peer_bits & self._pickable
+        if exclude:
+            pool ^= pool & exclude
+        if not pool:
+            return None
+        if self._urgent and (urgent := pool & self._urgent):
+            return self._first_due(urgent)
+        best = self._best(pool)
+        if not self.sequential:
+            best = self._after_random(best) or best
+        return lowest_index(best, self.top)
+
+    def pick_many(self, peer_bits: int, count: int, *, exclude: int = 0) -> list[int]:
+        """
+        Choose up to ``count`` different pieces, in the order of ``pick``.
+
+        Equals come as runs of neighbouring pieces, which is what disks like best.
+        """
+        pool = peer_bits & self._pickable
+        pool ^= pool & exclude
+        picked: list[int] = []
+        while pool and len(picked) < count and (urgent := pool & self._urgent):
+            picked.append(self._first_due(urgent))
+            pool ^= 1 << (self.top - picked[-1])
+        while pool and len(picked) < count:
+            best = self._best(pool)
+            pool ^= best
+            start = 0 if self.sequential else self._after_random(best)
+            for part in (start, best ^ start):
+                rest = part
+                while rest and len(picked) < count:
+                    length = rest.bit_length()
+                    picked.append(self.top + 1 - length)
+                    rest ^= 1 << (length - 1)
+        return picked
+
+    def _best(self, pool: int) -> int:
+        if len(self._levels) > 1:
+            pool = next(chosen for _, bits in self._levels if (chosen := pool & bits))
+        if self.sequential or self._num_have < RANDOM_FIRST_PIECES:
+            return pool
+        return self.swarm.rarest(pool)
+
+    def _after_random(self, bits: int) -> int:
+        """Return those of ``bits`` that lie at or after a random piece; perhaps none."""
+        return bits & (self._ones >> int(self._random() * (self.top + 1)))
+
+    def _first_due(self, urgent: int) -> int:
+        return next(i for _, i in self._deadlines if urgent >> (self.top - i) & 1)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Picker {self._num_have}/{self.num_pieces}, {self.num_missing} missing, "
+            f"{self.open.bit_count()} open>"
+        )
