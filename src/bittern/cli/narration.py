@@ -1,0 +1,133 @@
+"""
+Engine events in words for a person, and as JSON for a program.
+
+The JSON form of an event is its class name in snake case under ``type`` and
+its fields by name: endpoints as ``host:port``, bytes in hexadecimal, states by
+value. Fields are only ever added.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from bittern.cli.values import HostPort, format_duration, format_size
+from bittern.core.endpoint import Endpoint
+from bittern.engine import events
+
+if TYPE_CHECKING:
+    from bittern.cli.output import Json
+
+STATE_TEXTS = {
+    events.TorrentState.METADATA: "fetching metadata",
+    events.TorrentState.CHECKING: "checking",
+    events.TorrentState.DOWNLOADING: "downloading",
+    events.TorrentState.SEEDING: "seeding",
+    events.TorrentState.PAUSED: "paused",
+    events.TorrentState.ERROR: "stopped by an error",
+    events.TorrentState.STOPPED: "stopped",
+}
+"""What each state is called on the screen."""
+
+_TRACE = (events.MessageSent, events.MessageReceived)
+
+
+def event_name(event: events.Event) -> str:
+    """Return the name under which an event appears in JSON: ``piece_verified``."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
+
+
+def event_json(event: events.Event) -> dict[str, Json]:
+    """Return an event as a JSON object."""
+    result: dict[str, Json] = {"type": event_name(event)}
+    for field in dataclasses.fields(event):
+        result[field.name] = plain(getattr(event, field.name))
+    return result
+
+
+def plain(value: object) -> Json:
+    """Return a value that occurs in events or statistics in a form that JSON has."""
+    match value:
+        case enum.Enum():
+            return plain(value.value)
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case Endpoint() | HostPort():
+            return str(value)
+        case bytes() | bytearray() | memoryview():
+            return bytes(value).hex()
+        case tuple() | list():
+            return [plain(item) for item in value]
+    return str(value)
+
+
+def is_trace(event: events.Event) -> bool:
+    """Tell whether an event is about a single protocol message."""
+    return isinstance(event, _TRACE)
+
+
+def server_of(url: str) -> str:
+    """Return what of a URL may be shown: never the path, where trackers put passkeys."""
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    except ValueError:
+        return "a malformed URL"
+
+
+def event_text(event: events.Event) -> str:
+    """Return an event as one line for a person, not yet escaped; empty when it says nothing."""
+    match event:
+        case events.StateChanged(state):
+            return STATE_TEXTS[state]
+        case events.MetadataReceived(name, length):
+            return f"metadata of {name} received, {format_size(length)}"
+        case events.CheckProgressed():
+            return ""  # the progress display tells that
+        case events.TrackerAnnounced():
+            return _announced(event)
+        case events.TrackerFailed(url, reason, _):
+            return f"tracker {server_of(url)} failed: {reason}"
+        case events.PeersFound(source, num_peers):
+            return f"{num_peers} {_plural('peer', num_peers)} from {source}"
+        case events.PeerConnected(endpoint, is_outgoing, _, client):
+            way = "to" if is_outgoing else "from"
+            return f"connected {way} {endpoint}" + (f" ({client})" if client else "")
+        case events.PeerDisconnected(endpoint, reason):
+            return f"disconnected from {endpoint}: {reason}"
+        case events.PeerBanned(endpoint, reason):
+            return f"banned {endpoint}: {reason}"
+        case events.PieceVerified(index, num_have, num_pieces):
+            return f"piece {index} verified ({num_have} of {num_pieces})"
+        case events.PieceFailed(index):
+            return f"piece {index} does not match its hash and is fetched again"
+        case events.FileCompleted(_, path):
+            return f"file complete: {path}"
+        case events.TorrentCompleted():
+            return "complete"
+        case events.StorageFailed(reason):
+            return f"disk: {reason}"
+        case events.MessageSent(endpoint, _, text, _):
+            return f"{endpoint} <- {text}"
+        case events.MessageReceived(endpoint, _, text, _):
+            return f"{endpoint} -> {text}"
+    return event_name(event).replace("_", " ")
+
+
+def _announced(event: events.TrackerAnnounced) -> str:
+    what = f" ({event.event})" if event.event else ""
+    text = f"tracker {server_of(event.url)}{what}: {event.num_peers} "
+    text += _plural("peer", event.num_peers)
+    if event.num_seeds is not None and event.num_leechers is not None:
+        text += f"; {event.num_seeds} seeding, {event.num_leechers} downloading"
+    return f"{text}; next announce in {format_duration(event.interval)}"
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else word + "s"

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from bittern.cli.narration import (
+    STATE_TEXTS,
+    event_json,
+    event_name,
+    event_text,
+    is_trace,
+    plain,
+    server_of,
+)
+from bittern.cli.output import encode_json
+from bittern.cli.values import HostPort
+from bittern.core.endpoint import Endpoint
+from bittern.core.ids import InfoHash
+from bittern.engine import events as ev
+
+PEER = Endpoint("127.0.0.1", 6881)
+
+TEXTS: list[tuple[ev.Event, str]] = [
+    (ev.StateChanged(ev.TorrentState.METADATA), "fetching metadata"),
+    (ev.MetadataReceived("cat", 1024), "metadata of cat received, 1.0 KiB"),
+    (ev.CheckProgressed(1, 2), ""),
+    (
+        ev.TrackerAnnounced("http://u:p@t.example:80/key/announce?x=1", "started", 2, 1, 1, 1800),
+        (
+            "tracker http://t.example:80 (started): 2 peers; 1 seeding, 1 downloading; "
+            "next announce in 30m 00s"
+        ),
+    ),
+    (
+        ev.TrackerAnnounced("udp://t:1", "", 1, None, None, 60),
+        "tracker udp://t:1: 1 peer; next announce in 1m 00s",
+    ),
+    (ev.TrackerFailed("udp://t:1", "timed out", None), "tracker udp://t:1 failed: timed out"),
+    (ev.PeersFound("dht", 1), "1 peer from dht"),
+    (ev.PeersFound("pex", 7), "7 peers from pex"),
+    (
+        ev.PeerConnected(PEER, True, b"-bt0100-123456789012", "bittern 0.1"),
+        "connected to 127.0.0.1:6881 (bittern 0.1)",
+    ),
+    (ev.PeerConnected(PEER, False, bytes(20), ""), "connected from 127.0.0.1:6881"),
+    (ev.PeerDisconnected(PEER, "closed"), "disconnected from 127.0.0.1:6881: closed"),
+    (ev.PeerBanned(PEER, "bad data"), "banned 127.0.0.1:6881: bad data"),
+    (ev.PieceVerified(3, 4, 40), "piece 3 verified (4 of 40)"),
+    (ev.PieceFailed(3), "piece 3 does not match its hash and is fetched again"),
+    (ev.FileCompleted(0, "a/b"), "file complete: a/b"),
+    (ev.TorrentCompleted(), "complete"),
+    (ev.StorageFailed("disk full"), "disk: disk full"),
+    (ev.MessageSent(PEER, "choke", "choke", b""), "127.0.0.1:6881 <- choke"),
+    (ev.MessageReceived(PEER, "have", "have 3", b""), "127.0.0.1:6881 -> have 3"),
+]
+
+
+@pytest.mark.parametrize(("event", "text"), TEXTS, ids=lambda value: type(value).__name__)
+def test_every_event_is_told_in_one_line(event: ev.Event, text: str) -> None:
+    assert event_text(event) == text
+
+
+def test_the_table_above_covers_every_event() -> None:
+    told = {type(event) for event, _ in TEXTS}
+    defined = {
+        value
+        for value in vars(ev).values()
+        if isinstance(value, type) and issubclass(value, ev.Event) and value is not ev.Event
+    }
+    assert told == defined
+
+
+def test_an_event_of_the_future_is_still_told() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class MoonRisen(ev.Event):
+        pass
+
+    assert event_text(MoonRisen()) == "moon risen"
+
+
+@pytest.mark.parametrize("event", [event for event, _ in TEXTS], ids=event_name)
+def test_every_event_is_one_json_object_with_its_fields(event: ev.Event) -> None:
+    value = json.loads(encode_json(event_json(event)))
+    assert list(value) == ["type", *(field.name for field in dataclasses.fields(event))]
+
+
+def test_json_has_endpoints_bytes_and_states_in_plain_form() -> None:
+    event = ev.PeerConnected(PEER, True, b"\x00\xff" * 10, "x")
+    assert event_json(event) == {
+        "type": "peer_connected",
+        "endpoint": "127.0.0.1:6881",
+        "is_outgoing": True,
+        "peer_id": "00ff" * 10,
+        "client": "x",
+    }
+    assert event_json(ev.StateChanged(ev.TorrentState.SEEDING))["state"] == "seeding"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (float("inf"), None),
+        (1.5, 1.5),
+        ((1, (b"\x01",)), [1, ["01"]]),
+        (HostPort("a", 1), "a:1"),
+        (InfoHash(bytes(20)), "00" * 20),
+        (object, "<class 'object'>"),
+    ],
+)
+def test_values_become_json(value: object, expected: object) -> None:
+    assert plain(value) == expected
+
+
+def test_only_messages_are_trace() -> None:
+    traced = {type(event).__name__ for event, _ in TEXTS if is_trace(event)}
+    assert traced == {"MessageSent", "MessageReceived"}
+
+
+def test_every_state_has_a_text() -> None:
+    assert set(STATE_TEXTS) == set(ev.TorrentState)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:secret@t.example/passkey/announce?key=1", "https://t.example"),
+        ("udp://[2001:db8::1]:80", "udp://[2001:db8::1]:80"),
+        ("http://[", "a malformed URL"),
+    ],
+)
+def test_a_shown_url_holds_no_secret(url: str, shown: str) -> None:
+    assert server_of(url) == shown
