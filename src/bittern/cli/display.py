@@ -1,0 +1,213 @@
+"""
+Progress for a person: bars on a terminal, now and then a line elsewhere.
+
+A display is fed with one ``Row`` per torrent, a few times a second, and decides
+by itself what of it to show. rich is imported only for a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from bittern.cli.output import printable
+from bittern.cli.values import format_duration, format_rate, format_size
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+LIVE_INTERVAL = 0.25
+"""Seconds between two updates of a terminal."""
+
+PLAIN_INTERVAL = 5.0
+"""Seconds between two lines about one torrent where there is no terminal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What is shown of one torrent; lengths in bytes, rates in bytes a second."""
+
+    name: str
+    state: str
+    progress: float
+    """0 to 1 of what is wanted."""
+    total_length: int
+    download_rate: float = 0.0
+    upload_rate: float = 0.0
+    num_peers: int = 0
+    eta: float | None = None
+    """Seconds left, or None when unknown or meaningless."""
+    note: str = ""
+    """Why nothing happens, when nothing happens."""
+
+    @property
+    def done_length(self) -> int:
+        """Bytes of what is wanted that are there."""
+        return int(self.total_length * self.progress)
+
+
+class Display(Protocol):
+    """Where progress and lines go."""
+
+    interval: float
+    """Seconds after which ``update`` should be called again."""
+
+    def update(self, rows: Sequence[Row]) -> None:
+        """Show the present state of all torrents."""
+
+    def line(self, text: str) -> None:
+        """Write one line that stays; ``text`` is escaped."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was; idempotent."""
+
+
+def make_display(stream: TextIO, *, quiet: bool, plain: bool) -> Display:
+    """
+    Choose the display that suits a stream.
+
+    Args:
+        stream: where it writes.
+        quiet: show no progress at all, only lines.
+        plain: where ``stream`` is no terminal, write a line of progress now and then.
+    """
+    if quiet:
+        return LineDisplay(stream, interval=float("inf"))
+    if is_terminal(stream):
+        return LiveDisplay(stream)
+    return LineDisplay(stream, interval=PLAIN_INTERVAL if plain else float("inf"))
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Tell whether a stream is a terminal on which a line can be redrawn."""
+    return stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+
+
+def row_text(row: Row) -> str:
+    """Return progress as one line, as logs have it."""
+    if not row.total_length:
+        parts = [f"{row.name}: {row.state}"]
+    else:
+        parts = [
+            f"{row.name}: {row.state} {_percent(row.progress)}",
+            f"{format_size(row.done_length)} of {format_size(row.total_length)}",
+        ]
+    parts.append(f"down {format_rate(row.download_rate)}")
+    parts.append(f"up {format_rate(row.upload_rate)}")
+    parts.append(f"{row.num_peers} {'peer' if row.num_peers == 1 else 'peers'}")
+    if row.eta is not None and row.eta != float("inf"):
+        parts.append(f"{format_duration(row.eta)} left")
+    if row.note:
+        parts.append(row.note)
+    return ", ".join(parts)
+
+
+def _percent(progress: float) -> str:
+    """Return a percentage that says 100 only when nothing is missing."""
+    return f"{int(progress * 1000) / 10:.1f} %"
+
+
+class LineDisplay:
+    """
+    Lines without a terminal: one about each torrent every ``interval`` seconds.
+
+    Args:
+        stream: where it writes.
+        interval: seconds between the lines; infinite for none.
+    """
+
+    def __init__(self, stream: TextIO, *, interval: float) -> None:
+        self._stream = stream
+        self._every = interval
+        self._next = time.monotonic() + interval
+        self.interval = min(1.0, interval)
+
+    def update(self, rows: Sequence[Row]) -> None:
+        """Write the rows if the time has come."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + self._every
+        for row in rows:
+            self.line(row_text(row))
+
+    def line(self, text: str) -> None:
+        """Write one line."""
+        self._stream.write(printable(text) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Do nothing: a line leaves nothing behind."""
+
+
+class LiveDisplay:
+    """A bar per torrent, redrawn in place."""
+
+    interval = LIVE_INTERVAL
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[figures]}", markup=False),
+            console=self._console,
+            expand=True,
+            auto_refresh=False,
+            redirect_stdout=False,  # JSON may go there while the bars are on stderr
+            redirect_stderr=False,
+        )
+        self._tasks: dict[int, TaskID] = {}
+        self._is_open = False
+
+    def update(self, rows: Sequence[Row]) -> None:
+        """Redraw all bars."""
+        if not self._is_open:
+            self._progress.start()
+            self._is_open = True
+        for index, row in enumerate(rows):
+            name = _shorten(printable(row.name), max(12, self._console.width // 4))
+            task = self._tasks.get(index)
+            if task is None:
+                task = self._tasks[index] = self._progress.add_task(name, total=1.0, figures="")
+            self._progress.update(
+                task,
+                description=name,
+                completed=row.progress,
+                figures=printable(_figures(row)),
+            )
+        self._progress.refresh()
+
+    def line(self, text: str) -> None:
+        """Write one line above the bars."""
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the last state of the bars on the screen and show the cursor again."""
+        if self._is_open:
+            self._progress.stop()
+            self._is_open = False
+
+
+def _figures(row: Row) -> str:
+    """Return what stands right of a bar."""
+    if row.note:
+        return f"{row.state}: {row.note}"
+    parts = [_percent(row.progress) if row.total_length else row.state]
+    if row.download_rate or row.progress < 1:
+        parts.append(f"\u2193 {format_rate(row.download_rate)}")
+    if row.upload_rate or row.progress >= 1:
+        parts.append(f"\u2191 {format_rate(row.upload_rate)}")
+    parts.append(f"{row.num_peers} {'peer' if row.num_peers == 1 else 'peers'}")
+    parts.append(format_duration(row.eta) if row.progress < 1 else row.state)
+    return "  ".join(parts)
+
+
+def _shorten(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "\u2026"

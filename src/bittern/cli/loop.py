@@ -1,0 +1,146 @@
+"""
+The event loop of verbs that run for a while, and how they are stopped.
+
+The first Ctrl-C or SIGTERM asks the verb to stop cleanly, and five seconds
+later it is stopped whether it is ready or not; the second ends the program at
+once. Both hard ends are safe, because resume data is written ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from bittern.cli.exits import ExitCode
+
+STOP_TIMEOUT = 5.0
+"""Limit: F19. Seconds from the first signal to the hard end."""
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return the maker of uvloop's event loops, or None where only asyncio's own is at hand."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+class StopSignal:
+    """
+    Whether, and by what, the program was told to stop.
+
+    Args:
+        hard_exit: ends the process at once with an exit code.
+        timeout: seconds a clean stop may take.
+    """
+
+    def __init__(
+        self,
+        *,
+        hard_exit: Callable[[int], None] | None = None,
+        timeout: float = STOP_TIMEOUT,
+    ) -> None:
+        self._event = asyncio.Event()
+        self._hard_exit = hard_exit or end_at_once
+        self._timeout = timeout
+        self._timer: threading.Timer | None = None
+        self.number: int | None = None
+
+    def receive(self, number: int) -> None:
+        """Take a signal: the first asks to stop, any further one ends the process."""
+        if self.number is not None:
+            self._hard_exit(self.exit_code(unfinished=True))
+            return
+        self.number = number
+        self._event.set()
+        # A thread, because a loop that hangs is one of the reasons for it.
+        self._timer = threading.Timer(
+            self._timeout, self._hard_exit, (self.exit_code(unfinished=True),)
+        )
+        self._timer.daemon = True
+        self._timer.start()
+
+    def is_set(self) -> bool:
+        """Tell whether a signal has come."""
+        return self._event.is_set()
+
+    async def wait(self) -> None:
+        """Return once a signal has come."""
+        await self._event.wait()
+
+    def exit_code(self, *, unfinished: bool) -> ExitCode:
+        """Return the code to leave with: Ctrl-C always shows, SIGTERM only on unfinished work."""
+        if self.number == signal.SIGINT:
+            return ExitCode.INTERRUPTED
+        return ExitCode.UNFINISHED if unfinished else ExitCode.DONE
+
+    def close(self) -> None:
+        """Disarm the hard end; idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def end_at_once(code: int) -> None:
+    """End the process without any cleanup, but with a visible cursor."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream.isatty():
+                stream.write("\x1b[?25h\n")
+                stream.flush()
+                break
+        except (OSError, ValueError):
+            continue
+    os._exit(code)
+
+
+def run_loop(work: Callable[[StopSignal], Coroutine[Any, Any, int]]) -> int:
+    """
+    Run ``work`` on a fresh event loop and return its exit code.
+
+    Args:
+        work: gets the stop signal and should end soon after it is set.
+    """
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_with_signals(work))
+
+
+async def _with_signals(work: Callable[[StopSignal], Coroutine[Any, Any, int]]) -> int:
+    stop = StopSignal()
+    loop = asyncio.get_running_loop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP"):
+        numbers.append(signal.SIGHUP)  # the terminal was closed
+    try:
+        for number in numbers:
+            _watch(loop, number, stop)
+        return await work(stop)
+    finally:
+        stop.close()
+        for number in numbers:
+            _unwatch(loop, number)
+
+
+def _watch(loop: asyncio.AbstractEventLoop, number: int, stop: StopSignal) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        return
+    try:
+        loop.add_signal_handler(number, stop.receive, number)
+    except NotImplementedError:  # Windows
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.receive, number))
+
+
+def _unwatch(loop: asyncio.AbstractEventLoop, number: int) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        return
+    try:
+        loop.remove_signal_handler(number)
+    except NotImplementedError:
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, default)

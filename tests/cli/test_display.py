@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+
+from bittern.cli import display as display_module
+from bittern.cli.display import LineDisplay, LiveDisplay, Row, is_terminal, make_display, row_text
+
+MIB = 1 << 20
+ROW = Row(
+    name="cat",
+    state="downloading",
+    progress=0.5,
+    total_length=10 * MIB,
+    download_rate=MIB,
+    upload_rate=0,
+    num_peers=1,
+    eta=5,
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        (
+            ROW,
+            (
+                "cat: downloading 50.0 %, 5.0 MiB of 10.0 MiB, "
+                "down 1.0 MiB/s, up 0 B/s, 1 peer, 5s left"
+            ),
+        ),
+        (
+            replace(ROW, progress=0.99999, eta=None, num_peers=2),
+            "cat: downloading 99.9 %, 10.0 MiB of 10.0 MiB, down 1.0 MiB/s, up 0 B/s, 2 peers",
+        ),
+        (
+            Row(name="x", state="fetching metadata", progress=0, total_length=0, note="no peers"),
+            "x: fetching metadata, down 0 B/s, up 0 B/s, 0 peers, no peers",
+        ),
+    ],
+)
+def test_a_row_is_one_line_in_a_log(row: Row, text: str) -> None:
+    assert row_text(row) == text
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_without_a_terminal_a_line_comes_every_few_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(display_module, "time", clock)
+    stream = io.StringIO()
+    display = make_display(stream, quiet=False, plain=True)
+    written = []
+    for _ in range(12):
+        clock.now += display.interval
+        display.update([ROW])
+        written.append(stream.getvalue().count("\n"))
+    display.close()
+    assert written == [0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("quiet", "plain"), [(True, True), (False, False)])
+def test_quiet_or_beside_json_there_are_lines_but_no_progress(quiet: bool, plain: bool) -> None:
+    stream = io.StringIO()
+    display = make_display(stream, quiet=quiet, plain=plain)
+    for _ in range(3):
+        display.update([ROW])
+    display.line("a\x1bb")
+    assert isinstance(display, LineDisplay)
+    assert stream.getvalue() == "a\\x1bb\n"
+
+
+def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    display = make_display(stream, quiet=False, plain=True)
+    assert isinstance(display, LiveDisplay)
+    display.update([replace(ROW, name="[bold]c\x1b[2Jat[/bold] " + "x" * 99)])
+    display.line("piece [red]0[/red] \x07 :smile:")
+    display.update([replace(ROW, progress=1.0, state="seeding", upload_rate=MIB)])
+    display.update([replace(ROW, note="no peers known")])
+    display.close()
+    display.close()
+    text = stream.getvalue()
+    assert "[bold]c\\x1b[2Jat" in text
+    assert "piece [red]0[/red] \\x07 :smile:" in text
+    assert "50.0 %" in text
+    assert "seeding" in text
+    assert "downloading: no peers known" in text
+    assert text.endswith("\x1b[?25h"), "the cursor is back"
+
+
+def test_a_terminal_that_was_never_drawn_on_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    make_display(stream, quiet=False, plain=True).close()
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("stream", "term", "expected"),
+    [
+        (Terminal(), "xterm", True),
+        (Terminal(), "dumb", False),
+        (io.StringIO(), "xterm", False),
+    ],
+)
+def test_what_counts_as_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, term: str, expected: bool
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    assert is_terminal(stream) is expected

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from bittern.cli import loop as loop_module
+from bittern.cli.exits import ExitCode
+from bittern.cli.loop import StopSignal, end_at_once, loop_factory, run_loop
+
+
+def signal_self(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    ("number", "unfinished", "code"),
+    [
+        (signal.SIGINT, True, 130),
+        (signal.SIGINT, False, 130),
+        (signal.SIGTERM, True, 7),
+        (signal.SIGTERM, False, 0),
+        (signal.SIGHUP, True, 7),
+    ],
+)
+def test_the_first_signal_asks_to_stop(number: int, unfinished: bool, code: int) -> None:
+    async def work(stop: StopSignal) -> int:
+        signal_self(number)
+        await stop.wait()
+        assert stop.is_set()
+        return stop.exit_code(unfinished=unfinished)
+
+    assert run_loop(work) == code
+
+
+def test_without_a_signal_work_gives_the_code_and_signals_are_as_before() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    async def work(stop: StopSignal) -> int:
+        assert not stop.is_set()
+        return ExitCode.MISMATCH
+
+    assert run_loop(work) == 6
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+async def test_the_second_signal_ends_at_once() -> None:
+    ended: list[int] = []
+    stop = StopSignal(hard_exit=ended.append)
+    stop.receive(signal.SIGINT)
+    assert ended == []
+    stop.receive(signal.SIGTERM)
+    assert ended == [ExitCode.INTERRUPTED]
+    stop.close()
+    stop.close()
+
+
+async def test_a_stop_that_hangs_is_ended() -> None:
+    ended = threading.Event()
+    codes: list[int] = []
+
+    def hard_exit(code: int) -> None:
+        codes.append(code)
+        ended.set()
+
+    stop = StopSignal(hard_exit=hard_exit, timeout=0.01)
+    stop.receive(signal.SIGTERM)
+    assert await asyncio.to_thread(ended.wait, 5)
+    assert codes == [ExitCode.UNFINISHED]
+
+
+async def test_a_clean_stop_disarms_the_hard_end() -> None:
+    codes: list[int] = []
+    stop = StopSignal(hard_exit=codes.append, timeout=60)
+    stop.receive(signal.SIGTERM)
+    timer = stop._timer
+    assert timer is not None
+    stop.close()
+    await asyncio.to_thread(timer.join, 5)
+    assert not timer.is_alive()
+    assert codes == []
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    codes: list[int] = []
+
+    async def work(stop: StopSignal) -> int:
+        return 3
+
+    thread = threading.Thread(target=lambda: codes.append(run_loop(work)))
+    thread.start()
+    thread.join()
+    assert codes == [3]
+
+
+class _NoSignalLoop(asyncio.SelectorEventLoop):
+    """An event loop as on Windows."""
+
+    def add_signal_handler(self, sig: int, callback: object, *args: object) -> None:
+        raise NotImplementedError
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        raise NotImplementedError
+
+
+def test_a_loop_without_signal_handlers_is_stopped_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop_module, "loop_factory", lambda: _NoSignalLoop)
+
+    async def work(stop: StopSignal) -> int:
+        signal_self(signal.SIGTERM)
+        await stop.wait()
+        return stop.exit_code(unfinished=True)
+
+    assert run_loop(work) == 7
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_asyncio_serves_where_uvloop_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert loop_factory() is None
+
+    async def work(stop: StopSignal) -> int:
+        return type(asyncio.get_running_loop()).__module__.startswith("asyncio")
+
+    assert run_loop(work) == 1
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class _Closed(io.StringIO):
+    def isatty(self) -> bool:
+        raise ValueError("closed")
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr"),
+    [(_Terminal, _Terminal), (io.StringIO, _Terminal), (_Closed, _Terminal)],
+)
+def test_the_hard_end_shows_the_cursor_on_one_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+    stdout: Callable[[], io.StringIO],
+    stderr: Callable[[], io.StringIO],
+) -> None:
+    out, err = stdout(), stderr()
+    codes: list[int] = []
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    end_at_once(130)
+    assert codes == [130]
+    assert out.getvalue() + err.getvalue() == "\x1b[?25h\n"
