@@ -139,6 +139,27 @@ def decode_prefix(
     return value, end
 
 
+def decode_with_order(
+    data: bytes | bytearray | memoryview, *, limits: Limits = METAINFO_LIMITS
+) -> tuple[Value, int]:
+    """
+    Decode one value that takes up the whole of ``data``, and tell whether it is canonical.
+
+    Returns:
+        The value and the offset of the first key that is out of order, or -1.
+
+    Raises:
+        BencodeDecodeError: not the bencoding of one value, or a limit was exceeded.
+    """
+    raw = _checked_input(data, limits)
+    value, end, _, _, unsorted_at = _scan(
+        raw, 0, limits.max_depth, limits.max_tokens, _allowance(raw), False
+    )
+    if end != len(raw):
+        raise BencodeDecodeError("bytes after the end of the value", offset=end)
+    return value, unsorted_at
+
+
 def decode_with_spans(data: bytes, *, limits: Limits = METAINFO_LIMITS) -> Document:
     """
     Decode a dictionary that takes up the whole of ``data``, and keep track of places.

@@ -1,0 +1,167 @@
+"""
+The v2 file tree, and its comparison with the v1 list of a hybrid.
+
+A tree is dictionaries in dictionaries; a dictionary with the empty key is a
+file. In the piece space each file starts at the next multiple of the piece
+length, in the order of the tree, which is that of the sorted keys.
+
+Source: BEP 52 (file tree, upgrade path), BEP 47 (attributes).
+"""
+
+from __future__ import annotations
+
+from bittern.codec.bencode import Value
+from bittern.codec.file_list import (
+    MAX_PATH_DEPTH,
+    MAX_TOTAL_LENGTH,
+    FileEntry,
+    read_attributes,
+    text_from,
+)
+from bittern.core.errors import MetainfoError
+
+MAX_PATH_ELEMENTS = 5_000_000
+"""
+Limit: P2. Path elements of all files together.
+
+A tree names a folder once, our paths name it for every file below it.
+"""
+
+_ROOT_LENGTH = 32
+_ZERO_ROOT = bytes(_ROOT_LENGTH)
+
+
+def read_file_tree(value: Value | None, piece_length: int) -> tuple[FileEntry, ...]:
+    """
+    Read the ``file tree`` of an info dictionary.
+
+    Args:
+        value: the decoded tree, its keys sorted.
+        piece_length: bytes of a piece, to which files are aligned.
+
+    Returns:
+        The files in the order of the tree, one at least.
+
+    Raises:
+        MetainfoError: no such tree, or a limit was exceeded.
+
+    Source: BEP 52.
+    """
+    if not isinstance(value, dict):
+        problem = "missing" if value is None else "no dictionary"
+        raise MetainfoError(f"info: 'file tree' is {problem}")
+    files: list[FileEntry] = []
+    offset = 0
+    num_elements = 0
+    stack: list[tuple[tuple[str, ...], Value]] = [((), value)]
+    while stack:
+        path, node = stack.pop()
+        if not isinstance(node, dict):
+            raise MetainfoError(f"file tree {_place(path)}: no dictionary")
+        leaf = node.get(b"")
+        if leaf is None:
+            if len(path) >= MAX_PATH_DEPTH:
+                raise MetainfoError(f"file tree: a path has more than {MAX_PATH_DEPTH} elements")
+            stack.extend([((*path, text_from(key)), node[key]) for key in reversed(node)])
+            continue
+        if not path:
+            raise MetainfoError("file tree: the root is a file")
+        if len(node) != 1:
+            raise MetainfoError(f"file tree {_place(path)}: both a file and a folder")
+        try:
+            entry = _read_leaf(leaf, path, offset)
+        except MetainfoError as error:
+            raise MetainfoError(f"file tree {_place(path)}: {error}") from None
+        files.append(entry)
+        num_elements += len(path)
+        if num_elements > MAX_PATH_ELEMENTS:
+            raise MetainfoError(f"file tree: more than {MAX_PATH_ELEMENTS} path elements")
+        offset += -(-entry.length // piece_length) * piece_length
+        if offset > MAX_TOTAL_LENGTH:
+            raise MetainfoError("file tree: the files are longer than 2^48 - 1 bytes")
+    if not files:
+        raise MetainfoError("file tree: no files")
+    return tuple(files)
+
+
+def _place(path: tuple[str, ...]) -> str:
+    return ascii("/".join(path)[-80:])
+
+
+def _read_leaf(leaf: Value, path: tuple[str, ...], offset: int) -> FileEntry:
+    if not isinstance(leaf, dict):
+        raise MetainfoError("no dictionary")
+    entry = read_attributes(leaf, path, offset)
+    if entry.is_pad:
+        raise MetainfoError("a pad, which v2 does not have")
+    root = leaf.get(b"pieces root")
+    if root is None:
+        if entry.length:
+            raise MetainfoError("'pieces root' is missing")
+        return entry
+    if not isinstance(root, bytes) or len(root) != _ROOT_LENGTH:
+        raise MetainfoError("'pieces root' is no string of 32 bytes")
+    if not entry.length:
+        raise MetainfoError("an empty file has a 'pieces root'")
+    if root == _ZERO_ROOT:
+        raise MetainfoError("'pieces root' is all zeros")
+    return _with_root(entry, root)
+
+
+def _with_root(entry: FileEntry, root: bytes | None) -> FileEntry:
+    """Copy ``entry``, three times as fast as ``dataclasses.replace``."""
+    return FileEntry(
+        entry.path,
+        entry.length,
+        entry.offset,
+        entry.is_pad,
+        entry.is_executable,
+        entry.is_hidden,
+        entry.symlink_target,
+        root,
+        entry.sha1,
+        entry.mtime,
+    )
+
+
+def merge_file_lists(
+    listed: tuple[FileEntry, ...], tree: tuple[FileEntry, ...], piece_length: int
+) -> tuple[FileEntry, ...]:
+    """
+    Check that both halves of a hybrid describe the same bytes, and join them.
+
+    Returns:
+        The v1 list, pads included, with the ``pieces_root`` of the v2 tree.
+
+    Raises:
+        MetainfoError: they differ in a name, a length, the order or a position.
+
+    Source: BEP 52 (upgrade path): "they must validate that the content (file names,
+    order, piece alignment) is identical".
+    """
+    merged: list[FileEntry] = []
+    remaining = iter(tree)
+    for index, entry in enumerate(listed):
+        if entry.is_pad:
+            merged.append(entry)
+            continue
+        twin = next(remaining, None)
+        if twin is None:
+            raise MetainfoError(f"files[{index}]: not in the file tree")
+        if entry.path != twin.path:
+            raise MetainfoError(
+                f"files[{index}]: {_place(entry.path)}, but the file tree has {_place(twin.path)}"
+            )
+        if entry.length != twin.length or entry.symlink_target != twin.symlink_target:
+            raise MetainfoError(f"files[{index}]: differs from the file tree")
+        if entry.length and entry.offset != twin.offset:
+            raise MetainfoError(
+                f"files[{index}]: starts at {entry.offset}, but in the file tree at {twin.offset}"
+            )
+        merged.append(_with_root(entry, twin.pieces_root))
+    if (twin := next(remaining, None)) is not None:
+        raise MetainfoError(f"file tree {_place(twin.path)}: not in 'files'")
+    end = max([entry.offset + entry.length for entry in tree if entry.length], default=0)
+    if not end <= listed[-1].offset + listed[-1].length <= -(-end // piece_length) * piece_length:
+        raise MetainfoError("info: 'files' ends elsewhere than the file tree")
+    return tuple(merged)
