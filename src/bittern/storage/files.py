@@ -1,0 +1,396 @@
+"""
+A torrent's files on disk, with positioned reads and writes.
+
+The paths are made safe before (``names``); here every folder on the way is
+opened without following links (``rooted``), few files are open at a time
+(``handles``), and every call of the system can be replaced (``system``).
+
+Reads never map files into memory: a file that is cut short while we seed gives
+a FileVanished, never a signal (Limit: F5). On Linux ``nowait`` reads use
+``RWF_NOWAIT`` and serve only what is in the page cache. Where system or file
+system lack that, reads are done in place as long as they prove to be quick.
+
+Files are sparse unless ``preallocate`` is set, and have a suffix until they are
+complete if one is given.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Final
+
+from bittern.core.errors import FileVanished, MisuseError, StorageError, UnsafePath
+from bittern.storage.base import Buffer, FileStamp, skip, storage_error
+from bittern.storage.handles import Handle, HandleCache
+from bittern.storage.layout import NOT_STORED, Layout
+from bittern.storage.names import check_component, part_paths
+from bittern.storage.relocate import move_files, prune_folders
+from bittern.storage.rooted import FilePath, RootedTree
+from bittern.storage.system import MAX_BUFFERS, OsCalls
+
+SLOW_READ: Final = 0.02
+"""Seconds; a read in place that takes longer has waited for a disk."""
+
+SLOW_PAUSE: Final = 10.0
+"""Seconds for which no read is done in place after a slow one."""
+
+_NO_NOWAIT: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+
+
+class FileStorage:
+    """
+    ``Storage`` in files.
+
+    Args:
+        layout: where the bytes of the piece space lie.
+        root: the output folder; need not exist yet, see ``prepare``.
+        paths: by index, below ``root``, as from ``names.safe_paths``.
+        part_suffix: added to the names of files until ``finish_file``; None for none.
+        preallocate: reserve room for the whole of each wanted file in ``prepare``.
+        handles: the session's open files; None for a cache of one's own.
+        os_calls: the operating system; replaced by tests.
+
+    Raises:
+        UnsafePath: a path has a component that is no plain name, or two files share one.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        root: Path | str,
+        paths: Sequence[FilePath],
+        *,
+        part_suffix: str | None = None,
+        preallocate: bool = False,
+        handles: HandleCache | None = None,
+        os_calls: OsCalls | None = None,
+    ) -> None:
+        self.layout = layout
+        self._calls = os_calls or OsCalls()
+        self._tree = RootedTree(Path(root).absolute(), self._calls)
+        self._part_suffix = part_suffix
+        self._preallocate = preallocate
+        self._handles = handles or HandleCache()
+        self._owner = self._handles.new_owner()
+        self._stored = [i for i in range(len(layout.files)) if layout.is_stored(i)]
+        self._set_paths(paths)
+        # Bound once: these two and the lookups before them are the data path.
+        self._pwritev = self._calls.pwritev
+        self._preadv = self._calls.preadv
+        self._nowait_flag = self._calls.nowait_flag
+        self._slow_until = 0.0
+        self._dirty: set[int] = set()
+        self._seen: set[int] = set()
+        self._unsynced_folders: set[FilePath] = set()
+
+    def _set_paths(self, paths: Sequence[FilePath]) -> None:
+        if len(paths) != len(self.layout.files):
+            raise MisuseError(f"{len(paths)} paths for {len(self.layout.files)} files")
+        used: set[FilePath] = set()
+        for index in self._stored:
+            path = paths[index]
+            for component in path:
+                check_component(component)
+            if not path or path in used:
+                raise UnsafePath("no path, or one that two files share", path="/".join(path))
+            used.add(path)
+        self.paths = list(paths)
+        """Final paths of the files below the root, by index."""
+        suffix = self._part_suffix
+        self._part_paths = None if suffix is None else part_paths(paths, suffix)
+        self._final: set[int] = set()
+
+    @property
+    def root(self) -> Path:
+        """The output folder."""
+        return self._tree.root
+
+    def path_of(self, index: int) -> Path:
+        """Return where file ``index`` is now, or would be."""
+        return self._tree.full_path(self._current(index))
+
+    # --- the data path -------------------------------------------------------------------
+
+    def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        """Write adjacent buffers; see ``Storage.write``. One ``pwritev`` inside one file."""
+        length = sum(map(len, buffers))
+        index, position, room = self.layout.locate(offset)
+        if length <= room and len(buffers) <= MAX_BUFFERS:
+            if index != NOT_STORED:
+                self._write_file(index, position, buffers, length)
+            return
+        for span, parts in self.layout.split(offset, buffers):
+            if span.file_index == NOT_STORED:
+                continue
+            position = span.file_offset
+            for at in range(0, len(parts), MAX_BUFFERS):
+                batch = parts[at : at + MAX_BUFFERS]
+                length = sum(map(len, batch))
+                self._write_file(span.file_index, position, batch, length)
+                position += length
+
+    def read_into(
+        self, offset: int, buffers: Sequence[memoryview], *, nowait: bool = False
+    ) -> bool:
+        """Fill adjacent buffers; see ``Storage.read_into``. One ``preadv`` inside one file."""
+        length = sum(map(len, buffers))
+        index, position, room = self.layout.locate(offset)
+        if length <= room and len(buffers) <= MAX_BUFFERS and index != NOT_STORED:
+            return self._read_file(index, position, buffers, length, nowait)
+        for span, parts in self.layout.split(offset, buffers):
+            if span.file_index == NOT_STORED:
+                for part in parts:
+                    part[:] = bytes(len(part))
+                continue
+            position = span.file_offset
+            for at in range(0, len(parts), MAX_BUFFERS):
+                batch = parts[at : at + MAX_BUFFERS]
+                length = sum(map(len, batch))
+                if not self._read_file(span.file_index, position, batch, length, nowait):
+                    return False
+                position += length
+        return True
+
+    def _write_file(
+        self, index: int, position: int, buffers: Sequence[Buffer], length: int
+    ) -> None:
+        handle = self._handles.find((self._owner, index), True) or self._open(index, True)
+        try:
+            done = self._pwritev(handle.fd, buffers, position)
+            while done < length:
+                # The rest of a short write fails with the reason, as ENOSPC.
+                more = self._pwritev(handle.fd, skip(buffers, done), position + done)
+                if not more:
+                    raise StorageError("the system takes no more", path=str(self.path_of(index)))
+                done += more
+        except OSError as error:
+            raise storage_error(error, self.path_of(index)) from error
+        finally:
+            self._handles.release(handle, self._calls.close)
+        # After the write: ``sync`` clears the mark before it syncs, so no write goes unnoticed.
+        self._dirty.add(index)
+
+    def _read_file(
+        self, index: int, position: int, buffers: Sequence[memoryview], length: int, nowait: bool
+    ) -> bool:
+        handle = self._handles.find((self._owner, index), False)
+        if handle is None:
+            if nowait:
+                return False
+            handle = self._open(index, False)
+        try:
+            if nowait:
+                return self._read_quickly(handle.fd, position, buffers) == length
+            done = self._preadv(handle.fd, buffers, position)
+            while done < length:
+                more = self._preadv(handle.fd, skip(buffers, done), position + done)
+                if not more:
+                    raise FileVanished("the file is too short", path=str(self.path_of(index)))
+                done += more
+            return True
+        except OSError as error:
+            raise storage_error(error, self.path_of(index)) from error
+        finally:
+            self._handles.release(handle, self._calls.close)
+
+    def _read_quickly(self, fd: int, position: int, buffers: Sequence[memoryview]) -> int:
+        if self._nowait_flag:
+            try:
+                return self._preadv(fd, buffers, position, self._nowait_flag)
+            except BlockingIOError:
+                return -1
+            except OSError as error:
+                if error.errno not in _NO_NOWAIT:
+                    raise
+                # This file system cannot tell. Asked once per root: the answer stays.
+                self._nowait_flag = 0
+        started_at = time.monotonic()
+        if started_at < self._slow_until:
+            return -1
+        done = self._preadv(fd, buffers, position)
+        ended_at = time.monotonic()
+        if ended_at - started_at > SLOW_READ:
+            self._slow_until = ended_at + SLOW_PAUSE
+        return done
+
+    # --- opening -------------------------------------------------------------------------
+
+    def _open(self, index: int, writable: bool, *, create: bool | None = None) -> Handle:
+        path = self._current(index)
+        create = writable if create is None else create
+        try:
+            fd = self._tree.open_file(path, writable=writable, create=create)
+        except StorageError as error:
+            # Limit: F13. Somebody else took the descriptors: give back what is idle, try again.
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            if not self._handles.make_room(self._calls.close):
+                raise
+            fd = self._tree.open_file(path, writable=writable, create=create)
+        if create and index not in self._seen:
+            self._seen.add(index)
+            self._names_changed(path)
+        return self._handles.add((self._owner, index), fd, writable, self._calls.close)
+
+    def _place(self, index: int, *, is_final: bool) -> FilePath:
+        if self._part_paths is None or is_final:
+            return self.paths[index]
+        return self._part_paths[index]
+
+    def _current(self, index: int) -> FilePath:
+        if self._part_paths is None or index in self._final:
+            return self.paths[index]
+        if self._tree.stat(self.paths[index]) is not None:
+            self._final.add(index)
+        return self._place(index, is_final=index in self._final)
+
+    def _names_changed(self, path: FilePath) -> None:
+        for depth in range(len(path)):
+            self._unsynced_folders.add(path[:depth])
+
+    # --- the rest, in the worker ---------------------------------------------------------
+
+    def prepare(self, wanted: Collection[int] | None = None, *, create_root: bool = True) -> None:
+        """Make empty files, reserve room; see ``Storage.prepare``."""
+        if create_root:
+            self._tree.make_root()
+        else:
+            self._tree.check_root()
+        for index in self._stored:
+            length = self.layout.files[index].length
+            if wanted is not None and index not in wanted:
+                continue
+            if length:
+                if self._preallocate:
+                    self._reserve(index, length)
+            elif self._tree.stat(self._current(index)) is None:
+                self._handles.release(self._open(index, True), self._calls.close)
+                self.finish_file(index)
+                # There is nothing to come back to.
+                self._handles.drop((self._owner, index), self._calls.close)
+
+    def _reserve(self, index: int, length: int) -> None:
+        handle = self._open(index, True)
+        try:
+            if self._calls.fstat(handle.fd).st_size < length:
+                self._calls.allocate(handle.fd, 0, length)
+        except OSError as error:
+            raise storage_error(error, self.path_of(index)) from error
+        finally:
+            self._handles.release(handle, self._calls.close)
+
+    def sync(self) -> None:
+        """Sync the data of changed files, then the folders with new names in them."""
+        failed: StorageError | None = None
+        for index in list(self._dirty):
+            self._dirty.discard(index)
+            try:
+                self._sync_file(index)
+            except StorageError as error:
+                failed = failed or error
+        for folder in sorted(self._unsynced_folders, key=len, reverse=True):
+            try:
+                self._tree.sync_folder(folder)
+            except StorageError as error:
+                failed = failed or error
+            else:
+                self._unsynced_folders.discard(folder)
+        if failed is not None:
+            raise failed
+
+    def _sync_file(self, index: int) -> None:
+        key = (self._owner, index)
+        handle = self._handles.find(key, True) or self._open(index, True, create=False)
+        try:
+            self._calls.fdatasync(handle.fd)
+        except OSError as error:
+            # Limit: F3. The cache may hold what the disk does not: the next reader must see that.
+            self._calls.drop_cache(handle.fd)
+            raise storage_error(error, self.path_of(index)) from error
+        finally:
+            self._handles.release(handle, self._calls.close)
+
+    def finish_file(self, index: int) -> None:
+        """Cut to length, set the mode, drop the suffix; see ``Storage.finish_file``."""
+        if not self.layout.is_stored(index):
+            return
+        entry = self.layout.files[index]
+        path = self._current(index)
+        handle = self._handles.find((self._owner, index), True)
+        handle = handle or self._open(index, True, create=False)
+        try:
+            found = self._calls.fstat(handle.fd)
+            if found.st_size > entry.length:
+                self._calls.ftruncate(handle.fd, entry.length)
+            if entry.is_executable:
+                # BEP 47: whoever may read it may run it.
+                mode = stat.S_IMODE(found.st_mode)
+                self._calls.fchmod(handle.fd, mode | (mode & 0o444) >> 2)
+        except OSError as error:
+            raise storage_error(error, self._tree.full_path(path)) from error
+        finally:
+            self._handles.release(handle, self._calls.close)
+        if path != self.paths[index]:
+            # Windows renames no open files.
+            self._handles.drop((self._owner, index), self._calls.close)
+            self._tree.rename(path, self._tree, self.paths[index])
+            self._final.add(index)
+            self._names_changed(path)
+
+    def stat_file(self, index: int) -> FileStamp | None:
+        """Return length, time and inode of a file as it is now."""
+        if not self.layout.is_stored(index):
+            return None
+        found = self._tree.stat(self._current(index))
+        if found is None:
+            return None
+        return FileStamp(found.st_size, found.st_mtime_ns, found.st_ino)
+
+    def move(self, root: Path, paths: Sequence[FilePath] | None = None) -> None:
+        """Rename all files, or copy them to another volume; see ``Storage.move``."""
+        self.close()
+        target = FileStorage(
+            self.layout,
+            root,
+            self.paths if paths is None else paths,
+            part_suffix=self._part_suffix,
+            os_calls=self._calls,
+        )
+        moves: list[tuple[FilePath, FilePath]] = []
+        for index in self._stored:
+            path = self._current(index)
+            if self._tree.stat(path) is not None:
+                moves.append((path, target._place(index, is_final=path == self.paths[index])))
+        move_files(self._tree, target._tree, moves, self._calls)
+        prune_folders(self._tree, [old for old, _ in moves])
+        self._tree = target._tree
+        self._set_paths(target.paths)
+        self._unsynced_folders.clear()
+        self._nowait_flag = self._calls.nowait_flag
+        for _, new in moves:
+            self._names_changed(new)
+
+    def delete(self) -> None:
+        """Remove files, also incomplete ones, and folders that are empty then."""
+        self.close()
+        mine = [self.paths[index] for index in self._stored]
+        if self._part_paths is not None:
+            mine += [self._part_paths[index] for index in self._stored]
+        for path in mine:
+            self._tree.unlink(path)
+        prune_folders(self._tree, mine)
+        self._final.clear()
+        self._seen.clear()
+        self._dirty.clear()
+        self._unsynced_folders.clear()
+
+    def close(self) -> None:
+        """Close all files of this torrent; see ``Storage.close``."""
+        self._handles.drop_owner(self._owner, self._calls.close)
+
+    def __repr__(self) -> str:
+        return f"<FileStorage {len(self.paths)} files in {self.root}>"
