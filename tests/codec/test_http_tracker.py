@@ -67,7 +67,7 @@ endpoints_v6 = st.builds(
 counts = st.none() | st.integers(0, 2**63 - 1)
 
 
-@settings(max_examples=50)
+@settings(max_examples=20)
 @given(
     st.builds(
         AnnounceAnswer,

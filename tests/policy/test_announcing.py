@@ -1,0 +1,465 @@
+"""policy.announcing: tiers, events and times of announces (BEP 3, 12, 31)."""
+
+import math
+import random
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from bittern.core.announce import AnnounceAnswer, Event
+from bittern.core.errors import MisuseError
+from bittern.policy.announcing import AnnounceDecision, AnnounceScheduler, TrackerState
+
+ANSWER = AnnounceAnswer(interval=1800, min_interval=300)
+STARTED, COMPLETED, NONE = Event.STARTED, Event.COMPLETED, Event.NONE
+
+
+class Unshuffled(random.Random):
+    """Leaves tiers in order and always waits the longest."""
+
+    def shuffle(self, x: object) -> None:
+        pass
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+def make(tiers: str, *, all_tiers: bool = False, started: bool = True) -> AnnounceScheduler:
+    """Draw tiers as ``"ab c"``: a and b share the first, c is the second."""
+    drawn = [list(tier) for tier in tiers.split()]
+    scheduler = AnnounceScheduler(drawn, Unshuffled(), announce_to_all_tiers=all_tiers)
+    if started:
+        scheduler.start(now=0)
+    return scheduler
+
+
+def due(scheduler: AnnounceScheduler, now: float) -> list[tuple[str, Event]]:
+    return [(decision.url, decision.event) for decision in scheduler.due(now=now)]
+
+
+def order(scheduler: AnnounceScheduler) -> str:
+    tiers: dict[int, str] = {}
+    for tracker in scheduler.trackers():
+        tiers[tracker.tier] = tiers.get(tracker.tier, "") + tracker.url
+    return " ".join(tiers[number] for number in sorted(tiers))
+
+
+def test_nothing_is_due_before_the_start() -> None:
+    scheduler = make("a", started=False)
+    assert due(scheduler, 10) == []
+    assert scheduler.next_timer() is None
+    assert scheduler.stop() == []
+    assert scheduler.trackers()[0].next_at is None
+
+
+def test_a_torrent_without_trackers_is_quiet() -> None:
+    for scheduler in (make(""), make("", all_tiers=True)):
+        assert due(scheduler, 0) == []
+        assert scheduler.next_timer() is None
+        scheduler.complete(now=1)
+        assert scheduler.stop() == []
+        assert repr(scheduler) == "<AnnounceScheduler no trackers>"
+
+
+def test_started_then_at_intervals() -> None:
+    scheduler = make("a")
+    assert due(scheduler, 0) == [("a", STARTED)]
+    assert repr(scheduler) == "<AnnounceScheduler announcing>"
+    assert due(scheduler, 1) == []
+    assert scheduler.next_timer() is None
+    scheduler.succeeded("a", ANSWER, now=2)
+    assert scheduler.next_timer() == 1802
+    assert due(scheduler, 1801.9) == []
+    assert due(scheduler, 1802) == [("a", NONE)]
+
+
+def test_backups_are_tried_in_order_on_each_announce() -> None:
+    """BEP 12, first example."""
+    scheduler = make("a b c")
+    for now in (0, 1810):
+        assert due(scheduler, now) == [("a", STARTED)]
+        scheduler.failed("a", now=now + 1)
+        [(url, _)] = due(scheduler, now + 1)
+        assert url == "b"
+        scheduler.succeeded("b", ANSWER, now=now + 2)
+        assert order(scheduler) == "a b c"
+
+
+def test_who_answers_moves_to_the_front_of_its_tier() -> None:
+    """BEP 12, second example."""
+    scheduler = make("123")
+    due(scheduler, 0)
+    scheduler.failed("1", now=1)
+    assert due(scheduler, 1) == [("2", STARTED)]
+    scheduler.succeeded("2", ANSWER, now=2)
+    assert order(scheduler) == "213"
+    assert due(scheduler, 2000) == [("2", NONE)]
+    scheduler.failed("2", now=2001)
+    assert due(scheduler, 2001) == [("1", STARTED)]
+    scheduler.failed("1", now=2002)
+    assert due(scheduler, 2002) == [("3", STARTED)]
+    scheduler.succeeded("3", ANSWER, now=2003)
+    assert order(scheduler) == "321"
+
+
+def test_all_of_a_tier_are_tried_before_the_next() -> None:
+    """BEP 12, third example."""
+    scheduler = make("12 b")
+    tried = ""
+    for now in range(3):
+        [(url, _)] = due(scheduler, now)
+        tried += url
+        scheduler.failed(url, now=now)
+    assert tried == "12b"
+    assert due(scheduler, 3) == []
+
+
+def test_tiers_are_shuffled_once_and_apart() -> None:
+    seen = {order(AnnounceScheduler(["abc", "xy"], random.Random(seed))) for seed in range(200)}
+    assert seen == {
+        f"{first} {second}"
+        for first in ("abc", "acb", "bac", "bca", "cab", "cba")
+        for second in ("xy", "yx")
+    }
+
+
+def test_every_tier_is_walked_alone_when_asked() -> None:
+    scheduler = make("ab c", all_tiers=True)
+    assert due(scheduler, 0) == [("a", STARTED), ("c", STARTED)]
+    scheduler.failed("a", now=1)
+    scheduler.succeeded("c", ANSWER, now=1)
+    assert due(scheduler, 1) == [("b", STARTED)]
+    scheduler.succeeded("b", ANSWER, now=2)
+    assert order(scheduler) == "ba c"
+    assert scheduler.next_timer() == 1801
+
+
+def test_equal_urls_count_once() -> None:
+    scheduler = AnnounceScheduler([["a", "a"], ["a"], [], ["b"]], Unshuffled())
+    assert order(scheduler) == "a b"
+
+
+def test_failures_rest_twice_as_long_each_time() -> None:
+    """Limit: F11, 30 s to 60 min."""
+    scheduler = make("a")
+    rests = []
+    now = 0.0
+    for _ in range(9):
+        assert due(scheduler, now) == [("a", STARTED)]
+        scheduler.failed("a", now=now)
+        assert due(scheduler, now) == []
+        at = scheduler.next_timer()
+        assert at is not None
+        rests.append(at - now)
+        now = at
+    assert rests == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+
+
+def test_rests_are_spread() -> None:
+    for num_failures, low, high in ((1, 30, 60), (2, 60, 120), (20, 1800, 3600)):
+        rests = []
+        for seed in range(50):
+            scheduler = AnnounceScheduler([["a"]], random.Random(seed))
+            scheduler.start(now=0)
+            now = 0.0
+            for _ in range(num_failures):
+                scheduler.due(now=now)
+                scheduler.failed("a", now=now)
+                scheduler.due(now=now)
+                before, now = now, scheduler.next_timer() or 0
+            rests.append(now - before)
+        assert low <= min(rests) < low * 1.2
+        assert high * 0.9 < max(rests) <= high
+
+
+@pytest.mark.parametrize(("retry_after", "rest"), [(0, 30), (300, 300), (7200, 7200)])
+def test_retry_in_is_taken_at_its_word(retry_after: float, rest: float) -> None:
+    scheduler = make("a")
+    due(scheduler, 0)
+    scheduler.failed("a", now=0, retry_after=retry_after)
+    assert due(scheduler, rest - 0.1) == []
+    assert scheduler.next_timer() == rest
+    assert due(scheduler, rest) == [("a", STARTED)]
+
+
+def test_never_is_never_until_started_anew() -> None:
+    scheduler = make("a b")
+    due(scheduler, 0)
+    scheduler.failed("a", now=0, retry_after=math.inf)
+    assert due(scheduler, 0) == [("b", STARTED)]
+    scheduler.failed("b", now=0, retry_after=math.inf)
+    scheduler.request(now=1)
+    scheduler.complete(now=1)
+    assert due(scheduler, 10**9) == []
+    assert scheduler.next_timer() is None
+    assert [tracker.state for tracker in scheduler.trackers()] == [TrackerState.REFUSED] * 2
+    assert scheduler.stop() == []
+    scheduler.start(now=10)
+    assert due(scheduler, 10) == [("a", STARTED)]
+
+
+def test_requests_wait_for_the_minimum_interval() -> None:
+    scheduler = make("a b")
+    due(scheduler, 0)
+    scheduler.succeeded("a", ANSWER, now=0)
+    scheduler.request(now=10)
+    assert due(scheduler, 10) == []  # and b is not asked instead
+    assert scheduler.next_timer() == 300
+    assert due(scheduler, 300) == [("a", NONE)]
+
+
+def test_regular_announces_keep_their_distance() -> None:
+    """Limit: F11, one in 60 s although the tracker would allow more."""
+    scheduler = make("a")
+    due(scheduler, 0)
+    scheduler.succeeded("a", AnnounceAnswer(interval=60, min_interval=1), now=0)
+    scheduler.request(now=2)
+    assert due(scheduler, 59.9) == []
+    assert due(scheduler, 60) == [("a", NONE)]
+    scheduler.failed("a", now=60, retry_after=30)
+    assert due(scheduler, 90) == []
+    assert scheduler.next_timer() == 120
+
+
+def test_completed_waits_for_nothing_and_is_said_once() -> None:
+    scheduler = make("a")
+    due(scheduler, 0)
+    scheduler.succeeded("a", ANSWER, now=0)
+    scheduler.complete(now=5)
+    assert scheduler.next_timer() == 5
+    assert due(scheduler, 5) == [("a", COMPLETED)]
+    scheduler.succeeded("a", ANSWER, now=6)
+    assert scheduler.next_timer() == 1806
+    assert due(scheduler, 1806) == [("a", NONE)]
+
+
+def test_completed_is_repeated_until_it_is_heard() -> None:
+    scheduler = make("a")
+    due(scheduler, 0)
+    scheduler.succeeded("a", ANSWER, now=0)
+    scheduler.complete(now=5)
+    assert due(scheduler, 5) == [("a", COMPLETED)]
+    scheduler.failed("a", now=6)
+    assert due(scheduler, 6) == []
+    assert due(scheduler, 66) == [("a", COMPLETED)]
+
+
+@pytest.mark.parametrize("first", [STARTED, NONE])
+def test_completion_during_an_announce_follows_it(first: Event) -> None:
+    scheduler = make("a")
+    due(scheduler, 0)
+    now = 0
+    if first is NONE:
+        scheduler.succeeded("a", ANSWER, now=0)
+        now = 1800
+        due(scheduler, now)
+    scheduler.complete(now=now + 1)
+    assert due(scheduler, now + 1) == []
+    scheduler.succeeded("a", ANSWER, now=now + 2)
+    assert due(scheduler, now + 2) == [("a", COMPLETED)]
+
+
+def test_who_never_heard_of_us_hears_started_not_completed() -> None:
+    scheduler = make("a")
+    due(scheduler, 0)
+    scheduler.complete(now=1)
+    scheduler.failed("a", now=2)
+    assert due(scheduler, 100) == [("a", STARTED)]
+    scheduler.succeeded("a", ANSWER, now=101)
+    assert due(scheduler, 101) == []
+
+
+def test_completed_goes_to_the_tracker_that_counted_us() -> None:
+    scheduler = make("a b")
+    due(scheduler, 0)
+    scheduler.failed("a", now=0)
+    due(scheduler, 0)
+    scheduler.succeeded("b", ANSWER, now=0)
+    scheduler.complete(now=500)
+    assert due(scheduler, 500) == [("b", COMPLETED)]
+
+
+def test_stopped_goes_to_all_that_may_know_us() -> None:
+    scheduler = make("a b c")
+    due(scheduler, 0)
+    scheduler.succeeded("a", ANSWER, now=0)
+    due(scheduler, 1800)
+    scheduler.failed("a", now=1800)
+    assert due(scheduler, 1800) == [("b", STARTED)]
+    assert scheduler.stop() == [
+        AnnounceDecision("a", Event.STOPPED),
+        AnnounceDecision("b", Event.STOPPED),
+    ]
+    scheduler.succeeded("b", ANSWER, now=1801)
+    scheduler.failed("b", now=1801)
+    assert due(scheduler, 5000) == []
+    assert scheduler.next_timer() is None
+    assert scheduler.stop() == []
+
+
+def test_states_for_display() -> None:
+    scheduler = make("abc")
+    due(scheduler, 0)
+    scheduler.failed("a", now=0)
+    due(scheduler, 0)
+    scheduler.succeeded("b", ANSWER, now=0)
+    view = {tracker.url: tracker for tracker in scheduler.trackers()}
+    assert (view["a"].state, view["a"].next_at) == (TrackerState.FAILING, 60)
+    assert view["a"].num_failures == 1
+    assert (view["b"].state, view["b"].next_at) == (TrackerState.WORKING, 1800)
+    assert (view["c"].state, view["c"].next_at) == (TrackerState.UNTRIED, None)
+    due(scheduler, 1800)
+    assert scheduler.trackers()[0].state is TrackerState.ANNOUNCING
+    assert scheduler.trackers()[0].next_at is None
+
+
+def test_trackers_can_be_replaced() -> None:
+    scheduler = make("a b")
+    due(scheduler, 0)
+    scheduler.succeeded("a", ANSWER, now=0)
+    scheduler.set_tiers([["x"], ["a"]], now=5)
+    assert order(scheduler) == "x a"
+    assert scheduler.next_timer() == 1800  # a goes on as it was
+    scheduler.request(now=6)
+    assert due(scheduler, 6) == [("x", STARTED)]
+    scheduler.set_tiers([["y"], ["x"]], now=7)
+    assert due(scheduler, 7) == []  # x is still under way
+    scheduler.succeeded("x", ANSWER, now=8)
+    assert scheduler.next_timer() == 1808
+    scheduler.set_tiers([["z"]], now=9)
+    scheduler.failed("x", now=9)
+    scheduler.succeeded("a", ANSWER, now=9)
+    assert due(scheduler, 9) == [("z", STARTED)]
+
+
+def test_a_result_nobody_waits_for_is_a_bug() -> None:
+    scheduler = make("a")
+    with pytest.raises(MisuseError, match="no announce under way to a"):
+        scheduler.succeeded("a", ANSWER, now=0)
+
+
+def test_a_tracker_taken_out_and_put_back_starts_anew() -> None:
+    scheduler = make("ab")
+    due(scheduler, 0)
+    scheduler.set_tiers([["b"]], now=1)
+    scheduler.set_tiers([["a"], ["b"]], now=2)
+    assert due(scheduler, 2) == [("a", STARTED)]
+
+
+def test_announces_under_way_survive_a_new_order_of_tiers() -> None:
+    scheduler = make("a b", all_tiers=True)
+    assert due(scheduler, 0) == [("a", STARTED), ("b", STARTED)]
+    scheduler.set_tiers([["a", "b"]], now=1)
+    scheduler.failed("a", now=1)
+    assert due(scheduler, 1) == []  # b is still under way in what is one walk now
+    scheduler.succeeded("b", ANSWER, now=2)
+    assert scheduler.next_timer() == 1802
+
+
+class Scheduling(RuleBasedStateMachine):
+    """Random lives of a torrent against the rules as BEP 12 and F11 state them."""
+
+    @initialize(
+        tiers=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+        all_tiers=st.booleans(),
+        seed=st.integers(0, 1000),
+    )
+    def begin(self, tiers: list[int], all_tiers: bool, seed: int) -> None:
+        names = iter("abcdefghi")
+        drawn = [[next(names) for _ in range(size)] for size in tiers]
+        self.now = 0.0
+        self.scheduler = AnnounceScheduler(
+            drawn, random.Random(seed), announce_to_all_tiers=all_tiers
+        )
+        self.scheduler.start(now=0.0)
+        self.lane_of = {
+            url: number if all_tiers else 0 for number, tier in enumerate(drawn) for url in tier
+        }
+        self.under_way: dict[str, Event] = {}
+        self.last_at: dict[str, float] = {}
+        self.allowed_at: dict[str, float] = {}
+        self.resting: dict[str, float] = {}
+        self.knows_us: set[str] = set()
+        self.num_completed: dict[str, int] = {}
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 31.0, 61.0, 400.0, 2000.0, 90_000.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        before = [tracker.url for tracker in self.scheduler.trackers()]
+        for url, event in due(self.scheduler, self.now):
+            self.check(url, event, before)
+            self.under_way[url] = event
+            self.last_at[url] = self.now
+
+    def check(self, url: str, event: Event, order_before: list[str]) -> None:
+        lane = self.lane_of[url]
+        assert all(self.lane_of[other] != lane for other in self.under_way)
+        assert (event is STARTED) == (url not in self.knows_us)
+        assert self.resting.get(url, -math.inf) <= self.now
+        if event is NONE:
+            assert self.now >= self.last_at[url] + 60
+            assert self.now >= self.allowed_at[url] or url in self.resting
+        if event is not COMPLETED:
+            earlier = [
+                other
+                for other in order_before[: order_before.index(url)]
+                if self.lane_of[other] == lane
+            ]
+            for other in earlier:
+                # Who failed on a regular announce also rests out the gap.
+                rest = max(self.resting.get(other, -math.inf), self.last_at.get(other, 0) + 60)
+                assert other in self.resting
+                assert rest > self.now
+
+    @precondition(lambda self: self.under_way)
+    @rule(
+        pick=st.integers(0, 9),
+        interval=st.sampled_from([60, 900, 86_400]),
+        min_interval=st.sampled_from([60, 600]),
+    )
+    def answer(self, pick: int, interval: int, min_interval: int) -> None:
+        url = sorted(self.under_way)[pick % len(self.under_way)]
+        event = self.under_way.pop(url)
+        answer = AnnounceAnswer(interval=interval, min_interval=min(interval, min_interval))
+        self.scheduler.succeeded(url, answer, now=self.now)
+        self.knows_us.add(url)
+        self.resting.pop(url, None)
+        self.allowed_at[url] = self.now + answer.min_interval
+        if event is COMPLETED:
+            self.num_completed[url] = self.num_completed.get(url, 0) + 1
+
+    @precondition(lambda self: self.under_way)
+    @rule(pick=st.integers(0, 9), retry=st.sampled_from([None, None, 10.0, 5000.0, math.inf]))
+    def fail(self, pick: int, retry: float | None) -> None:
+        url = sorted(self.under_way)[pick % len(self.under_way)]
+        del self.under_way[url]
+        self.scheduler.failed(url, now=self.now, retry_after=retry)
+        self.resting[url] = self.now + (30 if retry is None else max(retry, 30))
+
+    @rule()
+    def ask(self) -> None:
+        self.scheduler.request(now=self.now)
+
+    @rule()
+    def finish(self) -> None:
+        if not getattr(self, "is_complete", False):
+            self.is_complete = True
+            self.scheduler.complete(now=self.now)
+
+    @invariant()
+    def nobody_counts_us_twice(self) -> None:
+        assert all(count == 1 for count in getattr(self, "num_completed", {}).values())
+
+    @invariant()
+    def something_is_planned_unless_all_refused(self) -> None:
+        if hasattr(self, "scheduler") and not self.under_way:
+            refused = [
+                tracker.state is TrackerState.REFUSED for tracker in self.scheduler.trackers()
+            ]
+            assert (self.scheduler.next_timer() is None) <= all(refused)
+
+
+TestScheduling = pytest.mark.slow(Scheduling.TestCase)
+TestScheduling.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
