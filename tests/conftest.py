@@ -1,0 +1,156 @@
+"""
+What all tests share: one seed, virtual time, and guards against things left behind.
+
+``--seed N`` repeats a run: it drives the ``rng`` and ``simulate`` fixtures, Hypothesis and the
+mutations of ``tests/codec/fuzzing.py``. Without it a fresh one is drawn and printed in the header.
+Every test derives its own stream from it and its name, so that a single test can be repeated alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import logging
+import os
+import random
+import zlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, Protocol, TypeVar
+
+import pytest
+from hypothesis import settings
+
+from bittern.testing.leaks import describe_task
+from bittern.testing.loop import VirtualLoop, run
+
+_T = TypeVar("_T")
+
+_LATER_STEPS = 5
+"""Steps that the tasks of a test have for ending after it."""
+
+settings.register_profile(
+    "bittern",
+    # The machine may be busy with other things; time is limited for each test by pytest-timeout.
+    deadline=None,
+    max_examples=int(os.environ.get("BITTERN_FUZZ_RUNS", "50")),
+    print_blob=True,
+)
+settings.load_profile("bittern")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--seed``."""
+    parser.addoption("--seed", type=int, default=None, help="repeat the run that printed this seed")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw a seed if none was given, and hand it to everything that takes chances."""
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(1 << 32)
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(config.option.seed)
+    os.environ.setdefault("BITTERN_FUZZ_SEED", str(config.option.seed))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Print the seed."""
+    return f"seed: {config.option.seed} (repeat with --seed {config.option.seed})"
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    """Print the seed again where the failures are, also in quiet runs that have no header."""
+    if exitstatus:
+        terminalreporter.write_line(pytest_report_header(config))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the guard against forgotten tasks around every test that has an event loop."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.fixturenames.insert(0, "no_task_left")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this very test."""
+    name = request.node.nodeid.encode()
+    return zlib.crc32(name, int(request.config.option.seed) & 0xFFFFFFFF)
+
+
+@pytest.fixture
+def rng(seed: int) -> random.Random:
+    """Return the test's source of chance."""
+    return random.Random(seed)
+
+
+class Simulate(Protocol):
+    """What the ``simulate`` fixture is: ``bittern.testing.loop.run`` with the test's seed."""
+
+    def __call__(
+        self,
+        main: Coroutine[Any, Any, _T] | Callable[[VirtualLoop], Coroutine[Any, Any, _T]],
+        *,
+        limit: float = ...,
+        start: float = ...,
+        grace: float = ...,
+        check_leaks: bool = ...,
+    ) -> _T:
+        """Run a program in virtual time and prove that it left nothing behind."""
+
+
+@pytest.fixture
+def simulate(seed: int) -> Simulate:
+    """Run a coroutine in virtual time: ``simulate(main())`` or ``simulate(main)``."""
+
+    def run_with_seed(main: Any, **options: Any) -> Any:
+        return run(main, seed=seed, **options)
+
+    return run_with_seed
+
+
+@pytest.fixture(autouse=True)
+def no_error_unseen() -> Iterator[None]:
+    """Fail a test during which asyncio reported an error that nobody looked at."""
+    seen: list[str] = []
+    handler = _Collector(seen)
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(handler)
+    try:
+        yield
+        gc.collect(1)
+    finally:
+        logger.removeHandler(handler)
+    if seen:
+        pytest.fail("asyncio reported: " + "\n".join(seen), pytrace=False)
+
+
+@pytest.fixture
+async def no_task_left() -> AsyncIterator[None]:
+    """Fail a test that ends while tasks of its own still run."""
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(_LATER_STEPS):
+        left = asyncio.all_tasks() - before - {asyncio.current_task()}
+        if not left:
+            return
+        await asyncio.sleep(0)
+    pytest.fail("tasks left: " + "; ".join(sorted(map(describe_task, left))), pytrace=False)
+
+
+class _Collector(logging.Handler):
+    """Keeps errors as text."""
+
+    def __init__(self, seen: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._seen = seen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one."""
+        text = record.getMessage()
+        if record.exc_info is not None:
+            text += f"\n{record.exc_info[1]!r}"
+        self._seen.append(text)
