@@ -381,6 +381,8 @@ class Scheduling(RuleBasedStateMachine):
         self.last_at: dict[str, float] = {}
         self.allowed_at: dict[str, float] = {}
         self.resting: dict[str, float] = {}
+        self.rests_until: dict[str, float] = {}
+        self.num_failures: dict[str, int] = {}
         self.knows_us: set[str] = set()
         self.num_completed: dict[str, int] = {}
 
@@ -409,9 +411,7 @@ class Scheduling(RuleBasedStateMachine):
             ]
             for other in earlier:
                 # Who failed on a regular announce also rests out the gap.
-                rest = max(self.resting.get(other, -math.inf), self.last_at.get(other, 0) + 60)
-                assert other in self.resting
-                assert rest > self.now
+                assert max(self.rests_until[other], self.last_at[other] + 60) > self.now
 
     @precondition(lambda self: self.under_way)
     @rule(
@@ -426,6 +426,8 @@ class Scheduling(RuleBasedStateMachine):
         self.scheduler.succeeded(url, answer, now=self.now)
         self.knows_us.add(url)
         self.resting.pop(url, None)
+        self.rests_until.pop(url, None)
+        self.num_failures.pop(url, None)
         self.allowed_at[url] = self.now + answer.min_interval
         if event is COMPLETED:
             self.num_completed[url] = self.num_completed.get(url, 0) + 1
@@ -436,7 +438,10 @@ class Scheduling(RuleBasedStateMachine):
         url = sorted(self.under_way)[pick % len(self.under_way)]
         del self.under_way[url]
         self.scheduler.failed(url, now=self.now, retry_after=retry)
-        self.resting[url] = self.now + (30 if retry is None else max(retry, 30))
+        self.num_failures[url] = self.num_failures.get(url, 0) + 1
+        longest = min(3600, 60 * 2 ** (self.num_failures[url] - 1))
+        self.resting[url] = self.now + (longest / 2 if retry is None else max(retry, 30))
+        self.rests_until[url] = self.now + (longest if retry is None else max(retry, 30))
 
     @rule()
     def ask(self) -> None:
