@@ -1,0 +1,139 @@
+"""
+The verbs and their arguments, as cyclopts sees them.
+
+A verb's module is imported when the verb is called. Wrong usage becomes one
+line and exit code 2; every option has a twin in the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from cyclopts import (
+    App,
+    ArgumentCollection,
+    CycloptsError,
+    Parameter,
+    Token,
+    UnusedCliTokensError,
+)
+from cyclopts.config import Env
+
+from bittern import __version__
+from bittern.cli.exits import CommandFailed, ExitCode
+from bittern.cli.main import ENVIRONMENT_PREFIX
+from bittern.cli.source import STDIN
+
+VERBS = {
+    "get": ("bittern.cli.get:get", "Download torrents."),
+    "seed": ("bittern.cli.seed:seed", "Seed data that is already here."),
+    "create": ("bittern.cli.create:create", "Make a .torrent from a file or folder."),
+    "info": ("bittern.cli.info:info", "Show what is inside a .torrent or magnet link."),
+    "verify": ("bittern.cli.verify:verify", "Hash data on disk and compare it with a .torrent."),
+    "magnet": ("bittern.cli.magnet:magnet", "Print the magnet link of a .torrent."),
+    "tracker": ("bittern.cli.tracker:tracker", "Run a tracker."),
+    "dht": ("bittern.cli.dht:app", "Run a DHT node, or ask the DHT."),
+    "demo": (
+        "bittern.cli.demo:demo",
+        "Watch a whole transfer step by step, on this machine alone.",
+    ),
+}
+
+HELP = """\
+A complete BitTorrent system: download, seed, make and check torrents, run a tracker.
+
+Every option --like-this may also be given in the environment as BITTERN_LIKE_THIS.
+
+Exit codes: 0 done, 1 other error, 2 wrong usage, 3 not found, 4 nobody could be reached,
+5 disk full or not writable, 6 data does not match, 7 unfinished, 8 not allowed,
+130 interrupted.
+"""
+
+
+class _Environment(Env):
+    """
+    Options from the environment: ``BITTERN_PORT`` for ``--port``.
+
+    Unlike its parent it leaves positional arguments alone, so that a stray
+    variable cannot become a file name, and counts ``BITTERN_VERBOSE=2``.
+    """
+
+    def __call__(self, _app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        """Add the environment's values for every option that was not given."""
+        for argument in arguments:
+            if argument.tokens or not argument.name.startswith("--"):
+                continue
+            key = self._convert_argument(commands, argument)
+            text = os.environ.get(key, "")
+            if not text or argument.children:
+                continue
+            if argument.parameter.count:
+                for index in range(_parse_count(key, text)):
+                    argument.append(
+                        Token(keyword=key, implicit_value=1, source=self.source, index=index)
+                    )
+                continue
+            for index, value in enumerate(argument.env_var_split(text)):
+                argument.append(Token(keyword=key, value=value, source=self.source, index=index))
+
+
+def _parse_count(key: str, text: str) -> int:
+    if text not in ("0", "1", "2", "3"):
+        raise CommandFailed(f"{key} must be 0, 1 or 2, not {text!r}", ExitCode.USAGE)
+    return int(text)
+
+
+def build_app() -> App:
+    """Return the program with all its verbs."""
+    app = App(
+        name="bittern",
+        version=f"bittern {__version__}",
+        help=HELP,
+        help_format="plaintext",
+        config=[_Environment(ENVIRONMENT_PREFIX, command=False, show=False)],
+        default_parameter=Parameter(
+            negative=(), show_default=False, json_list=False, json_dict=False
+        ),
+        result_action="return_value",
+    )
+    for name, (target, summary) in VERBS.items():
+        app.command(target, name=name, help=summary)
+    return app
+
+
+def call(arguments: Sequence[str]) -> int:
+    """
+    Parse a command line and run its verb.
+
+    Returns:
+        The verb's exit code; USAGE after complaining about a wrong command line.
+    """
+    _check_verb(arguments)
+    # cyclopts takes a lone "-" for an option.
+    tokens = [STDIN if argument == "-" else argument for argument in arguments]
+    try:
+        result = build_app()(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise CommandFailed(_usage_text(error), ExitCode.USAGE) from error
+    return result if isinstance(result, int) else ExitCode.DONE
+
+
+def _check_verb(arguments: Sequence[str]) -> None:
+    """Refuse an unknown verb here: the parser would import all verbs to say the same."""
+    if not arguments or arguments[0].startswith("-") or arguments[0] in VERBS:
+        return
+    import difflib
+
+    close = difflib.get_close_matches(arguments[0], VERBS, n=1)
+    hint = f"did you mean {close[0]}?" if close else "bittern --help lists them"
+    raise CommandFailed(f"no verb {arguments[0]!r}; {hint}", ExitCode.USAGE)
+
+
+def _usage_text(error: CycloptsError) -> str:
+    """Return what is wrong with a command line in one phrase."""
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return f"unexpected argument {error.unused_tokens[0]!r}"
+    error.verbose = False
+    text = str(error).strip().rstrip(".")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,99 @@
+"""
+Where a torrent's data lies, from what a person typed after ``--data``.
+
+The path may be the folder that holds the torrent's file or folder, or that
+file or folder itself, whatever it is called now.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bittern.cli.exits import CommandFailed, ExitCode
+from bittern.codec.info import Info
+from bittern.storage.names import TargetOs, safe_paths
+
+
+@dataclass(frozen=True, slots=True)
+class DataPlace:
+    """
+    A place of data.
+
+    Args:
+        output: the folder that holds the torrent's own file or folder.
+        data_path: the file or folder itself, when its name is not the torrent's.
+    """
+
+    output: Path
+    data_path: Path | None = None
+
+    @property
+    def root(self) -> Path:
+        """The path to show: the file or folder itself where it is known."""
+        return self.data_path or self.output
+
+
+def target_os() -> TargetOs:
+    """Return whose rules for names apply on this machine."""
+    if sys.platform == "win32":
+        return "windows"
+    return "darwin" if sys.platform == "darwin" else "posix"
+
+
+def stored_paths(info: Info) -> list[tuple[str, ...]]:
+    """
+    Return the path of every file below the output folder, ``()`` for padding.
+
+    The volume is taken for one that tells upper from lower case.
+    """
+    return safe_paths(info.name, info.files, target_os(), False, is_single_file=info.is_single_file)
+
+
+def find_data(info: Info, path: Path) -> DataPlace:
+    """
+    Find the data of a torrent at or below ``path``.
+
+    A folder is taken both ways where both are possible, and the way that finds more
+    files of the right length wins.
+
+    Raises:
+        CommandFailed: ``path`` is not there, or is a file for a torrent with a folder.
+    """
+    if not path.exists():
+        raise CommandFailed(f"{path}: no such file or folder", ExitCode.NOT_FOUND)
+    paths = stored_paths(info)
+    if not path.is_dir():
+        if not info.is_single_file:
+            raise CommandFailed(f"{path}: a file, but the torrent holds a folder")
+        return _named(path, next(stored for stored in paths if stored)[0])
+    inside = _matching_length(info, paths, path)
+    if info.is_single_file:
+        return DataPlace(path)
+    as_folder = [stored[1:] for stored in paths]
+    if _matching_length(info, as_folder, path) > inside:
+        return _named(path, next((stored[0] for stored in paths if stored), info.name))
+    return DataPlace(path)
+
+
+def _named(path: Path, name: str) -> DataPlace:
+    """Return the place of a file or folder that should be called ``name``."""
+    whole = path.absolute()
+    return DataPlace(whole.parent, None if whole.name == name else whole)
+
+
+def _matching_length(info: Info, paths: Sequence[tuple[str, ...]], folder: Path) -> int:
+    """Count the files, weighed by length, that are there in the right length."""
+    found = 0
+    for entry, stored in zip(info.files, paths, strict=True):
+        if not stored or entry.symlink_target is not None:
+            continue
+        try:
+            status = folder.joinpath(*stored).stat()
+        except OSError:
+            continue
+        if status.st_size == entry.length:
+            found += entry.length + 1
+    return found

@@ -1,0 +1,99 @@
+"""Torrents and command lines for the tests of the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bittern.cli.main import run
+from bittern.codec.bencode import Encodable, encode
+from bittern.codec.metainfo import encode_metainfo
+
+PIECE_LENGTH = 16_384
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> str:
+        """The one line on stderr, after checking that it is one."""
+        assert self.err.startswith("bittern: "), self.err
+        assert self.err.endswith("\n")
+        assert self.err.count("\n") == 1, self.err
+        return self.err.removeprefix("bittern: ").rstrip("\n")
+
+
+class Program:
+    """Runs command lines in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: object) -> Ran:
+        self._capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        out, err = self._capsys.readouterr()
+        return Ran(code, out, err)
+
+
+def content(length: int, seed: int = 0) -> bytes:
+    """Return bytes that differ from place to place and from seed to seed."""
+    block = hashlib.sha256(b"%d" % seed).digest()
+    parts = []
+    for _ in range(-(-length // 32)):
+        parts.append(block)
+        block = hashlib.sha256(block).digest()
+    return b"".join(parts)[:length]
+
+
+def hash_pieces(data: bytes, piece_length: int = PIECE_LENGTH) -> bytes:
+    return b"".join(
+        hashlib.sha1(data[at : at + piece_length]).digest()
+        for at in range(0, len(data), piece_length)
+    )
+
+
+def single_file_torrent(name: bytes, data: bytes, **extra: Any) -> bytes:
+    """Return the .torrent of one v1 file."""
+    info: dict[bytes, Encodable] = {
+        b"name": name,
+        b"length": len(data),
+        b"piece length": PIECE_LENGTH,
+        b"pieces": hash_pieces(data),
+    }
+    return encode_metainfo(encode(info), **extra)
+
+
+def folder_torrent(
+    name: bytes, files: Sequence[tuple[tuple[bytes, ...], bytes]], **extra: Any
+) -> bytes:
+    """Return the .torrent of a v1 folder."""
+    info: dict[bytes, Encodable] = {
+        b"name": name,
+        b"files": [{b"path": list(path), b"length": len(data)} for path, data in files],
+        b"piece length": PIECE_LENGTH,
+        b"pieces": hash_pieces(b"".join(data for _, data in files)),
+    }
+    return encode_metainfo(encode(info), **extra)
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path

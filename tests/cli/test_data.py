@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bittern.cli.data import DataPlace, find_data, stored_paths, target_os
+from bittern.cli.exits import CommandFailed, ExitCode
+from bittern.codec.metainfo import decode_metainfo
+from tests.cli.support import folder_torrent, single_file_torrent, write
+
+SINGLE = decode_metainfo(single_file_torrent(b"cat.mp4", b"abc")).info
+FOLDER = decode_metainfo(
+    folder_torrent(b"cats", [((b"a", b"one"), b"abc"), ((b"two",), b"defg"), ((b"none",), b"")])
+).info
+
+
+def test_paths_are_below_the_torrents_own_folder() -> None:
+    assert stored_paths(SINGLE) == [("cat.mp4",)]
+    assert stored_paths(FOLDER) == [("cats", "a", "one"), ("cats", "two"), ("cats", "none")]
+
+
+@pytest.mark.parametrize(
+    ("platform", "expected"),
+    [("linux", "posix"), ("freebsd14", "posix"), ("darwin", "darwin"), ("win32", "windows")],
+)
+def test_names_follow_the_machine(
+    monkeypatch: pytest.MonkeyPatch, platform: str, expected: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert target_os() == expected
+
+
+def test_a_single_file_is_found_in_its_folder(tmp_path: Path) -> None:
+    write(tmp_path / "cat.mp4", b"abc")
+    place = find_data(SINGLE, tmp_path)
+    assert place == DataPlace(tmp_path)
+    assert place.root == tmp_path
+
+
+def test_a_single_file_is_found_by_itself(tmp_path: Path) -> None:
+    path = write(tmp_path / "cat.mp4", b"abc")
+    assert find_data(SINGLE, path) == DataPlace(tmp_path)
+
+
+def test_a_single_file_may_have_another_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "renamed.mp4", b"abc")
+    place = find_data(SINGLE, path)
+    assert place == DataPlace(tmp_path, path)
+    assert place.root == path
+
+
+def test_a_relative_path_is_found_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "x.mp4", b"abc")
+    monkeypatch.chdir(tmp_path)
+    assert find_data(SINGLE, Path("x.mp4")) == DataPlace(tmp_path, tmp_path / "x.mp4")
+    assert find_data(SINGLE, Path()) == DataPlace(Path())
+
+
+def test_a_folder_is_found_in_the_one_above(tmp_path: Path) -> None:
+    write(tmp_path / "cats/two", b"defg")
+    assert find_data(FOLDER, tmp_path) == DataPlace(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "renamed"), [("cats", False), ("my cats", True)])
+def test_a_folder_is_found_by_itself(tmp_path: Path, name: str, renamed: bool) -> None:
+    folder = tmp_path / name
+    write(folder / "a/one", b"abc")
+    write(folder / "two", b"defg")
+    assert find_data(FOLDER, folder) == DataPlace(tmp_path, folder if renamed else None)
+
+
+def test_of_two_ways_the_one_with_more_data_wins(tmp_path: Path) -> None:
+    outer = tmp_path / "cats"
+    write(outer / "two", b"defg")
+    write(outer / "cats/a/one", b"abc")
+    assert find_data(FOLDER, outer) == DataPlace(tmp_path)
+    write(outer / "cats/two", b"defg")
+    assert find_data(FOLDER, outer) == DataPlace(outer)
+
+
+def test_files_of_the_wrong_length_say_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "two", b"wrong length")
+    assert find_data(FOLDER, tmp_path) == DataPlace(tmp_path)
+
+
+def test_without_any_data_the_folder_is_the_one_above(tmp_path: Path) -> None:
+    assert find_data(FOLDER, tmp_path) == DataPlace(tmp_path)
+
+
+def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match="no such file or folder") as caught:
+        find_data(FOLDER, tmp_path / "gone")
+    assert caught.value.code is ExitCode.NOT_FOUND
+
+
+def test_a_file_cannot_hold_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match="the torrent holds a folder"):
+        find_data(FOLDER, write(tmp_path / "cats", b"abc"))
