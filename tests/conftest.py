@@ -67,8 +67,17 @@ def pytest_terminal_summary(
         terminalreporter.write_line(pytest_report_header(config))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the guard against forgotten tasks around every test that has an event loop."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """
+    Leave out what only ``-m soak`` runs, and guard every test that has an event loop.
+
+    A test that is named on the command line runs whatever its marks.
+    """
+    is_asked_for = "soak" in config.option.markexpr or any("::" in arg for arg in config.args)
+    soak = [] if is_asked_for else [item for item in items if item.get_closest_marker("soak")]
+    if soak:
+        config.hook.pytest_deselected(items=soak)
+        items[:] = [item for item in items if item not in soak]
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.fixturenames.insert(0, "no_task_left")

@@ -50,6 +50,7 @@ def test_time_starts_where_it_is_told_to() -> None:
     assert run(main, start=1000.5) == 1000.5
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=60))
 def test_timers_run_by_deadline_then_in_the_order_they_were_set(
     timers: list[tuple[int, bool]],
@@ -262,6 +263,15 @@ def test_a_thread_that_says_nothing_is_given_up() -> None:
     finally:
         release.set()
         thread.join()
+
+
+def test_a_wake_up_in_vain_does_not_hide_a_deadlock() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        loop.call_soon_threadsafe(int)
+        await forever()
+
+    with pytest.raises(Deadlock):
+        run(main, grace=0)
 
 
 def divide(a: int, b: int) -> float:
