@@ -208,8 +208,12 @@ def test_a_cancelled_attempt_leaves_nothing_open(cancelled_at: float, simulate: 
         place = Place(loop)
         listener = place.a.listen(A, 6881, place.accept)
         connecting = loop.create_task(place.b.connect(SERVICE, timeout=5))
-        # Set late, so that at equal instants it comes after the answer.
-        loop.call_later(cancelled_at - 0.01, loop.call_at, cancelled_at, connecting.cancel)
+
+        def cancel_soon() -> None:
+            # Set late, so that at equal instants it comes after the answer.
+            loop.call_at(cancelled_at, connecting.cancel)
+
+        loop.call_at(cancelled_at - 0.01, cancel_soon)
         await asyncio.sleep(1)
         if cancelled_at > 0.2:
             connecting.result().close()
