@@ -1,12 +1,21 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from bittern.cli import display as display_module
-from bittern.cli.display import LineDisplay, LiveDisplay, Row, is_terminal, make_display, row_text
+from bittern.cli.display import (
+    LineDisplay,
+    LiveDisplay,
+    Meter,
+    Row,
+    is_terminal,
+    make_display,
+    row_text,
+)
 
 MIB = 1 << 20
 ROW = Row(
@@ -39,6 +48,10 @@ class Terminal(io.StringIO):
         (
             replace(ROW, progress=0.99999, eta=None, num_peers=2),
             "cat: downloading 99.9 %, 10.0 MiB of 10.0 MiB, down 1.0 MiB/s, up 0 B/s, 2 peers",
+        ),
+        (
+            replace(ROW, state="verifying", hash_rate=MIB, eta=None),
+            "cat: verifying 50.0 %, 5.0 MiB of 10.0 MiB, 1.0 MiB/s",
         ),
         (
             Row(name="x", state="fetching metadata", progress=0, total_length=0, note="no peers"),
@@ -125,3 +138,53 @@ def test_what_counts_as_a_terminal(
 ) -> None:
     monkeypatch.setenv("TERM", term)
     assert is_terminal(stream) is expected
+
+
+class Shown:
+    """A display that notes its rows."""
+
+    interval = 2.0
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def update(self, rows: Sequence[Row]) -> None:
+        self.rows += rows
+
+    def line(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_a_meter_shows_now_and_then_how_far_a_job_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(display_module, "time", clock)
+    shown = Shown()
+    meter = Meter(shown, "cat", "verifying", 1000)
+    for done in range(0, 600, 100):
+        meter.count(done)
+        clock.now += 1
+    assert [(row.progress, row.hash_rate, row.eta) for row in shown.rows] == [
+        (0.2, 100.0, 8.0),
+        (0.4, 100.0, 6.0),
+    ]
+
+
+def test_a_meter_of_nothing_divides_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(display_module, "time", clock)
+    shown = Shown()
+    meter = Meter(shown, "cat", "verifying", 0)
+    clock.now += 3
+    meter.count(0)
+    assert [(row.progress, row.eta) for row in shown.rows] == [(1.0, None)]
+
+
+def test_hashing_is_shown_on_a_terminal_without_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    display = make_display(stream, quiet=False, plain=True)
+    display.update([replace(ROW, state="verifying", hash_rate=MIB)])
+    display.close()
+    assert "verifying 50.0 %  1.0 MiB/s  5s" in stream.getvalue()
+    assert "peer" not in stream.getvalue()

@@ -96,6 +96,7 @@ def build_app() -> App:
             negative=(), show_default=False, json_list=False, json_dict=False
         ),
         result_action="return_value",
+        suppress_keyboard_interrupt=False,  # one place decides what an interrupt means
     )
     for name, (target, summary) in VERBS.items():
         app.command(target, name=name, help=summary)

@@ -47,9 +47,12 @@ def stored_paths(info: Info) -> list[tuple[str, ...]]:
     """
     Return the path of every file below the output folder, ``()`` for padding.
 
-    The volume is taken for one that tells upper from lower case.
+    They are the paths that the engine uses on this machine.
     """
-    return safe_paths(info.name, info.files, target_os(), False, is_single_file=info.is_single_file)
+    folds_case = sys.platform in ("darwin", "win32")
+    return safe_paths(
+        info.name, info.files, target_os(), folds_case, is_single_file=info.is_single_file
+    )
 
 
 def find_data(info: Info, path: Path) -> DataPlace:

@@ -38,6 +38,8 @@ class Row:
     download_rate: float = 0.0
     upload_rate: float = 0.0
     num_peers: int = 0
+    hash_rate: float | None = None
+    """Set while data is only hashed; shown instead of rates and peers."""
     eta: float | None = None
     """Seconds left, or None when unknown or meaningless."""
     note: str = ""
@@ -95,9 +97,12 @@ def row_text(row: Row) -> str:
             f"{row.name}: {row.state} {_percent(row.progress)}",
             f"{format_size(row.done_length)} of {format_size(row.total_length)}",
         ]
-    parts.append(f"down {format_rate(row.download_rate)}")
-    parts.append(f"up {format_rate(row.upload_rate)}")
-    parts.append(f"{row.num_peers} {'peer' if row.num_peers == 1 else 'peers'}")
+    if row.hash_rate is not None:
+        parts.append(format_rate(row.hash_rate))
+    else:
+        parts.append(f"down {format_rate(row.download_rate)}")
+        parts.append(f"up {format_rate(row.upload_rate)}")
+        parts.append(f"{row.num_peers} {'peer' if row.num_peers == 1 else 'peers'}")
     if row.eta is not None and row.eta != float("inf"):
         parts.append(f"{format_duration(row.eta)} left")
     if row.note:
@@ -108,6 +113,43 @@ def row_text(row: Row) -> str:
 def _percent(progress: float) -> str:
     """Return a percentage that says 100 only when nothing is missing."""
     return f"{int(progress * 1000) / 10:.1f} %"
+
+
+class Meter:
+    """
+    Progress of a single job that hashes, counted in bytes.
+
+    Args:
+        display: where it is shown.
+        name: what is being hashed.
+        state: what is done to it.
+        total_length: bytes of the whole job.
+    """
+
+    def __init__(self, display: Display, name: str, state: str, total_length: int) -> None:
+        self._display = display
+        self._name = name
+        self._state = state
+        self._total = total_length
+        self._started_at = time.monotonic()
+        self._next = self._started_at + display.interval
+
+    def count(self, done: int) -> None:
+        """Show that ``done`` bytes are done; most calls do nothing, so it may be called often."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + self._display.interval
+        rate = done / (now - self._started_at)
+        row = Row(
+            name=self._name,
+            state=self._state,
+            progress=done / self._total if self._total else 1.0,
+            total_length=self._total,
+            hash_rate=rate,
+            eta=(self._total - done) / rate if rate else None,
+        )
+        self._display.update([row])
 
 
 class LineDisplay:
@@ -199,6 +241,9 @@ def _figures(row: Row) -> str:
     """Return what stands right of a bar."""
     if row.note:
         return f"{row.state}: {row.note}"
+    if row.hash_rate is not None:
+        percent, rate = _percent(row.progress), format_rate(row.hash_rate)
+        return f"{row.state} {percent}  {rate}  {format_duration(row.eta)}"
     parts = [_percent(row.progress) if row.total_length else row.state]
     if row.download_rate or row.progress < 1:
         parts.append(f"\u2193 {format_rate(row.download_rate)}")

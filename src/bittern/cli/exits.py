@@ -17,6 +17,7 @@ from bittern.core.errors import (
     DiskFull,
     FetchError,
     FileVanished,
+    Inconsistent,
     PeerTimeout,
     StorageError,
     TrackerUnreachable,
@@ -91,7 +92,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
             return ExitCode.INTERRUPTED
         case ConfigError():
             return ExitCode.USAGE
-        case BadPiece():
+        case BadPiece() | Inconsistent():
             return ExitCode.MISMATCH
         case TrackerUnreachable() | PeerTimeout():
             return ExitCode.UNREACHABLE
