@@ -30,6 +30,22 @@ class MetainfoError(InputError):
     """A .torrent file or info dictionary is unusable; the text says what and where."""
 
 
+class Inconsistent(MetainfoError):
+    """
+    The two halves of a hybrid torrent want different bytes; nobody's peer is to blame (BEP 52).
+
+    Args:
+        index: the piece that matches one of its hashes and not the other.
+    """
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
+
+    def __str__(self) -> str:
+        return f"piece {self.index} matches its v1 or its v2 hash, but not both"
+
+
 class MagnetError(InputError):
     """A magnet link is unusable."""
 
@@ -145,6 +161,18 @@ class KrpcFailure(RemoteError):
 
 class QueryTimeout(RemoteError):
     """A DHT node did not answer in time."""
+
+
+class ResolveError(RemoteError):
+    """A host name has no address, or nobody said so in time."""
+
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(host, reason)
+        self.host = host
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot resolve {self.host[:253]!r}: {self.reason}"
 
 
 class FetchError(RemoteError):
