@@ -9,12 +9,17 @@ from collections import Counter
 import pytest
 
 from bittern.core.endpoint import Endpoint
+from bittern.net.udp import Datagrams
 from bittern.testing.datagrams import MAX_DATAGRAM_LENGTH, SimDatagrams
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.network import Link, SimNetwork
 from tests.conftest import Simulate
 
 A, B = Endpoint("10.0.0.1", 6881), Endpoint("10.0.0.2", 6882)
+
+
+def use_as_contract(socket: Datagrams) -> Endpoint:
+    return socket.endpoint
 
 
 class Place:
@@ -26,15 +31,17 @@ class Place:
         self.host_a = self.network.add_host(A.host)
         self.host_b = self.network.add_host(B.host)
         self.arrived: list[tuple[float, bytes, Endpoint]] = []
+        self.kept_views: list[memoryview] = []
         self.a = self.host_a.open_datagrams(A.host, A.port, self._note, queue_length=queue_length)
         self.b = self.host_b.open_datagrams(
             "0.0.0.0", B.port, self._ignore, queue_length=queue_length
         )
 
-    def _note(self, data: bytes, source: Endpoint) -> None:
-        self.arrived.append((self.loop.time(), data, source))
+    def _note(self, data: memoryview, source: Endpoint) -> None:
+        self.arrived.append((self.loop.time(), bytes(data), source))
+        self.kept_views.append(data)
 
-    def _ignore(self, data: bytes, source: Endpoint) -> None:
+    def _ignore(self, data: memoryview, source: Endpoint) -> None:
         pass
 
     @property
@@ -56,6 +63,7 @@ def test_a_datagram_arrives_once_with_its_source(simulate: Simulate) -> None:
         place.b.send(b"", A)
         await asyncio.sleep(1)
         assert place.arrived == [(0.25, b"hello", B), (0.25, b"", B)]
+        assert bytes(place.kept_views[0]) == b"\xdd" * 5
         assert place.network.datagram_lengths == {(B, A): 5}
         place.close()
 
@@ -174,7 +182,7 @@ def test_a_forged_source_is_counted_and_gets_the_answers(simulate: Simulate) -> 
         victim_host = place.network.add_host(victim.host)
         hit: list[bytes] = []
         victim_socket = victim_host.open_datagrams(
-            victim.host, victim.port, lambda data, source: hit.append(data)
+            victim.host, victim.port, lambda data, source: hit.append(bytes(data))
         )
         place.b.send(b"query", A, source=victim)
         await asyncio.sleep(1)
@@ -193,7 +201,7 @@ def test_errors_of_a_socket(simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         place = Place(loop, Link())
         socket: SimDatagrams = place.b
-        assert socket.endpoint == Endpoint("0.0.0.0", B.port)
+        assert use_as_contract(socket) == Endpoint("0.0.0.0", B.port)
         socket.send(bytes(MAX_DATAGRAM_LENGTH), A)
         with pytest.raises(OSError) as caught:
             socket.send(bytes(MAX_DATAGRAM_LENGTH + 1), A)

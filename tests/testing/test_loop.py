@@ -147,6 +147,18 @@ def test_a_timer_for_no_instant_is_refused(simulate: Simulate) -> None:
     simulate(main)
 
 
+def test_a_call_that_blocks_makes_everything_else_late(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> list[float]:
+        seen: list[float] = []
+        loop.call_later(1, lambda: seen.append(loop.time()))
+        loop.block(2.5)
+        await asyncio.sleep(0)
+        seen.append(loop.time())
+        return seen
+
+    assert simulate(main) == [2.5, 2.5]
+
+
 def test_asyncio_works_on_it(simulate: Simulate) -> None:
     """Task groups, timeouts, queues and locks keep their promises in virtual time."""
 

@@ -167,7 +167,7 @@ def test_nothing_is_traced_unless_asked_for(simulate: Simulate) -> None:
         network = SimNetwork(loop)
         a, b = network.add_host("10.0.0.1"), network.add_host("10.0.0.2")
         got: list[bytes] = []
-        receiver = a.open_datagrams("10.0.0.1", 1, lambda data, source: got.append(data))
+        receiver = a.open_datagrams("10.0.0.1", 1, lambda data, source: got.append(bytes(data)))
         sender = b.open_datagrams("10.0.0.2", 1, lambda data, source: None)
         sender.send(b"x", receiver.endpoint)
         await asyncio.sleep(1)

@@ -6,24 +6,22 @@ line, takes the link's delay, waits for the receiver's download line, and may be
 lost, doubled or overtaken on the way, as its ``Link`` says. Each line is a
 queue of bounded length that drops what does not fit, so a congestion controller
 finds delay before it finds loss. Streams and datagrams of one host do not slow
-each other.
+each other. A ``SimDatagrams`` is a ``net.udp.Datagrams``; receivers have the type
+that ``net.udp`` gives them.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bittern.core.endpoint import Endpoint
 from bittern.net.stream import Buffer
+from bittern.net.udp import ReceiveDatagram
 
 if TYPE_CHECKING:
     from bittern.testing.host import SimHost
-
-ReceiveDatagram = Callable[[bytes, Endpoint], object]
-"""Called with a datagram and its source."""
 
 MAX_DATAGRAM_LENGTH = 65_507
 """The most that fits into UDP over IPv4."""
@@ -124,7 +122,12 @@ class SimDatagrams:
     def _deliver(self, data: bytes, source: Endpoint) -> None:
         if self.is_open:
             self._host.network.record_data(data, source, self._endpoint)
-            self._receive(data, source)
+            # As with streams: whoever keeps the view is found out.
+            buffer = bytearray(data)
+            try:
+                self._receive(memoryview(buffer), source)
+            finally:
+                buffer[:] = b"\xdd" * len(buffer)
 
     def close(self) -> None:
         """Close; datagrams under way are dropped. Idempotent."""

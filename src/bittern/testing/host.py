@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import PeerTimeout
 from bittern.net.stream import Stream
-from bittern.testing.datagrams import ReceiveDatagram, SimDatagrams
+from bittern.net.udp import ReceiveDatagram
+from bittern.testing.datagrams import SimDatagrams
 from bittern.testing.pipe import Pipe
 from bittern.testing.stream import SimStream
 
@@ -101,7 +102,7 @@ class SimHost:
         Args:
             host: as for ``listen``.
             port: 0 for any free one.
-            receive: called as ``receive(data, source)``.
+            receive: called as ``receive(data, source)``; the data is valid until it returns.
             queue_length: bytes that may wait before this machine's line, each way;
                 more are dropped.
         """

@@ -167,6 +167,10 @@ class VirtualLoop(base_events.BaseEventLoop):
         """Schedule ``callback`` in ``delay`` virtual seconds."""
         return self.call_at(self._now + delay, callback, *args, context=context)
 
+    def block(self, seconds: float) -> None:
+        """Let time pass inside the callback that runs now, as a call that blocks does."""
+        self._now += seconds
+
     def pending_timers(self) -> list[asyncio.TimerHandle]:
         """Return the program's timers that are set and not cancelled, earliest first."""
         return [
