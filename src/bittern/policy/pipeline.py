@@ -1,0 +1,209 @@
+"""
+How many requests to keep outstanding at one peer.
+
+Too few and the line stands idle for a round trip again and again; too many and
+a slow peer hoards blocks that others could send sooner. The aim is what the
+peer sends in ``queue_time`` seconds, three as in libtorrent, plus what is on the
+way; never more than the peer takes (``reqq``, BEP 10).
+
+Rates are measured over *rounds*. A round begins with all that is outstanding
+and ends when as many blocks have arrived, so it lasts a round trip at least and
+its rate never exceeds what the line carries, however the blocks are bunched. At
+the end of a round the target follows the rate but at most doubles, because a
+remote limiter often lets a burst pass at first. When a round drags on, the rate
+is lowered while it lasts.
+
+The data path calls ``blocks_received`` and ``set_outstanding`` once per wake-up,
+about 0.5 microseconds each.
+
+Invariant: 1 <= ``target`` <= ``reqq_limit``; at least 2 where the limit allows.
+
+Sources: BEP 3 (pipelining), BEP 10 (reqq).
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from bittern.core.geometry import BLOCK_LENGTH
+
+QUEUE_TIME = 3.0
+"""Seconds' worth of blocks asked for ahead; libtorrent's ``request_queue_time``."""
+
+DEFAULT_REQQ = 250
+"""What a peer that says nothing takes; the number that most clients have used."""
+
+MAX_REQQ = 2_000
+"""Limit: H14. The most that we believe; libtorrent's own default."""
+
+INITIAL_TARGET = 4
+MIN_TARGET = 2
+"""One block being sent and one waiting, however slow the peer."""
+
+SNUB_TIMEOUT = 60.0
+"""Limit: H5. Seconds without a block, while some are outstanding, after which a peer snubs us."""
+
+MIN_REQUEST_TIMEOUT = 5.0
+
+PATIENCE = 1.0
+"""Seconds of a round, round trips aside, after which a rate below the old one is believed."""
+
+
+class Pipeline:
+    """
+    The depth of one peer's request queue.
+
+    ``target`` and ``rate`` are for reading.
+
+    Args:
+        now: instant of creation.
+        reqq_limit: requests that the peer takes at once; cut to 1..2,000.
+        queue_time: seconds' worth of blocks to ask for ahead.
+        snub_timeout: seconds of silence after which the peer snubs us.
+    """
+
+    __slots__ = (
+        "_block_rate",
+        "_delay",
+        "_first",
+        "_is_waiting",
+        "_outstanding",
+        "_progress_at",
+        "_queue_time",
+        "_reqq_limit",
+        "_round_at",
+        "_round_blocks",
+        "_round_bytes",
+        "_round_left",
+        "_snub_timeout",
+        "rate",
+        "target",
+    )
+
+    def __init__(
+        self,
+        *,
+        now: float,
+        reqq_limit: int = DEFAULT_REQQ,
+        queue_time: float = QUEUE_TIME,
+        snub_timeout: float = SNUB_TIMEOUT,
+    ) -> None:
+        self._queue_time = queue_time
+        self._snub_timeout = snub_timeout
+        self._reqq_limit = max(1, min(reqq_limit, MAX_REQQ))
+        self.target = min(INITIAL_TARGET, self._reqq_limit)
+        """Requests to keep outstanding, blocks."""
+        self.rate = 0.0
+        """Bytes per second while something was outstanding; 0.0 until the first round ends."""
+        self._block_rate = 0.0
+        self._delay = 0.0
+        """Round trip, as the first block after silence shows it; at most ``queue_time``."""
+        self._first: tuple[float, int] | None = None
+        """Time to the first wake-up of a round after silence, and its blocks."""
+        self._is_waiting = False
+        self._outstanding = 0
+        self._progress_at = now
+        self._round_at = now
+        self._round_left = 0
+        self._round_blocks = 0
+        self._round_bytes = 0
+
+    @property
+    def reqq_limit(self) -> int:
+        """Requests that the peer takes at once; assigning cuts to 1..2,000 (H14)."""
+        return self._reqq_limit
+
+    @reqq_limit.setter
+    def reqq_limit(self, value: int) -> None:
+        self._reqq_limit = max(1, min(value, MAX_REQQ))
+        self.target = min(self.target, self._reqq_limit)
+
+    def blocks_received(self, num_bytes: int, *, now: float, num_blocks: int = 0) -> None:
+        """
+        Note what a wake-up brought; then ask again up to ``target``.
+
+        Args:
+            num_bytes: payload of the blocks.
+            now: monotonic seconds.
+            num_blocks: how many blocks, where they may be shorter than 16 KiB;
+                0 counts them by the bytes.
+        """
+        num_blocks = num_blocks or -(-num_bytes // BLOCK_LENGTH)
+        self._progress_at = now
+        self._round_bytes += num_bytes
+        self._round_blocks += num_blocks
+        self._round_left -= num_blocks
+        elapsed = now - self._round_at
+        if self._is_waiting:
+            self._is_waiting = False
+            self._first = elapsed, num_blocks
+        if self._round_left <= 0:
+            self._end_round(max(elapsed, 1e-6))
+        elif (
+            elapsed > PATIENCE + 2 * self._delay and self._round_blocks < self._block_rate * elapsed
+        ):
+            self._follow(elapsed, 1.0)
+
+    def set_outstanding(self, num_blocks: int, *, now: float) -> None:
+        """
+        Note how many requests are outstanding, after sending or dropping some.
+
+        With none the clock stands still: neither the rate falls nor the peer snubs.
+        """
+        if not self._outstanding:
+            self._progress_at = now
+            self._round_left = 0
+            self._is_waiting = True
+        if self._round_left <= 0:
+            self._round_at = now
+            self._round_left = num_blocks
+            self._round_blocks = self._round_bytes = 0
+        elif num_blocks < self._round_left:
+            self._round_left = num_blocks  # some were rejected or taken back
+        self._outstanding = num_blocks
+
+    def is_snubbed(self, *, now: float) -> bool:
+        """
+        Tell whether the peer owes us blocks and has sent none for a minute.
+
+        Its blocks should then be asked of others, and of it one at a time until
+        it sends again.
+        """
+        return self._outstanding > 0 and now - self._progress_at >= self._snub_timeout
+
+    def next_timer(self) -> float | None:
+        """Return the instant at which ``is_snubbed`` turns true if nothing arrives, or None."""
+        return self._progress_at + self._snub_timeout if self._outstanding else None
+
+    @property
+    def request_timeout(self) -> float:
+        """
+        Seconds after which a request sent now is overdue.
+
+        Twice what it should take behind the others, from 5 s up to the snub
+        timeout, which also holds while no rate is known.
+        """
+        if not self._block_rate:
+            return self._snub_timeout
+        expected = self._outstanding / self._block_rate + self._delay
+        return min(self._snub_timeout, max(MIN_REQUEST_TIMEOUT, 2 * expected))
+
+    def _end_round(self, elapsed: float) -> None:
+        block_rate = self._round_blocks / elapsed
+        if self._first is not None:
+            until, num_blocks = self._first
+            self._delay = min(max(0.0, until - num_blocks / block_rate), self._queue_time)
+            self._first = None
+        is_faster = block_rate >= self._block_rate
+        self._follow(elapsed, 1.0 if is_faster else max(0.25, min(1.0, elapsed)))
+
+    def _follow(self, elapsed: float, weight: float) -> None:
+        """Move the rate towards that of the round, and the target after it."""
+        self._block_rate += (self._round_blocks / elapsed - self._block_rate) * weight
+        self.rate += (self._round_bytes / elapsed - self.rate) * weight
+        wanted = ceil(self._block_rate * (self._queue_time + self._delay))
+        wanted = min(wanted, 2 * self.target)
+        self.target = min(max(wanted, MIN_TARGET), self._reqq_limit)
+
+    def __repr__(self) -> str:
+        return f"<Pipeline {self._outstanding}/{self.target}, {self.rate:.0f} bytes/s>"
