@@ -15,54 +15,37 @@ import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
+from bittern.codec.url import normalise_url
 from bittern.core.announce import (
     MAX_ANSWER_PEERS,
     MAX_TRACKER_ID_LENGTH,
     AnnounceRequest,
     Event,
 )
-from bittern.core.errors import TrackerDecodeError
+from bittern.core.errors import DecodeError, TrackerDecodeError
 from bittern.core.ids import InfoHash, PeerId
 
-MAX_URL_LENGTH = 4_096
-"""Longest tracker URL we ask; longer ones are refused."""
 MAX_SCRAPE_HASHES = 74
 """Limit: T3. Swarms in one scrape, the figure BEP 15 gives for UDP."""
 MAX_FIELDS = 80
 """Parameters of one query."""
 
 _MAX_NUMBER = (1 << 63) - 1
-_KEEP = "%/:=&?~!$,;'@()*+[]-._"
-"""Characters of a given URL that stay: reserved ones, and escapes already made."""
 _ANNOUNCE = re.compile(r"/announce(?![A-Za-z])")
 _EVENTS = {event.value: event for event in Event}
 
 
 def tracker_url(url: str) -> str:
     """
-    Return a tracker's URL in the form that is sent: ASCII, no fragment, host in IDNA form.
+    Return a tracker's URL in the form that is sent.
 
     Raises:
         TrackerDecodeError: not an absolute http, https or udp URL with a host.
     """
-    if len(url) > MAX_URL_LENGTH:
-        raise TrackerDecodeError("tracker URL is too long", limit=MAX_URL_LENGTH)
     try:
-        parts = urlsplit(url.strip())
-        host, port = parts.hostname, parts.port
-        ascii_host = (host or "").encode("ascii" if ":" in (host or "") else "idna").decode()
-    except ValueError as error:  # includes UnicodeError
-        raise TrackerDecodeError(f"malformed tracker URL: {error}") from None
-    if parts.scheme not in ("http", "https", "udp"):
-        raise TrackerDecodeError(f"tracker URL has scheme {parts.scheme[:20]!r}")
-    if not ascii_host or not re.fullmatch(r"[0-9A-Za-z.:_%-]+", ascii_host):
-        raise TrackerDecodeError("tracker URL has no usable host")
-    if ":" in ascii_host:
-        ascii_host = f"[{ascii_host}]"
-    user, at, _ = parts.netloc.rpartition("@")
-    netloc = quote(user, safe=_KEEP) + at + ascii_host + ("" if port is None else f":{port}")
-    path, query = quote(parts.path, safe=_KEEP), quote(parts.query, safe=_KEEP)
-    return urlunsplit((parts.scheme, netloc, path, query, ""))
+        return normalise_url(url, schemes=("http", "https", "udp"))
+    except DecodeError as error:
+        raise TrackerDecodeError(error.reason, limit=error.limit) from None
 
 
 def announce_url(url: str, request: AnnounceRequest) -> str:
