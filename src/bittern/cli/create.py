@@ -1,0 +1,212 @@
+"""``bittern create``: make a .torrent from a file or folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from bittern import __version__
+from bittern.cli.display import Display, Meter, make_display
+from bittern.cli.exits import CommandFailed, ExitCode
+from bittern.cli.info import metainfo_json
+from bittern.cli.magnet import magnet_of
+from bittern.cli.options import Addresses, Size, Urls
+from bittern.cli.output import complain, print_json, print_line, print_table
+from bittern.cli.source import STDIN as STANDARD
+from bittern.cli.values import format_size
+from bittern.codec.magnet import format_magnet
+from bittern.codec.metainfo import Metainfo, Version, decode_metainfo
+from bittern.storage.creator import CreateOptions, create_torrent
+
+TRACKER_SCHEMES = ("http://", "https://", "udp://", "ws://", "wss://")
+WEB_SEED_SCHEMES = ("http://", "https://", "ftp://")
+
+
+def create(
+    path: Annotated[Path, Parameter(metavar="PATH")],
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(name=("--output", "-o"), metavar="FILE")] = None,
+    tracker: Urls = (),
+    web_seed: Urls = (),
+    node: Addresses = (),
+    private: bool = False,
+    comment: Annotated[str | None, Parameter(metavar="TEXT")] = None,
+    source: Annotated[str | None, Parameter(metavar="TEXT")] = None,
+    name: Annotated[str | None, Parameter(metavar="TEXT")] = None,
+    piece_length: Size = None,
+    v1: bool = False,
+    v2: bool = False,
+    hybrid: bool = False,
+    keep_symlinks: bool = False,
+    no_date: bool = False,
+    json: bool = False,
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"))] = False,
+) -> int:
+    """
+    Make a .torrent from a file, or from a folder with all that is in it.
+
+    Args:
+        path: The file or folder.
+        output: The .torrent to write, a folder to write it to, or "-" for standard
+            output. Default: the name of PATH with .torrent, in the current folder.
+        tracker: Announce URL; repeatable. Each is a tier of its own, a comma puts
+            several into one tier.
+        web_seed: URL of an HTTP server with the same data; repeatable.
+        node: DHT node to name in a torrent without trackers; repeatable.
+        private: Peers may come from the trackers only.
+        comment: Any text.
+        source: A mark that makes the info hash another one, as private trackers want.
+        name: Name of the file or folder in the torrent. Default: that on disk.
+        piece_length: Bytes of a piece, such as 256Ki. Default: chosen by the total size.
+        v1: Make a v1 torrent, for the oldest clients.
+        v2: Make a v2 torrent, for new clients only.
+        hybrid: Make a torrent for both, the default.
+        keep_symlinks: Put links into the torrent as links instead of following them.
+        no_date: Leave the date out, so that the same data gives the same bytes.
+        json: Write what "info --json" shows, the path and the magnet link to stdout.
+        quiet: Show no progress.
+    """
+    options = CreateOptions(
+        version=_choose_version(v1=v1, v2=v2, hybrid=hybrid),
+        piece_length=piece_length,
+        trackers=_read_tiers(tracker),
+        web_seeds=tuple(_check_url(url, WEB_SEED_SCHEMES, "web seed") for url in web_seed),
+        nodes=tuple((host, port) for host, port in node),
+        is_private=private,
+        comment=comment,
+        source=source,
+        created_by=f"bittern/{__version__}",
+        creation_date=None if no_date else _now(),
+        name=name,
+        keep_symlinks=keep_symlinks,
+    )
+    if private and not tracker:
+        complain("warning: a private torrent without a tracker finds no peers")
+    to_stdout = output is not None and str(output) in ("-", STANDARD)
+    if to_stdout and json:
+        raise CommandFailed("--json and --output - both want stdout", ExitCode.USAGE)
+    target = None if to_stdout else _choose_target(path, output, name)
+    is_piped = json or to_stdout
+    display = make_display(sys.stderr if is_piped else sys.stdout, quiet=quiet, plain=not is_piped)
+    try:
+        data = create_torrent(path, options=options, progress=_progress(display, path))
+    finally:
+        display.close()
+    if target is None:
+        sys.stdout.buffer.write(data)
+        return ExitCode.DONE
+    write_atomically(target, data)
+    _tell(decode_metainfo(data), target, json=json, quiet=quiet)
+    return ExitCode.DONE
+
+
+def _choose_version(*, v1: bool, v2: bool, hybrid: bool) -> Version:
+    """Return the version asked for; ``--v1 --v2`` is one for both."""
+    if hybrid or v1 == v2:
+        return Version.HYBRID
+    return Version.V1 if v1 else Version.V2
+
+
+def _read_tiers(values: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(
+        tuple(_check_url(url.strip(), TRACKER_SCHEMES, "tracker") for url in value.split(","))
+        for value in values
+    )
+
+
+def _check_url(url: str, schemes: tuple[str, ...], what: str) -> str:
+    if not url.lower().startswith(schemes) or not url.isprintable() or " " in url:
+        known = ", ".join(scheme.partition(":")[0] for scheme in schemes)
+        raise CommandFailed(f"{url!r} is no {what} URL ({known})", ExitCode.USAGE)
+    return url
+
+
+def _now() -> int:
+    """Return the date to write; packagers fix it with SOURCE_DATE_EPOCH."""
+    fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return int(fixed) if fixed.isascii() and fixed.isdigit() else int(time.time())
+
+
+def _choose_target(path: Path, output: Path | None, name: str | None) -> Path:
+    """
+    Return the file to write, and refuse before hours of hashing what cannot be written.
+
+    Raises:
+        CommandFailed: no such folder, not writable, or something that is no .torrent
+            would be overwritten.
+    """
+    file_name = f"{name or path.absolute().resolve().name}.torrent".replace(os.sep, "_")
+    if output is None:
+        output = Path(file_name)
+    elif output.is_dir():
+        output = output / file_name
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        raise CommandFailed(f"{folder}: no such folder", ExitCode.NOT_FOUND)
+    if not os.access(folder, os.W_OK):
+        raise CommandFailed(f"{folder}: not writable", ExitCode.DISK)
+    if output.exists() and output.suffix.lower() != ".torrent":
+        raise CommandFailed(f"{output}: exists and is no .torrent", ExitCode.NOT_ALLOWED)
+    return output
+
+
+def _progress(display: Display, path: Path) -> Callable[[int, int], None]:
+    meter: Meter | None = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal meter
+        if meter is None:
+            meter = Meter(display, path.name or str(path), "hashing", total)
+        meter.count(done)
+
+    return report
+
+
+def write_atomically(target: Path, data: bytes) -> None:
+    """
+    Write a file so that nobody ever sees half of it.
+
+    Raises:
+        CommandFailed: it cannot be written; nothing is left behind.
+    """
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        try:
+            with part.open("xb") as file:
+                file.write(data)
+            part.replace(target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CommandFailed(f"{target}: {reason}", ExitCode.DISK) from error
+
+
+def _tell(metainfo: Metainfo, target: Path, *, json: bool, quiet: bool) -> None:
+    link = format_magnet(magnet_of(metainfo))
+    if json:
+        print_json({"path": str(target), "magnet": link, **metainfo_json(metainfo)})
+        return
+    if quiet:
+        return
+    info = metainfo.info
+    geometry = info.geometry
+    print_line(
+        f"wrote {target}: {geometry.num_pieces} pieces of {format_size(info.piece_length)}, "
+        f"{format_size(geometry.total_length)}"
+    )
+    print_table(
+        [
+            ("info hash", str(info.info_hash or "")),
+            ("info hash v2", str(info.info_hash_v2 or "")),
+            ("magnet", link),
+        ]
+    )
