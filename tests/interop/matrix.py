@@ -32,10 +32,8 @@ from tests.interop.cases import (
     tracker_cases,
 )
 from tests.interop.clients import CLIENTS, Client, Scheme, Transport
-from tests.interop.samples import Sample, make_sample
+from tests.interop.samples import FIXTURE_NAMES, Sample, make_sample
 from tests.interop.trackers import TRACKERS
-
-FIXTURES_NAME = "fixtures"
 
 _MARKS = {
     Outcome.PASSED: "ok",
@@ -51,7 +49,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m tests.interop.matrix",
         description="Run bittern against other BitTorrent programs on this machine.",
     )
-    rows = sorted({*CLIENTS, *TRACKERS, FIXTURES_NAME} - {"bittern"})
+    rows = sorted({*CLIENTS, *TRACKERS, *FIXTURE_NAMES, "fixtures"} - {"bittern"})
     add = parser.add_argument
     add("--only", action="append", choices=rows, metavar="NAME", help=f"one of {', '.join(rows)}")
     add("--left", choices=list(CLIENTS), default="bittern", help="who plays bittern's role")

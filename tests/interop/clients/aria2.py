@@ -43,6 +43,7 @@ class Aria2(Client):
             [
                 *(self.executable, "--no-conf", "--console-log-level=notice"),
                 *("--show-console-readout=false", "--summary-interval=0"),
+                *("--enable-color=false", "--disable-ipv6=true"),
                 *("--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"),
                 *("--enable-peer-exchange=false", "--file-allocation=none"),
                 f"--bt-force-encryption={'true' if encryption else 'false'}",

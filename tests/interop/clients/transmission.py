@@ -27,8 +27,8 @@ class Transmission(Client):
     transmission-daemon.
 
     It refuses peers in 127.0.0.0/8 and cannot be told a peer, so it needs a namespace and a
-    tracker. It cannot insist on uTP: it tries uTP first and then TCP. Version 3 does not create
-    empty files, version 4 does.
+    tracker. It cannot insist on uTP: it tries uTP first and then TCP. Version 3.00 does not
+    create empty files.
     """
 
     name = "transmission"
