@@ -1,0 +1,318 @@
+"""
+Hashing the files of a new torrent with several threads.
+
+The piece space is cut into *spans*: runs of whole pieces of about a mebibyte,
+or one piece where pieces are longer. Threads take spans in turn, each with one
+buffer and one open file. Reading and hashing release the interpreter lock, so
+they run side by side; what runs under the lock is a few calls per span.
+
+The calling thread works too. Between two spans it reports progress, and
+whatever the report raises stops the work and is raised to the caller.
+
+Source: BEP 3 (pieces), BEP 52 (piece layers). Limit: P7: memory does not grow
+with the piece length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from bittern.codec.file_list import FileEntry
+from bittern.codec.info import Version
+from bittern.codec.merkle import HASH_LENGTH, block_hashes, layer_above, piece_level, root_of
+from bittern.core.errors import FileVanished, StorageError
+from bittern.storage.scan import SourceFile, storage_error
+
+SHA1_LENGTH = 20
+BUFFER_LENGTH = 1 << 20
+"""Bytes read at once: large enough that calls cost nothing, small enough for the cache."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PieceDigests:
+    """
+    What hashing gives.
+
+    Args:
+        pieces: SHA-1 of each piece end to end; empty when v2 only.
+        layers: for each file that was given, in order, its v2 piece layer; for a file of
+            one piece that is its root, for an empty one nothing. Empty when v1 only.
+    """
+
+    pieces: bytes
+    layers: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Whole pieces from ``first``: ``length`` bytes of files, then zeros up to ``v1_length``."""
+
+    first: int
+    offset: int
+    length: int
+    v1_length: int
+    file_length: int
+    """Bytes of the one file that it belongs to; not used in v1."""
+
+
+class Hashing:
+    """
+    One run over the files of a torrent.
+
+    Args:
+        files: the sources with the entries that ``arrange_files`` made, without pads.
+        version: which hashes to make.
+        piece_length: bytes of a piece.
+        has_tail_pad: the last piece of a hybrid is filled up with zeros too.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[SourceFile],
+        *,
+        version: Version,
+        piece_length: int,
+        has_tail_pad: bool,
+    ) -> None:
+        self.files = [file for file in files if file.entry.length]
+        self.starts = [file.entry.offset for file in self.files]
+        self.total_length = sum(file.entry.length for file in self.files)
+        self._all_files = files
+        self._has_v1 = version is not Version.V2
+        self._has_v2 = version is not Version.V1
+        self._piece_length = piece_length
+        self._end = max([_end_of(file.entry) for file in self.files], default=0)
+        num_pieces = -(-self._end // piece_length)
+        self._v1_end = num_pieces * piece_length if has_tail_pad else self._end
+        self._pieces = bytearray(num_pieces * SHA1_LENGTH if self._has_v1 else 0)
+        self._layers = bytearray(num_pieces * HASH_LENGTH if self._has_v2 else 0)
+        self._spans = self._cut_by_file() if self._has_v2 else self._cut()
+        self._turn = itertools.count()
+        self._num_done = 0
+        self._failures: list[BaseException] = []
+
+    def run(self, num_threads: int, progress: Progress | None) -> PieceDigests:
+        """
+        Hash everything.
+
+        Args:
+            num_threads: >= 1, the calling one included.
+            progress: called in the calling thread with bytes done and bytes in all; may raise.
+
+        Raises:
+            StorageError: a file cannot be read or is not what it was.
+        """
+        helpers = [
+            threading.Thread(target=self._help, name=f"hash-{number}")
+            for number in range(min(num_threads, len(self._spans)) - 1)
+        ]
+        started = []
+        try:
+            for helper in helpers:
+                helper.start()
+                started.append(helper)
+            self._work(progress)
+        except BaseException as error:
+            self._failures.append(error)
+        finally:
+            for helper in started:
+                helper.join()
+        if self._failures:
+            raise self._failures[0]
+        for file in self.files:
+            _check_again(file)
+        if progress is not None:
+            progress(self.total_length, self.total_length)
+        return PieceDigests(bytes(self._pieces), self._layers_by_file())
+
+    def _cut(self) -> list[_Span]:
+        """Cut a v1 piece space, in which files share pieces."""
+        step = max(BUFFER_LENGTH // self._piece_length, 1) * self._piece_length
+        return [
+            _Span(at // self._piece_length, at, length, length, 0)
+            for at in range(0, self._end, step)
+            if (length := min(step, self._end - at))
+        ]
+
+    def _cut_by_file(self) -> list[_Span]:
+        """Cut a v2 or hybrid piece space, in which a piece belongs to one file."""
+        step = max(BUFFER_LENGTH // self._piece_length, 1) * self._piece_length
+        spans = []
+        for file in self.files:
+            end = _end_of(file.entry)
+            padded_end = min(-(-end // self._piece_length) * self._piece_length, self._v1_end)
+            spans += [
+                _Span(
+                    at // self._piece_length,
+                    at,
+                    min(step, end - at),
+                    min(step, padded_end - at) if self._has_v1 else 0,
+                    file.entry.length,
+                )
+                for at in range(file.entry.offset, end, step)
+            ]
+        return spans
+
+    def _help(self) -> None:
+        try:
+            self._work(None)
+        except BaseException as error:  # raised by run, in the calling thread
+            self._failures.append(error)
+
+    def _work(self, progress: Progress | None) -> None:
+        with _Reader(self.files, self.starts) as reader:
+            while (number := next(self._turn)) < len(self._spans) and not self._failures:
+                span = self._spans[number]
+                if self._piece_length > BUFFER_LENGTH:
+                    self._hash_long_piece(span, reader)
+                else:
+                    self._hash_pieces(span, reader)
+                self._num_done += span.length  # a lost update costs a little progress only
+                if progress is not None:
+                    progress(min(self._num_done, self.total_length), self.total_length)
+
+    def _hash_pieces(self, span: _Span, reader: _Reader) -> None:
+        """Hash pieces that fit into the buffer together."""
+        size = self._piece_length
+        view = reader.read(span.offset, span.length, span.v1_length)
+        if self._has_v1:
+            sha1 = hashlib.sha1
+            digests = b"".join(
+                [sha1(view[at : at + size]).digest() for at in range(0, span.v1_length, size)]
+            )
+            begin = span.first * SHA1_LENGTH
+            self._pieces[begin : begin + len(digests)] = digests
+        if self._has_v2:
+            self._put_layer(span, block_hashes(view[: span.length]))
+
+    def _hash_long_piece(self, span: _Span, reader: _Reader) -> None:
+        """Hash one piece that is longer than the buffer, a buffer at a time."""
+        sha1 = hashlib.sha1()
+        leaves = []
+        for at in range(0, max(span.length, span.v1_length), BUFFER_LENGTH):
+            length = max(min(span.length - at, BUFFER_LENGTH), 0)
+            v1_length = max(min(span.v1_length - at, BUFFER_LENGTH), 0)
+            view = reader.read(span.offset + at, length, v1_length)
+            if self._has_v1:
+                sha1.update(view[:v1_length])
+            if self._has_v2:
+                leaves.append(block_hashes(view[:length]))
+        if self._has_v1:
+            begin = span.first * SHA1_LENGTH
+            self._pieces[begin : begin + SHA1_LENGTH] = sha1.digest()
+        if self._has_v2:
+            self._put_layer(span, b"".join(leaves))
+
+    def _put_layer(self, span: _Span, leaves: bytes) -> None:
+        if span.file_length <= self._piece_length:
+            layer = root_of(leaves)
+        else:
+            layer = layer_above(leaves, 0, piece_level(self._piece_length))
+        begin = span.first * HASH_LENGTH
+        self._layers[begin : begin + len(layer)] = layer
+
+    def _layers_by_file(self) -> tuple[bytes, ...]:
+        if not self._has_v2:
+            return ()
+        layers = []
+        for file in self._all_files:
+            begin = file.entry.offset // self._piece_length
+            end = begin - (-file.entry.length // self._piece_length)
+            layers.append(bytes(self._layers[begin * HASH_LENGTH : end * HASH_LENGTH]))
+        return tuple(layers)
+
+
+def _end_of(entry: FileEntry) -> int:
+    return entry.offset + entry.length
+
+
+def check_unchanged(file: SourceFile, status: os.stat_result) -> None:
+    """Raise StorageError when a file is not the one that ``scan`` found."""
+    if status.st_size != file.entry.length or status.st_mtime_ns != file.modified_ns:
+        raise StorageError("file changed while it was hashed", path=file.os_path)
+
+
+def _check_again(file: SourceFile) -> None:
+    try:
+        check_unchanged(file, os.stat(file.os_path))  # noqa: PTH116
+    except OSError as error:
+        raise storage_error(error, file.os_path) from error
+
+
+class _Reader:
+    """One thread's buffer and open file."""
+
+    def __init__(self, files: Sequence[SourceFile], starts: Sequence[int]) -> None:
+        self._files = files
+        self._starts = starts
+        self._view = memoryview(bytearray(BUFFER_LENGTH))
+        self._current = -1
+        self._handle: BinaryIO | None = None
+        self._at = 0
+
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
+    def read(self, offset: int, length: int, padded_length: int) -> memoryview:
+        """
+        Read from the piece space.
+
+        Args:
+            offset: position in the piece space.
+            length: bytes of files, one after the other.
+            padded_length: where it is greater, zeros up to there follow.
+
+        Returns:
+            That much of the buffer; valid until the next call.
+        """
+        view = self._view
+        index = bisect_right(self._starts, offset) - 1
+        done = 0
+        while done < length:
+            file = self._files[index]
+            begin = offset + done - file.entry.offset
+            count = min(length - done, file.entry.length - begin)
+            try:
+                self._read_file(index, begin, view[done : done + count])
+            except OSError as error:
+                raise storage_error(error, file.os_path) from error
+            done += count
+            index += 1
+        if padded_length > length:
+            view[length:padded_length] = bytes(padded_length - length)
+        return view[: max(length, padded_length)]
+
+    def _read_file(self, index: int, begin: int, view: memoryview) -> None:
+        file = self._files[index]
+        if index != self._current or self._handle is None:
+            self._close()
+            self._current = -1
+            self._handle = open(file.os_path, "rb", buffering=0)  # noqa: PTH123, SIM115
+            check_unchanged(file, os.fstat(self._handle.fileno()))
+            self._current = index
+            self._at = 0
+        if begin != self._at:
+            self._handle.seek(begin)
+        self._at = begin + len(view)
+        while view:
+            count = self._handle.readinto(view)  # type: ignore[attr-defined]
+            if not count:
+                raise FileVanished("file became shorter while it was hashed", path=file.os_path)
+            view = view[count:]
