@@ -19,6 +19,8 @@ from tests.interop.process import InteropError
 from tests.interop.samples import FIXTURE_NAMES, Sample, load_fixture
 from tests.interop.trackers import TRACKERS, Tracker
 
+TABLES = ("clients", "trackers", "fixtures")
+
 # The client that the fixtures are exchanged with: the fastest one; and whom it meets itself.
 _FIXTURE_PARTNER = CLIENTS["libtorrent"]
 _OTHER_FIXTURE_PARTNER = CLIENTS["aria2"]
@@ -41,7 +43,7 @@ class Case:
     One transfer.
 
     Attributes:
-        table: ``clients``, ``trackers`` or ``fixtures``.
+        table: one of ``TABLES``.
         row: the program or torrent that the row is about.
         column: what the row's program does.
         pair: the two clients.

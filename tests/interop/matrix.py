@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.interop.cases import (
+    TABLES,
     Case,
     Outcome,
     Result,
@@ -49,7 +50,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m tests.interop.matrix",
         description="Run bittern against other BitTorrent programs on this machine.",
     )
-    rows = sorted({*CLIENTS, *TRACKERS, *FIXTURE_NAMES, "fixtures"} - {"bittern"})
+    rows = sorted({*CLIENTS, *TRACKERS, *FIXTURE_NAMES, *TABLES} - {"bittern"})
     add = parser.add_argument
     add("--only", action="append", choices=rows, metavar="NAME", help=f"one of {', '.join(rows)}")
     add("--left", choices=list(CLIENTS), default="bittern", help="who plays bittern's role")
