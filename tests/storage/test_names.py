@@ -123,7 +123,8 @@ def test_sanitised_names_are_plain_short_and_stable(text: str, target_os: Target
     assert 1 <= len(name.encode()) <= MAX_NAME_LENGTH
     assert name not in (".", "..")
     assert PurePosixPath("/root", name).parent == PurePosixPath("/root")
-    assert PureWindowsPath("C:/root", "x" + name if target_os != "windows" else name).drive == "C:"
+    if target_os == "windows":
+        assert PureWindowsPath("C:/root", name).parent == PureWindowsPath("C:/root")
     assert display_name(name) == name or not name.isprintable()
     assert sanitise(name, target_os) == name
     check_component(name, on_windows=target_os == "windows")

@@ -16,10 +16,11 @@ complete if one is given.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import stat
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +54,7 @@ class FileStorage:
         preallocate: reserve room for the whole of each wanted file in ``prepare``.
         handles: the session's open files; None for a cache of one's own.
         os_calls: the operating system; replaced by tests.
+        clock: seconds, to tell quick reads from slow ones.
 
     Raises:
         UnsafePath: a path has a component that is no plain name, or two files share one.
@@ -68,13 +70,15 @@ class FileStorage:
         preallocate: bool = False,
         handles: HandleCache | None = None,
         os_calls: OsCalls | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.layout = layout
         self._calls = os_calls or OsCalls()
+        self._clock = clock
         self._tree = RootedTree(Path(root).absolute(), self._calls)
         self._part_suffix = part_suffix
         self._preallocate = preallocate
-        self._handles = handles or HandleCache()
+        self._handles = HandleCache() if handles is None else handles
         self._owner = self._handles.new_owner()
         self._stored = [i for i in range(len(layout.files)) if layout.is_stored(i)]
         self._set_paths(paths)
@@ -84,7 +88,6 @@ class FileStorage:
         self._nowait_flag = self._calls.nowait_flag
         self._slow_until = 0.0
         self._dirty: set[int] = set()
-        self._seen: set[int] = set()
         self._unsynced_folders: set[FilePath] = set()
 
     def _set_paths(self, paths: Sequence[FilePath]) -> None:
@@ -120,7 +123,7 @@ class FileStorage:
         length = sum(map(len, buffers))
         index, position, room = self.layout.locate(offset)
         if length <= room and len(buffers) <= MAX_BUFFERS:
-            if index != NOT_STORED:
+            if index != NOT_STORED and length:
                 self._write_file(index, position, buffers, length)
             return
         for span, parts in self.layout.split(offset, buffers):
@@ -139,7 +142,7 @@ class FileStorage:
         """Fill adjacent buffers; see ``Storage.read_into``. One ``preadv`` inside one file."""
         length = sum(map(len, buffers))
         index, position, room = self.layout.locate(offset)
-        if length <= room and len(buffers) <= MAX_BUFFERS and index != NOT_STORED:
+        if length <= room and len(buffers) <= MAX_BUFFERS and index != NOT_STORED and length:
             return self._read_file(index, position, buffers, length, nowait)
         for span, parts in self.layout.split(offset, buffers):
             if span.file_index == NOT_STORED:
@@ -208,11 +211,11 @@ class FileStorage:
                     raise
                 # This file system cannot tell. Asked once per root: the answer stays.
                 self._nowait_flag = 0
-        started_at = time.monotonic()
+        started_at = self._clock()
         if started_at < self._slow_until:
             return -1
         done = self._preadv(fd, buffers, position)
-        ended_at = time.monotonic()
+        ended_at = self._clock()
         if ended_at - started_at > SLOW_READ:
             self._slow_until = ended_at + SLOW_PAUSE
         return done
@@ -221,20 +224,26 @@ class FileStorage:
 
     def _open(self, index: int, writable: bool, *, create: bool | None = None) -> Handle:
         path = self._current(index)
-        create = writable if create is None else create
         try:
-            fd = self._tree.open_file(path, writable=writable, create=create)
+            fd = self._open_path(path, writable, writable if create is None else create)
         except StorageError as error:
             # Limit: F13. Somebody else took the descriptors: give back what is idle, try again.
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             if not self._handles.make_room(self._calls.close):
                 raise
-            fd = self._tree.open_file(path, writable=writable, create=create)
-        if create and index not in self._seen:
-            self._seen.add(index)
-            self._names_changed(path)
+            fd = self._open_path(path, writable, writable if create is None else create)
         return self._handles.add((self._owner, index), fd, writable, self._calls.close)
+
+    def _open_path(self, path: FilePath, writable: bool, create: bool) -> int:
+        try:
+            return self._tree.open_file(path, writable=writable)
+        except FileVanished:
+            if not create:
+                raise
+        fd = self._tree.open_file(path, writable=writable, create=True)
+        self._names_changed(path)
+        return fd
 
     def _place(self, index: int, *, is_final: bool) -> FilePath:
         if self._part_paths is None or is_final:
@@ -293,12 +302,12 @@ class FileStorage:
             except StorageError as error:
                 failed = failed or error
         for folder in sorted(self._unsynced_folders, key=len, reverse=True):
+            self._unsynced_folders.discard(folder)
             try:
                 self._tree.sync_folder(folder)
             except StorageError as error:
+                self._unsynced_folders.add(folder)
                 failed = failed or error
-            else:
-                self._unsynced_folders.discard(folder)
         if failed is not None:
             raise failed
 
@@ -309,7 +318,8 @@ class FileStorage:
             self._calls.fdatasync(handle.fd)
         except OSError as error:
             # Limit: F3. The cache may hold what the disk does not: the next reader must see that.
-            self._calls.drop_cache(handle.fd)
+            with contextlib.suppress(OSError):
+                self._calls.drop_cache(handle.fd)
             raise storage_error(error, self.path_of(index)) from error
         finally:
             self._handles.release(handle, self._calls.close)
@@ -318,28 +328,33 @@ class FileStorage:
         """Cut to length, set the mode, drop the suffix; see ``Storage.finish_file``."""
         if not self.layout.is_stored(index):
             return
-        entry = self.layout.files[index]
         path = self._current(index)
-        handle = self._handles.find((self._owner, index), True)
-        handle = handle or self._open(index, True, create=False)
-        try:
-            found = self._calls.fstat(handle.fd)
-            if found.st_size > entry.length:
-                self._calls.ftruncate(handle.fd, entry.length)
-            if entry.is_executable:
-                # BEP 47: whoever may read it may run it.
-                mode = stat.S_IMODE(found.st_mode)
-                self._calls.fchmod(handle.fd, mode | (mode & 0o444) >> 2)
-        except OSError as error:
-            raise storage_error(error, self._tree.full_path(path)) from error
-        finally:
-            self._handles.release(handle, self._calls.close)
+        found = self._tree.stat(path)
+        if found is None:
+            raise FileVanished("file or folder is missing", path=str(self.path_of(index)))
+        entry = self.layout.files[index]
+        mode = stat.S_IMODE(found.st_mode)
+        # BEP 47: whoever may read a program may run it.
+        wanted_mode = mode | (mode & 0o444) >> 2 if entry.is_executable else mode
+        if found.st_size > entry.length or wanted_mode != mode:
+            self._trim(index, entry.length, wanted_mode)
         if path != self.paths[index]:
             # Windows renames no open files.
             self._handles.drop((self._owner, index), self._calls.close)
             self._tree.rename(path, self._tree, self.paths[index])
             self._final.add(index)
             self._names_changed(path)
+
+    def _trim(self, index: int, length: int, mode: int) -> None:
+        handle = self._handles.find((self._owner, index), True)
+        handle = handle or self._open(index, True, create=False)
+        try:
+            self._calls.ftruncate(handle.fd, length)
+            self._calls.fchmod(handle.fd, mode)
+        except OSError as error:
+            raise storage_error(error, self.path_of(index)) from error
+        finally:
+            self._handles.release(handle, self._calls.close)
 
     def stat_file(self, index: int) -> FileStamp | None:
         """Return length, time and inode of a file as it is now."""
@@ -384,7 +399,6 @@ class FileStorage:
             self._tree.unlink(path)
         prune_folders(self._tree, mine)
         self._final.clear()
-        self._seen.clear()
         self._dirty.clear()
         self._unsynced_folders.clear()
 

@@ -1,0 +1,239 @@
+"""
+What each piece must hash to, and hashing it while it passes.
+
+v1 pieces are one SHA-1, and the object that is fed is hashlib's own: nothing
+of ours runs per block. v2 pieces are the top of a small tree over the SHA-256
+of their blocks; its leaves are kept, so that a bad block can be named when the
+leaves of the file are known. Hybrid pieces are both at once.
+
+Hashes stay the byte strings of the metainfo; nothing is made per piece until
+it is asked for.
+
+Sources: BEP 3 (pieces), BEP 52 (pieces root, piece layers, upgrade path).
+Limit: P13.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from bittern.codec.merkle import (
+    HASH_LENGTH,
+    is_piece_layer,
+    layer_above,
+    piece_level,
+    root_of,
+)
+from bittern.codec.metainfo import FileEntry, Info
+from bittern.core.errors import Inconsistent, MisuseError
+from bittern.core.geometry import BLOCK_LENGTH
+from bittern.storage.base import Buffer
+
+_SHA1_LENGTH: Final = 20
+
+
+class Hasher(Protocol):
+    """A piece being hashed: fed with all of its bytes, in order, then given to ``is_good``."""
+
+    def update(self, data: Buffer, /) -> None:
+        """Take the next bytes of the piece."""
+
+
+class BlockHasher:
+    """
+    The leaves of one v2 piece.
+
+    Args:
+        length: bytes of the piece that belong to the file; what comes after is the pad of
+            a hybrid, which v2 does not know, and is not looked at.
+    """
+
+    __slots__ = ("_leaves", "_partial", "_partial_length", "_remaining")
+
+    def __init__(self, length: int) -> None:
+        self._remaining = length
+        self._leaves: list[bytes] = []
+        self._partial = hashlib.sha256()
+        self._partial_length = 0
+
+    def update(self, data: Buffer, /) -> None:
+        """Take the next bytes; whole aligned blocks take the short way."""
+        length = len(data)
+        if length == BLOCK_LENGTH <= self._remaining and not self._partial_length:
+            self._leaves.append(hashlib.sha256(data).digest())
+            self._remaining -= BLOCK_LENGTH
+            return
+        view = memoryview(data)[: self._remaining]
+        self._remaining -= len(view)
+        at = 0
+        if self._partial_length:
+            at = BLOCK_LENGTH - self._partial_length
+            self._fill(view[:at])
+        whole_end = at + (len(view) - at) // BLOCK_LENGTH * BLOCK_LENGTH
+        sha256 = hashlib.sha256
+        self._leaves += [
+            sha256(view[begin : begin + BLOCK_LENGTH]).digest()
+            for begin in range(at, whole_end, BLOCK_LENGTH)
+        ]
+        if whole_end < len(view):
+            self._fill(view[whole_end:])
+
+    def _fill(self, data: memoryview) -> None:
+        self._partial.update(data)
+        self._partial_length += len(data)
+        if self._partial_length == BLOCK_LENGTH:
+            self._leaves.append(self._partial.digest())
+            self._partial = hashlib.sha256()
+            self._partial_length = 0
+
+    def leaves(self) -> bytes:
+        """Return the SHA-256 of each block so far end to end, of an incomplete last one too."""
+        hashes = b"".join(self._leaves)
+        return hashes + self._partial.digest() if self._partial_length else hashes
+
+
+class HybridHasher:
+    """Both hashes of a piece of a hybrid torrent."""
+
+    __slots__ = ("blocks", "sha1")
+
+    def __init__(self, length: int) -> None:
+        self.sha1 = hashlib.sha1()
+        self.blocks = BlockHasher(length)
+
+    def update(self, data: Buffer, /) -> None:
+        """Take the next bytes, of pads too: v1 counts them."""
+        self.sha1.update(data)
+        self.blocks.update(data)
+
+
+class PieceHashes:
+    """
+    The hashes of all pieces of one torrent.
+
+    Args:
+        info: of the torrent.
+        piece_layers: by pieces root, as in ``Metainfo``. Where it lacks one, because the
+            info dictionary came from a peer, ``add_piece_layer`` brings it later.
+    """
+
+    def __init__(self, info: Info, piece_layers: Mapping[bytes, bytes]) -> None:
+        self._pieces = info.pieces
+        self._geometry = info.geometry
+        self._piece_length = info.piece_length
+        self._has_v1 = info.has_v1
+        self._has_v2 = info.has_v2
+        self._layers = dict(piece_layers)
+        self._files: list[FileEntry] = []
+        self._first_pieces: list[int] = []
+        if info.has_v2:
+            self._files = [entry for entry in info.files if entry.pieces_root is not None]
+            self._first_pieces = [entry.offset // info.piece_length for entry in self._files]
+
+    def start(self, index: int) -> Hasher:
+        """Return what takes the bytes of piece ``index``, all of them, in order."""
+        if not self._has_v2:
+            return hashlib.sha1()
+        entry, _ = self._place_of(index)
+        start = index * self._piece_length
+        length = min(self._piece_length, entry.offset + entry.length - start)
+        return HybridHasher(length) if self._has_v1 else BlockHasher(length)
+
+    def is_good(self, index: int, hasher: Hasher) -> bool:
+        """
+        Tell whether what ``hasher`` was fed is piece ``index``.
+
+        Args:
+            index: of the piece.
+            hasher: from ``start`` with the same index.
+
+        Raises:
+            Inconsistent: good by one hash and bad by the other, in a hybrid.
+            MisuseError: the hash is not known yet, see ``is_known``.
+        """
+        if isinstance(hasher, HybridHasher):
+            is_good = hasher.sha1.digest() == self._v1_hash(index)
+            if is_good is not self._is_good_v2(index, hasher.blocks):
+                raise Inconsistent(index)
+            return is_good
+        if isinstance(hasher, BlockHasher):
+            return self._is_good_v2(index, hasher)
+        digest: bytes = hasher.digest()  # type: ignore[attr-defined]  # hashlib's own object
+        return digest == self._v1_hash(index)
+
+    def is_known(self, index: int) -> bool:
+        """Tell whether everything needed to judge piece ``index`` is there."""
+        if not self._has_v2:
+            return True
+        entry, _ = self._place_of(index)
+        return entry.length <= self._piece_length or entry.pieces_root in self._layers
+
+    def missing_layers(self) -> list[FileEntry]:
+        """Return the files whose piece layer is still to be fetched, each root once."""
+        found: dict[bytes, FileEntry] = {}
+        for entry in self._files:
+            root = entry.pieces_root
+            assert root is not None
+            if entry.length > self._piece_length and root not in self._layers:
+                found.setdefault(root, entry)
+        return list(found.values())
+
+    def add_piece_layer(self, root: bytes, layer: bytes) -> bool:
+        """Take a piece layer, 32 bytes per piece; False if it is not that of a file of ours."""
+        for entry in self._files:
+            if entry.pieces_root == root and entry.length > self._piece_length:
+                if not is_piece_layer(
+                    layer, root=root, length=entry.length, piece_length=self._piece_length
+                ):
+                    return False
+                self._layers[root] = layer
+                return True
+        return False
+
+    @property
+    def piece_layers(self) -> Mapping[bytes, bytes]:
+        """The piece layers known so far, by root."""
+        return self._layers
+
+    def _v1_hash(self, index: int) -> bytes:
+        return self._pieces[index * _SHA1_LENGTH : (index + 1) * _SHA1_LENGTH]
+
+    def _is_good_v2(self, index: int, blocks: BlockHasher) -> bool:
+        entry, number = self._place_of(index)
+        root = entry.pieces_root
+        assert root is not None
+        leaves = blocks.leaves()
+        if not leaves:
+            return False
+        if entry.length <= self._piece_length:
+            return root_of(leaves) == root
+        layer = self._layers.get(root)
+        if layer is None:
+            raise MisuseError(f"piece {index} is judged before its hash is known")
+        expected = layer[number * HASH_LENGTH : (number + 1) * HASH_LENGTH]
+        return layer_above(leaves, 0, piece_level(self._piece_length)) == expected
+
+    def _place_of(self, index: int) -> tuple[FileEntry, int]:
+        """Return the file that a v2 piece belongs to and its number among that file's pieces."""
+        at = bisect_right(self._first_pieces, self._geometry.check_index(index)) - 1
+        return self._files[at], index - self._first_pieces[at]
+
+
+def differing_blocks(leaves: bytes, expected: bytes) -> list[int]:
+    """
+    Return the numbers of the blocks whose SHA-256 is not the expected one (Limit: H4).
+
+    Args:
+        leaves: of a piece, as from ``BlockHasher.leaves``.
+        expected: the same as the file's tree has them, proven against its root.
+    """
+    count = max(len(leaves), len(expected)) // HASH_LENGTH
+    return [
+        number
+        for number in range(count)
+        if leaves[number * HASH_LENGTH : (number + 1) * HASH_LENGTH]
+        != expected[number * HASH_LENGTH : (number + 1) * HASH_LENGTH]
+    ]

@@ -1,0 +1,75 @@
+"""
+What the machine and a volume are like: rules for names, case, free room.
+
+A volume is asked, by a file made for the purpose, whether it takes ``A`` for
+``a`` and composed for decomposed letters; the system's name says too little,
+since every system can mount the volumes of the others. Limit: P10.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from bittern.storage.base import storage_error
+from bittern.storage.names import TargetOs
+
+_PROBE = ".bittern-probe-\u00e9-{}"
+
+
+class Folding(NamedTuple):
+    """What a volume takes for the same name."""
+
+    case: bool
+    normalisation: bool
+
+
+def current_os() -> TargetOs:
+    """Return whose rules for names apply on this machine."""
+    if sys.platform == "win32":
+        return "windows"
+    return "darwin" if sys.platform == "darwin" else "posix"
+
+
+def probe_folding(root: Path, *, target_os: TargetOs | None = None) -> Folding:
+    """
+    Find out which names fall together in a folder.
+
+    Args:
+        root: the folder; a file is made in it and removed again.
+        target_os: decides where the folder cannot be asked, because it is not there or
+            read-only; None for this machine's.
+    """
+    target_os = target_os or current_os()
+    name = _PROBE.format(os.getpid())
+    probe = root / name
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError:
+        return Folding(target_os != "posix", target_os == "darwin")
+    try:
+        return Folding(
+            os.path.lexists(root / name.replace("bittern", "BITTERN")),
+            os.path.lexists(root / name.replace("\u00e9", "e\u0301")),
+        )
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def free_length(path: Path) -> int:
+    """
+    Return the bytes that can still be written below ``path`` (Limit: F1).
+
+    Raises:
+        StorageError: neither it nor any folder above it can be asked.
+    """
+    error: OSError | None = None
+    for folder in (path, *path.absolute().parents):
+        try:
+            return shutil.disk_usage(folder).free
+        except OSError as problem:
+            error = error or problem
+    raise storage_error(error or OSError(), path)
