@@ -21,6 +21,10 @@ import hashlib
 from bittern.core.geometry import BLOCK_LENGTH
 
 HASH_LENGTH = 32
+MIN_REQUEST_HASHES = 2
+MAX_REQUEST_HASHES = 512
+"""Limit: H10. Hashes of one request (BEP 52)."""
+
 _PAIR = 2 * HASH_LENGTH
 _ZERO = bytes(HASH_LENGTH)
 
@@ -103,3 +107,143 @@ def is_piece_layer(layer: bytes, *, root: bytes, length: int, piece_length: int)
     if len(layer) != -(-length // piece_length) * HASH_LENGTH:
         return False
     return root_of(layer, piece_level(piece_length)) == root
+
+
+class HashTree:
+    """
+    The layers of a file's tree from one level up, or those of one piece of it.
+
+    Takes about twice the bytes of ``layer``. Indices count from the start of ``layer``.
+
+    Args:
+        layer: one hash or more, without those that only cover what lies beyond the end.
+        level: of ``layer``.
+        top_level: of the root; None for as low as it can be. A piece of a file that has
+            several needs it: its tree is as high as a piece, also where it is shorter.
+    """
+
+    __slots__ = ("_layers", "level", "root")
+
+    def __init__(self, layer: bytes, level: int = 0, *, top_level: int | None = None) -> None:
+        if top_level is None:
+            top_level = level + height_of(len(layer) // HASH_LENGTH)
+        self.level = level
+        self._layers = [layer]
+        for current in range(level, top_level):
+            self._layers.append(parent_layer(self._layers[-1], current))
+        self.root = self._layers[-1]
+
+    @property
+    def top_level(self) -> int:
+        """The level of the root."""
+        return self.level + len(self._layers) - 1
+
+    def nodes(self, level: int, index: int, count: int) -> bytes:
+        """Return ``count`` hashes of a level from ``index``, pad hashes where it has ended."""
+        layer = self._layers[level - self.level]
+        found = layer[index * HASH_LENGTH : (index + count) * HASH_LENGTH]
+        return found + PAD_HASHES[level] * (count - len(found) // HASH_LENGTH)
+
+    def uncles(self, level: int, index: int, count: int) -> bytes:
+        """Return the siblings of a node and of its ancestors, ``count`` in all, lowest first."""
+        return b"".join([self.nodes(level + step, (index >> step) ^ 1, 1) for step in range(count)])
+
+    def proof(self, level: int, index: int, length: int, proof_layers: int) -> bytes:
+        """
+        Return what a ``hashes`` message carries.
+
+        Args:
+            level: the base layer of the request.
+            index: of the first hash, a multiple of ``length``.
+            length: hashes asked for, a power of two.
+            proof_layers: as in the request, so that the lowest ones are left out here.
+
+        Source: BEP 52. The request is one for which ``is_hash_request`` holds.
+        """
+        height = height_of(length)
+        uncles = self.uncles(level + height, index >> height, num_uncles(length, proof_layers))
+        return self.nodes(level, index, length) + uncles
+
+
+def num_uncles(length: int, proof_layers: int) -> int:
+    """Return how many uncle hashes follow ``length`` hashes in a message (BEP 52)."""
+    return max(proof_layers - height_of(length) + 1, 0)
+
+
+def full_proof_layers(level: int, num_leaves: int) -> int:
+    """Return the proof layers to ask for so that a proof from ``level`` ends at the root."""
+    return max(height_of(num_leaves) - level - 1, 0)
+
+
+def is_hash_request(
+    level: int, index: int, length: int, proof_layers: int, *, num_leaves: int
+) -> bool:
+    """
+    Tell whether a hash request fits the tree of a file with so many blocks.
+
+    Source: BEP 52: a power of two of 2 to 512 hashes, at a multiple of that. Limit: H10.
+    """
+    width = 1 << max(height_of(num_leaves) - level, 0)
+    return (
+        level >= 0
+        and MIN_REQUEST_HASHES <= length <= MAX_REQUEST_HASHES
+        and not length & (length - 1)
+        and index >= 0
+        and not index % length
+        and index + length <= width
+        and 0 <= proof_layers <= full_proof_layers(level, num_leaves)
+    )
+
+
+def ancestor_of(hashes: bytes, uncles: bytes, *, level: int, index: int) -> bytes:
+    """
+    Compute where a proof leads.
+
+    Args:
+        hashes: a power of two of hashes.
+        uncles: the uncle hashes, lowest first.
+        level: of ``hashes``.
+        index: of the first of them, a multiple of their number.
+
+    Returns:
+        The node above the last uncle, to be compared with a known one; without uncles the
+        node above ``hashes``.
+    """
+    node = root_of(hashes, level)
+    place = index >> height_of(len(hashes) // HASH_LENGTH)
+    for at in range(0, len(uncles), HASH_LENGTH):
+        uncle = uncles[at : at + HASH_LENGTH]
+        pair = uncle + node if place & 1 else node + uncle
+        node = hashlib.sha256(pair).digest()
+        place >>= 1
+    return node
+
+
+def is_proof(
+    hashes: bytes, uncles: bytes, *, level: int, index: int, num_leaves: int, root: bytes
+) -> bool:
+    """
+    Tell whether hashes from a peer belong to the file with this root.
+
+    Args:
+        hashes: a power of two of hashes.
+        uncles: all that lead to the root, lowest first.
+        level: of ``hashes``.
+        index: of the first of them.
+        num_leaves: blocks of the file.
+        root: the file's ``pieces root``.
+
+    Source: BEP 52. Limit: P13: a hash that covers data is never all zeros, one that covers
+    none is the pad hash.
+    """
+    count = len(hashes) // HASH_LENGTH
+    height = height_of(num_leaves)
+    if len(uncles) != (height - level - height_of(count)) * HASH_LENGTH:
+        return False
+    num_real = min(max(-(-num_leaves >> level) - index, 0), count)
+    real = hashes[: num_real * HASH_LENGTH]
+    if hashes[len(real) :] != PAD_HASHES[level] * (count - num_real):
+        return False
+    if any(real[at : at + HASH_LENGTH] == _ZERO for at in range(0, len(real), HASH_LENGTH)):
+        return False
+    return ancestor_of(hashes, uncles, level=level, index=index) == root
