@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from bittern import __version__
 from bittern.cli import app, main
 from bittern.cli.exits import CommandFailed, ExitCode, Terminated
 from bittern.core.errors import DiskFull
-from tests.cli.support import Program, content, folder_torrent, single_file_torrent, write
-
-SRC = Path(main.__file__).parents[2]
-
-
-def start(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "bittern", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(SRC)} | environment,
-    )
+from tests.cli.support import Program, content, single_file_torrent, write
 
 
 @pytest.fixture
@@ -180,98 +165,6 @@ def test_the_short_way_is_taken_only_where_nothing_needs_parsing(
     assert main._is_plain_info(arguments) is plain
     monkeypatch.setenv("BITTERN_JSON", "1")
     assert main._is_plain_info(arguments) is False
-
-
-# --- real processes --------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_the_version_is_printed_before_anything_is_imported() -> None:
-    code = (
-        "import sys; sys.argv = ['bittern', '--version']; import bittern.__main__ as m; m.main();"
-        "print(*sorted(n for n in sys.modules if n.partition('.')[0] in"
-        " ('bittern', 'cyclopts', 'rich', 'asyncio', 'aiohttp')))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": str(SRC)},
-    )
-    assert done.stdout.splitlines() == [f"bittern {__version__}", "bittern bittern.__main__"]
-
-
-@pytest.mark.slow
-def test_info_imports_nothing_heavy(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.torrent", single_file_torrent(b"a", b"x"))
-    code = (
-        f"import sys; sys.argv = ['bittern', 'info', {str(path)!r}]\n"
-        "import bittern.__main__ as m\n"
-        "try: m.main()\n"
-        "except SystemExit as error: print(error.code)\n"
-        "print(*sorted(set(sys.modules) & {'asyncio', 'aiohttp', 'cyclopts', 'rich', 'socket'}))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": str(SRC)},
-    )
-    assert done.stdout.splitlines()[-2:] == ["0", ""]
-
-
-@pytest.mark.slow
-def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
-    files = [f"{index:06d}" for index in range(5000)]
-    data = folder_torrent(b"many", [((name.encode(),), b"x") for name in files])
-    process = start("info", str(write(tmp_path / "many.torrent", data)))
-    assert process.stdout is not None
-    assert process.stderr is not None
-    assert process.stdout.readline() == b"name       many\n"
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.stdin is not None
-    process.stdin.close()
-    assert process.wait(10) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code", "line"),
-    [(signal.SIGINT, 130, b"bittern: interrupted\n"), (signal.SIGTERM, 7, b"bittern: stopped\n")],
-)
-def test_a_signal_while_reading_is_one_line(number: int, code: int, line: bytes) -> None:
-    ready = (
-        "import sys, threading, time\n"
-        "sys.argv = ['bittern', 'info', '-']\n"
-        "from bittern.cli import main, source\n"
-        "read = source.read_torrent\n"
-        "def announce(path):\n"
-        "    print('ready', flush=True)\n"
-        "    return read(path)\n"
-        "source.read_torrent = announce\n"
-        "from bittern.__main__ import main; main()\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", ready],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(SRC)},
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    process.send_signal(number)
-    try:
-        process.wait(10)
-    finally:
-        process.kill()
-    _, err = process.communicate()
-    assert process.returncode == code
-    assert err == line
 
 
 def test_standard_input_may_be_a_torrent(bittern: Program, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -28,24 +29,45 @@ TRACKER_SCHEMES = ("http://", "https://", "udp://", "ws://", "wss://")
 WEB_SEED_SCHEMES = ("http://", "https://", "ftp://")
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentOptions:
+    """What is to be in the torrent."""
+
+    tracker: Urls = ()
+    """Announce URL; repeatable. Each is a tier of its own, a comma puts several into one."""
+    web_seed: Urls = ()
+    """URL of an HTTP server with the same data; repeatable."""
+    node: Addresses = ()
+    """DHT node to name in a torrent without trackers; repeatable."""
+    private: bool = False
+    """Peers may come from the trackers only."""
+    comment: Annotated[str | None, Parameter(metavar="TEXT")] = None
+    """Any text."""
+    source: Annotated[str | None, Parameter(metavar="TEXT")] = None
+    """A mark that makes the info hash another one, as private trackers want."""
+    name: Annotated[str | None, Parameter(metavar="TEXT")] = None
+    """Name of the file or folder in the torrent. Default: that on disk."""
+    piece_length: Size = None
+    """Bytes of a piece, such as 256Ki. Default: chosen by the total size."""
+    v1: bool = False
+    """Make a v1 torrent, for the oldest clients."""
+    v2: bool = False
+    """Make a v2 torrent, for new clients only."""
+    hybrid: bool = False
+    """Make a torrent for both, the default."""
+    keep_symlinks: bool = False
+    """Put links into the torrent as links instead of following them."""
+    no_date: bool = False
+    """Leave the date out, so that the same data gives the same bytes."""
+
+
 def create(
     path: Annotated[Path, Parameter(metavar="PATH")],
     /,
     *,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"), metavar="FILE")] = None,
-    tracker: Urls = (),
-    web_seed: Urls = (),
-    node: Addresses = (),
-    private: bool = False,
-    comment: Annotated[str | None, Parameter(metavar="TEXT")] = None,
-    source: Annotated[str | None, Parameter(metavar="TEXT")] = None,
-    name: Annotated[str | None, Parameter(metavar="TEXT")] = None,
-    piece_length: Size = None,
-    v1: bool = False,
-    v2: bool = False,
-    hybrid: bool = False,
-    keep_symlinks: bool = False,
-    no_date: bool = False,
+    content: ContentOptions = ContentOptions(),
     json: bool = False,
     quiet: Annotated[bool, Parameter(name=("--quiet", "-q"))] = False,
 ) -> int:
@@ -56,43 +78,17 @@ def create(
         path: The file or folder.
         output: The .torrent to write, a folder to write it to, or "-" for standard
             output. Default: the name of PATH with .torrent, in the current folder.
-        tracker: Announce URL; repeatable. Each is a tier of its own, a comma puts
-            several into one tier.
-        web_seed: URL of an HTTP server with the same data; repeatable.
-        node: DHT node to name in a torrent without trackers; repeatable.
-        private: Peers may come from the trackers only.
-        comment: Any text.
-        source: A mark that makes the info hash another one, as private trackers want.
-        name: Name of the file or folder in the torrent. Default: that on disk.
-        piece_length: Bytes of a piece, such as 256Ki. Default: chosen by the total size.
-        v1: Make a v1 torrent, for the oldest clients.
-        v2: Make a v2 torrent, for new clients only.
-        hybrid: Make a torrent for both, the default.
-        keep_symlinks: Put links into the torrent as links instead of following them.
-        no_date: Leave the date out, so that the same data gives the same bytes.
+        content: What is to be in the torrent.
         json: Write what "info --json" shows, the path and the magnet link to stdout.
         quiet: Show no progress.
     """
-    options = CreateOptions(
-        version=_choose_version(v1=v1, v2=v2, hybrid=hybrid),
-        piece_length=piece_length,
-        trackers=_read_tiers(tracker),
-        web_seeds=tuple(_check_url(url, WEB_SEED_SCHEMES, "web seed") for url in web_seed),
-        nodes=tuple((host, port) for host, port in node),
-        is_private=private,
-        comment=comment,
-        source=source,
-        created_by=f"bittern/{__version__}",
-        creation_date=None if no_date else _now(),
-        name=name,
-        keep_symlinks=keep_symlinks,
-    )
-    if private and not tracker:
+    options = create_options(content)
+    if content.private and not content.tracker:
         complain("warning: a private torrent without a tracker finds no peers")
     to_stdout = output is not None and str(output) in ("-", STANDARD)
     if to_stdout and json:
         raise CommandFailed("--json and --output - both want stdout", ExitCode.USAGE)
-    target = None if to_stdout else _choose_target(path, output, name)
+    target = None if to_stdout else _choose_target(path, output, content.name)
     is_piped = json or to_stdout
     display = make_display(sys.stderr if is_piped else sys.stdout, quiet=quiet, plain=not is_piped)
     try:
@@ -105,6 +101,29 @@ def create(
     write_atomically(target, data)
     _tell(decode_metainfo(data), target, json=json, quiet=quiet)
     return ExitCode.DONE
+
+
+def create_options(content: ContentOptions) -> CreateOptions:
+    """
+    Return the creator's options.
+
+    Raises:
+        CommandFailed: a URL is none.
+    """
+    return CreateOptions(
+        version=_choose_version(v1=content.v1, v2=content.v2, hybrid=content.hybrid),
+        piece_length=content.piece_length,
+        trackers=_read_tiers(content.tracker),
+        web_seeds=tuple(_check_url(url, WEB_SEED_SCHEMES, "web seed") for url in content.web_seed),
+        nodes=tuple((host, port) for host, port in content.node),
+        is_private=content.private,
+        comment=content.comment,
+        source=content.source,
+        created_by=f"bittern/{__version__}",
+        creation_date=None if content.no_date else _now(),
+        name=content.name,
+        keep_symlinks=content.keep_symlinks,
+    )
 
 
 def _choose_version(*, v1: bool, v2: bool, hybrid: bool) -> Version:
