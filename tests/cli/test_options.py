@@ -64,7 +64,11 @@ def test_lists_are_made_by_repeating(hint: Any) -> None:
         parse(hint, "--value", "a:1", "b:2")
 
 
-@pytest.mark.parametrize("hint", [Duration, Size, Rate, Ratio, Port, FileList])
+def test_lists_of_files_are_joined() -> None:
+    assert parse(FileList, "--value", "0,2-3", "--value", "9") == {0, 2, 3, 9}
+
+
+@pytest.mark.parametrize("hint", [Duration, Size, Rate, Ratio, Port])
 def test_single_values_are_not_repeated(hint: Any) -> None:
     with pytest.raises(CycloptsError, match="multiple times"):
         parse(hint, "--value", "1", "--value", "2")
@@ -78,6 +82,6 @@ def test_a_wrong_value_is_named(hint: Any) -> None:
 
 def test_without_options_everything_is_on_and_unlimited() -> None:
     network = NetworkOptions()
-    assert not (network.no_dht or network.no_pex or network.no_lsd or network.no_tracker)
+    assert not any((network.no_dht, network.no_pex, network.no_lsd, network.no_tracker))
     assert network.max_download is network.max_upload is network.port is None
     assert ReportOptions() == ReportOptions(json=False, jsonl=False, quiet=False, verbose=0)

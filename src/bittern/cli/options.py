@@ -44,6 +44,11 @@ def _many(parse: Callable[[str], Any]) -> Callable[[Any, Sequence[Token]], Any]:
     return convert
 
 
+def _union(_hint: Any, tokens: Sequence[Token]) -> frozenset[int]:
+    """Join lists of files; the option may be repeated."""
+    return frozenset().union(*(parse_file_list(token.value) for token in tokens))
+
+
 def _parse_listener(text: str) -> HostPort:
     return parse_host_port(text, listen=True)
 
@@ -63,7 +68,12 @@ Size = Annotated[int | None, _single(parse_size, metavar="SIZE")]
 Rate = Annotated[int | None, _single(parse_rate, metavar="RATE")]
 Ratio = Annotated[float | None, _single(parse_ratio, metavar="RATIO")]
 Port = Annotated[int | None, _single(parse_port, metavar="PORT")]
-FileList = Annotated[frozenset[int] | None, _single(parse_file_list, metavar="LIST")]
+FileList = Annotated[
+    frozenset[int] | None,
+    Parameter(
+        converter=_union, n_tokens=1, accepts_keys=False, consume_multiple=False, metavar="LIST"
+    ),
+]
 Addresses = Annotated[tuple[HostPort, ...], _repeated(parse_host_port, metavar="HOST:PORT")]
 Listeners = Annotated[tuple[HostPort, ...], _repeated(_parse_listener, metavar="HOST:PORT")]
 Texts = Annotated[tuple[str, ...], Parameter(consume_multiple=False)]
