@@ -14,6 +14,13 @@ from typing import NamedTuple
 COMPACT_LENGTH = 6
 COMPACT_LENGTH_V6 = 18
 
+# Networks of IPv6 whose addresses carry an IPv4 address, and the bit at which it ends.
+_CARRIERS = (
+    (ipaddress.IPv6Network("::ffff:0:0/96"), 0),
+    (ipaddress.IPv6Network("64:ff9b::/96"), 0),
+    (ipaddress.IPv6Network("2002::/16"), 80),
+)
+
 
 class Endpoint(NamedTuple):
     """
@@ -97,8 +104,17 @@ def is_dialable(endpoint: Endpoint) -> bool:
 
 
 def is_local(host: str) -> bool:
-    """Tell whether an address is loopback, private, link-local or shared (CGNAT) space."""
-    return not ipaddress.ip_address(host).is_global
+    """
+    Tell whether an address is loopback, private, link-local or shared (CGNAT) space.
+
+    An IPv6 address that carries an IPv4 address (mapped, NAT64, 6to4) is judged by that.
+    """
+    address = ipaddress.ip_address(host)
+    if isinstance(address, ipaddress.IPv6Address):
+        for network, shift in _CARRIERS:
+            if address in network:
+                return is_local(str(ipaddress.IPv4Address(int(address) >> shift & 0xFFFF_FFFF)))
+    return not address.is_global
 
 
 def network_of(host: str) -> str:

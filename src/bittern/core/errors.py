@@ -5,7 +5,8 @@ The tree says who catches what: input errors reach the person who gave the
 input, decode errors become one of the other kinds in the machine that asked
 for the decoding, remote errors cost a peer, a tracker or a node, storage
 errors pause one torrent, and a misuse error is a bug of ours. Errors carry
-data; the text is made in ``__str__``.
+data; the text is made in ``__str__``. ``args`` are the positional arguments of
+the constructor, so that errors can be copied and pickled.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class DecodeError(BitTorrentError):
     """
 
     def __init__(self, reason: str, *, offset: int | None = None, limit: int | None = None) -> None:
-        super().__init__(reason, offset, limit)
+        super().__init__(reason)
         self.reason = reason
         self.offset = offset
         self.limit = limit
@@ -135,7 +136,7 @@ class TrackerFailure(RemoteError):
     """
 
     def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
-        super().__init__(reason, retry_after)
+        super().__init__(reason)
         self.reason = reason
         self.retry_after = retry_after
 
@@ -179,7 +180,7 @@ class FetchError(RemoteError):
     """A document could not be fetched over HTTP; ``status`` is set when a server answered."""
 
     def __init__(self, reason: str, *, status: int | None = None) -> None:
-        super().__init__(reason, status)
+        super().__init__(reason)
         self.reason = reason
         self.status = status
 
@@ -201,7 +202,7 @@ class StorageError(BitTorrentError):
     """
 
     def __init__(self, reason: str, *, path: str | None = None, errno: int | None = None) -> None:
-        super().__init__(reason, path, errno)
+        super().__init__(reason)
         self.reason = reason
         self.path = path
         self.errno = errno

@@ -86,6 +86,15 @@ class Geometry:
         """Return the bytes of piece ``index``."""
         return self.short_pieces.get(index, self.piece_length)
 
+    def total_of(self, bits: int) -> int:
+        """Return the bytes of a set of pieces, given as the ``bits`` of a ``Bitfield``."""
+        total = bits.bit_count() * self.piece_length
+        top = ((self.num_pieces + 7) & ~7) - 1
+        for index, length in self.short_pieces.items():
+            if bits >> (top - index) & 1:
+                total -= self.piece_length - length
+        return total
+
     def offset_of(self, index: int) -> int:
         """Return the position of piece ``index`` in the piece space."""
         return index * self.piece_length

@@ -9,6 +9,11 @@ from __future__ import annotations
 
 import math
 
+_ROUNDING = 1e-6
+"""Bytes; what ``ready_at`` promises must not fail for a rounding error."""
+_MIN_ELAPSED = 0.001
+"""Seconds; a rate over less than this would say nothing."""
+
 
 class TokenBucket:
     """
@@ -20,7 +25,8 @@ class TokenBucket:
 
     Args:
         rate: bytes per second; None or inf for no limit.
-        burst: the most that can be saved up, bytes; default a tenth of a second's worth.
+        burst: the most that can be saved up, bytes; default a tenth of a second's worth,
+            and in any case one byte, or nothing would ever pass.
         now: instant of creation.
     """
 
@@ -28,7 +34,7 @@ class TokenBucket:
 
     def __init__(self, rate: float | None, *, now: float, burst: float | None = None) -> None:
         self.rate = math.inf if rate is None else rate
-        self._burst = burst if burst is not None else self.rate / 10
+        self._burst = max(1.0, burst if burst is not None else self.rate / 10)
         self._level = 0.0
         self._updated_at = now
 
@@ -40,7 +46,7 @@ class TokenBucket:
     def available(self, *, now: float) -> int:
         """Return how many bytes may pass at once; 0 while in debt."""
         self._refill(now)
-        return 0 if self._level <= 0 else int(self._level)
+        return 0 if self._level <= 0 else int(self._level + _ROUNDING)
 
     def take(self, num_bytes: int, *, now: float) -> None:
         """Count ``num_bytes`` that passed, even beyond what was available."""
@@ -74,18 +80,22 @@ class RateMeter:
 
     ``add`` only counts, so that the data path pays one addition; ``update`` is
     called once a second or so by the owner's tick and folds the count into an
-    exponential average.
+    exponential average. The average begins with the first byte, so that a peer
+    that starts after a long wait is told right at once, and each measurement
+    weighs as much as the time it spans.
 
     Args:
         time_constant: seconds after which a change has reached 63 %.
     """
 
-    __slots__ = ("_counted", "_time_constant", "_updated_at", "rate", "total")
+    __slots__ = ("_counted", "_sum", "_time_constant", "_updated_at", "_weight", "rate", "total")
 
     def __init__(self, *, now: float, time_constant: float = 4.0) -> None:
         self.rate = 0.0
         self.total = 0
         self._counted = 0
+        self._sum = 0.0
+        self._weight = 0.0
         self._updated_at = now
         self._time_constant = time_constant
 
@@ -96,13 +106,14 @@ class RateMeter:
     def update(self, *, now: float) -> float:
         """Fold what was counted since the last call into the rate and return it."""
         elapsed = now - self._updated_at
-        if elapsed <= 0:
+        if elapsed < _MIN_ELAPSED:
             return self.rate
-        recent = (self.total - self._counted) / elapsed
-        if self._counted == 0:
-            self.rate = recent
-        else:
-            self.rate += (recent - self.rate) * (1 - math.exp(-elapsed / self._time_constant))
-        self._counted = self.total
         self._updated_at = now
+        if self.total:
+            gain = -math.expm1(-elapsed / self._time_constant)
+            recent = (self.total - self._counted) / elapsed
+            self._sum += (recent - self._sum) * gain
+            self._weight += (1 - self._weight) * gain
+            self._counted = self.total
+            self.rate = self._sum / self._weight
         return self.rate

@@ -1,0 +1,119 @@
+"""Errors: they carry data, their text is one line, and the tree says who catches what."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+
+import pytest
+
+from bittern.core import errors
+from bittern.core.errors import (
+    BadPiece,
+    BencodeDecodeError,
+    BitTorrentError,
+    ConfigError,
+    DecodeError,
+    DiskFull,
+    FetchError,
+    FileVanished,
+    Inconsistent,
+    InputError,
+    KrpcDecodeError,
+    KrpcFailure,
+    MagnetError,
+    MetainfoError,
+    MisuseError,
+    PeerTimeout,
+    PeerViolation,
+    QueryTimeout,
+    RemoteError,
+    ResolveError,
+    StorageError,
+    TrackerDecodeError,
+    TrackerFailure,
+    TrackerUnreachable,
+    UnsafePath,
+    WireDecodeError,
+)
+
+TEXTS = [
+    (DecodeError("too long"), "too long"),
+    (DecodeError("too long", limit=5), "too long (limit 5)"),
+    (DecodeError("too long", offset=0), "too long at byte 0"),
+    (WireDecodeError("too long", offset=7, limit=5), "too long (limit 5) at byte 7"),
+    (BadPiece(7), "piece 7 does not match its hash"),
+    (TrackerFailure("go away"), "tracker refused: go away"),
+    (KrpcFailure(203, "bad token"), "DHT error 203: bad token"),
+    (FetchError("no such page", status=404), "no such page"),
+    (StorageError("disk on fire"), "disk on fire"),
+    (DiskFull("no room", path="/a\nb", errno=28), "no room: '/a\\nb'"),
+    (PeerViolation("sent nonsense"), "sent nonsense"),
+    (Inconsistent(3), "piece 3 matches its v1 or its v2 hash, but not both"),
+    (ResolveError("a\nb", "no such name"), "cannot resolve 'a\\nb': no such name"),
+    (ResolveError("a" * 300, "r"), f"cannot resolve '{'a' * 253}': r"),
+]
+
+
+@pytest.mark.parametrize(("error", "text"), TEXTS)
+def test_texts(error: BitTorrentError, text: str) -> None:
+    assert str(error) == text
+    assert text.isprintable()
+
+
+def test_errors_carry_data() -> None:
+    decode = DecodeError("r", offset=3, limit=4)
+    assert (decode.reason, decode.offset, decode.limit) == ("r", 3, 4)
+    assert BadPiece(7).index == 7
+    assert TrackerFailure("r", retry_after=60).retry_after == 60
+    assert TrackerFailure("r").reason == "r"
+    assert (KrpcFailure(201, "m").code, KrpcFailure(201, "m").message) == (201, "m")
+    assert (FetchError("r").status, FetchError("r", status=500).status) == (None, 500)
+    storage = UnsafePath("r", path="p", errno=5)
+    assert (storage.reason, storage.path, storage.errno) == ("r", "p", 5)
+
+
+@pytest.mark.parametrize(
+    ("parent", "children"),
+    [
+        (InputError, [MetainfoError, MagnetError, ConfigError]),
+        (DecodeError, [BencodeDecodeError, WireDecodeError, KrpcDecodeError, TrackerDecodeError]),
+        (
+            RemoteError,
+            [
+                PeerViolation,
+                BadPiece,
+                PeerTimeout,
+                TrackerFailure,
+                TrackerUnreachable,
+                KrpcFailure,
+                QueryTimeout,
+                ResolveError,
+                FetchError,
+            ],
+        ),
+        (StorageError, [DiskFull, UnsafePath, FileVanished]),
+        (BitTorrentError, [InputError, DecodeError, RemoteError, StorageError, MisuseError]),
+    ],
+)
+def test_the_tree(parent: type[Exception], children: list[type[Exception]]) -> None:
+    assert all(issubclass(child, parent) for child in children)
+    branches = [InputError, DecodeError, RemoteError, StorageError, MisuseError]
+    if parent is not BitTorrentError:
+        others = [branch for branch in branches if branch is not parent]
+        assert not any(issubclass(child, other) for child in children for other in others)
+
+
+def test_everything_here_has_the_one_root() -> None:
+    classes = [value for value in vars(errors).values() if inspect.isclass(value)]
+    assert len(classes) > 20
+    assert all(issubclass(value, BitTorrentError) for value in classes)
+
+
+@pytest.mark.parametrize("error", [error for error, _ in TEXTS])
+def test_errors_can_be_copied_with_their_data(error: BitTorrentError) -> None:
+    """What crosses a task or a process keeps class and text."""
+    for twin in (copy.copy(error), copy.deepcopy(error)):
+        assert type(twin) is type(error)
+        assert str(twin) == str(error)
+        assert vars(twin) == vars(error)
