@@ -32,8 +32,6 @@ MAX_CLIENT_NAME_LENGTH = 128
 """Limit: H14. Bytes of a client name that we keep."""
 MAX_REQUEST_QUEUE = 2_000
 """Limit: H14. ``reqq`` is cut to this."""
-DEFAULT_REQUEST_QUEUE = 250
-"""What a peer that does not say can take; libtorrent's documented assumption."""
 MAX_METADATA_LENGTH = 33_554_432
 """Limit: H7. 32 MiB of info dictionary."""
 METADATA_PIECE_LENGTH = 16_384

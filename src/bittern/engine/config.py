@@ -177,5 +177,3 @@ class TorrentConfig:
             _check(name, getattr(self, name), 1)
         if self.files is not None and any(index < 0 for index in self.files):
             raise ConfigError("files must not be negative")
-
-

@@ -42,7 +42,7 @@ ReceivedBlock = tuple[int, int, memoryview]
 class Hasher(Protocol):
     """What ``storage.hashing`` makes for a piece: fed in order, asked once."""
 
-    def update(self, data: memoryview, /) -> None:
+    def update(self, data: bytes | bytearray | memoryview, /) -> None:
         """Take the next bytes of the piece."""
 
 

@@ -1,5 +1,5 @@
 """
-Who sent bad blocks, and when that costs an address its place.
+Who sent bad blocks.
 
 When a piece with several senders fails, nobody is accused yet: a digest of
 each of its blocks is kept with its sender, the piece is fetched again from one
@@ -15,8 +15,6 @@ from collections.abc import Callable, Hashable, Sequence
 
 MAX_SUSPECT_PIECES = 64
 """Limit: H4. Failed pieces whose block digests are kept."""
-TRUSTED_PIECES = 8
-"""Limit: H4. Good pieces after which an address is only banned at its second strike."""
 MAX_ADDRESSES = 10_000
 """Addresses whose record is kept; the oldest go first."""
 
@@ -29,7 +27,6 @@ class Suspects:
     def __init__(self) -> None:
         self._attempts: dict[int, list[Attempt]] = {}
         self._good: dict[Hashable, int] = {}
-        self._strikes: dict[Hashable, int] = {}
 
     def piece_failed(
         self,
@@ -82,17 +79,9 @@ class Suspects:
             if sender is not None and wrong[number] != right[number]
         }
 
-    def accuse(self, sender: Hashable) -> bool:
-        """
-        Note that an address is guilty of a bad block.
-
-        Returns:
-            True when it is to be banned now: at the first strike, or at the
-            second if it has delivered eight good pieces, since several people
-            may share an address.
-        """
-        strikes = self._count(self._strikes, sender)
-        return strikes > 1 or self._good.get(sender, 0) < TRUSTED_PIECES
+    def num_good(self, sender: Hashable) -> int:
+        """Return how many good pieces an address has had a part in."""
+        return self._good.get(sender, 0)
 
     @staticmethod
     def _count(table: dict[Hashable, int], key: Hashable) -> int:

@@ -1,0 +1,1 @@
+"""Benchmarks beside other programs, as ratios; ``python -m bench`` or ``make bench``."""

@@ -1,0 +1,96 @@
+"""Ends of transfers as child processes, and the material they work on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bittern.storage.creator import CreateOptions, create_torrent
+
+
+@dataclass(frozen=True)
+class Material:
+    """A file and its .torrent."""
+
+    torrent: Path
+    folder: Path
+    length: int
+
+
+def make_material(root: Path, *, length: int, piece_length: int, version: str = "1") -> Material:
+    """Make a file of random bytes once, and a .torrent for it."""
+    folder = root / f"data-{length}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "content.bin"
+    if not path.exists() or path.stat().st_size != length:
+        with path.open("wb") as out, Path("/dev/urandom").open("rb") as source:
+            left = length
+            while left:
+                block = source.read(min(left, 1 << 22))
+                out.write(block)
+                left -= len(block)
+    torrent = root / f"content-{length}-{piece_length}-{version}.torrent"
+    if not torrent.exists():
+        options = CreateOptions(version=version, piece_length=piece_length)
+        torrent.write_bytes(create_torrent(path, options=options))
+    return Material(torrent, folder, length)
+
+
+class End:
+    """One process of ``bench.ends``; a context manager that always ends it."""
+
+    def __init__(
+        self, program: str, role: str, material: Material, folder: Path, *, peers: list[int]
+    ) -> None:
+        self._process = subprocess.Popen(
+            [
+                sys.executable, "-W", "ignore", "-m", "bench.ends",
+                program, role, str(material.torrent), str(folder), "0",
+                *map(str, peers),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        self.port = int(self.read()["ready"])
+
+    def read(self) -> dict[str, Any]:
+        """Return the next line that the process prints."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"an end died with {self._process.wait()}")
+        fields: dict[str, Any] = json.loads(line)
+        return fields
+
+    def go(self) -> None:
+        """Let it begin."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def finish(self) -> dict[str, Any]:
+        """End it and return its last line."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        return self.read()
+
+    def __enter__(self) -> End:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()

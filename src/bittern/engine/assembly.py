@@ -1,0 +1,374 @@
+"""
+From blocks to verified pieces to files, and back out as runs of blocks.
+
+Owns the pieces in progress, the storage and the hashes of one torrent. A block
+that arrives is hashed and written here within the same wake-up; a piece whose
+last block is in is judged, and the verdict goes to the owner, the swarm.
+
+Verified means: the hash matched the bytes that were handed to the operating
+system. A piece that was on disk before this session is hashed once more before
+its first upload (Limit: F5).
+
+Sources: BEP 3 (piece hashes), engine.md sections 2 and 4, threats.md H4, F2, F5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from hashlib import blake2b
+from typing import Protocol
+
+from bittern.core.errors import Inconsistent, StorageError
+from bittern.core.geometry import BLOCK_LENGTH, Geometry
+from bittern.engine.disk import Disk
+from bittern.engine.upload import SendBuffer, read_run
+from bittern.policy.picker import Picker
+from bittern.policy.pieces import OpenPiece, PeerShare, Pieces, Received
+from bittern.policy.suspects import Suspects
+from bittern.proto.peer_events import ReceivedBlock, Request
+from bittern.storage.base import Storage
+from bittern.storage.hashing import Hasher, PieceHashes
+from bittern.storage.layout import Layout
+
+MAX_IN_PLACE_READ = 1 << 20
+"""Bytes that are read back on the loop to finish a hash; more goes to the worker."""
+
+
+class AssemblyOwner(Protocol):
+    """Who hears what became of the pieces."""
+
+    def piece_verified(self, index: int) -> None:
+        """Hear of a new piece."""
+
+    def piece_failed(self, index: int, guilty: set[Hashable]) -> None:
+        """Hear of a piece that did not match, and who is certainly to blame."""
+
+    def peers_guilty(self, guilty: set[Hashable]) -> None:
+        """Hear who sent bad blocks of a piece that has now been got from others."""
+
+    def piece_lost(self, index: int) -> None:
+        """Hear that a piece we had is not there (any more)."""
+
+    def file_completed(self, index: int) -> None:
+        """Hear that every piece of a file is there."""
+
+    def storage_failed(self, error: StorageError) -> None:
+        """Hear that our disk failed; nothing more will work until it is mended."""
+
+    def torrent_inconsistent(self, error: Inconsistent) -> None:
+        """Hear that the two halves of a hybrid want different bytes (P13)."""
+
+
+class LoadedRun(Protocol):
+    """Who waits for a run of blocks: a peer connection."""
+
+    def run_loaded(self, requests: list[Request], data: memoryview | None) -> None:
+        """Take the run as messages, or None when it cannot be had."""
+
+
+class Assembly:
+    """
+    The one described in the module's text.
+
+    Args:
+        owner: hears of verdicts and failures.
+        geometry: of the torrent, as layout, storage and hashes are.
+        layout: where the piece space lies in files.
+        storage: where the bytes go.
+        hashes: what each piece must hash to.
+        picker: knows what we have; told of every change.
+        disk: of the session.
+        send_buffer: of the session.
+        unverified: pieces we have but have not hashed in this session, as bits.
+    """
+
+    def __init__(
+        self,
+        owner: AssemblyOwner,
+        *,
+        geometry: Geometry,
+        layout: Layout,
+        storage: Storage,
+        hashes: PieceHashes,
+        picker: Picker,
+        disk: Disk,
+        send_buffer: SendBuffer,
+        unverified: int,
+    ) -> None:
+        self._owner = owner
+        self.geometry = geometry
+        self.layout = layout
+        self._storage = storage
+        self._hashes = hashes
+        self._picker = picker
+        self._disk = disk
+        self._send_buffer = send_buffer
+        self._is_stopped = False
+        self.unverified = unverified
+        self.pieces = Pieces(geometry, picker, hashes.start, self._pad_blocks)
+        self.suspects = Suspects()
+        self._pad_table = find_pad_blocks(layout, geometry)
+        self._waiting: dict[int, list[tuple[LoadedRun, list[Request]]]] = {}
+        """Runs that wait for a piece to be verified before its first upload."""
+
+    @property
+    def send_length(self) -> int:
+        """Bytes of blocks that one run may have."""
+        return self._send_buffer.length
+
+    def stop(self) -> None:
+        """Take no further part: later callbacks of the worker do nothing."""
+        self._is_stopped = True
+        self._waiting.clear()
+        self._disk.forget(self._storage)
+
+    def _pad_blocks(self, index: int) -> Sequence[int]:
+        return self._pad_table.get(index, ())
+
+    # --- in ------------------------------------------------------------------------------
+
+    def receive(self, share: PeerShare, blocks: Sequence[ReceivedBlock]) -> Received:
+        """Hash, write and count a batch of blocks; judge the pieces that it completes."""
+        result = self.pieces.receive(share, blocks)
+        storage, write = self._storage, self._disk.write
+        try:
+            for offset, buffers, piece in result.writes:
+                if not write(storage, offset, buffers, self._when_written(piece)):
+                    piece.num_unwritten += 1
+        except StorageError as error:
+            self._fail(error)
+            return result
+        for piece in result.finished:
+            if not piece.num_unwritten:
+                self._finish(piece)
+        return result
+
+    def _when_written(self, piece: OpenPiece) -> _WriteDone:
+        return _WriteDone(self, piece)
+
+    def write_done(self, piece: OpenPiece, error: BaseException | None) -> None:
+        """Hear that the worker has carried out a write of a piece."""
+        if self._is_stopped:
+            return
+        piece.num_unwritten -= 1
+        if error is not None:
+            self._fail(error)
+        elif piece.is_complete:
+            self._finish(piece)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._is_stopped:
+            return
+        if not isinstance(error, StorageError):
+            raise error
+        self.stop()
+        self._owner.storage_failed(error)
+
+    def _finish(self, piece: OpenPiece) -> None:
+        """Feed the hash with what did not pass in order, then judge the piece."""
+        start = piece.num_hashed * BLOCK_LENGTH
+        length = self.geometry.length_of(piece.index) - start
+        if length <= 0:
+            self._judge(piece)
+            return
+        offset = self.geometry.offset_of(piece.index) + start
+        if length <= MAX_IN_PLACE_READ:
+            data = memoryview(bytearray(length))
+            try:
+                if self._storage.read_into(offset, [data], nowait=True):
+                    piece.hasher.update(data)
+                    self._judge(piece)
+                    return
+            except StorageError as error:
+                self._fail(error)
+                return
+
+        def read_back() -> None:
+            feed_hash(self._storage, piece.hasher, offset, length)
+
+        def done(_: None, error: BaseException | None) -> None:
+            if self._is_stopped:
+                return
+            if error is not None:
+                self._fail(error)
+            else:
+                self._judge(piece)
+
+        self._disk.submit(read_back, done)
+
+    def _judge(self, piece: OpenPiece) -> None:
+        index = piece.index
+        try:
+            is_good = self._hashes.is_good(index, piece.hasher)
+        except Inconsistent as error:
+            # No peer is to blame: the torrent contradicts itself (P13).
+            self.stop()
+            self._owner.torrent_inconsistent(error)
+            return
+        if is_good:
+            self.pieces.close_good(piece)
+            guilty = self.suspects.piece_passed(index, piece.senders, lambda: self._digests(index))
+            self._owner.piece_verified(index)
+            if guilty:
+                self._owner.peers_guilty(guilty)
+            self._check_files(index)
+            return
+        guilty = self.suspects.piece_failed(index, piece.senders, lambda: self._digests(index))
+        self.pieces.close_bad(piece, exclusive=not guilty)
+        self._owner.piece_failed(index, guilty)
+
+    def _digests(self, index: int) -> list[bytes]:
+        """Return a digest of each block of a piece as it stands in storage."""
+        length = self.geometry.length_of(index)
+        data = memoryview(bytearray(length))
+        self._storage.read_into(self.geometry.offset_of(index), [data])
+        return [
+            blake2b(data[at : at + BLOCK_LENGTH], digest_size=16).digest()
+            for at in range(0, length, BLOCK_LENGTH)
+        ]
+
+    def _check_files(self, index: int) -> None:
+        picker = self._picker
+        for number in self.layout.files_of_piece(index):
+            pieces = self.layout.pieces_of_file(number)
+            mask = ((1 << len(pieces)) - 1) << (picker.top - pieces[-1])
+            if picker.have & mask == mask:
+                self.finish_file(number)
+
+    def finish_file(self, number: int) -> None:
+        """Give a complete file its final name and mode, in the worker."""
+
+        def done(_: None, error: BaseException | None) -> None:
+            if self._is_stopped:
+                return
+            if error is not None:
+                self._fail(error)
+            else:
+                self._owner.file_completed(number)
+
+        self._disk.submit(lambda: self._storage.finish_file(number), done, lane=self._storage)
+
+    # --- out -----------------------------------------------------------------------------
+
+    def load_run(self, waiter: LoadedRun, requests: list[Request]) -> memoryview | None:
+        """
+        Read a run of adjacent requests as piece messages.
+
+        Returns:
+            The messages, valid until the next call; None when ``waiter.run_loaded``
+            will be called, because a piece must be verified or read in the worker.
+        """
+        index, begin, _ = requests[0]
+        if self.unverified:
+            for number in range(index, requests[-1][0] + 1):
+                if self.unverified >> (self._picker.top - number) & 1:
+                    self._verify(number, waiter, requests)
+                    return None
+        offset = self.geometry.offset_of(index) + begin
+        try:
+            data = self._send_buffer.fill(self._storage, offset, requests, nowait=True)
+        except StorageError:
+            self._refuse(waiter, requests)
+            return None
+        if data is None:
+            self._load_in_worker(waiter, offset, requests)
+        return data
+
+    def _load_in_worker(self, waiter: LoadedRun, offset: int, requests: list[Request]) -> None:
+        def done(data: memoryview | None, error: BaseException | None) -> None:
+            if self._is_stopped:
+                return
+            if isinstance(error, StorageError):
+                self._refuse(waiter, requests)
+            elif error is not None:
+                raise error
+            else:
+                waiter.run_loaded(requests, data)
+
+        self._disk.submit(lambda: read_run(self._storage, offset, requests), done)
+
+    def _refuse(self, waiter: LoadedRun, requests: list[Request]) -> None:
+        """Answer a run that cannot be read, and find out which of its pieces are gone."""
+        for index in sorted({request[0] for request in requests}):
+            self.unverified |= 1 << (self._picker.top - index)
+            self._verify(index, None, [])
+        self._disk.submit(lambda: None, lambda *_: waiter.run_loaded(requests, None))
+
+    def _verify(self, index: int, waiter: LoadedRun | None, requests: list[Request]) -> None:
+        """Hash a piece that has not been hashed in this session, then go on with the run."""
+        waiting = self._waiting.get(index)
+        is_first = waiting is None
+        if waiting is None:
+            waiting = self._waiting[index] = []
+        if waiter is not None:
+            waiting.append((waiter, requests))
+        if not is_first:
+            return
+        offset, length = self.geometry.offset_of(index), self.geometry.length_of(index)
+        hasher = self._hashes.start(index)
+
+        def done(_: None, error: BaseException | None) -> None:
+            if self._is_stopped:
+                return
+            if error is not None and not isinstance(error, StorageError):
+                raise error
+            self._verified(index, error is None and self._hashes.is_good(index, hasher))
+
+        self._disk.submit(lambda: feed_hash(self._storage, hasher, offset, length), done)
+
+    def _verified(self, index: int, is_good: bool) -> None:
+        waiting = self._waiting.pop(index, [])
+        self.unverified &= ~(1 << (self._picker.top - index))
+        if not is_good and self._picker.have >> (self._picker.top - index) & 1:
+            self._picker.lose(index)
+            self._owner.piece_lost(index)
+        for waiter, requests in waiting:
+            data = self.load_run(waiter, requests) if is_good else None
+            if data is not None or not is_good:
+                waiter.run_loaded(requests, data if data is None else memoryview(bytes(data)))
+
+
+class _WriteDone:
+    """The callback of a write in the worker; made per run, so it is kept small."""
+
+    __slots__ = ("_assembly", "_piece")
+
+    def __init__(self, assembly: Assembly, piece: OpenPiece) -> None:
+        self._assembly = assembly
+        self._piece = piece
+
+    def __call__(self, _: None, error: BaseException | None) -> None:
+        self._assembly.write_done(self._piece, error)
+
+
+def feed_hash(storage: Storage, hasher: Hasher, offset: int, length: int) -> None:
+    """Read a run of the piece space in steps of 1 MiB and feed it to a hash; for the worker."""
+    buffer = memoryview(bytearray(min(length, MAX_IN_PLACE_READ)))
+    while length > 0:
+        part = buffer[: min(length, len(buffer))]
+        storage.read_into(offset, [part])
+        hasher.update(part)
+        offset += len(part)
+        length -= len(part)
+
+
+def find_pad_blocks(layout: Layout, geometry: Geometry) -> dict[int, tuple[int, ...]]:
+    """Return, by piece, the numbers of the blocks that lie wholly in pad files (BEP 47)."""
+    table: dict[int, list[int]] = {}
+    piece_length = geometry.piece_length
+    for entry in layout.files:
+        if not entry.is_pad or entry.length < 1:
+            continue
+        at, end = entry.offset, entry.offset + entry.length
+        while at < end:
+            index, begin = divmod(at, piece_length)
+            stop = min(end - index * piece_length, geometry.length_of(index))
+            first = -(-begin // BLOCK_LENGTH)
+            last = (
+                geometry.num_blocks(index)
+                if stop == geometry.length_of(index)
+                else (stop // BLOCK_LENGTH)
+            )
+            table.setdefault(index, []).extend(range(first, last))
+            at = (index + 1) * piece_length
+    return {index: tuple(blocks) for index, blocks in table.items() if blocks}

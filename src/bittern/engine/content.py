@@ -1,0 +1,104 @@
+"""
+A torrent's content: where its bytes lie and what they must hash to.
+
+Made from metainfo and settings when a torrent wakes up, dropped when it rests.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bittern.codec.metainfo import Metainfo
+from bittern.engine.config import SessionConfig, TorrentConfig
+from bittern.storage.files import FileStorage
+from bittern.storage.handles import HandleCache
+from bittern.storage.hashing import PieceHashes
+from bittern.storage.layout import Layout
+from bittern.storage.names import TargetOs, safe_paths
+
+
+@dataclass(slots=True)
+class Content:
+    """Layout, storage and hashes of one torrent."""
+
+    layout: Layout
+    storage: FileStorage
+    hashes: PieceHashes
+    paths: list[tuple[str, ...]]
+    """Paths of the files below the output folder, by index; () for a pad."""
+
+    @property
+    def is_started(self) -> bool:
+        """True when there is something on disk that may be data of this torrent."""
+        for index, entry in enumerate(self.layout.files):
+            if entry.length and not entry.is_pad:
+                stamp = self.storage.stat_file(index)
+                if stamp is not None and stamp.length:
+                    return True
+        return False
+
+
+def open_content(
+    metainfo: Metainfo,
+    config: TorrentConfig,
+    session_config: SessionConfig,
+    handles: HandleCache,
+    *,
+    piece_layers: Mapping[bytes, bytes] | None = None,
+) -> Content:
+    """
+    Work out where a torrent's files are; touches no file.
+
+    Args:
+        metainfo: of the torrent.
+        config: says the output folder, or exactly the file or folder.
+        session_config: says how files are made.
+        handles: the session's open files.
+        piece_layers: those fetched from peers, where the metainfo has none.
+
+    Raises:
+        UnsafePath: a path cannot be made safe.
+    """
+    info = metainfo.info
+    layout = Layout(info.files, info.geometry)
+    paths = safe_paths(
+        info.name,
+        info.files,
+        _target_os(),
+        sys.platform in ("darwin", "win32"),
+        is_single_file=info.is_single_file,
+    )
+    root = config.output
+    if config.data_path is not None:
+        data_path = config.data_path.absolute()
+        root = data_path.parent
+        paths = [(data_path.name, *path[1:]) if path else () for path in paths]
+    storage = FileStorage(
+        layout,
+        root,
+        paths,
+        part_suffix=session_config.part_suffix,
+        preallocate=session_config.preallocate,
+        handles=handles,
+    )
+    layers = metainfo.piece_layers if piece_layers is None else piece_layers
+    return Content(layout, storage, PieceHashes(info, layers), paths)
+
+
+def _target_os() -> TargetOs:
+    if sys.platform == "win32":
+        return "windows"
+    return "darwin" if sys.platform == "darwin" else "posix"
+
+
+def wanted_priorities(layout: Layout, num_pieces: int, files: frozenset[int] | None) -> list[int]:
+    """Return the priority of each piece: 4 where it holds a wanted byte, else 0."""
+    if files is None:
+        return [4] * num_pieces
+    priorities = [0] * num_pieces
+    for number in files:
+        for index in layout.pieces_of_file(number):
+            priorities[index] = 4
+    return priorities

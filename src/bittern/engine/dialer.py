@@ -1,0 +1,108 @@
+"""
+Outgoing connections: whom to try next, within the session's limits.
+
+Torrents are asked in turn, so that one with a long list of peers does not keep
+the others waiting.
+
+Sources: threats.md H8 (half-open connections, attempts per second).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Protocol
+
+from bittern.core.endpoint import Endpoint
+from bittern.core.errors import BitTorrentError
+from bittern.core.rate import TokenBucket
+from bittern.engine.config import SessionConfig
+from bittern.net.stream import Network, Stream
+
+
+class DialingSwarm(Protocol):
+    """What the dialer asks of a torrent."""
+
+    def next_to_dial(self, *, now: float) -> Endpoint | None:
+        """Return an endpoint to try now, counted as being tried."""
+
+    def dialled(self, endpoint: Endpoint, stream: Stream) -> None:
+        """Take a new connection."""
+
+    def dial_failed(self, endpoint: Endpoint) -> None:
+        """Hear that there is none."""
+
+
+class Dialer:
+    """
+    The session's outgoing connections under way.
+
+    Args:
+        network: makes them.
+        config: the limits.
+        swarms: gives the torrents that run, in any order.
+        spawn: runs an attempt as a task of the session.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        config: SessionConfig,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        swarms: Callable[[], Iterable[DialingSwarm]],
+        spawn: Callable[[Coroutine[object, object, None], str], None],
+    ) -> None:
+        self._network = network
+        self._config = config
+        self._loop = loop
+        self._swarms = swarms
+        self._spawn = spawn
+        self._rate = TokenBucket(
+            config.max_dials_per_second, now=loop.time(), burst=config.max_dials_per_second
+        )
+        self._rate.take(-config.max_dials_per_second, now=loop.time())
+        self._num_half_open = 0
+        self._handle: asyncio.Handle | None = None
+        self._is_closed = False
+
+    def request(self) -> None:
+        """Look, soon, whether somebody should be dialled."""
+        if self._handle is None and not self._is_closed:
+            self._handle = self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._handle = None
+        now = self._loop.time()
+        waiting = list(self._swarms())
+        while waiting and self._num_half_open < self._config.max_half_open:
+            if not self._rate.available(now=now):
+                self._handle = self._loop.call_later(
+                    max(0.01, self._rate.ready_at(1, now=now) - now), self._pump
+                )
+                return
+            swarm = waiting.pop(0)
+            endpoint = swarm.next_to_dial(now=now)
+            if endpoint is None:
+                continue
+            waiting.append(swarm)
+            self._rate.take(1, now=now)
+            self._num_half_open += 1
+            self._spawn(self._dial(swarm, endpoint), f"dial {endpoint}")
+
+    async def _dial(self, swarm: DialingSwarm, endpoint: Endpoint) -> None:
+        try:
+            stream = await self._network.connect(endpoint, timeout=self._config.connect_timeout)
+        except (OSError, BitTorrentError):
+            swarm.dial_failed(endpoint)
+        else:
+            swarm.dialled(endpoint, stream)
+        finally:
+            self._num_half_open -= 1
+            self.request()
+
+    def close(self) -> None:
+        """Start no further attempts."""
+        self._is_closed = True
+        if self._handle is not None:
+            self._handle.cancel()

@@ -1,0 +1,121 @@
+"""
+Extension messages that are not about blocks: metadata for others, peer exchange.
+
+Sources: BEP 9, BEP 11, BEP 27 (no exchange for private torrents); threats.md H7, H8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bittern.codec.extension import (
+    MetadataMessage,
+    MetadataMessageType,
+    PexFlag,
+    decode_metadata_message,
+    decode_pex,
+    encode_metadata_message,
+    encode_pex,
+)
+from bittern.core.endpoint import Endpoint
+from bittern.core.errors import PeerViolation, WireDecodeError
+from bittern.engine.peer import PeerConnection
+from bittern.engine.roster import Roster
+from bittern.policy.candidates import Source
+from bittern.proto.metadata import MetadataServer
+from bittern.proto.peer import UT_METADATA, UT_PEX
+from bittern.proto.pex import PexState
+
+
+class Extensions:
+    """
+    The extension messages of one torrent's connections.
+
+    Args:
+        roster: the connections; its candidates take what peers name.
+        metadata: the raw info dictionary; None while it is unknown.
+        does_pex: False for a private torrent and where the user says so.
+        found: told how many peers a message named.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        *,
+        metadata: bytes | None,
+        does_pex: bool,
+        found: Callable[[str, int], None],
+    ) -> None:
+        self._roster = roster
+        self._server = None if metadata is None else MetadataServer(metadata)
+        self._does_pex = does_pex
+        self._found = found
+        self._pex: dict[PeerConnection, PexState] = {}
+
+    def received(self, peer: PeerConnection, name: str, payload: bytes, *, now: float) -> None:
+        """Act on a message; a peer that breaks the rules is closed."""
+        try:
+            if name == UT_PEX and self._does_pex:
+                self._read_pex(peer, payload, now)
+            elif name == UT_METADATA:
+                message = decode_metadata_message(payload)
+                if message is not None and message.kind is MetadataMessageType.REQUEST:
+                    self._serve(peer, message.piece, now)
+        except (WireDecodeError, PeerViolation) as error:
+            peer.close(str(error), was_violation=True)
+
+    def _serve(self, peer: PeerConnection, piece: int, now: float) -> None:
+        data = None if self._server is None else self._server.piece(peer, piece, now=now)
+        if data is None or self._server is None:
+            reply = MetadataMessage(MetadataMessageType.REJECT, piece)
+        else:
+            reply = MetadataMessage(MetadataMessageType.DATA, piece, self._server.length, data)
+        peer.protocol.send_extension(UT_METADATA, encode_metadata_message(reply))
+
+    def _read_pex(self, peer: PeerConnection, payload: bytes, now: float) -> None:
+        if not self._state(peer).may_read(now=now):
+            return
+        message = decode_pex(payload)
+        candidates, host = self._roster.candidates, peer.endpoint.host
+        num_new = 0
+        for is_seed in (False, True):
+            endpoints = [e for e, f in message.added if bool(f & PexFlag.UPLOAD_ONLY) is is_seed]
+            num_new += candidates.add(
+                endpoints, Source.PEX, now=now, from_host=host, is_seed=is_seed
+            )
+        if num_new:
+            self._found("pex", num_new)
+
+    def _state(self, peer: PeerConnection) -> PexState:
+        return self._pex.setdefault(peer, PexState())
+
+    def tick(self, *, now: float) -> None:
+        """Tell peers of peers where a minute has passed (BEP 11)."""
+        if not self._does_pex:
+            return
+        current: dict[Endpoint, PexFlag] = {}
+        for peer in self._roster.peers:
+            if peer.is_open and peer.listen_endpoint is not None:
+                current[peer.listen_endpoint] = _flags(peer)
+        for peer in list(self._roster.peers):
+            if not peer.is_open or UT_PEX not in peer.protocol.remote_extensions:
+                continue
+            others = {e: f for e, f in current.items() if e != peer.listen_endpoint}
+            message = self._state(peer).next_message(others, now=now)
+            if message is not None:
+                peer.protocol.send_extension(UT_PEX, encode_pex(message))
+                peer.flush()
+
+    def forget(self, peer: PeerConnection) -> None:
+        """Drop what is kept of a connection that is gone."""
+        self._pex.pop(peer, None)
+        if self._server is not None:
+            self._server.forget(peer)
+
+
+def _flags(peer: PeerConnection) -> PexFlag:
+    flags = PexFlag.OUTGOING if peer.is_outgoing else PexFlag.NONE
+    remote = peer.protocol.remote
+    if peer.is_upload_only or (remote is not None and remote.is_full):
+        flags |= PexFlag.UPLOAD_ONLY
+    return flags

@@ -1,0 +1,184 @@
+"""
+A torrent of which only the info hash is known: fetch the info dictionary from peers.
+
+Takes the place of the swarm until then, and hands its connections over.
+
+Sources: BEP 9 (ut_metadata); threats.md H7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from bittern.codec.extension import (
+    MetadataMessage,
+    MetadataMessageType,
+    decode_metadata_message,
+    encode_metadata_message,
+)
+from bittern.core.endpoint import Endpoint
+from bittern.core.errors import WireDecodeError
+from bittern.engine import events
+from bittern.engine.peer import PeerConnection
+from bittern.engine.roster import Roster
+from bittern.engine.services import Services
+from bittern.net.stream import Stream
+from bittern.proto import peer_events
+from bittern.proto.metadata import MetadataFetch
+from bittern.proto.peer import UT_METADATA
+from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
+
+
+class MetadataOwner(Protocol):
+    """What the phase asks of its torrent."""
+
+    def report(self, event: events.Event) -> None:
+        """Tell the outside."""
+
+    def metadata_received(self, raw: bytes) -> None:
+        """Take the info dictionary; it matches the hash."""
+
+    def extension_received(self, peer: PeerConnection, name: str, payload: bytes) -> None:
+        """Take a message of another extension."""
+
+    def peer_opened(self, peer: PeerConnection) -> None:
+        """Hear of a peer that finished its handshake."""
+
+    def peer_closed(self, peer: PeerConnection) -> None:
+        """Hear of a connection that is gone."""
+
+
+class MetadataPhase:
+    """
+    The owner of a torrent's connections while the metadata is unknown.
+
+    Args:
+        matches: tells whether bytes are the info dictionary that is looked for.
+    """
+
+    def __init__(
+        self,
+        owner: MetadataOwner,
+        services: Services,
+        roster: Roster,
+        matches: Callable[[bytes], bool],
+    ) -> None:
+        self._owner = owner
+        self._services = services
+        self.roster = roster
+        self.fetch = MetadataFetch(matches)
+        self._is_over = False
+
+    def adopt(self, stream: Stream, endpoint: Endpoint, *, is_outgoing: bool) -> PeerConnection:
+        """Make a peer of a stream; the caller starts it."""
+        return self.roster.adopt(
+            stream, endpoint, is_outgoing=is_outgoing, owner=self, geometry=None
+        )
+
+    def peer_event(self, peer: PeerConnection, event: PeerEvent, *, now: float) -> None:
+        """Act on what helps to get the metadata; the rest waits in the connection."""
+        match event:
+            case peer_events.HandshakeReceived(handshake):
+                if self.roster.opened(peer, handshake, now=now):
+                    self.roster.send_extended_handshake(peer, is_upload_only=False)
+                    self._owner.peer_opened(peer)
+            case peer_events.ExtendedHandshakeReceived(handshake):
+                self.roster.extended(peer, handshake, now=now)
+                has_metadata = UT_METADATA in peer.protocol.remote_extensions
+                if handshake.metadata_length is not None and has_metadata:
+                    self.fetch.claim(peer, handshake.metadata_length)
+                    self._ask(peer, now)
+            case peer_events.ExtensionReceived(name, payload) if name == UT_METADATA:
+                self._metadata_message(peer, payload, now)
+            case peer_events.ExtensionReceived(name, payload):
+                self._owner.extension_received(peer, name, payload)
+            case peer_events.PortReceived(port):
+                self._services.dht_node_seen(peer.endpoint.host, port)
+            case _:
+                pass
+
+    def _metadata_message(self, peer: PeerConnection, payload: bytes, now: float) -> None:
+        try:
+            message = decode_metadata_message(payload)
+        except WireDecodeError as error:
+            peer.close(str(error), was_violation=True)
+            return
+        if message is None:
+            return
+        if message.kind is MetadataMessageType.REQUEST:
+            self._send(peer, MetadataMessage(MetadataMessageType.REJECT, message.piece))
+            return
+        if message.kind is MetadataMessageType.REJECT:
+            self.fetch.rejected(peer, message.piece)
+        else:
+            for liar in self.fetch.data_received(peer, message.piece, message.data, now=now):
+                assert isinstance(liar, PeerConnection)
+                self._services.loop.call_soon(self.roster.ban, liar.address, "sent wrong metadata")
+        if self.fetch.metadata is not None:
+            self._finish(self.fetch.metadata)
+        else:
+            self._ask(peer, now)
+
+    def _finish(self, raw: bytes) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._services.loop.call_soon(self._owner.metadata_received, raw)
+
+    def _ask(self, peer: PeerConnection, now: float) -> None:
+        for piece in self.fetch.next_requests(peer, now=now):
+            self._send(peer, MetadataMessage(MetadataMessageType.REQUEST, piece))
+
+    @staticmethod
+    def _send(peer: PeerConnection, message: MetadataMessage) -> None:
+        peer.protocol.send_extension(UT_METADATA, encode_metadata_message(message))
+
+    def tick(self, *, now: float) -> None:
+        """Do what is due; called about once a second."""
+        self.roster.tick(now=now)
+        self.fetch.handle_timer(now=now)
+        for peer in list(self.roster.peers):
+            self._ask(peer, now)
+            peer.flush()
+        if self.roster.has_room:
+            self._services.request_dial()
+
+    def trace_message(
+        self, peer: PeerConnection, *, is_sent: bool, message: tuple[str, str, bytes]
+    ) -> None:
+        """Report one message."""
+        kind = events.MessageSent if is_sent else events.MessageReceived
+        self._owner.report(kind(peer.endpoint, *message))
+
+    def peer_lost(self, peer: PeerConnection, reason: str, *, was_violation: bool) -> None:
+        """Forget a connection that is gone."""
+        self.fetch.forget(peer)
+        self._owner.peer_closed(peer)
+        self.roster.lost(peer, reason, was_violation=was_violation)
+
+    def stop(self) -> None:
+        """Close every connection; idempotent."""
+        self._is_over = True
+        self.roster.close()
+
+    # Blocks do not move yet; a connection that brings some gave no reason to.
+
+    def blocks_received(
+        self, peer: PeerConnection, blocks: list[ReceivedBlock], *, now: float
+    ) -> None:
+        """Take no blocks: none were asked for."""
+
+    def fill_pipeline(self, peer: PeerConnection, *, now: float) -> None:
+        """Ask for nothing yet."""
+
+    def next_run(self, peer: PeerConnection) -> list[Request]:  # noqa: ARG002  # contract
+        """Serve nothing yet."""
+        return []
+
+    def load_run(
+        self,
+        peer: PeerConnection,  # noqa: ARG002  # contract
+        requests: list[Request],  # noqa: ARG002  # contract
+    ) -> memoryview | None:
+        """Serve nothing yet."""
+        return None

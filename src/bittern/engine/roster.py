@@ -1,0 +1,232 @@
+"""
+The connections of one torrent: who may connect, who is there, who is silent.
+
+Serves the torrent while it fetches its metadata and while it moves pieces; what
+peers are for is the business of their owner.
+
+Sources: BEP 10 (extended handshake), BEP 20 (client names), BEP 21; threats.md
+H5 (silent peers), H15 (one connection per address).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Protocol
+
+from bittern.codec.extension import ExtendedHandshake
+from bittern.codec.wire import Handshake, Reserved
+from bittern.core.endpoint import Endpoint, network_of
+from bittern.core.geometry import Geometry
+from bittern.core.ids import InfoHash
+from bittern.engine import events
+from bittern.engine.config import TorrentConfig
+from bittern.engine.peer import PeerConnection, PeerOwner
+from bittern.engine.services import Services
+from bittern.net.stream import Stream
+from bittern.policy.candidates import Candidates
+from bittern.proto.incoming import MAX_INCOMING_REQUESTS
+from bittern.proto.peer import LOCAL_EXTENSIONS, UT_METADATA, UT_PEX, PeerProtocol
+
+
+class RosterOwner(Protocol):
+    """What a roster asks of its torrent."""
+
+    def report(self, event: events.Event) -> None:
+        """Tell the outside."""
+
+    @property
+    def is_tracing(self) -> bool:
+        """True while single messages are reported."""
+
+    @property
+    def metadata_length(self) -> int | None:
+        """Bytes of the info dictionary, which peers may ask for (BEP 9)."""
+
+    @property
+    def is_private(self) -> bool:
+        """True when only trackers may name peers (BEP 27)."""
+
+
+class Roster:
+    """
+    The connections described in the module's text.
+
+    Args:
+        owner: the torrent.
+        services: of the session.
+        config: of the torrent.
+        info_hashes: the 20-byte hashes that handshakes may name; the first is ours.
+        reserved: what we announce in handshakes.
+        candidates: known endpoints.
+    """
+
+    def __init__(
+        self,
+        owner: RosterOwner,
+        services: Services,
+        config: TorrentConfig,
+        *,
+        info_hashes: tuple[InfoHash, ...],
+        reserved: Reserved,
+        candidates: Candidates,
+    ) -> None:
+        self._owner = owner
+        self._services = services
+        self._info_hashes = info_hashes
+        self._reserved = reserved
+        self.candidates = candidates
+        self.max_connections = config.max_connections or services.config.max_connections_per_torrent
+        self.peers: dict[PeerConnection, None] = {}
+        """Connections in order of arrival, those in handshake too."""
+
+    @property
+    def has_room(self) -> bool:
+        """True when there is room for one more connection."""
+        return len(self.peers) < self.max_connections
+
+    def may_add(self, endpoint: Endpoint) -> bool:
+        """Tell whether a connection to or from ``endpoint`` is within the limits (H15)."""
+        if not self.has_room or not self._services.may_connect():
+            return False
+        if self._services.config.allow_multiple_per_address or is_loopback(endpoint.host):
+            return all(peer.endpoint != endpoint for peer in self.peers)
+        address = network_of(endpoint.host)
+        return all(peer.address != address for peer in self.peers)
+
+    def adopt(
+        self,
+        stream: Stream,
+        endpoint: Endpoint,
+        *,
+        is_outgoing: bool,
+        owner: PeerOwner,
+        geometry: Geometry | None,
+    ) -> PeerConnection:
+        """Make a peer of a stream; the caller starts it."""
+        protocol = PeerProtocol(
+            info_hashes=self._info_hashes,
+            peer_id=self._services.peer_id,
+            reserved=self._reserved,
+            geometry=geometry,
+        )
+        peer = PeerConnection(
+            stream,
+            protocol,
+            owner,
+            endpoint=endpoint,
+            is_outgoing=is_outgoing,
+            loop=self._services.loop,
+        )
+        if self._owner.is_tracing:
+            peer.enable_trace()
+        self.peers[peer] = None
+        return peer
+
+    def opened(self, peer: PeerConnection, handshake: Handshake, *, now: float) -> bool:
+        """Take note of a handshake; False when the connection is one too many and closed."""
+        for other in self.peers:
+            known = other.protocol.remote_handshake
+            if other is not peer and known is not None and known.peer_id == handshake.peer_id:
+                peer.close("a second connection of the same peer")
+                return False
+        peer.is_open = True
+        peer.client = client_name(handshake.peer_id)
+        if peer.listen_endpoint is not None:
+            self.candidates.connected(peer.listen_endpoint, now=now)
+        self._owner.report(
+            events.PeerConnected(
+                peer.endpoint, peer.is_outgoing, bytes(handshake.peer_id), peer.client
+            )
+        )
+        return True
+
+    def send_extended_handshake(self, peer: PeerConnection, *, is_upload_only: bool) -> None:
+        """Tell a peer our extensions; may be repeated when something has changed."""
+        names = dict(LOCAL_EXTENSIONS)
+        if self._owner.is_private or not self._services.config.enable_pex:
+            del names[UT_PEX]
+        if self._owner.is_private and self._owner.metadata_length is None:
+            del names[UT_METADATA]
+        peer.protocol.send_extended_handshake(
+            ExtendedHandshake(
+                extensions=names,
+                client=self._services.config.client_name,
+                listen_port=self._services.listen_port() or None,
+                request_queue=MAX_INCOMING_REQUESTS,
+                metadata_length=self._owner.metadata_length,
+                is_upload_only=is_upload_only,
+                your_host=peer.endpoint.host,
+            )
+        )
+
+    def extended(self, peer: PeerConnection, handshake: ExtendedHandshake, *, now: float) -> None:
+        """Take note of what a peer says of itself."""
+        if handshake.request_queue is not None:
+            peer.pipeline.reqq_limit = handshake.request_queue
+        if handshake.client:
+            peer.client = handshake.client
+        peer.is_upload_only = handshake.is_upload_only
+        if handshake.listen_port is not None and peer.listen_endpoint is None:
+            peer.listen_endpoint = Endpoint(peer.endpoint.host, handshake.listen_port)
+            self.candidates.connected(peer.listen_endpoint, now=now)
+
+    def lost(self, peer: PeerConnection, reason: str, *, was_violation: bool) -> None:
+        """Forget a connection that is gone."""
+        self.peers.pop(peer, None)
+        now = self._services.loop.time()
+        if peer.listen_endpoint is not None:
+            if peer.is_open and not was_violation:
+                self.candidates.disconnected(peer.listen_endpoint, now=now)
+            else:
+                self.candidates.failed(peer.listen_endpoint, now=now)
+        if peer.is_open:
+            self._owner.report(events.PeerDisconnected(peer.endpoint, reason))
+        self._services.request_dial()
+
+    def ban(self, address: str, reason: str, *, num_good_pieces: int = 0) -> None:
+        """
+        Close all connections of an address and take none for a while (H4).
+
+        Args:
+            address: as ``core.endpoint.network_of`` gives it.
+            reason: for people.
+            num_good_pieces: what speaks for it; enough of them forgive the first time.
+        """
+        now = self._services.loop.time()
+        self.candidates.ban(address, now=now, num_good_pieces=num_good_pieces)
+        if not self.candidates.is_banned(address, now=now):
+            return
+        for peer in [peer for peer in self.peers if peer.address == address]:
+            self._owner.report(events.PeerBanned(peer.endpoint, reason))
+            peer.close(f"banned: {reason}", was_violation=True)
+
+    def tick(self, *, now: float) -> None:
+        """Close who is silent, keep alive who is not; called about once a second."""
+        config = self._services.config
+        for peer in list(self.peers):
+            peer.down.update(now=now)
+            peer.up.update(now=now)
+            if not peer.is_open:
+                if now - peer.connected_at > config.handshake_timeout:
+                    peer.close("no handshake")
+            elif now - peer.last_received_at > config.idle_timeout:
+                peer.close("silent")
+            elif now - peer.last_sent_at > config.keep_alive_interval:
+                peer.keep_alive()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for peer in list(self.peers):
+            peer.close("torrent stopped")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address is this machine's own."""
+    return ipaddress.ip_address(host).is_loopback
+
+
+def client_name(peer_id: bytes) -> str:
+    """Return what a peer id says of its client, as ``qB5200`` (BEP 20); "" when nothing."""
+    if peer_id[:1] == b"-" and peer_id[7:8] == b"-" and peer_id[1:7].isalnum():
+        return peer_id[1:7].decode("ascii")
+    return ""

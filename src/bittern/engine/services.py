@@ -1,0 +1,51 @@
+"""
+What a session lends to each of its torrents.
+
+One value, so that a torrent asks for nothing global and can be moved to
+another session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+from bittern.core.ids import PeerId
+from bittern.core.rate import TokenBucket
+from bittern.engine.config import SessionConfig
+from bittern.engine.disk import Disk
+from bittern.engine.tracker_client import TrackerClient
+from bittern.engine.upload import SendBuffer
+from bittern.net.stream import Network
+from bittern.storage.handles import HandleCache
+
+
+@dataclass(slots=True)
+class Services:
+    """The session's means; owned by the session, lent to its torrents."""
+
+    loop: asyncio.AbstractEventLoop
+    config: SessionConfig
+    rng: random.Random
+    random_bytes: Callable[[int], bytes]
+    network: Network
+    disk: Disk
+    send_buffer: SendBuffer
+    handles: HandleCache
+    peer_id: PeerId
+    download_bucket: TokenBucket
+    upload_bucket: TokenBucket
+    tracker_client: TrackerClient | None
+    """None when trackers are switched off."""
+    listen_port: Callable[[], int]
+    """Where peers reach us; 0 when they cannot."""
+    request_dial: Callable[[], None]
+    """Says that a torrent would like to connect to somebody."""
+    may_connect: Callable[[], bool]
+    """Tells whether the session has room for one more connection."""
+    spawn: Callable[[Coroutine[object, object, None], str], None]
+    """Runs a coroutine as a supervised task of the session, under that name."""
+    dht_node_seen: Callable[[str, int], None]
+    """Hears of a peer's DHT node (BEP 5)."""

@@ -1,0 +1,310 @@
+"""
+The whole client: torrents, sockets, limits, one event loop.
+
+``async with Session(config) as session`` starts it, leaving the block stops it
+cleanly: peers are closed, data is synced, trackers are told, within
+``stop_timeout``. Tasks run under one TaskGroup; each is wrapped by the
+supervisor here, the only place that catches every exception, so that a bug
+ends the task it is in and is logged, never the session (Limit: F17).
+
+Sources: engine.md; threats.md F13, F17, F19.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+from collections.abc import Coroutine
+from pathlib import Path
+from types import TracebackType
+
+from bittern.codec.magnet import Magnet, parse_magnet
+from bittern.codec.metainfo import Metainfo, decode_metainfo
+from bittern.core.errors import ConfigError, MetainfoError
+from bittern.core.ids import InfoHash, PeerId
+from bittern.engine.acceptor import Acceptor
+from bittern.engine.config import SessionConfig, TorrentConfig
+from bittern.engine.dialer import Dialer
+from bittern.engine.disk import Disk
+from bittern.engine.limits import make_bucket
+from bittern.engine.services import Services
+from bittern.engine.torrent import Torrent
+from bittern.engine.tracker_client import TrackerClient
+from bittern.engine.upload import SendBuffer
+from bittern.net.dns import Resolver
+from bittern.net.http import HttpClient
+from bittern.net.stream import Network
+from bittern.net.tcp import TcpNetwork
+from bittern.net.udp import UdpSocket
+from bittern.net.udp_tracker import UdpTrackers
+from bittern.storage.handles import HandleCache
+from bittern.storage.worker import Worker
+
+log = logging.getLogger(__name__)
+
+TICK_INTERVAL = 1.0
+MAX_TORRENT_FILE_LENGTH = 64 << 20
+"""Limit: P6. Bytes of a .torrent file."""
+
+Source = str | Path | bytes | Metainfo | Magnet
+
+
+class Session:
+    """
+    A BitTorrent client in one event loop.
+
+    Args:
+        config: settings; the default suits a desktop.
+        network: where streams come from; TCP unless a test says otherwise.
+        rng: chance; seeded by tests.
+
+    Example::
+
+        async with bittern.Session() as session:
+            torrent = await session.add("ubuntu.torrent", TorrentConfig(output=Path("iso")))
+            await torrent.wait_complete()
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig | None = None,
+        *,
+        network: Network | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.config = config or SessionConfig()
+        self.torrents: list[Torrent] = []
+        self._network = network
+        self._rng = rng or random.Random()
+        self._by_hash: dict[InfoHash, Torrent] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._http: HttpClient | None = None
+        self._udp_sockets: list[UdpSocket] = []
+
+    # --- life ----------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Session:
+        if self._group is not None:
+            raise ConfigError("a session can be entered only once")
+        self._group = asyncio.TaskGroup()
+        await self._group.__aenter__()
+        loop = self._loop = asyncio.get_running_loop()
+        config, now = self.config, loop.time()
+        raise_descriptor_limit()
+        network = self._network or TcpNetwork(
+            receive_buffer_length=config.receive_buffer_length, source_host=config.listen_host
+        )
+        self._worker = Worker()
+        self._disk = Disk(
+            self._worker,
+            loop,
+            max_queue=config.max_write_queue,
+            congestion_changed=self._congestion_changed,
+        )
+        self._acceptor = Acceptor(network, config, loop, find=self._find)
+        self._dialer = Dialer(network, config, loop, swarms=self._running, spawn=self._spawn)
+        self._acceptor.listen()
+        self._services = Services(
+            loop=loop,
+            config=config,
+            rng=self._rng,
+            random_bytes=secrets.token_bytes,
+            network=network,
+            disk=self._disk,
+            send_buffer=SendBuffer(config.send_buffer_length),
+            handles=HandleCache(config.max_open_files),
+            peer_id=PeerId.generate(config.client_prefix, secrets.token_bytes),
+            download_bucket=make_bucket(config.max_download_rate, now=now),
+            upload_bucket=make_bucket(config.max_upload_rate, now=now),
+            tracker_client=self._make_tracker_client() if config.enable_trackers else None,
+            listen_port=lambda: self._acceptor.port,
+            request_dial=self._dialer.request,
+            may_connect=self._may_connect,
+            spawn=self._spawn,
+            dht_node_seen=lambda _host, _port: None,
+        )
+        self._tick_handle = loop.call_later(TICK_INTERVAL, self._tick)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._group is not None
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+        self._acceptor.close()
+        self._dialer.close()
+        # All at once: dead trackers must not be waited for one torrent after the other.
+        await asyncio.gather(*(self.remove(torrent) for torrent in list(self.torrents)))
+        for task in list(self._tasks):
+            task.cancel()
+        await self._group.__aexit__(None, None, None)
+        if self._http is not None:
+            await self._http.close()
+        for udp_socket in self._udp_sockets:
+            udp_socket.close()
+        await self._loop.run_in_executor(None, self._worker.close)
+
+    def _make_tracker_client(self) -> TrackerClient:
+        resolver = Resolver()
+        self._http = HttpClient(resolver=resolver, user_agent=self.config.client_name)
+        self._udp_sockets = open_udp_sockets(self.config.listen_host, self._acceptor.port)
+        self._udp_trackers = UdpTrackers(self._udp_sockets) if self._udp_sockets else None
+        return TrackerClient(http=self._http, udp=self._udp_trackers, resolver=resolver)
+
+    def _spawn(self, job: Coroutine[object, object, None], name: str) -> None:
+        """Run a task under the supervisor."""
+        assert self._group is not None
+        task = self._group.create_task(self._supervise(job, name), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _supervise(self, job: Coroutine[object, object, None], name: str) -> None:
+        try:
+            await job
+        except Exception:
+            # A bug of ours: the task it is in ends, and the log says where.
+            log.exception("task %r failed", name)
+
+    # --- torrents ------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The port that peers reach us at; 0 when we do not listen."""
+        return self._acceptor.port
+
+    async def add(self, source: Source, config: TorrentConfig | None = None) -> Torrent:
+        """
+        Add a torrent and start it.
+
+        Args:
+            source: path of a .torrent file, its content, a magnet link, an info hash in
+                hexadecimal or base32, or any of them already read.
+            config: settings of this torrent.
+
+        Returns:
+            The torrent, checked and joined to its swarm.
+
+        Raises:
+            MetainfoError, MagnetError: the source is unusable.
+            ConfigError: it is in this session already, or the settings do not fit it.
+        """
+        torrent = Torrent(self._services, self._read(source), config or TorrentConfig())
+        for info_hash in torrent.all_hashes:
+            if info_hash in self._by_hash:
+                raise ConfigError(f"{info_hash} is in this session already")
+        self.torrents.append(torrent)
+        for info_hash in torrent.all_hashes:
+            self._by_hash[info_hash] = torrent
+        if not torrent.config.paused:
+            await torrent.start()
+        return torrent
+
+    @staticmethod
+    def _read(source: Source) -> Metainfo | Magnet:
+        if isinstance(source, Metainfo | Magnet):
+            return source
+        if isinstance(source, bytes):
+            return decode_metainfo(source)
+        if isinstance(source, str):
+            if source.startswith("magnet:"):
+                return parse_magnet(source)
+            if is_info_hash(source):
+                return parse_magnet(f"magnet:?xt=urn:btih:{source}")
+        return decode_metainfo(read_torrent_file(Path(source)))
+
+    async def remove(self, torrent: Torrent, *, delete_data: bool = False) -> None:
+        """Stop a torrent and forget it; with ``delete_data`` its files as well."""
+        for info_hash in [key for key, value in self._by_hash.items() if value is torrent]:
+            del self._by_hash[info_hash]
+        if torrent in self.torrents:
+            self.torrents.remove(torrent)
+        await torrent.stop()
+        if delete_data:
+            await torrent.delete_data()
+
+    # --- what the parts ask --------------------------------------------------------------
+
+    def _find(self, info_hash: InfoHash) -> Torrent | None:
+        return self._by_hash.get(info_hash)
+
+    def _running(self) -> list[Torrent]:
+        running = [torrent for torrent in self.torrents if torrent.is_running]
+        self._rng.shuffle(running)
+        return running
+
+    def _may_connect(self) -> bool:
+        count = sum(torrent.num_connections for torrent in self.torrents)
+        return count < self.config.max_connections
+
+    def _congestion_changed(self, is_congested: bool) -> None:
+        for torrent in self.torrents:
+            for peer in torrent.swarm.peers if torrent.swarm else ():
+                if is_congested:
+                    peer.stream.pause_reading()
+                else:
+                    peer.stream.resume_reading()
+
+    def _tick(self) -> None:
+        self._tick_handle = self._loop.call_later(TICK_INTERVAL, self._tick)
+        now = self._loop.time()
+        for torrent in list(self.torrents):
+            torrent.tick(now=now)
+
+
+def open_udp_sockets(host: str | None, port: int) -> list[UdpSocket]:
+    """Open one UDP socket per family, at our TCP port where it is free, else at any."""
+    sockets = []
+    for address in [host] if host else ["0.0.0.0", "::"]:  # noqa: S104  # as configured
+        for candidate in dict.fromkeys((port, 0)):
+            try:
+                sockets.append(UdpSocket.open(address, candidate))
+                break
+            except OSError as error:
+                log.info("no UDP on %s port %d: %s", address, candidate, error)
+    return sockets
+
+
+def is_info_hash(text: str) -> bool:
+    """Tell whether text is the hexadecimal or base32 form of a v1 info hash (BEP 9)."""
+    try:
+        InfoHash.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_torrent_file(path: Path) -> bytes:
+    """
+    Read a .torrent file, refusing one that is too large before it is read.
+
+    Raises:
+        MetainfoError: missing, unreadable or over 64 MiB; the text names the file.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_TORRENT_FILE_LENGTH + 1)
+    except OSError as error:
+        raise MetainfoError(f"{path}: {os.strerror(error.errno or 0).lower()}") from error
+    if len(data) > MAX_TORRENT_FILE_LENGTH:
+        raise MetainfoError(f"{path}: over {MAX_TORRENT_FILE_LENGTH} bytes, no .torrent file")
+    return data
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit of open descriptors to the hard one, where there is one (F13)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

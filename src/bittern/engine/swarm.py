@@ -1,0 +1,510 @@
+"""
+One torrent awake: its peers, and the decisions about them carried out.
+
+Owns the picker, the choke rounds and the assembly of pieces of one torrent.
+Exists only while the torrent runs; what must outlive that is in
+``engine.torrent``, what connections need in any case in ``engine.roster``.
+
+Everything happens on one event loop, in callbacks of streams and in ``tick``,
+which the session calls about once a second; a swarm has no task and no timer
+of its own.
+
+Sources: BEP 3, BEP 6, BEP 10, BEP 16, BEP 21; threats.md H4, H5, H9.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Protocol
+
+from bittern.codec import wire
+from bittern.codec.wire import Handshake, allowed_fast_set
+from bittern.core.bitfield import Bitfield
+from bittern.core.endpoint import Endpoint
+from bittern.core.errors import Inconsistent, PeerViolation, StorageError
+from bittern.core.geometry import BLOCK_LENGTH
+from bittern.core.ids import InfoHash
+from bittern.engine import events
+from bittern.engine.assembly import Assembly
+from bittern.engine.choking import ChokeRounds
+from bittern.engine.config import TorrentConfig
+from bittern.engine.limits import RateGate, make_bucket
+from bittern.engine.peer import PeerConnection
+from bittern.engine.roster import Roster
+from bittern.engine.services import Services
+from bittern.net.stream import Stream
+from bittern.policy.picker import Picker
+from bittern.policy.pieces import BLOCK_SHIFT
+from bittern.policy.superseed import SuperSeeder
+from bittern.proto import peer_events
+from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
+
+ALLOWED_FAST_COUNT = 10
+"""Limit: H9. Pieces that a new leecher may request while choked (BEP 6)."""
+ALLOWED_FAST_MAX_PEERS = 200
+"""Limit: H9. With more peers none are granted."""
+MIN_RUN_LENGTH = 32_768
+"""Bytes of blocks read ahead for the slowest peer."""
+RUN_SECONDS = 0.5
+"""Seconds of a peer's own rate that are read ahead for it."""
+
+
+class SwarmOwner(Protocol):
+    """What a swarm asks of its torrent."""
+
+    def report(self, event: events.Event) -> None:
+        """Tell the outside."""
+
+    def swarm_completed(self) -> None:
+        """Hear that everything wanted is there."""
+
+    def swarm_failed(self, error: StorageError | Inconsistent) -> None:
+        """Hear that our disk failed, or that the torrent contradicts itself."""
+
+    def extension_received(self, peer: PeerConnection, name: str, payload: bytes) -> None:
+        """Take a message of an extension that is not about blocks."""
+
+    def peer_opened(self, peer: PeerConnection) -> None:
+        """Hear of a peer that finished its handshake."""
+
+    def peer_closed(self, peer: PeerConnection) -> None:
+        """Hear of a connection that is gone."""
+
+
+class Swarm:
+    """
+    The one described in the module's text.
+
+    Args:
+        owner: the torrent.
+        services: of the session.
+        config: of the torrent.
+        info_hash: the 20 bytes that name the torrent in handshakes.
+        picker: knows what we have and want.
+        roster: the torrent's connections; may have some already.
+    """
+
+    def __init__(
+        self,
+        owner: SwarmOwner,
+        services: Services,
+        config: TorrentConfig,
+        *,
+        info_hash: InfoHash,
+        picker: Picker,
+        roster: Roster,
+    ) -> None:
+        now = services.loop.time()
+        self._owner = owner
+        self._services = services
+        self._info_hash = info_hash
+        self.picker = picker
+        self.roster = roster
+        self.peers = roster.peers
+        self.assembly: Assembly
+        self._choking = ChokeRounds(
+            services, config.upload_slots or services.config.upload_slots, self.peers
+        )
+        self._super_seeder = SuperSeeder(picker.num_pieces) if config.super_seeding else None
+        self.download_gate = RateGate(
+            make_bucket(config.max_download_rate, now=now),
+            services.download_bucket,
+            loop=services.loop,
+        )
+        self.upload_gate = RateGate(
+            make_bucket(config.max_upload_rate, now=now),
+            services.upload_bucket,
+            loop=services.loop,
+        )
+        self.num_downloaded = 0
+        self.num_uploaded = 0
+        self.num_wasted = 0
+        self._new_haves: list[int] = []
+        self._is_stopped = False
+        self._was_complete = picker.is_complete
+
+    def attach(self, assembly: Assembly) -> None:
+        """Take the assembly, which needs the swarm as its owner."""
+        self.assembly = assembly
+
+    # --- connections come and go ---------------------------------------------------------
+
+    def adopt(self, stream: Stream, endpoint: Endpoint, *, is_outgoing: bool) -> PeerConnection:
+        """Make a peer of a stream; the caller starts it."""
+        return self.roster.adopt(
+            stream,
+            endpoint,
+            is_outgoing=is_outgoing,
+            owner=self,
+            geometry=self.assembly.geometry,
+        )
+
+    def take_over(self, peer: PeerConnection) -> None:
+        """Go on with a connection that was made before the metadata was known."""
+        now = self._services.loop.time()
+        peer.owner = self
+        try:
+            peer.protocol.learn_geometry(self.assembly.geometry)
+        except PeerViolation as error:
+            peer.close(str(error), was_violation=True)
+            return
+        if not peer.is_open:
+            return
+        for index in Bitfield(self.picker.num_pieces, self.picker.have):
+            peer.protocol.send_have(index)
+        self.roster.send_extended_handshake(peer, is_upload_only=self.picker.is_complete)
+        self._owner.peer_opened(peer)
+        for event in peer.protocol.events():
+            self.peer_event(peer, event, now=now)
+        peer.flush()
+
+    def peer_lost(self, peer: PeerConnection, reason: str, *, was_violation: bool) -> None:
+        """Give back what the peer was working on and forget it."""
+        protocol = peer.protocol
+        self._give_back(peer, protocol.drop_outstanding())
+        self.download_gate.forget(peer.fill)
+        self.upload_gate.forget(peer.serve)
+        if protocol.remote is not None and protocol.remote:
+            self.picker.remove_peer(protocol.remote.bits)
+        self._choking.forget(peer)
+        if self._super_seeder is not None:
+            self._super_seeder.peer_left(peer)
+        self._owner.peer_closed(peer)
+        self.roster.lost(peer, reason, was_violation=was_violation)
+
+    def ban(self, addresses: Iterable[Hashable]) -> None:
+        """Ban the senders of bad blocks; a good address is forgiven once (H4)."""
+        for address in addresses:
+            good = self.assembly.suspects.num_good(address)
+            self.roster.ban(str(address), "sent corrupt data", num_good_pieces=good)
+
+    # --- what connections tell -----------------------------------------------------------
+
+    def blocks_received(
+        self, peer: PeerConnection, blocks: list[ReceivedBlock], *, now: float
+    ) -> None:
+        """Hand blocks to the assembly and count them."""
+        num_bytes = sum(len(data) for _, _, data in blocks)
+        peer.last_block_at = now
+        peer.down.total += num_bytes
+        self.num_downloaded += num_bytes
+        peer.pipeline.blocks_received(num_bytes, now=now, num_blocks=len(blocks))
+        result = self.assembly.receive(peer.share, blocks)
+        self.num_wasted += result.num_wasted
+        for share, index, begin in result.cancels:
+            for other in self.peers:
+                if other.share is share:
+                    other.protocol.cancel(index, begin)
+                    other.flush()
+
+    def peer_event(self, peer: PeerConnection, event: PeerEvent, *, now: float) -> None:
+        """Act on anything but blocks."""
+        match event:
+            case peer_events.HandshakeReceived(handshake):
+                self._open(peer, handshake, now)
+            case peer_events.BitfieldReceived(bitfield):
+                self.picker.add_peer(bitfield.bits)
+                self._availability_changed(peer)
+                self._grant_allowed_fast(peer, bitfield)
+            case peer_events.HaveReceived(index):
+                self.picker.add_have(1 << (self.picker.top - index))
+                self._availability_changed(peer)
+                if self._super_seeder is not None:
+                    self._reveal(self._super_seeder.piece_seen(peer, index))
+            case peer_events.DontHaveReceived(index):
+                self.picker.remove_have(1 << (self.picker.top - index))
+            case peer_events.Choked(dropped):
+                self._give_back(peer, dropped)
+            case peer_events.Unchoked():
+                peer.refused = 0
+                peer.last_block_at = now
+            case peer_events.InterestChanged(is_interested):
+                self._choking.interest_changed(peer, is_interested, now=now)
+            case peer_events.RequestRejected(request):
+                self._rejected(peer, request)
+            case peer_events.UnexpectedBlockReceived(length):
+                self.num_wasted += length
+            case peer_events.PortReceived(port):
+                self._services.dht_node_seen(peer.endpoint.host, port)
+            case peer_events.ExtendedHandshakeReceived(handshake):
+                self.roster.extended(peer, handshake, now=now)
+                self._close_if_useless(peer)
+            case peer_events.ExtensionReceived(name, payload):
+                self._owner.extension_received(peer, name, payload)
+            case _:
+                pass  # suggestions and v2 hash messages change nothing here
+
+    def _open(self, peer: PeerConnection, handshake: Handshake, now: float) -> None:
+        if not self.roster.opened(peer, handshake, now=now):
+            return
+        protocol = peer.protocol
+        if self._super_seeder is None or not self.picker.is_seed:
+            protocol.send_bitfield(Bitfield(self.picker.num_pieces, self.picker.have))
+        else:
+            protocol.send_bitfield(Bitfield(self.picker.num_pieces))
+            self._reveal(self._super_seeder.peer_joined(peer))
+        self.roster.send_extended_handshake(peer, is_upload_only=self.picker.is_complete)
+        self._owner.peer_opened(peer)
+
+    def _close_if_useless(self, peer: PeerConnection) -> None:
+        """Close when both sides have all they want (BEP 21)."""
+        remote = peer.protocol.remote
+        is_done = peer.is_upload_only or (remote is not None and remote.is_full)
+        if is_done and self.picker.is_complete and not peer.is_closed:
+            if peer.listen_endpoint is not None:
+                self.roster.candidates.mark_seed(peer.listen_endpoint)
+            peer.close("both sides have everything")
+
+    def _availability_changed(self, peer: PeerConnection) -> None:
+        remote = peer.protocol.remote
+        assert remote is not None
+        if not peer.protocol.am_interested and self.picker.is_interesting(remote.bits):
+            peer.protocol.set_interested(True)
+        elif remote.is_full:
+            self._close_if_useless(peer)
+
+    def _grant_allowed_fast(self, peer: PeerConnection, bitfield: Bitfield) -> None:
+        """Let a newcomer begin while it is choked (BEP 6); none for seeds and old hands."""
+        if (
+            len(bitfield) < ALLOWED_FAST_COUNT
+            and len(self.peers) <= ALLOWED_FAST_MAX_PEERS
+            and not peer.endpoint.is_ipv6
+            and self._super_seeder is None
+            and self.picker.have
+        ):
+            packed = ipaddress.IPv4Address(peer.endpoint.host).packed
+            top, have = self.picker.top, self.picker.have
+            fast = allowed_fast_set(
+                self._info_hash, packed, self.picker.num_pieces, ALLOWED_FAST_COUNT
+            )
+            peer.protocol.send_allowed_fast(
+                index for index in fast if have >> (top - index) & 1 and index not in bitfield
+            )
+
+    def _give_back(self, peer: PeerConnection, dropped: Sequence[Request]) -> None:
+        pieces = self.assembly.pieces
+        pieces.release(peer.share, dropped)
+        pieces.abandon(peer.share)
+        self.download_gate.take(-sum(length for _, _, length in dropped))
+        now = self._services.loop.time()
+        peer.pipeline.set_outstanding(len(peer.protocol.outstanding), now=now)
+
+    def _rejected(self, peer: PeerConnection, request: Request) -> None:
+        self._give_back(peer, [request])
+        if not peer.protocol.peer_choking:
+            peer.refused |= 1 << (self.picker.top - request[0])
+        else:
+            peer.protocol.remote_allowed_fast.pop(request[0], None)
+
+    # --- asking --------------------------------------------------------------------------
+
+    def fill_pipeline(self, peer: PeerConnection, *, now: float) -> None:
+        """Ask a peer for as many blocks as its pipeline has room for."""
+        protocol, picker = peer.protocol, self.picker
+        remote = protocol.remote
+        if remote is None or not protocol.am_interested or self._is_stopped:
+            return
+        bits = remote.bits
+        if peer.refused:
+            bits &= ~peer.refused
+        if protocol.peer_choking:
+            if not protocol.remote_allowed_fast:
+                return
+            top = picker.top
+            bits &= sum(1 << (top - index) for index in protocol.remote_allowed_fast)
+        target, num_outstanding = peer.pipeline.target, len(protocol.outstanding)
+        space = target - num_outstanding
+        # Ask in batches: a message per block would cost a wake-up per block on the other side.
+        if space <= 0 or (num_outstanding and space * 4 < target):
+            return
+        gate = self.download_gate
+        if not gate.is_unlimited:
+            available = gate.available()
+            if available <= 0:
+                gate.wait(peer.fill)
+                return
+            space = min(space, -(-available // BLOCK_LENGTH))
+        runs = self.assembly.pieces.plan(peer.share, bits, space)
+        if runs:
+            if not num_outstanding:
+                peer.last_block_at = now
+            for index, begin, end in runs:
+                protocol.request_run(index, begin, end)
+                gate.take(end - begin)
+            peer.pipeline.set_outstanding(len(protocol.outstanding), now=now)
+        elif not num_outstanding and not picker.is_interesting(remote.bits):
+            protocol.set_interested(False)
+
+    # --- serving -------------------------------------------------------------------------
+
+    def next_run(self, peer: PeerConnection) -> list[Request]:
+        """Take a run of the peer's requests, sized to its rate and to the limits."""
+        length = self.assembly.send_length
+        rate_length = int(peer.up.rate * RUN_SECONDS)
+        if peer.up.total > length > rate_length:
+            length = max(MIN_RUN_LENGTH, rate_length)
+        gate = self.upload_gate
+        if not gate.is_unlimited:
+            available = gate.available()
+            if available <= 0:
+                gate.wait(peer.serve)
+                return []
+            length = min(length, available)
+        requests = peer.protocol.incoming.take_run(length, self.assembly.geometry.piece_length)
+        num_bytes = sum(length for _, _, length in requests)
+        gate.take(num_bytes)
+        self.num_uploaded += num_bytes
+        return requests
+
+    def load_run(self, peer: PeerConnection, requests: list[Request]) -> memoryview | None:
+        """Read a run from storage, or arrange for it to be read."""
+        return self.assembly.load_run(peer, requests)
+
+    def trace_message(
+        self, peer: PeerConnection, *, is_sent: bool, message: tuple[str, str, bytes]
+    ) -> None:
+        """Report one message."""
+        kind = events.MessageSent if is_sent else events.MessageReceived
+        self._owner.report(kind(peer.endpoint, *message))
+
+    # --- what the assembly tells ---------------------------------------------------------
+
+    def piece_verified(self, index: int) -> None:
+        """Tell the peers and the outside of a new piece."""
+        picker = self.picker
+        if not self._new_haves:
+            self._services.loop.call_soon(self._broadcast_haves)
+        self._new_haves.append(index)
+        self._owner.report(events.PieceVerified(index, picker.num_have, picker.num_pieces))
+        if picker.is_complete and not self._was_complete:
+            self._was_complete = True
+            self._services.loop.call_soon(self._completed)
+
+    def _broadcast_haves(self) -> None:
+        haves, self._new_haves = self._new_haves, []
+        if self._is_stopped:
+            return
+        messages = {index: wire.encode_have(index) for index in haves}
+        everything = b"".join(messages.values())
+        for peer in list(self.peers):
+            remote = peer.protocol.remote
+            if not peer.is_open or remote is None or remote.is_full:
+                continue
+            # A peer that has the piece already gains nothing by hearing of it.
+            known = [index for index in haves if index in remote] if remote else []
+            if not known:
+                peer.protocol.send_message(everything)
+            elif len(known) < len(haves):
+                peer.protocol.send_message(
+                    b"".join(text for index, text in messages.items() if index not in remote)
+                )
+            peer.flush()
+
+    def _completed(self) -> None:
+        if self._is_stopped:
+            return
+        self._owner.swarm_completed()
+        for peer in list(self.peers):
+            if peer.is_open:
+                # BEP 21: from now on we only upload.
+                self.roster.send_extended_handshake(peer, is_upload_only=True)
+            peer.protocol.set_interested(False)
+            peer.flush()
+            self._close_if_useless(peer)
+
+    def piece_failed(self, index: int, guilty: set[Hashable]) -> None:
+        """Report a bad piece and punish whoever surely sent it."""
+        self._owner.report(events.PieceFailed(index))
+        self.peers_guilty(guilty)
+
+    def peers_guilty(self, guilty: set[Hashable]) -> None:
+        """Ban, but not from within a callback of the very stream that would be closed."""
+        if guilty:
+            self._services.loop.call_soon(self.ban, guilty)
+
+    def piece_lost(self, index: int) -> None:
+        """Tell peers that we do not have a piece after all (BEP 54), and fetch it again."""
+        self._was_complete = self.picker.is_complete
+        for peer in list(self.peers):
+            for request in peer.protocol.incoming.drop_piece(index):
+                peer.protocol.reject(request)
+            peer.protocol.send_dont_have(index)
+            remote = peer.protocol.remote
+            if remote is not None and self.picker.is_interesting(remote.bits):
+                peer.protocol.set_interested(True)
+            peer.flush()
+
+    def file_completed(self, index: int) -> None:
+        """Report a complete file."""
+        entry = self.assembly.layout.files[index]
+        self._owner.report(events.FileCompleted(index, "/".join(getattr(entry, "path", ()))))
+
+    def storage_failed(self, error: StorageError) -> None:
+        """Stop everything: without storage there is nothing to do."""
+        self._services.loop.call_soon(self._owner.swarm_failed, error)
+
+    def torrent_inconsistent(self, error: Inconsistent) -> None:
+        """Stop: no peer can give us bytes that both halves of the torrent accept."""
+        self._services.loop.call_soon(self._owner.swarm_failed, error)
+
+    # --- time ----------------------------------------------------------------------------
+
+    def tick(self, *, now: float) -> None:
+        """Do what is due; called about once a second."""
+        self.roster.tick(now=now)
+        for peer in self.peers:
+            self._judge_pace(peer, now)
+        self.assembly.pieces.share_slow_pieces()
+        self._choking.tick(now=now, is_seeding=self.picker.is_complete)
+        for peer in list(self.peers):
+            if not peer.is_closed:
+                self.fill_pipeline(peer, now=now)
+                peer.flush()
+        if self.roster.has_room:
+            self._services.request_dial()
+
+    def _judge_pace(self, peer: PeerConnection, now: float) -> None:
+        """Estimate when what a peer owes us will be there; take it back from one that snubs us."""
+        share, protocol = peer.share, peer.protocol
+        share.rate = peer.down.rate
+        num_bytes = len(protocol.outstanding) << BLOCK_SHIFT
+        silent_for = now - peer.last_block_at
+        if not num_bytes:
+            share.expected_wait = 0.0
+        elif silent_for > self._services.config.snub_timeout:
+            # BEP 3: snubbed. Its blocks go to others; what still comes is taken.
+            self._give_back(peer, protocol.drop_outstanding())
+        else:
+            expected = num_bytes / share.rate if share.rate else silent_for
+            share.expected_wait = max(expected, silent_for)
+
+    def _reveal(self, revelations: Iterable[tuple[Hashable, int]]) -> None:
+        for peer, index in revelations:
+            assert isinstance(peer, PeerConnection)
+            peer.protocol.send_have(index)
+            peer.flush()
+
+    # --- settings and the end ------------------------------------------------------------
+
+    def set_wanted(self, priorities: Sequence[int]) -> None:
+        """Set the priority of each piece, 0 for unwanted, and look at every peer anew."""
+        self.picker.set_priorities(priorities)
+        self._was_complete = self.picker.is_complete
+        for peer in self.peers:
+            remote = peer.protocol.remote
+            if remote is not None:
+                peer.protocol.set_interested(self.picker.is_interesting(remote.bits))
+                self.fill_pipeline(peer, now=self._services.loop.time())
+                peer.flush()
+
+    def stop(self) -> None:
+        """Close every connection; idempotent."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        self.assembly.stop()
+        self.roster.close()
+        self._choking.stop()
+        self.download_gate.close()
+        self.upload_gate.close()

@@ -1,0 +1,679 @@
+"""
+One torrent of a session: its life from being added to being removed.
+
+Holds what is there whether the torrent runs or not: metainfo, settings, state,
+which pieces we have, totals, listeners. While it runs, the swarm and the
+tracker announcer do the work; this module starts and stops them and carries
+their news to the outside.
+
+Sources: BEP 3; threats.md F1 (disk full), F6 (volume missing).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+from hashlib import sha1, sha256
+
+from bittern.codec.info import Info, decode_info
+from bittern.codec.magnet import Magnet
+from bittern.codec.metainfo import Metainfo
+from bittern.codec.wire import Reserved
+from bittern.core.bitfield import Bitfield
+from bittern.core.endpoint import Endpoint
+from bittern.core.errors import (
+    BitTorrentError,
+    ConfigError,
+    DiskFull,
+    MetainfoError,
+    StorageError,
+)
+from bittern.core.geometry import Geometry
+from bittern.core.ids import InfoHash, InfoHashV2
+from bittern.engine import events
+from bittern.engine.assembly import Assembly
+from bittern.engine.checking import find_pieces
+from bittern.engine.config import TorrentConfig
+from bittern.engine.content import Content, open_content, wanted_priorities
+from bittern.engine.discovery import Discovery
+from bittern.engine.events import Event, TorrentState
+from bittern.engine.extensions import Extensions
+from bittern.engine.listeners import Listeners
+from bittern.engine.metadata import MetadataPhase
+from bittern.engine.peer import PeerConnection
+from bittern.engine.roster import Roster
+from bittern.engine.services import Services
+from bittern.engine.stats import PeerInfo, TorrentStats, describe_peer
+from bittern.engine.swarm import Swarm
+from bittern.engine.trackers import TrackerStatus
+from bittern.net.stream import Stream
+from bittern.policy.candidates import Candidates, Source
+from bittern.policy.picker import Picker
+from bittern.storage.layout import Layout
+
+MAX_SEEN = 10_000
+"""Addresses that are counted as met; more are not told apart."""
+DISK_FULL_RETRY = 30.0
+"""Limit: F1. Seconds until a torrent that ran out of room tries again by itself."""
+
+
+class Torrent:
+    """
+    The one described in the module's text; made by ``Session.add``.
+
+    Methods are called on the session's event loop.
+    """
+
+    def __init__(
+        self, services: Services, source: Metainfo | Magnet, config: TorrentConfig
+    ) -> None:
+        self._services = services
+        self._magnet = source if isinstance(source, Magnet) else None
+        self.metainfo = source if isinstance(source, Metainfo) else None
+        self.config = config
+        self.state = TorrentState.STOPPED
+        self.error: BitTorrentError | None = None
+        self.listeners = Listeners()
+        self.candidates = Candidates(
+            services.rng,
+            now=services.loop.time(),
+            allow_multiple_per_address=services.config.allow_multiple_per_address,
+        )
+        self.swarm: Swarm | None = None
+        self.metadata_phase: MetadataPhase | None = None
+        self._extensions: Extensions | None = None
+        self._discovery: Discovery | None = None
+        self._content: Content | None = None
+        self._have = Bitfield(0 if self.metainfo is None else self._geometry.num_pieces)
+        self._num_checked = 0
+        self._num_downloaded = 0
+        self._num_uploaded = 0
+        self._num_wasted = 0
+        self._seen: set[str] = set()
+        self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._retry: asyncio.TimerHandle | None = None
+        self._was_closed = False
+        if config.files is not None and self.metainfo is not None:
+            self._check_files(config.files)
+
+    # --- what it is ----------------------------------------------------------------------
+
+    @property
+    def info(self) -> Info:
+        """
+        The info dictionary.
+
+        Raises:
+            MetainfoError: the metadata is not there yet.
+        """
+        if self.metainfo is None:
+            raise MetainfoError("the metadata of this torrent is not known yet")
+        return self.metainfo.info
+
+    @property
+    def _geometry(self) -> Geometry:
+        return self.info.geometry
+
+    @property
+    def name(self) -> str:
+        """The torrent's name as its maker gave it; not safe to print or to use as a path."""
+        if self.metainfo is not None:
+            return self.metainfo.info.name
+        assert self._magnet is not None
+        return self._magnet.name or str(self._magnet.wire_hash)
+
+    @property
+    def info_hash(self) -> InfoHash | None:
+        """The v1 info hash, None for a v2 torrent."""
+        if self.metainfo is not None:
+            return self.metainfo.info.info_hash
+        return None if self._magnet is None else self._magnet.info_hash
+
+    @property
+    def info_hash_v2(self) -> InfoHashV2 | None:
+        """The v2 info hash, None for a v1 torrent."""
+        if self.metainfo is not None:
+            return self.metainfo.info.info_hash_v2
+        return None if self._magnet is None else self._magnet.info_hash_v2
+
+    @property
+    def all_hashes(self) -> tuple[InfoHash, ...]:
+        """Every 20-byte hash that handshakes may name, ours first (BEP 52)."""
+        v1, v2 = self.info_hash, self.info_hash_v2
+        hashes = [] if v1 is None else [v1]
+        return tuple(hashes if v2 is None else [*hashes, v2.truncated])
+
+    @property
+    def is_complete(self) -> bool:
+        """True when everything wanted is there."""
+        return self.state is TorrentState.SEEDING
+
+    def stats(self) -> TorrentStats:
+        """Return the numbers of this instant; all lengths are 0 before the metadata is known."""
+        swarm, roster = self.swarm, self._roster
+        peers = [] if roster is None else [peer for peer in roster.peers if peer.is_open]
+        wanted = self._wanted_bits()
+        left = self._length_of(wanted & ~self._have_bits())
+        wanted_length = self._length_of(wanted)
+        down = sum(peer.down.rate for peer in peers)
+        progress = 0.0 if self.metainfo is None else 1.0
+        return TorrentStats(
+            state=self.state,
+            progress=1 - left / wanted_length if wanted_length else progress,
+            num_pieces=self._have.num_pieces,
+            num_have=self._have_bits().bit_count(),
+            num_checked=self._num_checked,
+            total_length=0 if self.metainfo is None else self._geometry.total_length,
+            wanted_length=wanted_length,
+            left=left,
+            downloaded=self.num_downloaded,
+            uploaded=self.num_uploaded,
+            wasted=self._num_wasted + (swarm.num_wasted if swarm else 0),
+            download_rate=down,
+            upload_rate=sum(peer.up.rate for peer in peers),
+            num_peers=len(peers),
+            num_seeds=sum(
+                peer.protocol.remote is not None and peer.protocol.remote.is_full for peer in peers
+            ),
+            num_connecting=0 if roster is None else len(roster.peers) - len(peers),
+            num_known_peers=len(self.candidates),
+            peers_seen=len(self._seen),
+            availability=0.0 if swarm is None else swarm.picker.distributed_copies(),
+            eta=left / down if left and down > 0 else (None if left else 0.0),
+        )
+
+    @property
+    def _roster(self) -> Roster | None:
+        at_work = self.swarm or self.metadata_phase
+        return None if at_work is None else at_work.roster
+
+    @property
+    def num_downloaded(self) -> int:
+        """Bytes of blocks received in this and earlier runs."""
+        return self._num_downloaded + (self.swarm.num_downloaded if self.swarm else 0)
+
+    @property
+    def num_uploaded(self) -> int:
+        """Bytes of blocks sent in this and earlier runs."""
+        return self._num_uploaded + (self.swarm.num_uploaded if self.swarm else 0)
+
+    def _have_bits(self) -> int:
+        return self._have.bits if self.swarm is None else self.swarm.picker.have
+
+    def _wanted_bits(self) -> int:
+        if self.swarm is not None:
+            return self.swarm.picker.wanted
+        return Bitfield.full(self._have.num_pieces).bits
+
+    def _length_of(self, bits: int) -> int:
+        return self._geometry.total_of(bits) if bits else 0
+
+    @property
+    def num_left(self) -> int:
+        """Bytes still wanted; all of them count as 1 byte while the metadata is unknown."""
+        if self.metainfo is None:
+            return 1
+        return self._length_of(self._wanted_bits() & ~self._have_bits())
+
+    def file_progress(self) -> list[int]:
+        """Return, by index, how many bytes of each file are verified."""
+        if self.metainfo is None:
+            return []
+        have = Bitfield(self._have.num_pieces, self._have_bits())
+        return Layout(self.info.files, self._geometry).verified_lengths(have)
+
+    def peers(self) -> list[PeerInfo]:
+        """Return the connected peers."""
+        roster = self._roster
+        return [] if roster is None else [describe_peer(p) for p in roster.peers if p.is_open]
+
+    def events(self, *, trace: bool = False) -> AsyncIterator[Event]:
+        """
+        Return an iterator over what happens from this call on, until the torrent is removed.
+
+        Args:
+            trace: single protocol messages as well, of connections made from now on.
+        """
+        return self.listeners.listen(trace=trace)
+
+    async def wait_complete(self) -> None:
+        """
+        Wait until everything wanted is there and verified.
+
+        Raises:
+            StorageError: our disk failed; the torrent is in ``TorrentState.ERROR``.
+        """
+        while not self.is_complete:
+            if self.error is not None:
+                raise self.error
+            if self.state is TorrentState.STOPPED and self._was_closed:
+                raise ConfigError("the torrent was removed from its session")
+            self._changed.clear()
+            await self._changed.wait()
+
+    # --- running -------------------------------------------------------------------------
+
+    def _set_state(self, state: TorrentState) -> None:
+        if state is not self.state:
+            self.state = state
+            self.report(events.StateChanged(state))
+        self._changed.set()
+
+    async def start(self) -> None:
+        """Find out what is there and join the swarm; returns once that is done."""
+        async with self._lock:
+            if self._roster is not None or self._was_closed:
+                return
+            self.error = None
+            try:
+                if self.metainfo is None:
+                    self._wait_for_metadata()
+                else:
+                    await self._wake(self._make_roster())
+            except StorageError as error:
+                self._failed(error)
+
+    def _make_roster(self) -> Roster:
+        config = self._services.config
+        return Roster(
+            self,
+            self._services,
+            self.config,
+            info_hashes=self.all_hashes,
+            reserved=Reserved(
+                has_dht=config.enable_dht and not self.is_private,
+                has_v2=self.info_hash_v2 is not None and self.info_hash is not None,
+            ),
+            candidates=self.candidates,
+        )
+
+    def _make_extensions(self, roster: Roster) -> Extensions:
+        return Extensions(
+            roster,
+            metadata=None if self.metainfo is None else self.info.raw,
+            does_pex=self._services.config.enable_pex and not self.is_private,
+            found=lambda source, count: self.report(events.PeersFound(source, count)),
+        )
+
+    def _wait_for_metadata(self) -> None:
+        roster = self._make_roster()
+        self._extensions = self._make_extensions(roster)
+        self.metadata_phase = MetadataPhase(self, self._services, roster, self._matches)
+        self._set_state(TorrentState.METADATA)
+        self._find_peers()
+
+    def _matches(self, raw: bytes) -> bool:
+        v1, v2 = self.info_hash, self.info_hash_v2
+        return (v1 is None or sha1(raw, usedforsecurity=False).digest() == v1) and (
+            v2 is None or sha256(raw).digest() == v2
+        )
+
+    def metadata_received(self, raw: bytes) -> None:
+        """Go on as a torrent whose metadata is known."""
+        self._services.spawn(self._learn(raw), f"metadata of {self.name}")
+
+    async def _learn(self, raw: bytes) -> None:
+        async with self._lock:
+            phase = self.metadata_phase
+            if phase is None or self._magnet is None:
+                return
+            try:
+                self._accept_metadata(raw, self._magnet)
+                self.metadata_phase = None
+                await self._wake(phase.roster)
+            except (StorageError, MetainfoError, ConfigError) as error:
+                self.metadata_phase = None
+                phase.stop()
+                self._failed(error)
+
+    def _accept_metadata(self, raw: bytes, magnet: Magnet) -> None:
+        info = decode_info(raw)
+        self.metainfo = Metainfo(
+            info=info,
+            trackers=tuple((url,) for url in magnet.trackers),
+            web_seeds=magnet.web_seeds,
+        )
+        self._have = Bitfield(info.geometry.num_pieces)
+        if magnet.select_only and self.config.files is None:
+            chosen = {i for low, high in magnet.select_only for i in range(low, high + 1)}
+            self.config = replace(
+                self.config, files=frozenset(i for i in chosen if i < len(info.files))
+            )
+        if self.config.files is not None:
+            self._check_files(self.config.files)
+        self.report(events.MetadataReceived(info.name, len(raw)))
+
+    async def _wake(self, roster: Roster) -> None:
+        self._set_state(TorrentState.CHECKING)
+        content = self._content = self._open_content()
+        have, unverified = await self._find_pieces(content)
+        self._have.bits = have
+        disk, info = self._services.disk, self.info
+        await disk.run(lambda: content.storage.prepare(self.config.files))
+        picker = Picker(
+            info.geometry.num_pieces, self._services.rng, sequential=self.config.sequential
+        )
+        picker.set_have(have)
+        if self.config.files is not None:
+            picker.set_priorities(
+                wanted_priorities(content.layout, picker.num_pieces, self.config.files)
+            )
+        swarm = Swarm(
+            self,
+            self._services,
+            self.config,
+            info_hash=info.wire_hash,
+            picker=picker,
+            roster=roster,
+        )
+        swarm.attach(
+            Assembly(
+                swarm,
+                geometry=info.geometry,
+                layout=content.layout,
+                storage=content.storage,
+                hashes=content.hashes,
+                picker=picker,
+                disk=disk,
+                send_buffer=self._services.send_buffer,
+                unverified=unverified if self._services.config.verify_before_upload else 0,
+            )
+        )
+        self._extensions = self._make_extensions(roster)
+        self.swarm = swarm
+        for peer in list(roster.peers):
+            swarm.take_over(peer)
+        self._join(picker)
+
+    def _join(self, picker: Picker) -> None:
+        self.candidates.is_seeding = picker.is_complete
+        self._set_state(TorrentState.SEEDING if picker.is_complete else TorrentState.DOWNLOADING)
+        if picker.is_complete:
+            self.report(events.TorrentCompleted())
+        self._find_peers()
+
+    def _find_peers(self) -> None:
+        """Begin to ask all sources of peers."""
+        self.add_peers(self.config.peers, "user")
+        if self._discovery is None:
+            self._discovery = Discovery(
+                self, self._services, tiers=self._tiers(), info_hashes=self.all_hashes
+            )
+            self._discovery.start(self.name)
+
+    def _tiers(self) -> tuple[tuple[str, ...], ...]:
+        own: tuple[tuple[str, ...], ...] = ()
+        if self.metainfo is not None:
+            own = self.metainfo.trackers
+        elif self._magnet is not None:
+            own = tuple((url,) for url in self._magnet.trackers)
+        return (*own, *self.config.trackers)
+
+    async def _find_pieces(self, content: Content) -> tuple[int, int]:
+        """Return what we have and, of that, what has not been hashed now, as bits."""
+        if self.config.skip_check:
+            full = Bitfield.full(self._geometry.num_pieces).bits
+            return full, full
+        self._num_checked = 0
+        have = await find_pieces(
+            self._services,
+            content,
+            self._geometry,
+            progress=self._check_progressed,
+            is_stopped=lambda: self._was_closed,
+        )
+        return have, 0
+
+    async def recheck(self) -> None:
+        """
+        Hash everything on disk again and go on from what is there.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        await self._sleep(TorrentState.CHECKING)
+        skip_check = self.config.skip_check
+        self.config = replace(self.config, skip_check=False)
+        try:
+            await self.start()
+        finally:
+            self.config = replace(self.config, skip_check=skip_check)
+        if self.error is not None:
+            raise self.error
+
+    async def pause(self) -> None:
+        """Leave the swarm but stay in the session."""
+        await self._sleep(TorrentState.PAUSED)
+
+    async def resume(self) -> None:
+        """Join the swarm again after ``pause`` or an error."""
+        await self.start()
+
+    async def _sleep(self, state: TorrentState) -> None:
+        async with self._lock:
+            if self._retry is not None:
+                self._retry.cancel()
+                self._retry = None
+            await self._leave()
+            self._set_state(state)
+
+    async def stop(self) -> None:
+        """Leave the swarm for good; events end. Idempotent."""
+        self._was_closed = True
+        await self._sleep(TorrentState.STOPPED)
+        self.listeners.close()
+
+    async def delete_data(self) -> None:
+        """Remove the torrent's files, and nothing else; the torrent must be stopped."""
+        content = self._open_content()
+        await self._services.disk.run(content.storage.delete)
+
+    def _open_content(self) -> Content:
+        assert self.metainfo is not None
+        return open_content(
+            self.metainfo, self.config, self._services.config, self._services.handles
+        )
+
+    async def _leave(self) -> None:
+        """Stop the swarm and let go of the files; totals and pieces are kept."""
+        discovery, self._discovery = self._discovery, None
+        if discovery is not None:
+            await discovery.stop()
+        swarm, content = self.swarm, self._content
+        if self.metadata_phase is not None:
+            self.metadata_phase.stop()
+            self.metadata_phase = None
+        if swarm is not None:
+            self._num_downloaded += swarm.num_downloaded
+            self._num_uploaded += swarm.num_uploaded
+            self._num_wasted += swarm.num_wasted
+            self._have.bits = swarm.picker.have
+            swarm.stop()
+            self.swarm = None
+        if content is not None:
+            self._content = None
+            await self._services.disk.run(content.storage.close, lane=content.storage)
+
+    def _check_progressed(self, num_checked: int) -> None:
+        if self.state is TorrentState.CHECKING:
+            self._num_checked = num_checked
+            self.report(events.CheckProgressed(num_checked, self._geometry.num_pieces))
+
+    # --- settings ------------------------------------------------------------------------
+
+    def add_peers(
+        self, endpoints: Iterable[Endpoint], source: str, from_host: str | None = None
+    ) -> None:
+        """
+        Take note of peers.
+
+        Args:
+            endpoints: where they accept connections.
+            source: as in ``events.PeersFound``.
+            from_host: the address of whoever named them; None for the user.
+        """
+        found = list(endpoints)
+        if found:
+            now = self._services.loop.time()
+            self.candidates.add(found, Source(source), now=now, from_host=from_host)
+            self.report(events.PeersFound(source, len(found)))
+            self._services.request_dial()
+
+    def trackers(self) -> list[TrackerStatus]:
+        """Return the state of every tracker."""
+        return [] if self._discovery is None else self._discovery.trackers()
+
+    def announce_now(self) -> None:
+        """Ask trackers and other sources for peers again, as soon as their rules allow."""
+        if self._discovery is not None:
+            self._discovery.ask_now()
+
+    def set_files(self, files: Iterable[int] | None) -> None:
+        """
+        Choose the files that are wanted, by index; None for all.
+
+        Raises:
+            ConfigError: there is no such file.
+        """
+        chosen = None if files is None else frozenset(files)
+        if chosen is not None and self.metainfo is not None:
+            self._check_files(chosen)
+        self.config = replace(self.config, files=chosen)
+        if self.swarm is None:
+            return
+        picker = self.swarm.picker
+        self.swarm.set_wanted(
+            wanted_priorities(self.swarm.assembly.layout, picker.num_pieces, chosen)
+        )
+        self._set_state(TorrentState.SEEDING if picker.is_complete else TorrentState.DOWNLOADING)
+
+    def _check_files(self, files: frozenset[int]) -> None:
+        num_files = len(self.info.files)
+        for index in files:
+            if not 0 <= index < num_files:
+                raise ConfigError(f"there is no file {index}: the torrent has {num_files}")
+
+    # --- connections ---------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """True while the torrent has, or may have, connections."""
+        return self._roster is not None
+
+    @property
+    def num_connections(self) -> int:
+        """Connections, those in handshake too."""
+        roster = self._roster
+        return 0 if roster is None else len(roster.peers)
+
+    def next_to_dial(self, *, now: float) -> Endpoint | None:
+        """Return an endpoint to connect to now, counted as being tried."""
+        roster = self._roster
+        while roster is not None and roster.has_room:
+            found = self.candidates.next_to_dial(1, now=now)
+            if not found:
+                return None
+            if roster.may_add(found[0]):
+                return found[0]
+            self.candidates.failed(found[0], now=now)
+        return None
+
+    def dialled(self, endpoint: Endpoint, stream: Stream) -> None:
+        """Take a connection that we made."""
+        at_work = self.swarm or self.metadata_phase
+        if at_work is None or not at_work.roster.may_add(endpoint):
+            stream.close()
+            self.candidates.disconnected(endpoint, now=self._services.loop.time())
+            return
+        at_work.adopt(stream, endpoint, is_outgoing=True).start()
+
+    def dial_failed(self, endpoint: Endpoint) -> None:
+        """Hear that an endpoint could not be reached."""
+        self.candidates.failed(endpoint, now=self._services.loop.time())
+
+    def accept(self, stream: Stream) -> PeerConnection | None:
+        """Make a peer of an incoming stream, not yet started; None to refuse it."""
+        at_work, remote = self.swarm or self.metadata_phase, stream.remote
+        if at_work is None or not at_work.roster.may_add(remote):
+            return None
+        if self.candidates.is_banned(remote.host, now=self._services.loop.time()):
+            return None
+        return at_work.adopt(stream, remote, is_outgoing=False)
+
+    # --- what the swarm tells ------------------------------------------------------------
+
+    @property
+    def is_tracing(self) -> bool:
+        """True while somebody wants single protocol messages."""
+        return self.listeners.is_tracing
+
+    @property
+    def metadata_length(self) -> int | None:
+        """Bytes of the info dictionary."""
+        return None if self.metainfo is None else len(self.info.raw)
+
+    @property
+    def is_private(self) -> bool:
+        """True when only the torrent's own trackers may name peers (BEP 27)."""
+        return self.metainfo is not None and self.info.is_private
+
+    def report(self, event: Event) -> None:
+        """Tell the listeners."""
+        self.listeners.report(event)
+
+    def peer_opened(self, peer: PeerConnection) -> None:
+        """Count the addresses met."""
+        if len(self._seen) < MAX_SEEN:
+            self._seen.add(peer.endpoint.host if peer.is_outgoing else str(peer.endpoint))
+
+    def peer_closed(self, peer: PeerConnection) -> None:
+        """Drop what is kept of a connection."""
+        if self._extensions is not None:
+            self._extensions.forget(peer)
+
+    def extension_received(self, peer: PeerConnection, name: str, payload: bytes) -> None:
+        """Take a message of an extension that is not about blocks."""
+        if self._extensions is not None:
+            self._extensions.received(peer, name, payload, now=self._services.loop.time())
+
+    def tick(self, *, now: float) -> None:
+        """Do what is due; called by the session about once a second."""
+        at_work = self.swarm or self.metadata_phase
+        if at_work is not None:
+            at_work.tick(now=now)
+        if self._extensions is not None:
+            self._extensions.tick(now=now)
+
+    def swarm_completed(self) -> None:
+        """Change to seeding."""
+        self.candidates.is_seeding = True
+        self._set_state(TorrentState.SEEDING)
+        if self._discovery is not None:
+            self._discovery.completed()
+        self.report(events.TorrentCompleted())
+
+    def swarm_failed(self, error: BitTorrentError) -> None:
+        """Leave the swarm because our disk failed; a full disk is tried again."""
+        self._failed(error)
+        self._services.spawn(self._after_failure(), f"stop {self.name}")
+
+    def _failed(self, error: BitTorrentError) -> None:
+        self.error = error
+        self.report(events.StorageFailed(str(error)))
+        self._set_state(TorrentState.ERROR)
+        if isinstance(error, DiskFull) and not self._was_closed:
+            loop = self._services.loop
+            self._retry = loop.call_later(DISK_FULL_RETRY, self._start_again)
+
+    def _start_again(self) -> None:
+        self._retry = None
+        self._services.spawn(self.start(), f"retry {self.name}")
+
+    async def _after_failure(self) -> None:
+        async with self._lock:
+            await self._leave()
+
+    def __repr__(self) -> str:
+        return f"<Torrent {self.name!r} {self.state.value}>"

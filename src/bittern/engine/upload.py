@@ -1,0 +1,82 @@
+"""
+Blocks from storage into piece messages, a run at a time.
+
+One buffer per session is filled again and again: headers are written first,
+then one scatter read puts the blocks of a run into the gaps between them, and
+what the socket does not take at once is copied by the connection.
+
+Source: engine.md section 2 ("Out"); BEP 3 (piece message).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bittern.codec.wire import PIECE_HEADER, PIECE_HEADER_LENGTH, MessageId
+from bittern.core.geometry import BLOCK_LENGTH, MAX_REQUEST_LENGTH
+from bittern.proto.peer_events import Request
+from bittern.storage.base import Storage
+
+_STRIDE = PIECE_HEADER_LENGTH + BLOCK_LENGTH
+
+
+class SendBuffer:
+    """
+    The buffer described in the module's text.
+
+    Args:
+        length: bytes of blocks that one run may have, >= 262,144.
+    """
+
+    __slots__ = ("_buffer", "_gaps", "_view", "length")
+
+    def __init__(self, length: int) -> None:
+        self.length = max(length, MAX_REQUEST_LENGTH)
+        num_blocks = -(-self.length // BLOCK_LENGTH)
+        self._buffer = bytearray(num_blocks * _STRIDE)
+        self._view = memoryview(self._buffer)
+        self._gaps = [
+            self._view[at + PIECE_HEADER_LENGTH : at + _STRIDE]
+            for at in range(0, num_blocks * _STRIDE, _STRIDE)
+        ]
+
+    def fill(
+        self, storage: Storage, offset: int, requests: Sequence[Request], *, nowait: bool
+    ) -> memoryview | None:
+        """
+        Read a run of adjacent requests and return it as piece messages.
+
+        Args:
+            storage: of the torrent.
+            offset: of the first request in the piece space.
+            requests: each begins where the one before ends; together at most
+                ``length`` bytes.
+            nowait: give up when a block is not in the page cache.
+
+        Returns:
+            The messages, valid until the next call; None when it would block.
+
+        Raises:
+            StorageError: the data cannot be read, or is shorter than it was.
+        """
+        at = 0
+        gaps: list[memoryview] = []
+        for number, (index, begin, length) in enumerate(requests):
+            PIECE_HEADER.pack_into(self._buffer, at, 9 + length, MessageId.PIECE, index, begin)
+            at += PIECE_HEADER_LENGTH + length
+            if length == BLOCK_LENGTH and at == (number + 1) * _STRIDE:
+                gaps.append(self._gaps[number])
+            else:
+                gaps.append(self._view[at - length : at])
+        if not storage.read_into(offset, gaps, nowait=nowait):
+            return None
+        return self._view[:at]
+
+
+def read_run(storage: Storage, offset: int, requests: Sequence[Request]) -> memoryview:
+    """Do the same with a buffer of its own and without hurry, for the storage worker."""
+    data = SendBuffer(sum(length for _, _, length in requests)).fill(
+        storage, offset, requests, nowait=False
+    )
+    assert data is not None
+    return data
