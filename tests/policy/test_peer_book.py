@@ -118,6 +118,9 @@ def test_one_partner_names_a_tenth() -> None:
     book.book.remove(book[0])
     assert book.add(5, Source.PEX, "a")
     assert not book.add(6, Source.PEX, "a")
+    book.book.remove(book[1])
+    book.book.remove(book[5])
+    assert [book.add(i, Source.PEX, "a") for i in (7, 8, 9)] == [True, True, False]
 
 
 def test_rank_puts_failures_before_familiarity_before_priority() -> None:
@@ -138,4 +141,5 @@ def test_rank_puts_failures_before_familiarity_before_priority() -> None:
         entry(Source.TRACKER, 99, failures=1),
         entry(Source.USER, 99, failures=2),
     ]
-    assert sorted(reversed(order), key=lambda e: e.rank) == order
+    ranks = [candidate.rank for candidate in order]
+    assert ranks == sorted(ranks)

@@ -1,0 +1,157 @@
+"""
+Super seeding: which piece to show to which peer next.
+
+A super seed pretends to have nothing. Each peer is told of one piece, one that
+nobody has if there is any, and of the next only when the peer has it and some
+other peer has it too: then it has been passed on, and the seed has spent its
+upload on something new. A torrent spreads so with little more than one copy
+sent.
+
+Every method that can make a piece due returns *revelations*, pairs of a peer
+and the index that the caller announces to it with a ``have`` message.
+
+Deviates from BEP 16: with a single peer there is nobody to pass anything on
+to, so it is shown the next piece as soon as it has the last.
+
+Invariants: a peer is never shown a piece that it has or was shown before; no
+piece is out at two peers while there is another that the peer lacks.
+
+Source: BEP 16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from bittern.core.bitfield import lowest_index
+from bittern.policy.availability import Availability
+
+Revelation = tuple[Hashable, int]
+"""A peer, and the piece to announce to it."""
+
+
+@dataclass(slots=True)
+class _Peer:
+    has: int = 0
+    shown: int = 0
+    piece: int | None = None
+    """The piece shown last, until the next one is due."""
+
+
+class SuperSeeder:
+    """
+    What each peer of one torrent has been shown, and has.
+
+    Args:
+        num_pieces: of the torrent, all of which we have.
+    """
+
+    __slots__ = ("_out", "_peers", "_seen", "_showing")
+
+    def __init__(self, num_pieces: int) -> None:
+        self._seen = Availability(num_pieces)
+        self._peers: dict[Hashable, _Peer] = {}
+        self._showing: dict[int, list[Hashable]] = {}
+        """By piece that is out: at whom."""
+        self._out = 0
+        """The pieces in ``_showing``."""
+
+    def peer_joined(self, key: Hashable, bits: int = 0) -> list[Revelation]:
+        """Take note of a peer and of what it has, as far as that is known."""
+        self._peers[key] = _Peer()
+        return [*self.bitfield_seen(key, bits), *self._show(key)]
+
+    def bitfield_seen(self, key: Hashable, bits: int) -> list[Revelation]:
+        """Take note of all that a peer has, where it is told after ``peer_joined``."""
+        peer = self._peers[key]
+        new = bits & ~peer.has
+        self._seen.add(new)
+        peer.has |= bits
+        due: list[Revelation] = []
+        if peer.piece is not None and self._is_set(new, peer.piece):
+            # It had this one already, so nothing was spent on it.
+            self._take_back(key, peer)
+            due += self._show(key)
+        for piece in [piece for piece in self._showing if self._is_set(new, piece)]:
+            due += self._passed_on(piece)
+        return due
+
+    def piece_seen(self, key: Hashable, index: int) -> list[Revelation]:
+        """Take note that a peer has got a piece, from whomever."""
+        peer = self._peers[key]
+        if self._is_set(peer.has, index):
+            return []
+        mask = 1 << (self._seen.top - index)
+        peer.has |= mask
+        self._seen.add(mask)
+        return self._passed_on(index)
+
+    def peer_left(self, key: Hashable) -> list[Revelation]:
+        """Forget a peer. Unknown ones are ignored."""
+        peer = self._peers.pop(key, None)
+        if peer is None:
+            return []
+        self._take_back(key, peer)
+        self._seen.remove(peer.has)
+        if len(self._peers) != 1:
+            return []
+        return [due for piece in list(self._showing) for due in self._passed_on(piece)]
+
+    def is_shown(self, key: Hashable, index: int) -> bool:
+        """Tell whether a peer may know that we have a piece, so that we serve it."""
+        peer = self._peers.get(key)
+        return peer is not None and self._is_set(peer.shown, index)
+
+    def unshown(self, key: Hashable) -> int:
+        """Return what a peer lacks and was not shown: to be announced when super seeding ends."""
+        peer = self._peers[key]
+        return self._seen.full & ~(peer.has | peer.shown)
+
+    @property
+    def num_copies(self) -> int:
+        """How many whole copies the peers hold among themselves; from 1 on we may stop."""
+        return int(self._seen.distributed_copies())
+
+    def _passed_on(self, index: int) -> list[Revelation]:
+        """Show the next piece to those who have this one, if another peer has it too."""
+        num_holders = self._seen.count(index)
+        if num_holders < 2 and len(self._peers) > 1:
+            return []
+        due = []
+        for key in list(self._showing.get(index, ())):
+            peer = self._peers[key]
+            if self._is_set(peer.has, index):
+                self._take_back(key, peer)
+                due += self._show(key)
+        return due
+
+    def _show(self, key: Hashable) -> list[Revelation]:
+        peer = self._peers[key]
+        pool = self.unshown(key)
+        if not pool:
+            return []
+        best = self._seen.rarest(pool & ~self._out or pool)
+        index = lowest_index(best, self._seen.top)
+        mask = 1 << (self._seen.top - index)
+        peer.piece = index
+        peer.shown |= mask
+        self._out |= mask
+        self._showing.setdefault(index, []).append(key)
+        return [(key, index)]
+
+    def _take_back(self, key: Hashable, peer: _Peer) -> None:
+        if peer.piece is None:
+            return
+        showing = self._showing[peer.piece]
+        showing.remove(key)
+        if not showing:
+            del self._showing[peer.piece]
+            self._out ^= 1 << (self._seen.top - peer.piece)
+        peer.piece = None
+
+    def _is_set(self, bits: int, index: int) -> bool:
+        return bool(bits >> (self._seen.top - index) & 1)
+
+    def __repr__(self) -> str:
+        return f"<SuperSeeder {len(self._peers)} peers, {len(self._showing)} pieces out>"
