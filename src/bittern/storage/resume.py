@@ -1,0 +1,423 @@
+"""
+What a session must find again: its torrents, what they have, what was being written.
+
+A state folder holds:
+
+=====================  ======================================================
+``resume.db``          SQLite, write-ahead log: records, states, open pieces
+``resume.previous.db`` a copy of it, made at each clean end
+``torrents/``          one .torrent file per torrent, named by its info hash
+``reserve``            16 MiB that are given up when the disk is full (F1)
+``lock``               see ``statelock``
+=====================  ======================================================
+
+The order that makes it safe (Limit: F7, F8) is the caller's to keep:
+
+1. ``mark_open`` before the first write into a piece;
+2. write; hash; ``Storage.sync``;
+3. ``commit_have`` with what was verified before that sync began.
+
+Then, whatever kills us: a piece in ``have`` was on stable storage, and a piece
+that is complete but was not committed is among the *suspects*, which are
+hashed at the next start instead of fetched. Nothing else is.
+
+Every record carries a checksum over its key and content. A record that is
+torn, foreign or nonsense costs its torrent a recheck and nobody else anything
+(Limit: F9). Records are kept twice; when SQLite itself gives up on the file,
+what can be read is saved and the rest taken from the copy.
+
+Calls block: make them in the storage worker, in one lane. Source: engine.md
+section 4.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from bittern.core.bitfield import Bitfield
+from bittern.core.errors import DiskFull
+from bittern.core.ids import InfoHash
+from bittern.storage.base import FileStamp, storage_error
+from bittern.storage.resume_db import ResumeDatabase
+from bittern.storage.resume_rows import (
+    Resumed,
+    ResumeRecord,
+    TorrentState,
+    decode_record,
+    decode_state,
+    encode_record,
+    encode_state,
+    seal,
+    unseal,
+)
+from bittern.storage.statelock import StateLock
+
+__all__ = ["ResumeRecord", "ResumeStore", "Resumed"]
+
+_COPIES: Final = (0, 1)
+
+
+class ResumeStore:
+    """
+    The resume data of one session.
+
+    Args:
+        folder: the state folder; made, for its owner only, if it is missing.
+
+    Raises:
+        StorageError: another process uses the folder (Limit: F18), it was made by a newer
+            version (Limit: F20), or it cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = StateLock(folder)
+        try:
+            self._torrents = folder / "torrents"
+            try:
+                self._torrents.mkdir(mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise storage_error(error, self._torrents) from error
+            self._database = ResumeDatabase(folder)
+            self.was_clean = self._begin()
+            """True when the session before ended with ``close(clean=True)``."""
+        except BaseException:
+            self._lock.release()
+            raise
+        self._is_closed = False
+
+    @property
+    def problems(self) -> list[str]:
+        """What had to be mended or left out so far, one line each, for the log."""
+        return self._database.problems
+
+    def _begin(self) -> bool:
+        """Note that a session runs; return whether the one before ended cleanly."""
+        with self._database.transaction(durable=True) as run:
+            found = run.execute("SELECT value FROM marks WHERE name='clean'").fetchone()
+            was_clean = not self._database.was_mended and (found is None or found[0] == 1)
+            if not was_clean:
+                self._suspect(run)
+            run.execute("INSERT OR REPLACE INTO marks VALUES ('clean', 0)")
+        return was_clean
+
+    def _suspect(self, run: sqlite3.Connection) -> None:
+        """
+        Make suspects of what the session before wrote last.
+
+        They stay so until they are settled, however many sessions that takes: a torrent
+        may rest all the while.
+        """
+        run.execute("UPDATE open_pieces SET is_suspect=1")
+        for key, *row in run.execute("SELECT key, body, checksum FROM states").fetchall():
+            with contextlib.suppress(ValueError):
+                recent = decode_state(unseal(key, tuple(row))).recent
+                rows = [(key, piece) for piece in recent]
+                run.executemany("INSERT OR REPLACE INTO open_pieces VALUES (?, ?, 1)", rows)
+
+    # --- loading -------------------------------------------------------------------------
+
+    def load_all(self) -> list[Resumed]:
+        """
+        Return all torrents in the order they were added; unusable ones are left out.
+
+        What was left out is said in ``problems``. .torrent files are not read.
+
+        Raises:
+            StorageError: the database failed.
+        """
+        with self._database.transaction(durable=False) as run:
+            keys = [row[0] for row in run.execute("SELECT DISTINCT key FROM records")]
+            loaded = [self._load(run, key) for key in keys]
+        found = [resumed for resumed in loaded if resumed is not None]
+        return sorted(found, key=lambda each: (each.record.added_at, each.record.info_hash))
+
+    def load(self, info_hash: InfoHash) -> Resumed | None:
+        """Return one torrent; None if it is not there or unusable, see ``problems``."""
+        with self._database.transaction(durable=False) as run:
+            return self._load(run, info_hash)
+
+    def load_metainfo(self, info_hash: InfoHash) -> bytes | None:
+        """
+        Return the .torrent file as it was saved; None if there is none.
+
+        Its content is not checked: compare the info hash after decoding.
+
+        Raises:
+            StorageError: it is there and cannot be read.
+        """
+        try:
+            return self._metainfo_path(info_hash).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(error, self._metainfo_path(info_hash)) from error
+
+    def _load(self, run: sqlite3.Connection, key: object) -> Resumed | None:
+        if not isinstance(key, bytes) or len(key) != InfoHash.SIZE:
+            self.problems.append("a record without an info hash was left out")
+            return None
+        record = self._load_record(run, InfoHash(key))
+        if record is None:
+            return None
+        has_metainfo = self._metainfo_path(record.info_hash).exists()
+        row = run.execute("SELECT body, checksum FROM states WHERE key=?", (key,)).fetchone()
+        if row is None:
+            return Resumed(record=record, has_metainfo=has_metainfo)
+        try:
+            state = decode_state(unseal(key, row))
+        except ValueError as error:
+            problem = f"{record.info_hash}: the stored state is unusable ({error})"
+            self.problems.append(problem)
+            return Resumed(record=record, has_metainfo=has_metainfo, problem=problem)
+        return Resumed(
+            record=record,
+            has_metainfo=has_metainfo,
+            have=state.have,
+            suspects=self._suspects(run, key, state.have.num_pieces),
+            downloaded=state.downloaded,
+            uploaded=state.uploaded,
+            completed_at=state.completed_at,
+            stamps=state.stamps,
+        )
+
+    def _load_record(self, run: sqlite3.Connection, key: InfoHash) -> ResumeRecord | None:
+        problem = "missing"
+        for row in run.execute(
+            "SELECT body, checksum FROM records WHERE key=? ORDER BY copy", (key,)
+        ):
+            try:
+                return decode_record(key, unseal(key, row))
+            except ValueError as error:
+                problem = str(error)
+        self.problems.append(f"{key}: the record is unusable ({problem}) and was left out")
+        return None
+
+    def _suspects(self, run: sqlite3.Connection, key: bytes, num_pieces: int) -> Bitfield:
+        suspects = Bitfield(num_pieces)
+        for (piece,) in run.execute(
+            "SELECT piece FROM open_pieces WHERE key=? AND is_suspect", (key,)
+        ):
+            if isinstance(piece, int) and 0 <= piece < num_pieces:
+                suspects.add(piece)
+        return suspects
+
+    # --- saving --------------------------------------------------------------------------
+
+    def save(self, record: ResumeRecord, metainfo: bytes | None = None) -> None:
+        """
+        Keep a new or changed torrent, durably; what it has is not touched.
+
+        Follow it with ``commit_have``, of nothing if the download begins from nothing: a
+        torrent without a state must be checked as a whole.
+
+        Args:
+            record: replaces the one of the same info hash.
+            metainfo: the .torrent file; None leaves what is there.
+
+        Raises:
+            DiskFull: no room even without the reserve.
+            StorageError: it was not saved.
+        """
+        body, checksum = seal(record.info_hash, encode_record(record))
+        if metainfo is not None:
+            self._write_metainfo(record.info_hash, metainfo)
+
+        def run(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)",
+                [(copy, bytes(record.info_hash), body, checksum) for copy in _COPIES],
+            )
+
+        self._run(run, durable=True)
+
+    def mark_open(self, info_hash: InfoHash, pieces: Iterable[int]) -> None:
+        """
+        Note that pieces are about to be written; before the first write into any of them.
+
+        Many at a time cost little more than one. A piece stays open until ``commit_have``
+        has it. The note survives the process, and needs no more: what a power cut undoes
+        was not in ``have`` either.
+
+        Raises:
+            StorageError: it was not noted; do not write.
+        """
+        rows = [(bytes(info_hash), piece) for piece in pieces]
+        self._run(
+            lambda run: run.executemany("INSERT OR IGNORE INTO open_pieces VALUES (?, ?, 0)", rows),
+            durable=False,
+        )
+
+    def commit_have(
+        self,
+        info_hash: InfoHash,
+        have: Bitfield,
+        *,
+        downloaded: int = 0,
+        uploaded: int = 0,
+        completed_at: float | None = None,
+        stamps: Iterable[FileStamp | None] = (),
+        is_settled: bool = False,
+    ) -> None:
+        """
+        Keep, durably, what a torrent has; a checkpoint (Limit: F8).
+
+        Args:
+            info_hash: of the torrent.
+            have: pieces whose data was verified, and synced since; suspects only once they
+                have been hashed.
+            downloaded: see TorrentState, as the rest.
+            uploaded: see there.
+            completed_at: see there.
+            stamps: see there.
+            is_settled: nothing is being written, and all suspects have been hashed: none
+                stays one.
+
+        Raises:
+            StorageError: nothing was kept; the last checkpoint holds.
+        """
+        key = bytes(info_hash)
+        stored_stamps = tuple(stamps)
+
+        def run(connection: sqlite3.Connection) -> None:
+            recent = Bitfield(have.num_pieces, have.bits & ~self._stored_bits(connection, key))
+            state = TorrentState(
+                have=have,
+                recent=recent,
+                downloaded=downloaded,
+                uploaded=uploaded,
+                completed_at=completed_at,
+                stamps=stored_stamps,
+            )
+            connection.execute(
+                "INSERT OR REPLACE INTO states VALUES (?, ?, ?)",
+                (key, *seal(key, encode_state(state))),
+            )
+            open_pieces = connection.execute(
+                "SELECT piece FROM open_pieces WHERE key=?", (key,)
+            ).fetchall()
+            closed = [(key, piece) for (piece,) in open_pieces if is_settled or piece in have]
+            connection.executemany("DELETE FROM open_pieces WHERE key=? AND piece=?", closed)
+
+        self._run(run, durable=True)
+
+    def _stored_bits(self, connection: sqlite3.Connection, key: bytes) -> int:
+        row = connection.execute("SELECT body, checksum FROM states WHERE key=?", (key,)).fetchone()
+        if row is None:
+            return 0
+        try:
+            return decode_state(unseal(key, row)).have.bits
+        except ValueError:
+            return 0
+
+    def forget(self, info_hash: InfoHash) -> None:
+        """
+        Drop all that is kept of a torrent; nothing happens if there is nothing.
+
+        Raises:
+            StorageError: it is still there.
+        """
+        key = (bytes(info_hash),)
+
+        def run(connection: sqlite3.Connection) -> None:
+            for table in ("records", "states", "open_pieces"):
+                connection.execute(f"DELETE FROM {table} WHERE key=?", key)  # noqa: S608 - ours
+
+        self._run(run, durable=True)
+        try:
+            self._metainfo_path(info_hash).unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error, self._metainfo_path(info_hash)) from error
+
+    def close(self, *, clean: bool = True) -> None:
+        """
+        End the session. Idempotent; the folder is free for others in any case.
+
+        Args:
+            clean: all data is synced and committed, so nothing needs to be looked at next
+                time. False leaves it to the next session to hash the suspects.
+
+        Raises:
+            StorageError: the end was not noted: the next session takes this one for unclean.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            if clean:
+                self._run(self._end, durable=True)
+        finally:
+            try:
+                self._database.close(keep_copy=clean)
+            finally:
+                self._lock.release()
+
+    @staticmethod
+    def _end(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM open_pieces WHERE NOT is_suspect")
+        connection.execute("INSERT OR REPLACE INTO marks VALUES ('clean', 1)")
+
+    # --- helpers -------------------------------------------------------------------------
+
+    def _run(self, job: Callable[[sqlite3.Connection], object], *, durable: bool) -> None:
+        try:
+            with self._database.transaction(durable=durable) as connection:
+                job(connection)
+        except DiskFull:
+            # Limit: F1. What the reserve is for.
+            if not self._database.give_up_reserve():
+                raise
+            with self._database.transaction(durable=durable) as connection:
+                job(connection)
+
+    def _metainfo_path(self, info_hash: InfoHash) -> Path:
+        return self._torrents / f"{info_hash}.torrent"
+
+    def _write_metainfo(self, info_hash: InfoHash, metainfo: bytes) -> None:
+        """Write a .torrent file whole or not at all, and durably."""
+        path = self._metainfo_path(info_hash)
+        try:
+            try:
+                write_whole(path, metainfo)
+            except OSError:
+                if not self._database.give_up_reserve():
+                    raise
+                write_whole(path, metainfo)
+        except OSError as error:
+            raise storage_error(error, path) from error
+
+    def __repr__(self) -> str:
+        return f"<ResumeStore {str(self.folder)!r}>"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """
+    Replace a small file so that it has all of the old or all of the new content, durably.
+
+    The file is for its owner only. May raise OSError; the old content stays then.
+    """
+    fresh = path.with_name(path.name + ".tmp")
+    try:
+        fd = os.open(
+            fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600
+        )
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

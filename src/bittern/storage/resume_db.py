@@ -1,0 +1,260 @@
+"""
+The SQLite file of the resume store: opening, saving what can be saved, running statements.
+
+The write-ahead log makes each transaction whole or absent, whatever kills the
+process. ``durable`` transactions are on stable storage when they return;
+others may be undone by a power cut, never reordered. The file is held
+exclusively, so the log works on network file systems too.
+
+A file that SQLite cannot read is put aside, and a new one is made from the
+rows that can still be got out of it and from the copy of the last clean end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from bittern.core.errors import DiskFull, StorageError
+from bittern.storage.base import storage_error
+from bittern.storage.resume_rows import unseal
+
+SCHEMA_VERSION: Final = 1
+"""Limit: F20. Raised with every change of the tables; an older file is copied, then changed."""
+
+RESERVE_LENGTH: Final = 16 << 20
+"""Limit: F1. Bytes that are given up when the disk is full, so that state can still be saved."""
+
+_APPLICATION_ID: Final = 0x62745273  # "btRs"
+_CREATION: Final = f"""
+BEGIN;
+CREATE TABLE records (
+    copy INTEGER, key BLOB, body BLOB, checksum BLOB, PRIMARY KEY (copy, key)
+) WITHOUT ROWID;
+CREATE TABLE states (key BLOB PRIMARY KEY, body BLOB, checksum BLOB);
+CREATE TABLE open_pieces (
+    key BLOB, piece INTEGER, is_suspect INTEGER, PRIMARY KEY (key, piece)
+) WITHOUT ROWID;
+CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
+INSERT INTO marks VALUES ('version', {SCHEMA_VERSION});
+PRAGMA application_id={_APPLICATION_ID};
+PRAGMA user_version={SCHEMA_VERSION};
+COMMIT;
+"""  # noqa: S608 - numbers of ours
+_TABLES: Final = ("records", "states", "open_pieces")
+
+
+class ResumeDatabase:
+    """
+    One open file.
+
+    Args:
+        folder: the state folder, locked by the caller.
+
+    Raises:
+        StorageError: the file was made by a newer version or another program, or cannot
+            be opened at all.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / "resume.db"
+        self._previous = folder / "resume.previous.db"
+        self._reserve = folder / "reserve"
+        self._lock = threading.RLock()
+        self.problems: list[str] = []
+        """What had to be mended, for the log."""
+        self.was_mended = False
+        """True when rows may be missing: the session before did not end cleanly."""
+        try:
+            self._connection = self._open(self._path)
+            self._check_readable(self._connection)
+        except sqlite3.DatabaseError as error:
+            self._mend(error)
+        self._fill_reserve()
+
+    # --- opening -------------------------------------------------------------------------
+
+    def _open(self, path: Path) -> sqlite3.Connection:
+        try:
+            # Before SQLite makes it, so that it and its log are for the owner only.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise storage_error(error, path) from error
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._set_up(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        connection.text_factory = bytes
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        if tables:
+            self._check_origin(connection, tables)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA mmap_size=0")
+        connection.execute("PRAGMA journal_size_limit=1048576")
+        if not tables:
+            connection.executescript(_CREATION)
+
+    def _check_origin(self, connection: sqlite3.Connection, tables: set[bytes]) -> None:
+        # Everything is said twice, so that a damaged byte is not taken for a newer version.
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        if application != _APPLICATION_ID and b"marks" not in tables:
+            raise StorageError("not a resume store of bittern", path=str(self._path))
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        found = connection.execute("SELECT value FROM marks WHERE name='version'").fetchone()
+        versions = [version] if found is None else [version, found[0]]
+        if all(isinstance(each, int) and each > SCHEMA_VERSION for each in versions):
+            raise StorageError(
+                f"made by a newer bittern (format {version}, this one knows {SCHEMA_VERSION})",
+                path=str(self._path),
+            )
+
+    def _check_readable(self, connection: sqlite3.Connection) -> None:
+        for (verdict,) in connection.execute("PRAGMA quick_check(1)"):
+            if verdict != b"ok":
+                raise sqlite3.DatabaseError(verdict.decode("ascii", "replace"))
+
+    def _mend(self, error: sqlite3.DatabaseError) -> None:
+        """Put the damaged file aside and make a new one of what can be read."""
+        self.problems.append(f"the resume store was damaged ({error}) and has been mended")
+        self.was_mended = True
+        with contextlib.suppress(AttributeError):
+            self._connection.close()
+        rows = _rows_of(self._path)
+        # The copy is older. Who is known only from there must check what he has.
+        rows += [(table, row) for table, row in _rows_of(self._previous) if table == "records"]
+        aside = self._path.with_name("resume.damaged.db")
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                found = self._path.with_name(self._path.name + suffix)
+                if found.exists():
+                    found.replace(aside.with_name(aside.name + suffix))
+        except OSError as problem:
+            raise storage_error(problem, self._path) from problem
+        try:
+            self._connection = self._open(self._path)
+        except sqlite3.Error as problem:
+            raise _translated(problem, self._path) from problem
+        with self.transaction(durable=True) as connection:
+            for table, row in rows:
+                places = ",".join("?" * len(row))
+                connection.execute(
+                    f"INSERT OR IGNORE INTO {table} VALUES ({places})",  # noqa: S608 - our names
+                    row,
+                )
+
+    # --- running -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
+        """
+        Run statements that all happen or none; they may be run twice, see DiskFull.
+
+        Raises:
+            DiskFull: there is no room even without the reserve. Nothing happened. When there
+                was a reserve it is gone now, and the caller may try once more.
+            StorageError: the database failed otherwise; nothing happened.
+        """
+        with self._lock:
+            connection = self._connection
+            try:
+                # A PRAGMA inside a transaction would be ignored.
+                connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise _translated(error, self._path) from error
+
+    def give_up_reserve(self) -> bool:
+        """Free the reserved room; False if it was free already."""
+        try:
+            self._reserve.unlink()
+        except OSError:
+            return False
+        return True
+
+    def _fill_reserve(self) -> None:
+        # Best effort: without room for the reserve there is still no reason not to start.
+        with contextlib.suppress(OSError), self._reserve.open("wb") as file:
+            self._reserve.chmod(0o600)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, RESERVE_LENGTH)
+            else:
+                file.write(bytes(RESERVE_LENGTH))
+
+    def close(self, *, keep_copy: bool) -> None:
+        """Close the file; ``keep_copy`` makes the copy to mend it from."""
+        with self._lock:
+            try:
+                if keep_copy:
+                    self._copy()
+            except sqlite3.Error as error:
+                raise _translated(error, self._previous) from error
+            except OSError as error:
+                raise storage_error(error, self._previous) from error
+            finally:
+                self._connection.close()
+                self.give_up_reserve()
+
+    def _copy(self) -> None:
+        fresh = self._previous.with_name("resume.previous.tmp")
+        fresh.unlink(missing_ok=True)
+        os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as target:
+            target.execute("PRAGMA synchronous=FULL")
+            self._connection.backup(target)
+        fresh.replace(self._previous)
+
+
+def _rows_of(path: Path) -> list[tuple[str, tuple[object, ...]]]:
+    """Return the sound rows that can still be read, looked for from both ends of each table."""
+    found: dict[tuple[str, tuple[object, ...]], None] = {}
+    if not path.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.text_factory = bytes
+        for table in _TABLES:
+            for order in ("ASC", "DESC"):
+                with contextlib.suppress(sqlite3.Error):
+                    for row in connection.execute(
+                        f"SELECT * FROM {table} ORDER BY 1 {order}, 2 {order}"  # noqa: S608
+                    ):
+                        if _is_sound(table, row):
+                            found[table, row] = None
+    return list(found)
+
+
+def _is_sound(table: str, row: tuple[object, ...]) -> bool:
+    if table == "open_pieces":
+        return len(row) == 3 and isinstance(row[0], bytes)
+    *_, key, body, checksum = row
+    try:
+        unseal(key, (body, checksum))
+    except ValueError:
+        return False
+    return True
+
+
+def _translated(error: sqlite3.Error, path: Path) -> StorageError:
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_FULL":
+        return DiskFull("no room for the resume store", path=str(path))
+    return StorageError(f"the resume store failed ({error})", path=str(path))

@@ -1,0 +1,687 @@
+from __future__ import annotations
+
+import errno
+import os
+import random
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bittern.core.bitfield import Bitfield
+from bittern.core.errors import DiskFull, StorageError
+from bittern.core.ids import InfoHash
+from bittern.storage.base import FileStamp
+from bittern.storage.resume import ResumeRecord, ResumeStore, write_whole
+from bittern.storage.resume_db import SCHEMA_VERSION
+
+
+def key(number: int) -> InfoHash:
+    return InfoHash(bytes([number]) * 20)
+
+
+def record(number: int = 1, **changes: object) -> ResumeRecord:
+    values: dict[str, object] = {
+        "info_hash": key(number),
+        "name": f"torrent {number}",
+        "save_path": "/data",
+        "paths": (("top", "a"), (), ("top", "b \udc80")),
+        "added_at": 1000.0 + number,
+        "options": {"sequential": True, "files": [0, 2], "limits": {"up": 5}, "x": None},
+    }
+    return ResumeRecord(**(values | changes))  # type: ignore[arg-type]
+
+
+def bits(*pieces: int, total: int = 20) -> Bitfield:
+    return Bitfield.of(total, pieces)
+
+
+def abandon(store: ResumeStore) -> None:
+    """End as a killed process does, as far as files go."""
+    store._database._connection.close()
+    store._lock.release()
+
+
+# --- what comes back ---------------------------------------------------------------------
+
+
+def test_everything_comes_back_after_a_clean_end(tmp_path: Path) -> None:
+    store = ResumeStore(tmp_path / "state")
+    store.save(record(), b"d4:infod4:name1:aee")
+    stamps = (FileStamp(5, 7, 9), None)
+    store.commit_have(
+        key(1), bits(0, 3), downloaded=10, uploaded=20, completed_at=3.5, stamps=stamps
+    )
+    store.close()
+    store = ResumeStore(tmp_path / "state")
+    assert store.was_clean
+    assert store.problems == []
+    (found,) = store.load_all()
+    assert found == store.load(key(1))
+    assert found.record == record()
+    assert found.have == bits(0, 3)
+    assert found.suspects == bits()
+    assert (found.downloaded, found.uploaded, found.completed_at) == (10, 20, 3.5)
+    assert found.stamps == stamps
+    assert found.problem is None
+    assert found.has_metainfo
+    assert store.load_metainfo(key(1)) == b"d4:infod4:name1:aee"
+    store.close()
+
+
+def test_torrents_come_back_in_the_order_they_were_added(tmp_path: Path) -> None:
+    with_store = ResumeStore(tmp_path)
+    for number, added_at in ((1, 30.0), (2, 10.0), (3, 20.0), (4, 10.0)):
+        with_store.save(record(number, added_at=added_at))
+    assert [found.record.info_hash[0] for found in with_store.load_all()] == [2, 4, 3, 1]
+    with_store.close()
+
+
+def test_a_torrent_without_state_has_to_be_checked(tmp_path: Path) -> None:
+    store = ResumeStore(tmp_path)
+    store.save(record(paths=None, source="magnet:?xt=urn:btih:00"))
+    found = store.load(key(1))
+    assert found is not None
+    assert found.have is None
+    assert found.suspects is None
+    assert not found.has_metainfo
+    assert found.record.source == "magnet:?xt=urn:btih:00"
+    assert found.record.paths is None
+    assert store.load_metainfo(key(1)) is None
+    store.close()
+
+
+def test_a_changed_record_keeps_the_state_and_the_metainfo(tmp_path: Path) -> None:
+    store = ResumeStore(tmp_path)
+    store.save(record(), b"one")
+    store.commit_have(key(1), bits(4))
+    store.save(record(save_path="/elsewhere"))
+    found = store.load(key(1))
+    assert found is not None
+    assert found.record.save_path == "/elsewhere"
+    assert found.have == bits(4)
+    store.save(record(), b"two")
+    assert store.load_metainfo(key(1)) == b"two"
+    store.close()
+
+
+def test_what_is_forgotten_is_gone(tmp_path: Path) -> None:
+    store = ResumeStore(tmp_path)
+    for number in (1, 2):
+        store.save(record(number), b"x")
+        store.commit_have(key(number), bits(1))
+        store.mark_open(key(number), [2])
+    store.forget(key(1))
+    store.forget(key(1))
+    store.forget(key(9))
+    assert [found.record.info_hash for found in store.load_all()] == [key(2)]
+    assert store.load(key(1)) is None
+    assert store.load_metainfo(key(1)) is None
+    abandon(store)
+    store = ResumeStore(tmp_path)
+    assert [found.record.info_hash for found in store.load_all()] == [key(2)]
+    store.close()
+
+
+def test_a_torrent_without_pieces(tmp_path: Path) -> None:
+    store = ResumeStore(tmp_path)
+    store.save(record())
+    store.commit_have(key(1), Bitfield(0))
+    found = store.load(key(1))
+    assert found is not None
+    assert found.have == Bitfield(0)
+    assert found.suspects == Bitfield(0)
+    store.close()
+
+
+# --- suspects ----------------------------------------------------------------------------
+
+
+def reopened(store: ResumeStore, *, clean: bool) -> ResumeStore:
+    if clean:
+        store.close()
+    else:
+        abandon(store)
+    return ResumeStore(store.folder)
+
+
+def suspects_of(store: ResumeStore) -> list[int]:
+    found = store.load(key(1))
+    assert found is not None
+    assert found.suspects is not None
+    return list(found.suspects)
+
+
+def started(folder: Path) -> ResumeStore:
+    store = ResumeStore(folder)
+    store.save(record())
+    store.commit_have(key(1), bits())
+    return store
+
+
+def test_open_pieces_are_suspects_after_an_unclean_end_only(tmp_path: Path) -> None:
+    """Limit: F7."""
+    for clean, expected in ((True, []), (False, [3, 4, 5])):
+        store = started(tmp_path / str(clean))
+        store.mark_open(key(1), [3, 4])
+        store.mark_open(key(1), [4, 5])
+        assert suspects_of(store) == []
+        store = reopened(store, clean=clean)
+        assert store.was_clean is clean
+        assert suspects_of(store) == expected
+        store.close()
+
+
+def test_committed_pieces_are_open_no_more(tmp_path: Path) -> None:
+    store = started(tmp_path)
+    store.mark_open(key(1), range(8))
+    store.commit_have(key(1), bits(0, 1, 2))
+    store.commit_have(key(1), bits(0, 1, 2, 3))
+    store = reopened(store, clean=False)
+    found = store.load(key(1))
+    assert found is not None
+    assert found.have == bits(0, 1, 2, 3)
+    # 3 came with the last checkpoint (F8); 4 to 7 were never committed.
+    assert suspects_of(store) == [3, 4, 5, 6, 7]
+    store.close()
+
+
+def test_suspects_stay_until_they_are_settled_however_sessions_end(tmp_path: Path) -> None:
+    store = started(tmp_path)
+    store.mark_open(key(1), [3, 4, 5])
+    store = reopened(store, clean=False)
+    store = reopened(store, clean=True)
+    assert suspects_of(store) == [3, 4, 5]
+    store = reopened(store, clean=False)
+    assert suspects_of(store) == [3, 4, 5]
+    store.commit_have(key(1), bits(3), is_settled=True)
+    assert suspects_of(store) == []
+    store = reopened(store, clean=True)
+    assert suspects_of(store) == []
+    store.close()
+
+
+def test_a_piece_committed_one_by_one_leaves_the_suspects(tmp_path: Path) -> None:
+    store = started(tmp_path)
+    store.mark_open(key(1), [3, 4])
+    store = reopened(store, clean=False)
+    store.commit_have(key(1), bits(3))
+    assert suspects_of(store) == [4]
+    store.close()
+
+
+def test_pieces_beyond_the_torrent_are_no_suspects(tmp_path: Path) -> None:
+    store = started(tmp_path)
+    store.mark_open(key(1), [19, 20, -1, 1 << 40])
+    store = reopened(store, clean=False)
+    assert suspects_of(store) == [19]
+    store.close()
+
+
+def test_an_end_that_is_said_to_be_unclean(tmp_path: Path) -> None:
+    store = started(tmp_path)
+    store.mark_open(key(1), [3])
+    store.close(clean=False)
+    store.close()
+    store = ResumeStore(tmp_path)
+    assert not store.was_clean
+    assert suspects_of(store) == [3]
+    store.close()
+
+
+# --- access ------------------------------------------------------------------------------
+
+
+def test_the_state_is_for_its_owner_only(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = ResumeStore(tmp_path / "a" / "state")
+        store.save(record(), b"x")
+        store.commit_have(key(1), bits(1))
+        modes = {
+            path.name: stat.S_IMODE(path.stat().st_mode)
+            for path in [store.folder, *store.folder.rglob("*")]
+        }
+        store.close()
+        modes |= {path.name: stat.S_IMODE(path.stat().st_mode) for path in store.folder.rglob("*")}
+    finally:
+        os.umask(before)
+    assert modes.pop("state") == 0o700
+    assert modes.pop("torrents") == 0o700
+    assert {"resume.db", "resume.db-wal", "resume.previous.db", "lock", "reserve"} < set(modes)
+    assert set(modes.values()) == {0o600}
+
+
+def test_a_second_instance_is_told_who_is_there(tmp_path: Path) -> None:
+    store = ResumeStore(tmp_path)
+    with pytest.raises(StorageError, match=f"in use by another bittern, process {os.getpid()}"):
+        ResumeStore(tmp_path)
+    store.close()
+    ResumeStore(tmp_path).close()
+
+
+def test_a_folder_that_cannot_be_used_says_why(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError) as caught:
+        ResumeStore(tmp_path / "file" / "state")
+    assert str(tmp_path / "file") in str(caught.value)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "torrents").write_text("")
+    with pytest.raises(StorageError, match="torrents"):
+        ResumeStore(tmp_path / "state")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "resume.db").mkdir()
+    with pytest.raises(StorageError, match=r"resume\.db"):
+        ResumeStore(tmp_path / "other")
+
+
+def test_metainfo_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    store = started(tmp_path)
+    (tmp_path / "torrents" / f"{key(1)}.torrent").mkdir()
+    with pytest.raises(StorageError, match="torrents"):
+        store.load_metainfo(key(1))
+    with pytest.raises(StorageError):
+        store.save(record(), b"x")
+    with pytest.raises(StorageError):
+        store.forget(key(1))
+    assert repr(store) == f"<ResumeStore {str(tmp_path)!r}>"
+    store.close()
+
+
+# --- formats -----------------------------------------------------------------------------
+
+
+def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """Limit: F20."""
+    started(tmp_path).close()
+    with sqlite3.connect(tmp_path / "resume.db") as connection:
+        connection.execute("UPDATE marks SET value=7 WHERE name='version'")
+        connection.execute("PRAGMA user_version=7")
+    connection.close()
+    before = (tmp_path / "resume.db").read_bytes()
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"newer bittern \(format 7, this one knows 1\)"):
+            ResumeStore(tmp_path)
+    assert (tmp_path / "resume.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE marks SET value=7 WHERE name='version'",
+        "DELETE FROM marks WHERE name='version'",
+        "PRAGMA user_version=7",
+        "PRAGMA application_id=1",
+        "PRAGMA user_version=-5",
+    ],
+)
+def test_one_damaged_mark_is_no_newer_format(statement: str, tmp_path: Path) -> None:
+    started(tmp_path).close()
+    with sqlite3.connect(tmp_path / "resume.db") as connection:
+        connection.execute(statement)
+    connection.close()
+    store = ResumeStore(tmp_path)
+    assert len(store.load_all()) == 1
+    store.close()
+
+
+def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "resume.db") as connection:
+        connection.execute("CREATE TABLE records (a)")
+    connection.close()
+    with pytest.raises(StorageError, match="not a resume store"):
+        ResumeStore(tmp_path)
+    with sqlite3.connect(tmp_path / "resume.db") as connection:
+        assert connection.execute("SELECT count(*) FROM records").fetchone() == (0,)
+    connection.close()
+
+
+def test_the_schema_has_the_version_it_is_tested_with() -> None:
+    """A change of the tables needs a new number, a migration, and a fixture of the old one."""
+    assert SCHEMA_VERSION == 1
+
+
+# --- damage ------------------------------------------------------------------------------
+
+
+def damage(folder: Path, statement: str, *values: object) -> None:
+    with sqlite3.connect(folder / "resume.db") as connection:
+        assert connection.execute(statement, values).rowcount
+    connection.close()
+
+
+def two_torrents(folder: Path) -> None:
+    store = ResumeStore(folder)
+    for number in (1, 2):
+        store.save(record(number), b"x")
+        store.commit_have(key(number), bits(number))
+    store.close()
+
+
+_STATE_OF = "SELECT body, checksum FROM states WHERE key=?"
+
+
+@pytest.mark.parametrize(
+    ("statement", "values"),
+    [
+        ("UPDATE states SET body=substr(body, 1, 5) WHERE key=?", [bytes(key(1))]),
+        ("UPDATE states SET body=NULL WHERE key=?", [bytes(key(1))]),
+        ("UPDATE states SET body='text' WHERE key=?", [bytes(key(1))]),
+        ("UPDATE states SET checksum=x'00' WHERE key=?", [bytes(key(1))]),
+        (
+            f"UPDATE states SET (body, checksum)=({_STATE_OF}) WHERE key=?",
+            [bytes(key(2)), bytes(key(1))],
+        ),
+    ],
+    ids=["torn", "null", "text", "checksum", "foreign"],
+)
+def test_a_damaged_state_costs_its_torrent_a_check(
+    statement: str, values: list[object], tmp_path: Path
+) -> None:
+    """Limit: F9."""
+    two_torrents(tmp_path)
+    damage(tmp_path, statement, *values)
+    store = ResumeStore(tmp_path)
+    first, second = store.load_all()
+    assert first.have is None
+    assert first.problem is not None
+    assert str(key(1)) in first.problem
+    assert store.problems == [first.problem]
+    assert second.have == bits(2)
+    assert second.problem is None
+    store.commit_have(key(1), bits(7))
+    again = store.load(key(1))
+    assert again is not None
+    assert again.have == bits(7)
+    store.close()
+
+
+def test_a_damaged_state_does_not_disturb_an_unclean_start(tmp_path: Path) -> None:
+    two_torrents(tmp_path)
+    damage(tmp_path, "UPDATE states SET body=x'00' WHERE key=?", bytes(key(1)))
+    damage(tmp_path, "UPDATE marks SET value=0 WHERE name='clean'")
+    store = ResumeStore(tmp_path)
+    first, second = store.load_all()
+    assert first.have is None
+    assert second.suspects == bits(2)
+    store.close()
+
+
+@pytest.mark.parametrize("copy", [0, 1])
+def test_one_damaged_copy_of_a_record_costs_nothing(copy: int, tmp_path: Path) -> None:
+    two_torrents(tmp_path)
+    damage(tmp_path, "UPDATE records SET body=x'00' WHERE copy=?", copy)
+    store = ResumeStore(tmp_path)
+    assert [found.record for found in store.load_all()] == [record(1), record(2)]
+    assert store.problems == []
+    store.close()
+
+
+def test_a_record_damaged_twice_is_left_out_and_said_so(tmp_path: Path) -> None:
+    two_torrents(tmp_path)
+    damage(tmp_path, "UPDATE records SET checksum=x'00' WHERE key=?", bytes(key(1)))
+    damage(tmp_path, "INSERT INTO records VALUES (0, x'1234', x'00', x'00')")
+    store = ResumeStore(tmp_path)
+    assert [found.record for found in store.load_all()] == [record(2)]
+    assert len(store.problems) == 2
+    assert "without an info hash" in " ".join(store.problems)
+    assert str(key(1)) in " ".join(store.problems)
+    assert store.load(key(1)) is None
+    store.close()
+
+
+@pytest.mark.parametrize("start", [0, 4096])
+def test_a_broken_file_is_mended_from_what_is_left(start: int, tmp_path: Path) -> None:
+    two_torrents(tmp_path)
+    path = tmp_path / "resume.db"
+    content = bytearray(path.read_bytes())
+    content[start : start + 3000] = random.Random(1).randbytes(3000)
+    path.write_bytes(content)
+    store = ResumeStore(tmp_path)
+    assert not store.was_clean
+    assert "damaged" in store.problems[0]
+    assert [found.record for found in store.load_all()] == [record(1), record(2)]
+    assert (tmp_path / "resume.damaged.db").exists()
+    assert store.load_metainfo(key(1)) == b"x"
+    store.commit_have(key(1), bits(5), is_settled=True)
+    store.close()
+    store = ResumeStore(tmp_path)
+    assert store.problems == []
+    assert store.was_clean
+    found = store.load(key(1))
+    assert found is not None
+    assert found.have == bits(5)
+    store.close()
+
+
+def test_a_broken_file_without_a_copy_leaves_an_empty_store(tmp_path: Path) -> None:
+    two_torrents(tmp_path)
+    (tmp_path / "resume.previous.db").unlink()
+    (tmp_path / "resume.db").write_bytes(b"no database at all" * 1000)
+    store = ResumeStore(tmp_path)
+    assert store.load_all() == []
+    assert store.load_metainfo(key(1)) == b"x"
+    store.save(record())
+    store.close()
+
+
+def flip_and_load(folder: Path, whole: bytes, dice: random.Random) -> None:
+    """Flip one or two bytes and look: nothing but the damaged may suffer, and nothing lie."""
+    content = bytearray(whole)
+    for _ in range(dice.choice([1, 2])):
+        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+    (folder / "resume.db").write_bytes(content)
+    store = ResumeStore(folder)
+    try:
+        found = {each.record.info_hash: each for each in store.load_all()}
+        for info_hash, each in found.items():
+            assert each.record == record(info_hash[0])
+            assert each.have is None or each.have == bits(info_hash[0])
+        assert len(found) == 8 or store.problems
+        num_unknown = sum(each.have is None for each in found.values())
+        assert store._database.was_mended or num_unknown + (8 - len(found)) <= 2
+        store.commit_have(key(1), bits(5))
+    finally:
+        store.close()
+
+
+def flip_many(folder: Path, rounds: int) -> None:
+    store = ResumeStore(folder)
+    for number in range(8):
+        store.save(record(number))
+        store.commit_have(key(number), bits(number))
+    store.close()
+    previous = (folder / "resume.previous.db").read_bytes()
+    whole = (folder / "resume.db").read_bytes()
+    for seed in range(rounds):
+        (folder / "resume.previous.db").write_bytes(previous)
+        flip_and_load(folder, whole, random.Random(seed))
+
+
+@pytest.mark.slow
+def test_flipped_bytes_never_stop_a_start(tmp_path: Path) -> None:
+    """R13, reduced."""
+    flip_many(tmp_path, 60)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_flipped_bytes_never_stop_a_start_ten_thousand_times(tmp_path: Path) -> None:
+    """R13."""
+    flip_many(tmp_path, 10_000)
+
+
+# --- no room -----------------------------------------------------------------------------
+
+
+def limit_pages(store: ResumeStore, spare: int) -> None:
+    connection = store._database._connection
+    used = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count={used + spare}")
+
+
+def test_without_room_the_reserve_goes_and_then_an_error_says_so(tmp_path: Path) -> None:
+    """Limit: F1."""
+    store = started(tmp_path)
+    assert (tmp_path / "reserve").stat().st_size == 16 << 20
+    limit_pages(store, 2)
+    with pytest.raises(DiskFull, match="no room"):
+        store.commit_have(key(1), Bitfield.full(2_000_000))
+    assert not (tmp_path / "reserve").exists()
+    with pytest.raises(DiskFull):
+        store.commit_have(key(1), Bitfield.full(2_000_000))
+    found = store.load(key(1))
+    assert found is not None
+    assert found.have == bits()
+    limit_pages(store, 10_000)
+    store.commit_have(key(1), Bitfield.full(2_000_000))
+    store.close()
+
+
+def test_the_room_of_the_reserve_is_used(tmp_path: Path) -> None:
+    store = started(tmp_path)
+    limit_pages(store, 2)
+    give_up = store._database.give_up_reserve
+
+    def give_up_and_have_room() -> bool:
+        limit_pages(store, 10_000)
+        return give_up()
+
+    store._database.give_up_reserve = give_up_and_have_room  # type: ignore[method-assign]
+    store.commit_have(key(1), Bitfield.full(2_000_000))
+    del store._database.give_up_reserve
+    store.close()
+
+
+def test_metainfo_is_written_with_the_room_of_the_reserve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = started(tmp_path)
+    real = os.fsync
+    failures = [OSError(errno.ENOSPC, "full")]
+
+    def fsync(fd: int) -> None:
+        if failures:
+            raise failures.pop()
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store.save(record(), b"x" * 1000)
+    assert store.load_metainfo(key(1)) == b"x" * 1000
+    assert not (tmp_path / "reserve").exists()
+    failures.append(OSError(errno.ENOSPC, "full"))
+    with pytest.raises(DiskFull):
+        store.save(record(), b"y" * 1000)
+    assert store.load_metainfo(key(1)) == b"x" * 1000
+    assert [path.name for path in (tmp_path / "torrents").iterdir()] == [f"{key(1)}.torrent"]
+    store.close()
+
+
+def test_the_reserve_is_given_back_at_the_end(tmp_path: Path) -> None:
+    started(tmp_path).close()
+    assert not (tmp_path / "reserve").exists()
+
+
+def test_a_failure_at_the_end_frees_the_folder_and_counts_as_unclean(tmp_path: Path) -> None:
+    store = started(tmp_path)
+    store._database._connection.execute("DROP TABLE marks")
+    with pytest.raises(StorageError, match="resume store failed"):
+        store.close()
+    store = ResumeStore(tmp_path)
+    store.close()
+
+
+def test_a_copy_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
+    store = started(tmp_path)
+    (tmp_path / "resume.previous.tmp").mkdir()
+    with pytest.raises(StorageError):
+        store.close()
+    ResumeStore(tmp_path).close(clean=False)
+
+
+def test_write_whole_replaces_and_keeps_nothing_else(tmp_path: Path) -> None:
+    write_whole(tmp_path / "f", b"one")
+    write_whole(tmp_path / "f", b"two")
+    assert (tmp_path / "f").read_bytes() == b"two"
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+    with pytest.raises(FileNotFoundError):
+        write_whole(tmp_path / "missing" / "f", b"x")
+
+
+# --- killed ------------------------------------------------------------------------------
+
+
+def run_and_kill(folder: Path, delay: float) -> tuple[set[int], set[int]]:
+    """Kill a writing process after ``delay``; return the pieces it said it wrote and committed."""
+    child = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("resume_victim.py")), str(folder)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert child.stdout is not None
+    try:
+        assert child.stdout.readline() == b"ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(delay)
+    finally:
+        child.kill()
+        said = child.stdout.read().split(b"\n")[:-1]
+        child.stdout.close()
+        child.wait()
+    written = {int(line[1:]) for line in said if line.startswith(b"w")}
+    committed = {int(line[1:]) for line in said if line.startswith(b"c")}
+    return written, committed
+
+
+def check_promises(folder: Path, written: set[int], committed: set[int]) -> int:
+    """Check the promises against the data on disk, recover, and return how much is there."""
+    from tests.storage.resume_victim import KEY, NUM_PIECES, PIECE_LENGTH, piece_content
+
+    data = (folder / "data").read_bytes()
+    good = {
+        index
+        for index in range(NUM_PIECES)
+        if data[index * PIECE_LENGTH : (index + 1) * PIECE_LENGTH] == piece_content(index)
+    }
+    assert written <= good
+    store = ResumeStore(folder / "state")
+    assert not store.was_clean
+    assert store.problems == []
+    found = store.load(InfoHash(KEY))
+    assert found is not None
+    assert found.have is not None
+    assert found.suspects is not None
+    assert committed <= set(found.have), "a committed piece is lost"
+    assert set(found.have) <= good, "a piece is claimed that is not there"
+    assert good <= set(found.have) | set(found.suspects), "a whole piece would be fetched again"
+    assert len(found.suspects) <= 64, "more is hashed than was at risk"
+    recovered = Bitfield.of(NUM_PIECES, set(found.have) | (set(found.suspects) & good))
+    store.commit_have(InfoHash(KEY), recovered, is_settled=True)
+    store.close()
+    return len(good)
+
+
+def kill_many(folder: Path, rounds: int, seed: int) -> None:
+    dice = random.Random(seed)
+    total = 0
+    for _ in range(rounds):
+        written, committed = run_and_kill(folder, dice.uniform(0.0, 0.12))
+        total = check_promises(folder, written, committed)
+    assert total, "nothing was ever written: the test proves nothing"
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_nothing_complete_is_lost(tmp_path: Path) -> None:
+    """Limit: F7, and R9 reduced."""
+    kill_many(tmp_path, 6, seed=1)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_killed_a_thousand_times(tmp_path: Path) -> None:
+    """R9."""
+    for seed in range(20):
+        kill_many(tmp_path / str(seed), 50, seed)
