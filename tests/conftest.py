@@ -16,6 +16,7 @@ import os
 import random
 import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pytest
@@ -26,14 +27,18 @@ from bittern.testing.loop import VirtualLoop, run
 
 _T = TypeVar("_T")
 
+INTEROP = Path(__file__).parent / "interop"
 _LATER_STEPS = 5
 """Steps that the tasks of a test have for ending after it."""
+
+FUZZ_RUNS = int(os.environ.get("BITTERN_FUZZ_RUNS", "0"))
+"""Inputs for each fuzzed decoder; 0 for the default of ``tests/codec/fuzzing.py``."""
 
 settings.register_profile(
     "bittern",
     # The machine may be busy with other things; time is limited for each test by pytest-timeout.
     deadline=None,
-    max_examples=int(os.environ.get("BITTERN_FUZZ_RUNS", "50")),
+    max_examples=max(50, FUZZ_RUNS // 100),
     print_blob=True,
 )
 settings.load_profile("bittern")
@@ -52,6 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(config.option.seed)
     os.environ.setdefault("BITTERN_FUZZ_SEED", str(config.option.seed))
+    config.addinivalue_line("markers", "fuzz: takes random input; more of it with `make fuzz`")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -69,7 +75,8 @@ def pytest_terminal_summary(
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """
-    Leave out what only ``-m soak`` runs, and guard every test that has an event loop.
+    Sort the tests: leave out what only ``-m soak`` runs, mark what takes random input, keep what
+    runs other programs together, and guard every test that has an event loop.
 
     A test that is named on the command line runs whatever its marks.
     """
@@ -79,6 +86,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=soak)
         items[:] = [item for item in items if item not in soak]
     for item in items:
+        if "fuzz" in item.name or item.get_closest_marker("hypothesis"):
+            item.add_marker(pytest.mark.fuzz)
+        if INTEROP in item.path.parents:
+            # Other programs and their ports, one after the other also under xdist.
+            item.add_marker(pytest.mark.xdist_group("interop"))
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.fixturenames.insert(0, "no_task_left")
 

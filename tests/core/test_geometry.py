@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bittern.core.geometry import BLOCK_LENGTH, MAX_REQUEST_LENGTH, Block, Geometry
-from tests.strategies import geometries
+from tests.strategies import bitfields, geometries
 
 B = BLOCK_LENGTH
 
@@ -119,6 +119,12 @@ def test_only_checked_indices_become_piece_indices(index: int, is_inside: bool) 
     else:
         with pytest.raises(IndexError, match=f"piece {index} of 2"):
             geometry.check_index(index)
+
+
+@given(geometries(), st.data())
+def test_the_bytes_of_a_set_of_pieces(geometry: Geometry, data: st.DataObject) -> None:
+    field = data.draw(bitfields(geometry.num_pieces))
+    assert geometry.total_of(field.bits) == sum(geometry.length_of(index) for index in field)
 
 
 def test_showing_and_ordering() -> None:
