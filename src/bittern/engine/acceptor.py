@@ -30,7 +30,7 @@ _NEEDED = 48
 """Bytes up to the end of the info hash; a peer may wait for our half before it goes on."""
 
 
-class AcceptingSwarm(Protocol):
+class AcceptingRoster(Protocol):
     """What the acceptor asks of a torrent."""
 
     def accept(self, stream: Stream) -> PeerConnection | None:
@@ -51,7 +51,7 @@ class Acceptor:
         config: SessionConfig,
         loop: asyncio.AbstractEventLoop,
         *,
-        find: Callable[[InfoHash], AcceptingSwarm | None],
+        find: Callable[[InfoHash], AcceptingRoster | None],
     ) -> None:
         self._network = network
         self._config = config
@@ -115,8 +115,8 @@ class Acceptor:
 
     def admit(self, newcomer: _Newcomer, info_hash: InfoHash, data: bytes) -> None:
         """Hand a newcomer, with what it sent, to the torrent it names."""
-        swarm = self._find(info_hash)
-        peer = None if swarm is None else swarm.accept(newcomer.stream)
+        roster = self._find(info_hash)
+        peer = None if roster is None else roster.accept(newcomer.stream)
         if peer is None:
             newcomer.stream.close()
             return

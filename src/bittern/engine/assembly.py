@@ -116,6 +116,14 @@ class Assembly:
         """Bytes of blocks that one run may have."""
         return self._send_buffer.length
 
+    def partial_blocks(self) -> dict[int, list[int]]:
+        """Return, for the pieces in progress, the blocks that are with the operating system."""
+        return {
+            index: piece.received_blocks()
+            for index, piece in self.pieces.open.items()
+            if piece.num_received and not piece.num_unwritten
+        }
+
     def stop(self) -> None:
         """Take no further part: later callbacks of the worker do nothing."""
         self._is_stopped = True

@@ -6,8 +6,6 @@ Made from metainfo and settings when a torrent wakes up, dropped when it rests.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bittern.codec.metainfo import Metainfo
@@ -16,7 +14,8 @@ from bittern.storage.files import FileStorage
 from bittern.storage.handles import HandleCache
 from bittern.storage.hashing import PieceHashes
 from bittern.storage.layout import Layout
-from bittern.storage.names import TargetOs, safe_paths
+from bittern.storage.names import safe_paths
+from bittern.storage.volume import Folding, current_os
 
 
 @dataclass(slots=True)
@@ -46,7 +45,7 @@ def open_content(
     session_config: SessionConfig,
     handles: HandleCache,
     *,
-    piece_layers: Mapping[bytes, bytes] | None = None,
+    folding: Folding,
 ) -> Content:
     """
     Work out where a torrent's files are; touches no file.
@@ -56,7 +55,7 @@ def open_content(
         config: says the output folder, or exactly the file or folder.
         session_config: says how files are made.
         handles: the session's open files.
-        piece_layers: those fetched from peers, where the metainfo has none.
+        folding: which names the volume takes for the same (P10).
 
     Raises:
         UnsafePath: a path cannot be made safe.
@@ -66,8 +65,9 @@ def open_content(
     paths = safe_paths(
         info.name,
         info.files,
-        _target_os(),
-        sys.platform in ("darwin", "win32"),
+        current_os(),
+        folding.case,
+        folds_normalisation=folding.normalisation,
         is_single_file=info.is_single_file,
     )
     root = config.output
@@ -83,14 +83,7 @@ def open_content(
         preallocate=session_config.preallocate,
         handles=handles,
     )
-    layers = metainfo.piece_layers if piece_layers is None else piece_layers
-    return Content(layout, storage, PieceHashes(info, layers), paths)
-
-
-def _target_os() -> TargetOs:
-    if sys.platform == "win32":
-        return "windows"
-    return "darwin" if sys.platform == "darwin" else "posix"
+    return Content(layout, storage, PieceHashes(info, metainfo.piece_layers), paths)
 
 
 def wanted_priorities(layout: Layout, num_pieces: int, files: frozenset[int] | None) -> list[int]:

@@ -20,7 +20,7 @@ from bittern.engine.config import SessionConfig
 from bittern.net.stream import Network, Stream
 
 
-class DialingSwarm(Protocol):
+class DialingRoster(Protocol):
     """What the dialer asks of a torrent."""
 
     def next_to_dial(self, *, now: float) -> Endpoint | None:
@@ -40,7 +40,7 @@ class Dialer:
     Args:
         network: makes them.
         config: the limits.
-        swarms: gives the torrents that run, in any order.
+        rosters: gives the torrents that run, in any order.
         spawn: runs an attempt as a task of the session.
     """
 
@@ -50,13 +50,13 @@ class Dialer:
         config: SessionConfig,
         loop: asyncio.AbstractEventLoop,
         *,
-        swarms: Callable[[], Iterable[DialingSwarm]],
+        rosters: Callable[[], Iterable[DialingRoster]],
         spawn: Callable[[Coroutine[object, object, None], str], None],
     ) -> None:
         self._network = network
         self._config = config
         self._loop = loop
-        self._swarms = swarms
+        self._rosters = rosters
         self._spawn = spawn
         self._rate = TokenBucket(
             config.max_dials_per_second, now=loop.time(), burst=config.max_dials_per_second
@@ -74,29 +74,29 @@ class Dialer:
     def _pump(self) -> None:
         self._handle = None
         now = self._loop.time()
-        waiting = list(self._swarms())
+        waiting = list(self._rosters())
         while waiting and self._num_half_open < self._config.max_half_open:
             if not self._rate.available(now=now):
                 self._handle = self._loop.call_later(
                     max(0.01, self._rate.ready_at(1, now=now) - now), self._pump
                 )
                 return
-            swarm = waiting.pop(0)
-            endpoint = swarm.next_to_dial(now=now)
+            roster = waiting.pop(0)
+            endpoint = roster.next_to_dial(now=now)
             if endpoint is None:
                 continue
-            waiting.append(swarm)
+            waiting.append(roster)
             self._rate.take(1, now=now)
             self._num_half_open += 1
-            self._spawn(self._dial(swarm, endpoint), f"dial {endpoint}")
+            self._spawn(self._dial(roster, endpoint), f"dial {endpoint}")
 
-    async def _dial(self, swarm: DialingSwarm, endpoint: Endpoint) -> None:
+    async def _dial(self, roster: DialingRoster, endpoint: Endpoint) -> None:
         try:
             stream = await self._network.connect(endpoint, timeout=self._config.connect_timeout)
         except (OSError, BitTorrentError):
-            swarm.dial_failed(endpoint)
+            roster.dial_failed(endpoint)
         else:
-            swarm.dialled(endpoint, stream)
+            roster.dialled(endpoint, stream)
         finally:
             self._num_half_open -= 1
             self.request()

@@ -130,6 +130,13 @@ class PieceFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PieceLost(Event):
+    """A piece we had is not on disk any more, or not as it was; it will be fetched again."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class FileCompleted(Event):
     """Every piece of a file is there."""
 

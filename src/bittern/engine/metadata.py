@@ -9,6 +9,7 @@ Sources: BEP 9 (ut_metadata); threats.md H7.
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha1, sha256
 from typing import Protocol
 
 from bittern.codec.extension import (
@@ -17,8 +18,12 @@ from bittern.codec.extension import (
     decode_metadata_message,
     encode_metadata_message,
 )
+from bittern.codec.info import decode_info
+from bittern.codec.magnet import Magnet
+from bittern.codec.metainfo import Metainfo
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import WireDecodeError
+from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
 from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import Roster
@@ -67,6 +72,7 @@ class MetadataPhase:
         self._owner = owner
         self._services = services
         self.roster = roster
+        roster.adopter = self
         self.fetch = MetadataFetch(matches)
         self._is_over = False
 
@@ -182,3 +188,34 @@ class MetadataPhase:
     ) -> memoryview | None:
         """Serve nothing yet."""
         return None
+
+
+def matcher(v1: InfoHash | None, v2: InfoHashV2 | None) -> Callable[[bytes], bool]:
+    """Return what tells whether bytes have all of the info hashes that are given."""
+
+    def matches(raw: bytes) -> bool:
+        return (v1 is None or sha1(raw, usedforsecurity=False).digest() == v1) and (
+            v2 is None or sha256(raw).digest() == v2
+        )
+
+    return matches
+
+
+def metainfo_from(magnet: Magnet, raw: bytes) -> Metainfo:
+    """Return metainfo of an info dictionary and what the magnet link knows; MetainfoError."""
+    return Metainfo(
+        info=decode_info(raw),
+        trackers=tuple((url,) for url in magnet.trackers),
+        web_seeds=magnet.web_seeds,
+    )
+
+
+def selection_of(magnet: Magnet, num_files: int) -> frozenset[int] | None:
+    """Return the files that a link selects and the torrent has (BEP 53); None for all."""
+    if not magnet.select_only:
+        return None
+    return frozenset(
+        index
+        for low, high in magnet.select_only
+        for index in range(low, min(high, num_files - 1) + 1)
+    )

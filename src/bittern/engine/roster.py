@@ -47,6 +47,13 @@ class RosterOwner(Protocol):
         """True when only trackers may name peers (BEP 27)."""
 
 
+class Adopter(Protocol):
+    """Who makes peers of streams: whatever the torrent is at work on."""
+
+    def adopt(self, stream: Stream, endpoint: Endpoint, *, is_outgoing: bool) -> PeerConnection:
+        """Make a peer of a stream; the caller starts it."""
+
+
 class Roster:
     """
     The connections described in the module's text.
@@ -76,6 +83,8 @@ class Roster:
         self._reserved = reserved
         self.candidates = candidates
         self.max_connections = config.max_connections or services.config.max_connections_per_torrent
+        self.adopter: Adopter | None = None
+        """The swarm, or whoever takes its place."""
         self.peers: dict[PeerConnection, None] = {}
         """Connections in order of arrival, those in handshake too."""
 
@@ -92,6 +101,40 @@ class Roster:
             return all(peer.endpoint != endpoint for peer in self.peers)
         address = network_of(endpoint.host)
         return all(peer.address != address for peer in self.peers)
+
+    # --- coming --------------------------------------------------------------------------
+
+    def next_to_dial(self, *, now: float) -> Endpoint | None:
+        """Return an endpoint to connect to now, counted as being tried."""
+        while self.has_room and self.adopter is not None:
+            found = self.candidates.next_to_dial(1, now=now)
+            if not found:
+                return None
+            if self.may_add(found[0]):
+                return found[0]
+            self.candidates.failed(found[0], now=now)
+        return None
+
+    def dialled(self, endpoint: Endpoint, stream: Stream) -> None:
+        """Take a connection that we made."""
+        if self.adopter is None or not self.may_add(endpoint):
+            stream.close()
+            self.candidates.disconnected(endpoint, now=self._services.loop.time())
+            return
+        self.adopter.adopt(stream, endpoint, is_outgoing=True).start()
+
+    def dial_failed(self, endpoint: Endpoint) -> None:
+        """Hear that an endpoint could not be reached."""
+        self.candidates.failed(endpoint, now=self._services.loop.time())
+
+    def accept(self, stream: Stream) -> PeerConnection | None:
+        """Make a peer of an incoming stream, not yet started; None to refuse it."""
+        remote, now = stream.remote, self._services.loop.time()
+        if self.adopter is None or not self.may_add(remote):
+            return None
+        if self.candidates.is_banned(remote.host, now=now):
+            return None
+        return self.adopter.adopt(stream, remote, is_outgoing=False)
 
     def adopt(
         self,
@@ -121,6 +164,8 @@ class Roster:
             peer.enable_trace()
         self.peers[peer] = None
         return peer
+
+    # --- being there ---------------------------------------------------------------------
 
     def opened(self, peer: PeerConnection, handshake: Handshake, *, now: float) -> bool:
         """Take note of a handshake; False when the connection is one too many and closed."""
@@ -215,7 +260,8 @@ class Roster:
                 peer.keep_alive()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections and take no more."""
+        self.adopter = None
         for peer in list(self.peers):
             peer.close("torrent stopped")
 

@@ -11,15 +11,18 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 
 from bittern.core.ids import PeerId
 from bittern.core.rate import TokenBucket
 from bittern.engine.config import SessionConfig
 from bittern.engine.disk import Disk
+from bittern.engine.journal import Journal
 from bittern.engine.tracker_client import TrackerClient
 from bittern.engine.upload import SendBuffer
 from bittern.net.stream import Network
 from bittern.storage.handles import HandleCache
+from bittern.storage.volume import Folding
 
 
 @dataclass(slots=True)
@@ -45,6 +48,10 @@ class Services:
     """Says that a torrent would like to connect to somebody."""
     may_connect: Callable[[], bool]
     """Tells whether the session has room for one more connection."""
+    journal: Journal | None
+    """None when nothing is kept beyond the session."""
+    folding: dict[Path, Folding]
+    """By output folder, which names fall together there."""
     spawn: Callable[[Coroutine[object, object, None], str], None]
     """Runs a coroutine as a supervised task of the session, under that name."""
     dht_node_seen: Callable[[str, int], None]

@@ -29,7 +29,9 @@ from bittern.engine.acceptor import Acceptor
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.dialer import Dialer
 from bittern.engine.disk import Disk
+from bittern.engine.journal import Journal
 from bittern.engine.limits import make_bucket
+from bittern.engine.roster import Roster
 from bittern.engine.services import Services
 from bittern.engine.torrent import Torrent
 from bittern.engine.tracker_client import TrackerClient
@@ -107,7 +109,7 @@ class Session:
             congestion_changed=self._congestion_changed,
         )
         self._acceptor = Acceptor(network, config, loop, find=self._find)
-        self._dialer = Dialer(network, config, loop, swarms=self._running, spawn=self._spawn)
+        self._dialer = Dialer(network, config, loop, rosters=self._rosters, spawn=self._spawn)
         self._acceptor.listen()
         self._services = Services(
             loop=loop,
@@ -125,6 +127,8 @@ class Session:
             listen_port=lambda: self._acceptor.port,
             request_dial=self._dialer.request,
             may_connect=self._may_connect,
+            journal=await self._open_journal(),
+            folding={},
             spawn=self._spawn,
             dht_node_seen=lambda _host, _port: None,
         )
@@ -147,11 +151,17 @@ class Session:
         for task in list(self._tasks):
             task.cancel()
         await self._group.__aexit__(None, None, None)
+        if self._services.journal is not None:
+            await self._services.journal.close()
         if self._http is not None:
             await self._http.close()
         for udp_socket in self._udp_sockets:
             udp_socket.close()
         await self._loop.run_in_executor(None, self._worker.close)
+
+    async def _open_journal(self) -> Journal | None:
+        folder = self.config.state_dir
+        return None if folder is None else await Journal.open(self._disk, folder)
 
     def _make_tracker_client(self) -> TrackerClient:
         resolver = Resolver()
@@ -233,13 +243,14 @@ class Session:
 
     # --- what the parts ask --------------------------------------------------------------
 
-    def _find(self, info_hash: InfoHash) -> Torrent | None:
-        return self._by_hash.get(info_hash)
+    def _find(self, info_hash: InfoHash) -> Roster | None:
+        torrent = self._by_hash.get(info_hash)
+        return None if torrent is None else torrent.roster
 
-    def _running(self) -> list[Torrent]:
-        running = [torrent for torrent in self.torrents if torrent.is_running]
-        self._rng.shuffle(running)
-        return running
+    def _rosters(self) -> list[Roster]:
+        rosters = [torrent.roster for torrent in self.torrents if torrent.roster is not None]
+        self._rng.shuffle(rosters)
+        return rosters
 
     def _may_connect(self) -> bool:
         count = sum(torrent.num_connections for torrent in self.torrents)

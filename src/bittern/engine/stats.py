@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bittern.core.endpoint import Endpoint
 from bittern.engine.events import TorrentState
 from bittern.engine.peer import PeerConnection
+
+if TYPE_CHECKING:
+    from bittern.engine.torrent import Torrent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,40 @@ class PeerInfo:
     peer_choking: bool
     peer_interested: bool
     num_outstanding: int
+
+
+def measure(torrent: Torrent) -> TorrentStats:
+    """Return the numbers of a torrent; lengths are 0 before the metadata is known."""
+    swarm, roster, metainfo = torrent.swarm, torrent.roster, torrent.metainfo
+    peers = [] if roster is None else [peer for peer in roster.peers if peer.is_open]
+    wanted, have = torrent.wanted_bits, torrent.have_bits
+    left = torrent.length_of(wanted & ~have)
+    wanted_length = torrent.length_of(wanted)
+    down = sum(peer.down.rate for peer in peers)
+    return TorrentStats(
+        state=torrent.state,
+        progress=1 - left / wanted_length if wanted_length else float(metainfo is not None),
+        num_pieces=0 if metainfo is None else metainfo.info.geometry.num_pieces,
+        num_have=have.bit_count(),
+        num_checked=torrent.num_checked,
+        total_length=0 if metainfo is None else metainfo.info.geometry.total_length,
+        wanted_length=wanted_length,
+        left=left,
+        downloaded=torrent.num_downloaded,
+        uploaded=torrent.num_uploaded,
+        wasted=torrent.num_wasted,
+        download_rate=down,
+        upload_rate=sum(peer.up.rate for peer in peers),
+        num_peers=len(peers),
+        num_seeds=sum(
+            peer.protocol.remote is not None and peer.protocol.remote.is_full for peer in peers
+        ),
+        num_connecting=0 if roster is None else len(roster.peers) - len(peers),
+        num_known_peers=len(torrent.candidates),
+        peers_seen=len(torrent.seen),
+        availability=0.0 if swarm is None else swarm.picker.distributed_copies(),
+        eta=left / down if left and down > 0 else (None if left else 0.0),
+    )
 
 
 def describe_peer(peer: PeerConnection) -> PeerInfo:

@@ -56,6 +56,9 @@ class SwarmOwner(Protocol):
     def report(self, event: events.Event) -> None:
         """Tell the outside."""
 
+    def pieces_opened(self, pieces: list[int]) -> None:
+        """Hear of pieces that will be written from now on."""
+
     def swarm_completed(self) -> None:
         """Hear that everything wanted is there."""
 
@@ -64,6 +67,9 @@ class SwarmOwner(Protocol):
 
     def extension_received(self, peer: PeerConnection, name: str, payload: bytes) -> None:
         """Take a message of an extension that is not about blocks."""
+
+    def piece_lost(self, index: int) -> None:
+        """Hear that a piece we had is not on disk any more."""
 
     def peer_opened(self, peer: PeerConnection) -> None:
         """Hear of a peer that finished its handshake."""
@@ -101,6 +107,7 @@ class Swarm:
         self._info_hash = info_hash
         self.picker = picker
         self.roster = roster
+        roster.adopter = self
         self.peers = roster.peers
         self.assembly: Assembly
         self._choking = ChokeRounds(
@@ -169,7 +176,7 @@ class Swarm:
             self.picker.remove_peer(protocol.remote.bits)
         self._choking.forget(peer)
         if self._super_seeder is not None:
-            self._super_seeder.peer_left(peer)
+            self._reveal(self._super_seeder.peer_left(peer))
         self._owner.peer_closed(peer)
         self.roster.lost(peer, reason, was_violation=was_violation)
 
@@ -205,6 +212,8 @@ class Swarm:
                 self._open(peer, handshake, now)
             case peer_events.BitfieldReceived(bitfield):
                 self.picker.add_peer(bitfield.bits)
+                if self._super_seeder is not None:
+                    self._reveal(self._super_seeder.bitfield_seen(peer, bitfield.bits))
                 self._availability_changed(peer)
                 self._grant_allowed_fast(peer, bitfield)
             case peer_events.HaveReceived(index):
@@ -333,6 +342,10 @@ class Swarm:
                 protocol.request_run(index, begin, end)
                 gate.take(end - begin)
             peer.pipeline.set_outstanding(len(protocol.outstanding), now=now)
+            opened = self.assembly.pieces.newly_opened
+            if opened:
+                self._owner.pieces_opened(list(opened))
+                opened.clear()
         elif not num_outstanding and not picker.is_interesting(remote.bits):
             protocol.set_interested(False)
 
@@ -426,6 +439,7 @@ class Swarm:
     def piece_lost(self, index: int) -> None:
         """Tell peers that we do not have a piece after all (BEP 54), and fetch it again."""
         self._was_complete = self.picker.is_complete
+        self._owner.piece_lost(index)
         for peer in list(self.peers):
             for request in peer.protocol.incoming.drop_piece(index):
                 peer.protocol.reject(request)

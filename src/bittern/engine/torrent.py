@@ -14,9 +14,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
-from hashlib import sha1, sha256
 
-from bittern.codec.info import Info, decode_info
+from bittern.codec.info import Info
 from bittern.codec.magnet import Magnet
 from bittern.codec.metainfo import Metainfo
 from bittern.codec.wire import Reserved
@@ -26,28 +25,27 @@ from bittern.core.errors import (
     BitTorrentError,
     ConfigError,
     DiskFull,
+    Inconsistent,
     MetainfoError,
     StorageError,
 )
 from bittern.core.geometry import Geometry
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
-from bittern.engine.assembly import Assembly
-from bittern.engine.checking import find_pieces
+from bittern.engine.awake import Awake, locate, wake
 from bittern.engine.config import TorrentConfig
-from bittern.engine.content import Content, open_content, wanted_priorities
+from bittern.engine.content import wanted_priorities
 from bittern.engine.discovery import Discovery
 from bittern.engine.events import Event, TorrentState
 from bittern.engine.extensions import Extensions
 from bittern.engine.listeners import Listeners
-from bittern.engine.metadata import MetadataPhase
+from bittern.engine.metadata import MetadataPhase, matcher, metainfo_from, selection_of
 from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import Roster
 from bittern.engine.services import Services
-from bittern.engine.stats import PeerInfo, TorrentStats, describe_peer
+from bittern.engine.stats import PeerInfo, TorrentStats, describe_peer, measure
 from bittern.engine.swarm import Swarm
 from bittern.engine.trackers import TrackerStatus
-from bittern.net.stream import Stream
 from bittern.policy.candidates import Candidates, Source
 from bittern.policy.picker import Picker
 from bittern.storage.layout import Layout
@@ -80,25 +78,30 @@ class Torrent:
             now=services.loop.time(),
             allow_multiple_per_address=services.config.allow_multiple_per_address,
         )
-        self.swarm: Swarm | None = None
         self.metadata_phase: MetadataPhase | None = None
         self._extensions: Extensions | None = None
         self._discovery: Discovery | None = None
-        self._content: Content | None = None
+        self._awake: Awake | None = None
         self._have = Bitfield(0 if self.metainfo is None else self._geometry.num_pieces)
-        self._num_checked = 0
+        self.num_checked = 0
         self._num_downloaded = 0
         self._num_uploaded = 0
         self._num_wasted = 0
-        self._seen: set[str] = set()
+        self.seen: set[str] = set()
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
         self._retry: asyncio.TimerHandle | None = None
         self._was_closed = False
+        self._was_resumed = False
         if config.files is not None and self.metainfo is not None:
             self._check_files(config.files)
 
     # --- what it is ----------------------------------------------------------------------
+
+    @property
+    def swarm(self) -> Swarm | None:
+        """The part that moves pieces, while it runs."""
+        return None if self._awake is None else self._awake.swarm
 
     @property
     def info(self) -> Info:
@@ -152,40 +155,11 @@ class Torrent:
 
     def stats(self) -> TorrentStats:
         """Return the numbers of this instant; all lengths are 0 before the metadata is known."""
-        swarm, roster = self.swarm, self._roster
-        peers = [] if roster is None else [peer for peer in roster.peers if peer.is_open]
-        wanted = self._wanted_bits()
-        left = self._length_of(wanted & ~self._have_bits())
-        wanted_length = self._length_of(wanted)
-        down = sum(peer.down.rate for peer in peers)
-        progress = 0.0 if self.metainfo is None else 1.0
-        return TorrentStats(
-            state=self.state,
-            progress=1 - left / wanted_length if wanted_length else progress,
-            num_pieces=self._have.num_pieces,
-            num_have=self._have_bits().bit_count(),
-            num_checked=self._num_checked,
-            total_length=0 if self.metainfo is None else self._geometry.total_length,
-            wanted_length=wanted_length,
-            left=left,
-            downloaded=self.num_downloaded,
-            uploaded=self.num_uploaded,
-            wasted=self._num_wasted + (swarm.num_wasted if swarm else 0),
-            download_rate=down,
-            upload_rate=sum(peer.up.rate for peer in peers),
-            num_peers=len(peers),
-            num_seeds=sum(
-                peer.protocol.remote is not None and peer.protocol.remote.is_full for peer in peers
-            ),
-            num_connecting=0 if roster is None else len(roster.peers) - len(peers),
-            num_known_peers=len(self.candidates),
-            peers_seen=len(self._seen),
-            availability=0.0 if swarm is None else swarm.picker.distributed_copies(),
-            eta=left / down if left and down > 0 else (None if left else 0.0),
-        )
+        return measure(self)
 
     @property
-    def _roster(self) -> Roster | None:
+    def roster(self) -> Roster | None:
+        """The connections, while the torrent runs."""
         at_work = self.swarm or self.metadata_phase
         return None if at_work is None else at_work.roster
 
@@ -199,34 +173,44 @@ class Torrent:
         """Bytes of blocks sent in this and earlier runs."""
         return self._num_uploaded + (self.swarm.num_uploaded if self.swarm else 0)
 
-    def _have_bits(self) -> int:
+    @property
+    def have_bits(self) -> int:
+        """The pieces we have, as bits of a ``Bitfield``."""
         return self._have.bits if self.swarm is None else self.swarm.picker.have
 
-    def _wanted_bits(self) -> int:
+    @property
+    def wanted_bits(self) -> int:
+        """The pieces of wanted files, as bits of a ``Bitfield``."""
         if self.swarm is not None:
             return self.swarm.picker.wanted
         return Bitfield.full(self._have.num_pieces).bits
 
-    def _length_of(self, bits: int) -> int:
+    def length_of(self, bits: int) -> int:
+        """Return the bytes of a set of pieces."""
         return self._geometry.total_of(bits) if bits else 0
+
+    @property
+    def num_wasted(self) -> int:
+        """Bytes of blocks received in vain in this session."""
+        return self._num_wasted + (self.swarm.num_wasted if self.swarm else 0)
 
     @property
     def num_left(self) -> int:
         """Bytes still wanted; all of them count as 1 byte while the metadata is unknown."""
         if self.metainfo is None:
             return 1
-        return self._length_of(self._wanted_bits() & ~self._have_bits())
+        return self.length_of(self.wanted_bits & ~self.have_bits)
 
     def file_progress(self) -> list[int]:
         """Return, by index, how many bytes of each file are verified."""
         if self.metainfo is None:
             return []
-        have = Bitfield(self._have.num_pieces, self._have_bits())
+        have = Bitfield(self._have.num_pieces, self.have_bits)
         return Layout(self.info.files, self._geometry).verified_lengths(have)
 
     def peers(self) -> list[PeerInfo]:
         """Return the connected peers."""
-        roster = self._roster
+        roster = self.roster
         return [] if roster is None else [describe_peer(p) for p in roster.peers if p.is_open]
 
     def events(self, *, trace: bool = False) -> AsyncIterator[Event]:
@@ -264,7 +248,7 @@ class Torrent:
     async def start(self) -> None:
         """Find out what is there and join the swarm; returns once that is done."""
         async with self._lock:
-            if self._roster is not None or self._was_closed:
+            if self.roster is not None or self._was_closed:
                 return
             self.error = None
             try:
@@ -272,7 +256,7 @@ class Torrent:
                     self._wait_for_metadata()
                 else:
                     await self._wake(self._make_roster())
-            except StorageError as error:
+            except (StorageError, Inconsistent) as error:
                 self._failed(error)
 
     def _make_roster(self) -> Roster:
@@ -300,15 +284,11 @@ class Torrent:
     def _wait_for_metadata(self) -> None:
         roster = self._make_roster()
         self._extensions = self._make_extensions(roster)
-        self.metadata_phase = MetadataPhase(self, self._services, roster, self._matches)
+        self.metadata_phase = MetadataPhase(
+            self, self._services, roster, matcher(self.info_hash, self.info_hash_v2)
+        )
         self._set_state(TorrentState.METADATA)
         self._find_peers()
-
-    def _matches(self, raw: bytes) -> bool:
-        v1, v2 = self.info_hash, self.info_hash_v2
-        return (v1 is None or sha1(raw, usedforsecurity=False).digest() == v1) and (
-            v2 is None or sha256(raw).digest() == v2
-        )
 
     def metadata_received(self, raw: bytes) -> None:
         """Go on as a torrent whose metadata is known."""
@@ -329,63 +309,39 @@ class Torrent:
                 self._failed(error)
 
     def _accept_metadata(self, raw: bytes, magnet: Magnet) -> None:
-        info = decode_info(raw)
-        self.metainfo = Metainfo(
-            info=info,
-            trackers=tuple((url,) for url in magnet.trackers),
-            web_seeds=magnet.web_seeds,
-        )
+        self.metainfo = metainfo_from(magnet, raw)
+        info = self.metainfo.info
         self._have = Bitfield(info.geometry.num_pieces)
-        if magnet.select_only and self.config.files is None:
-            chosen = {i for low, high in magnet.select_only for i in range(low, high + 1)}
-            self.config = replace(
-                self.config, files=frozenset(i for i in chosen if i < len(info.files))
-            )
+        if self.config.files is None:
+            self.config = replace(self.config, files=selection_of(magnet, len(info.files)))
         if self.config.files is not None:
             self._check_files(self.config.files)
         self.report(events.MetadataReceived(info.name, len(raw)))
 
-    async def _wake(self, roster: Roster) -> None:
+    async def _wake(self, roster: Roster, *, force_check: bool = False) -> None:
+        assert self.metainfo is not None
         self._set_state(TorrentState.CHECKING)
-        content = self._content = self._open_content()
-        have, unverified = await self._find_pieces(content)
-        self._have.bits = have
-        disk, info = self._services.disk, self.info
-        await disk.run(lambda: content.storage.prepare(self.config.files))
-        picker = Picker(
-            info.geometry.num_pieces, self._services.rng, sequential=self.config.sequential
-        )
-        picker.set_have(have)
-        if self.config.files is not None:
-            picker.set_priorities(
-                wanted_priorities(content.layout, picker.num_pieces, self.config.files)
-            )
-        swarm = Swarm(
+        self.num_checked = 0
+        awake = await wake(
             self,
             self._services,
+            self.metainfo,
             self.config,
-            info_hash=info.wire_hash,
-            picker=picker,
-            roster=roster,
+            roster,
+            force_check=force_check,
+            progress=self._check_progressed,
+            is_stopped=lambda: self._was_closed,
         )
-        swarm.attach(
-            Assembly(
-                swarm,
-                geometry=info.geometry,
-                layout=content.layout,
-                storage=content.storage,
-                hashes=content.hashes,
-                picker=picker,
-                disk=disk,
-                send_buffer=self._services.send_buffer,
-                unverified=unverified if self._services.config.verify_before_upload else 0,
-            )
-        )
+        self._have.bits = awake.found.have
+        if not self._was_resumed:
+            self._was_resumed = True
+            self._num_downloaded += awake.found.downloaded
+            self._num_uploaded += awake.found.uploaded
         self._extensions = self._make_extensions(roster)
-        self.swarm = swarm
+        self._awake = awake
         for peer in list(roster.peers):
-            swarm.take_over(peer)
-        self._join(picker)
+            awake.swarm.take_over(peer)
+        self._join(awake.swarm.picker)
 
     def _join(self, picker: Picker) -> None:
         self.candidates.is_seeding = picker.is_complete
@@ -411,21 +367,6 @@ class Torrent:
             own = tuple((url,) for url in self._magnet.trackers)
         return (*own, *self.config.trackers)
 
-    async def _find_pieces(self, content: Content) -> tuple[int, int]:
-        """Return what we have and, of that, what has not been hashed now, as bits."""
-        if self.config.skip_check:
-            full = Bitfield.full(self._geometry.num_pieces).bits
-            return full, full
-        self._num_checked = 0
-        have = await find_pieces(
-            self._services,
-            content,
-            self._geometry,
-            progress=self._check_progressed,
-            is_stopped=lambda: self._was_closed,
-        )
-        return have, 0
-
     async def recheck(self) -> None:
         """
         Hash everything on disk again and go on from what is there.
@@ -434,14 +375,15 @@ class Torrent:
             StorageError: the disk failed.
         """
         await self._sleep(TorrentState.CHECKING)
-        skip_check = self.config.skip_check
-        self.config = replace(self.config, skip_check=False)
-        try:
-            await self.start()
-        finally:
-            self.config = replace(self.config, skip_check=skip_check)
-        if self.error is not None:
-            raise self.error
+        async with self._lock:
+            if self._was_closed or self.metainfo is None:
+                return
+            self.error = None
+            try:
+                await self._wake(self._make_roster(), force_check=True)
+            except (StorageError, Inconsistent) as error:
+                self._failed(error)
+                raise
 
     async def pause(self) -> None:
         """Leave the swarm but stay in the session."""
@@ -467,38 +409,32 @@ class Torrent:
 
     async def delete_data(self) -> None:
         """Remove the torrent's files, and nothing else; the torrent must be stopped."""
-        content = self._open_content()
-        await self._services.disk.run(content.storage.delete)
-
-    def _open_content(self) -> Content:
-        assert self.metainfo is not None
-        return open_content(
-            self.metainfo, self.config, self._services.config, self._services.handles
-        )
+        if self.metainfo is not None:
+            content = await locate(self._services, self.metainfo, self.config)
+            await self._services.disk.run(content.storage.delete)
 
     async def _leave(self) -> None:
         """Stop the swarm and let go of the files; totals and pieces are kept."""
         discovery, self._discovery = self._discovery, None
         if discovery is not None:
             await discovery.stop()
-        swarm, content = self.swarm, self._content
         if self.metadata_phase is not None:
             self.metadata_phase.stop()
             self.metadata_phase = None
-        if swarm is not None:
+        awake, self._awake = self._awake, None
+        if awake is not None:
+            swarm = awake.swarm
             self._num_downloaded += swarm.num_downloaded
             self._num_uploaded += swarm.num_uploaded
             self._num_wasted += swarm.num_wasted
             self._have.bits = swarm.picker.have
-            swarm.stop()
-            self.swarm = None
-        if content is not None:
-            self._content = None
-            await self._services.disk.run(content.storage.close, lane=content.storage)
+            await awake.sleep(
+                self._services, downloaded=self._num_downloaded, uploaded=self._num_uploaded
+            )
 
     def _check_progressed(self, num_checked: int) -> None:
         if self.state is TorrentState.CHECKING:
-            self._num_checked = num_checked
+            self.num_checked = num_checked
             self.report(events.CheckProgressed(num_checked, self._geometry.num_pieces))
 
     # --- settings ------------------------------------------------------------------------
@@ -560,47 +496,13 @@ class Torrent:
     @property
     def is_running(self) -> bool:
         """True while the torrent has, or may have, connections."""
-        return self._roster is not None
+        return self.roster is not None
 
     @property
     def num_connections(self) -> int:
         """Connections, those in handshake too."""
-        roster = self._roster
+        roster = self.roster
         return 0 if roster is None else len(roster.peers)
-
-    def next_to_dial(self, *, now: float) -> Endpoint | None:
-        """Return an endpoint to connect to now, counted as being tried."""
-        roster = self._roster
-        while roster is not None and roster.has_room:
-            found = self.candidates.next_to_dial(1, now=now)
-            if not found:
-                return None
-            if roster.may_add(found[0]):
-                return found[0]
-            self.candidates.failed(found[0], now=now)
-        return None
-
-    def dialled(self, endpoint: Endpoint, stream: Stream) -> None:
-        """Take a connection that we made."""
-        at_work = self.swarm or self.metadata_phase
-        if at_work is None or not at_work.roster.may_add(endpoint):
-            stream.close()
-            self.candidates.disconnected(endpoint, now=self._services.loop.time())
-            return
-        at_work.adopt(stream, endpoint, is_outgoing=True).start()
-
-    def dial_failed(self, endpoint: Endpoint) -> None:
-        """Hear that an endpoint could not be reached."""
-        self.candidates.failed(endpoint, now=self._services.loop.time())
-
-    def accept(self, stream: Stream) -> PeerConnection | None:
-        """Make a peer of an incoming stream, not yet started; None to refuse it."""
-        at_work, remote = self.swarm or self.metadata_phase, stream.remote
-        if at_work is None or not at_work.roster.may_add(remote):
-            return None
-        if self.candidates.is_banned(remote.host, now=self._services.loop.time()):
-            return None
-        return at_work.adopt(stream, remote, is_outgoing=False)
 
     # --- what the swarm tells ------------------------------------------------------------
 
@@ -625,8 +527,8 @@ class Torrent:
 
     def peer_opened(self, peer: PeerConnection) -> None:
         """Count the addresses met."""
-        if len(self._seen) < MAX_SEEN:
-            self._seen.add(peer.endpoint.host if peer.is_outgoing else str(peer.endpoint))
+        if len(self.seen) < MAX_SEEN:
+            self.seen.add(peer.endpoint.host if peer.is_outgoing else str(peer.endpoint))
 
     def peer_closed(self, peer: PeerConnection) -> None:
         """Drop what is kept of a connection."""
@@ -643,8 +545,27 @@ class Torrent:
         at_work = self.swarm or self.metadata_phase
         if at_work is not None:
             at_work.tick(now=now)
+        if self._awake is not None:
+            self._awake.keeper.tick(
+                self._awake.swarm.picker.have,
+                downloaded=self.num_downloaded,
+                uploaded=self.num_uploaded,
+                now=now,
+            )
         if self._extensions is not None:
             self._extensions.tick(now=now)
+
+    def pieces_opened(self, pieces: list[int]) -> None:
+        """Note pieces before they are written."""
+        if self._awake is not None:
+            self._awake.keeper.pieces_opened(pieces)
+
+    def piece_lost(self, index: int) -> None:
+        """Go back to downloading when a piece has gone from disk."""
+        if self.swarm is not None and not self.swarm.picker.is_complete:
+            self.candidates.is_seeding = False
+            self._set_state(TorrentState.DOWNLOADING)
+        self.report(events.PieceLost(index))
 
     def swarm_completed(self) -> None:
         """Change to seeding."""

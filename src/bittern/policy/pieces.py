@@ -147,6 +147,8 @@ class Pieces:
     ) -> None:
         self.open: dict[int, OpenPiece] = {}
         self.joinable: dict[int, OpenPiece] = {}
+        self.newly_opened: list[int] = []
+        """Pieces opened since the owner last emptied this list."""
         self._geometry = geometry
         self._picker = picker
         self._start_hash = start_hash
@@ -234,6 +236,7 @@ class Pieces:
         piece.is_exclusive = index in self._exclusive
         self.open[index] = piece
         self._picker.mark_open(index)
+        self.newly_opened.append(index)
         return piece
 
     def restore(self, index: int, blocks: Iterable[int]) -> OpenPiece:

@@ -1,0 +1,141 @@
+"""
+Waking a torrent up: files, hashes, what is there, and the swarm over them.
+
+Sources: engine.md sections 2 and 4.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bittern.codec.metainfo import Metainfo, encode_metainfo
+from bittern.engine.assembly import Assembly
+from bittern.engine.config import TorrentConfig
+from bittern.engine.content import Content, open_content, wanted_priorities
+from bittern.engine.keeper import Found, Keeper, make_record
+from bittern.engine.roster import Roster
+from bittern.engine.services import Services
+from bittern.engine.swarm import Swarm, SwarmOwner
+from bittern.policy.picker import Picker
+from bittern.storage.volume import Folding, probe_folding
+
+
+@dataclass(slots=True)
+class Awake:
+    """What a torrent has while it moves pieces."""
+
+    content: Content
+    keeper: Keeper
+    found: Found
+    swarm: Swarm
+
+    async def sleep(self, services: Services, *, downloaded: int, uploaded: int) -> None:
+        """Stop the swarm, keep what is there, let go of the files."""
+        picker = self.swarm.picker
+        partial = self.swarm.assembly.partial_blocks()
+        self.swarm.stop()
+        await self.keeper.finish(picker.have, partial, downloaded=downloaded, uploaded=uploaded)
+        storage = self.content.storage
+        await services.disk.run(storage.close, lane=storage)
+
+
+async def locate(services: Services, metainfo: Metainfo, config: TorrentConfig) -> Content:
+    """Work out where a torrent's files are on their volume."""
+    root = config.output if config.data_path is None else config.data_path.absolute().parent
+    folding = await _folding_of(services, root)
+    return open_content(metainfo, config, services.config, services.handles, folding=folding)
+
+
+async def _folding_of(services: Services, root: Path) -> Folding:
+    """Ask each folder once which names fall together there (P10)."""
+    known = services.folding.get(root)
+    if known is None:
+        known = services.folding[root] = await services.disk.run(lambda: probe_folding(root))
+    return known
+
+
+async def wake(
+    owner: SwarmOwner,
+    services: Services,
+    metainfo: Metainfo,
+    config: TorrentConfig,
+    roster: Roster,
+    *,
+    force_check: bool,
+    progress: Callable[[int], None],
+    is_stopped: Callable[[], bool],
+) -> Awake:
+    """
+    Find out what is on disk and make a swarm over it.
+
+    Args:
+        owner: the torrent.
+        services: of the session.
+        metainfo: of the torrent.
+        config: of the torrent.
+        roster: its connections.
+        force_check: hash everything, whatever the journal says.
+        progress: told on the loop how many pieces have been hashed.
+        is_stopped: asked from threads; True ends hashing early.
+
+    Raises:
+        StorageError: files cannot be made or read.
+        Inconsistent: the halves of a hybrid want different bytes (P13).
+    """
+    info = metainfo.info
+    content = await locate(services, metainfo, config)
+    storage = content.storage
+    keeper = Keeper(
+        services,
+        services.journal,
+        info_hash=info.wire_hash,
+        content=content,
+        geometry=info.geometry,
+        record=make_record(info.wire_hash, info.name, storage.root, content.paths, time.time()),
+        metainfo=_to_file(metainfo),
+    )
+    found = await keeper.find(
+        skip_check=config.skip_check and not force_check,
+        force_check=force_check,
+        progress=progress,
+        is_stopped=is_stopped,
+    )
+    if not config.skip_check:
+        await services.disk.run(lambda: storage.prepare(config.files))
+    picker = Picker(info.geometry.num_pieces, services.rng, sequential=config.sequential)
+    picker.set_have(found.have)
+    if config.files is not None:
+        picker.set_priorities(wanted_priorities(content.layout, picker.num_pieces, config.files))
+    swarm = Swarm(owner, services, config, info_hash=info.wire_hash, picker=picker, roster=roster)
+    assembly = Assembly(
+        swarm,
+        geometry=info.geometry,
+        layout=content.layout,
+        storage=storage,
+        hashes=content.hashes,
+        picker=picker,
+        disk=services.disk,
+        send_buffer=services.send_buffer,
+        unverified=found.unverified if services.config.verify_before_upload else 0,
+    )
+    swarm.attach(assembly)
+    for index, blocks in found.partial.items():
+        if not picker.have >> (picker.top - index) & 1:
+            assembly.pieces.restore(index, blocks)
+    return Awake(content, keeper, found, swarm)
+
+
+def _to_file(metainfo: Metainfo) -> bytes:
+    return encode_metainfo(
+        metainfo.info.raw,
+        trackers=metainfo.trackers,
+        web_seeds=metainfo.web_seeds,
+        nodes=metainfo.nodes,
+        comment=metainfo.comment,
+        created_by=metainfo.created_by,
+        creation_date=metainfo.creation_date,
+        piece_layers=metainfo.piece_layers,
+    )
