@@ -73,6 +73,7 @@ def pytest_terminal_summary(
         terminalreporter.write_line(pytest_report_header(config))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """
     Sort the tests: leave out what only ``-m soak`` runs, mark what takes random input, keep what
@@ -86,7 +87,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=soak)
         items[:] = [item for item in items if item not in soak]
     for item in items:
-        if "fuzz" in item.name or item.get_closest_marker("hypothesis"):
+        # Hypothesis leaves its own attribute on what it drives.
+        if "fuzz" in item.name or hasattr(getattr(item, "obj", None), "hypothesis"):
             item.add_marker(pytest.mark.fuzz)
         if INTEROP in item.path.parents:
             # Other programs and their ports, one after the other also under xdist.
