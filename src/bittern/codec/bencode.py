@@ -187,7 +187,7 @@ def decode_with_spans(data: bytes, *, limits: Limits = METAINFO_LIMITS) -> Docum
             raise BencodeDecodeError(f"key {key[:40]!r} has no value", offset=start)
         tokens_left -= used
         item, at, used, allowance, unsorted_at = _scan(
-            raw, start, limits.max_depth - 1, tokens_left, allowance, False
+            raw, start, limits.max_depth, tokens_left, allowance, False, depth=1
         )
         tokens_left -= used
         value[key] = item
@@ -210,10 +210,17 @@ def _allowance(data: bytes) -> int:
 
 
 def _scan(
-    data: bytes, at: int, max_depth: int, max_tokens: int, allowance: int, require_sorted: bool
+    data: bytes,
+    at: int,
+    max_depth: int,
+    max_tokens: int,
+    allowance: int,
+    require_sorted: bool,
+    *,
+    depth: int = 0,
 ) -> tuple[Value, int, int, int, int]:
     """
-    Decode the value that starts at ``at``.
+    Decode the value that starts at ``at``, inside ``depth`` containers.
 
     ``key`` is the state: ``_IN_LIST`` in a list, None before a key, else the key
     that waits for its value. One long function, since a call per token would double
@@ -224,6 +231,7 @@ def _scan(
         key or -1.
     """
     size = len(data)
+    room = max_depth - depth
     is_large = size > _UNCOUNTED_LENGTH
     outer: list[tuple[list[Value] | dict[bytes, Value], bytes | None, bytes]] = []
     held: list[Value] | dict[bytes, Value] = []
@@ -278,7 +286,7 @@ def _scan(
                 item = _read_integer(data[at + 1 : end], at)
                 at = end + 1
             elif byte == 100 or byte == 108:  # d, l
-                if len(outer) >= max_depth:
+                if len(outer) >= room:
                     raise BencodeDecodeError("nested too deeply", offset=at, limit=max_depth)
                 outer.append((held, key, last_key))
                 if byte == 100:

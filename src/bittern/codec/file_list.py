@@ -127,16 +127,17 @@ def _read_file(item: Value, offset: int) -> FileEntry:
         raise MetainfoError("no dictionary")
     path = _read_path(item.get(b"path.utf-8"), is_strict=True)
     if not path:
-        value = item.get(b"path")
-        path = _read_path(value, is_strict=False)
-        if path is None and value is not None:
-            raise MetainfoError("'path' is no list of strings")
+        path = _read_path(item.get(b"path"), is_strict=False)
     entry = read_attributes(item, path or (), offset)
     if path:
         return entry
     if entry.is_pad:  # BEP 47: clients should not require the path of a pad
         return FileEntry((".pad", str(entry.length)), entry.length, offset, is_pad=True)
-    raise MetainfoError("'path' is missing" if path is None else "'path' is empty")
+    if path is not None:
+        raise MetainfoError("'path' is empty")
+    raise MetainfoError(
+        "'path' is missing" if b"path" not in item else "'path' is no list of strings"
+    )
 
 
 def _read_path(value: Value | None, *, is_strict: bool) -> tuple[str, ...] | None:
@@ -167,7 +168,10 @@ def read_attributes(item: dict[bytes, Value], path: tuple[str, ...], offset: int
     if attr is None or not isinstance(attr, bytes):
         attr = b""
     elif b"l" in attr:
-        target = _read_path(item.get(b"symlink path"), is_strict=False) or ()
+        value = item.get(b"symlink path")
+        target = _read_path(value, is_strict=False) or ()
+        if value and isinstance(value, list) and not target:
+            raise MetainfoError("'symlink path' is no list of strings")
         if length is None:
             length = 0  # BEP 47: it may be left out
         elif length != 0:

@@ -162,6 +162,8 @@ def merge_file_lists(
     if (twin := next(remaining, None)) is not None:
         raise MetainfoError(f"file tree {_place(twin.path)}: not in 'files'")
     end = max([entry.offset + entry.length for entry in tree if entry.length], default=0)
-    if not end <= listed[-1].offset + listed[-1].length <= -(-end // piece_length) * piece_length:
+    # The last pad may be left out: BEP 52 does not ask for it, but its reference program adds it.
+    padded_end = -(-end // piece_length) * piece_length
+    if listed[-1].offset + listed[-1].length not in (end, padded_end):
         raise MetainfoError("info: 'files' ends elsewhere than the file tree")
     return tuple(merged)

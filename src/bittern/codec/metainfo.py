@@ -92,6 +92,8 @@ def decode_metainfo(data: bytes) -> Metainfo:
 
     Source: BEP 3, BEP 52. Limits: P1-P7, P12, P13.
     """
+    if data[-1:].isspace():
+        data = data.rstrip()  # Interop: editors and web servers add line ends
     try:
         document = decode_with_spans(data, limits=METAINFO_LIMITS)
     except BencodeDecodeError as error:

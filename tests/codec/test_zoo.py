@@ -1,0 +1,116 @@
+"""Every torrent of the zoo gets its verdict, and libtorrent's is the same or the reason is told."""
+
+from __future__ import annotations
+
+import re
+
+import libtorrent as lt
+import pytest
+
+from bittern.codec.metainfo import decode_metainfo
+from bittern.core.errors import MetainfoError
+from tests.codec.fuzzing import fuzz, mutate, new_random, num_runs
+from tests.codec.zoo.cases import ZOO, Case
+from tests.codec.zoo.torrents import BASES, encoded
+
+MAX_ERROR_LENGTH = 200
+
+SEEDS = [encoded(torrent) for torrent in BASES.values()]
+
+
+def _ours(data: bytes) -> str | None:
+    try:
+        decode_metainfo(data)
+    except MetainfoError as error:
+        return str(error)
+    return None
+
+
+def _theirs(data: bytes) -> str | None:
+    """libtorrent's refusal, None when it accepts."""
+    try:
+        return None if lt.load_torrent_buffer(data).ti is not None else "a link, no torrent"
+    except RuntimeError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("case", ZOO, ids=[case.name[:100] for case in ZOO])
+class TestZoo:
+    def test_our_verdict(self, case: Case) -> None:
+        refusal = _ours(case.data)
+        if case.refusal is None:
+            assert refusal is None
+        else:
+            assert refusal is not None
+            assert case.refusal in refusal
+
+    def test_a_refusal_is_one_short_printable_line(self, case: Case) -> None:
+        refusal = _ours(case.data) or "fine"
+        assert refusal.isprintable()
+        assert refusal.isascii()
+        assert len(refusal) <= MAX_ERROR_LENGTH
+
+    def test_theirs_is_the_same_or_the_reason_is_told(self, case: Case) -> None:
+        differs = (case.refusal is None) != (_theirs(case.data) is None)
+        assert differs is (case.why is not None)
+
+
+def test_the_zoo_is_large() -> None:
+    assert sum(case.refusal is not None for case in ZOO) >= 300
+
+
+# What a mutant may be refused for by us alone; each stands in the zoo with its reason.
+OUR_REFUSALS = re.compile(
+    r"bytes after the end|duplicate key|malformed (integer|string length)|more than 64 bits"
+    r"|too many digits|'meta version'|'piece layers' is|piece layers \w+: (missing|\d+ bytes)"
+    r"|an empty file has a|'pieces' without|'pieces' is|differs from the file tree"
+    r"|but the file tree has|both 'files' and 'length'|'files' is (no list|empty)"
+    r"|keys are not sorted|a symlink has a length|in the file tree|not in 'files'|'name' is missing"
+)
+# And what by them alone.
+THEIR_REFUSALS = re.compile(
+    r"libtorrent:(6|7|8|9)\]|bdecode:5\]|libtorrent:15\]"  # names, lengths, depth, soft errors
+)
+
+
+def test_mutants_have_the_same_fate_or_a_known_reason() -> None:
+    rng = new_random()
+    num_same = 0
+    runs = num_runs(1500)
+    for _ in range(runs):
+        data = mutate(rng.choice(SEEDS), rng)
+        ours, theirs = _ours(data), _theirs(data)
+        if (ours is None) == (theirs is None):
+            num_same += 1
+        elif ours is not None:
+            assert OUR_REFUSALS.search(ours), (ours, data)
+        else:
+            assert theirs is not None
+            assert THEIR_REFUSALS.search(theirs), (theirs, data)
+    assert num_same > 0.9 * runs
+
+
+def test_mutants_that_both_accept_have_the_same_hashes() -> None:
+    rng = new_random()
+    num_compared = 0
+    for _ in range(num_runs(1000)):
+        data = mutate(rng.choice(SEEDS), rng)
+        if _ours(data) is not None or _theirs(data) is not None:
+            continue
+        info = decode_metainfo(data).info
+        torrent = lt.load_torrent_buffer(data).ti
+        assert torrent is not None
+        theirs = torrent.info_hashes()
+        assert theirs.has_v1() == info.has_v1
+        assert theirs.has_v2() == info.has_v2
+        if info.info_hash is not None:
+            assert str(theirs.v1) == str(info.info_hash)
+        if info.info_hash_v2 is not None:
+            assert str(theirs.v2) == str(info.info_hash_v2)
+        assert torrent.piece_length() == info.piece_length
+        num_compared += 1
+    assert num_compared > 30
+
+
+def test_only_the_documented_error_escapes() -> None:
+    assert fuzz(decode_metainfo, SEEDS, MetainfoError) > 10
