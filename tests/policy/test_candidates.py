@@ -79,6 +79,15 @@ def test_peers_that_were_useful_or_named_by_the_user_or_lan_go_first() -> None:
     assert set(candidates.next_to_dial(3, now=200.0)) == {at(100), at(101), at(3)}
 
 
+def test_the_order_of_equals_is_left_to_chance() -> None:
+    orders = set()
+    for seed in range(5):
+        candidates = Candidates(random.Random(seed), now=0.0)
+        candidates.add(map(at, range(30)), Source.DHT, now=0.0)
+        orders.add(tuple(candidates.next_to_dial(30, now=0.0)))
+    assert len(orders) == 5
+
+
 def test_those_that_failed_come_last() -> None:
     candidates = filled(range(8))
     for endpoint in candidates.next_to_dial(5, now=0.0):
@@ -198,7 +207,7 @@ def test_failures_are_backed_off_and_then_forgotten() -> None:
 def test_what_the_user_named_is_never_forgotten() -> None:
     candidates = filled(range(1), Source.USER)
     now = 0.0
-    for _ in range(60):
+    for _ in range(1100):
         candidates.failed(at(0), now=now)
         due = candidates.next_timer()
         assert due is not None
@@ -214,6 +223,7 @@ def test_naming_a_peer_again_tries_it_at_once_only_for_the_user() -> None:
     assert candidates.add([at(0), at(1)], Source.PEX, now=1.0) == 0
     assert candidates.next_to_dial(2, now=1.0) == []
     assert candidates.add([at(0)], Source.USER, now=1.0) == 0
+    assert candidates.known(9) == [at(0)]
     assert candidates.next_to_dial(2, now=1.0) == [at(0)]
     candidates.add([at(0)], Source.USER, now=1.0)
     candidates.add([at(1)], Source.USER, now=1.0)
@@ -304,6 +314,14 @@ def test_ourselves_are_not_dialled() -> None:
     candidates.mark_self(at(77))
     assert candidates.add([at(0), found, at(77)], Source.TRACKER, now=0.0) == 0
     assert len(candidates.next_to_dial(9, now=0.0)) == 2
+
+
+def test_an_attempt_at_ourselves_frees_the_address() -> None:
+    candidates = make()
+    candidates.add([at(1, 1), at(1, 2)], Source.TRACKER, now=0.0)
+    (first,) = candidates.next_to_dial(9, now=0.0)
+    candidates.mark_self(first)
+    assert len(candidates.next_to_dial(9, now=0.0)) == 1
 
 
 def test_the_memory_of_ourselves_is_bounded() -> None:
@@ -472,6 +490,14 @@ def test_a_full_list_drops_failures_first_and_never_who_is_active_or_useful() ->
     assert candidates.add(map(at, range(200, 400)), Source.USER, now=100.0) == 38
     assert at(0) in candidates
     assert at(1) in candidates
+
+
+def test_who_was_active_may_go_when_the_attempt_was_not_wanted() -> None:
+    candidates = filled(range(1), Source.PEX, capacity=1)
+    assert candidates.next_to_dial(1, now=0.0) == [at(0)]
+    assert candidates.add([at(5)], Source.TRACKER, now=0.0) == 0
+    candidates.disconnected(at(0), now=1.0)
+    assert candidates.add([at(5)], Source.TRACKER, now=1.0) == 1
 
 
 @pytest.mark.slow
