@@ -88,7 +88,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in soak]
     for item in items:
         # Hypothesis leaves its own attribute on what it drives.
-        if "fuzz" in item.name or hasattr(getattr(item, "obj", None), "hypothesis"):
+        if (
+            "fuzz" in item.name
+            or item.name == "runTest"
+            or hasattr(getattr(item, "obj", None), "hypothesis")
+        ):
             item.add_marker(pytest.mark.fuzz)
         if INTEROP in item.path.parents:
             # Other programs and their ports, one after the other also under xdist.
