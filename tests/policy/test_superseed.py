@@ -116,6 +116,19 @@ def test_what_a_peer_has_is_counted_once_however_often_it_is_told() -> None:
     assert seeder.num_copies == 0
 
 
+def test_a_peer_that_knows_everything_is_only_counted() -> None:
+    seeder = SuperSeeder(3)
+    seeder.peer_joined("a")
+    assert seeder.bitfield_seen("old", bits_of("..#")) == []
+    assert seeder.piece_seen("a", 0) == []
+    assert seeder.piece_seen("old", 0) == [("a", 1)]
+    assert seeder.piece_seen("older", 1) == []
+    assert seeder.unshown("old") == seeder.unshown("oldest") == 0
+    assert seeder.is_shown("old", 1)
+    assert seeder.peer_left("old") == seeder.peer_left("older") == []
+    assert seeder.piece_seen("a", 1) == [("a", 2)]
+
+
 def test_a_newcomer_may_prove_that_a_piece_was_passed_on() -> None:
     seeder = SuperSeeder(4)
     seeder.peer_joined("a")

@@ -10,6 +10,9 @@ sent.
 Every method that can make a piece due returns *revelations*, pairs of a peer
 and the index that the caller announces to it with a ``have`` message.
 
+A peer that is heard of without having joined knows everything we have, as one
+that came before super seeding began; what it has is counted and no more.
+
 Deviates from BEP 16: with a single peer there is nobody to pass anything on
 to, so it is shown the next piece as soon as it has the last.
 
@@ -64,7 +67,7 @@ class SuperSeeder:
 
     def bitfield_seen(self, key: Hashable, bits: int) -> list[Revelation]:
         """Take note of all that a peer has, where it is told after ``peer_joined``."""
-        peer = self._peers[key]
+        peer = self._known(key)
         new = bits & ~peer.has
         self._seen.add(new)
         peer.has |= bits
@@ -79,7 +82,7 @@ class SuperSeeder:
 
     def piece_seen(self, key: Hashable, index: int) -> list[Revelation]:
         """Take note that a peer has got a piece, from whomever."""
-        peer = self._peers[key]
+        peer = self._known(key)
         if self._is_set(peer.has, index):
             return []
         mask = 1 << (self._seen.top - index)
@@ -105,13 +108,19 @@ class SuperSeeder:
 
     def unshown(self, key: Hashable) -> int:
         """Return what a peer lacks and was not shown: to be announced when super seeding ends."""
-        peer = self._peers[key]
-        return self._seen.full & ~(peer.has | peer.shown)
+        peer = self._peers.get(key)
+        return 0 if peer is None else self._seen.full & ~(peer.has | peer.shown)
 
     @property
     def num_copies(self) -> int:
         """How many whole copies the peers hold among themselves; from 1 on we may stop."""
         return int(self._seen.distributed_copies())
+
+    def _known(self, key: Hashable) -> _Peer:
+        peer = self._peers.get(key)
+        if peer is None:
+            peer = self._peers[key] = _Peer(shown=self._seen.full)
+        return peer
 
     def _passed_on(self, index: int) -> list[Revelation]:
         """Show the next piece to those who have this one, if another peer has it too."""
