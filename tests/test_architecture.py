@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests import rules
 from tests.rules import (
     LEVELS,
     ROOT,
@@ -74,6 +75,20 @@ def test_every_module_has_its_own_test_file() -> None:
         if place is not None and not place.is_file():
             missing.append(f"{source.name}: {place.relative_to(ROOT)}")
     assert not missing, "\n" + "\n".join(missing)
+
+
+@pytest.mark.parametrize(
+    ("rule", "places"),
+    [(find_threads, rules.THREAD_PLACES), (find_broad_excepts, rules.BROAD_EXCEPT_PLACES)],
+)
+def test_listed_places_are_needed(
+    rule: Rule, places: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("THREAD_PLACES", "BROAD_EXCEPT_PLACES"):
+        monkeypatch.setattr(rules, name, {})
+    needed = {source.name for source in SOURCES if rule(source)}
+    assert needed == places.keys()
+    assert all(places.values())
 
 
 def test_every_package_has_a_level() -> None:
