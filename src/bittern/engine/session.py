@@ -17,7 +17,7 @@ import logging
 import os
 import random
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
 
@@ -62,6 +62,8 @@ class Session:
         config: settings; the default suits a desktop.
         network: where streams come from; TCP unless a test says otherwise.
         rng: chance; seeded by tests.
+        random_bytes: unpredictable bytes for ids and keys; tests draw them from a seed.
+        worker: runs storage jobs; threads of our own unless a simulation brings another.
 
     Example::
 
@@ -76,17 +78,22 @@ class Session:
         *,
         network: Network | None = None,
         rng: random.Random | None = None,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        worker: Worker | None = None,
     ) -> None:
         self.config = config or SessionConfig()
         self.torrents: list[Torrent] = []
         self._network = network
         self._rng = rng or random.Random()
+        self._random_bytes = random_bytes
+        self._given_worker = worker
         self._by_hash: dict[InfoHash, Torrent] = {}
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
         self._http: HttpClient | None = None
         self._udp_sockets: list[UdpSocket] = []
+        self._udp_trackers: UdpTrackers | None = None
 
     # --- life ----------------------------------------------------------------------------
 
@@ -101,7 +108,7 @@ class Session:
         network = self._network or TcpNetwork(
             receive_buffer_length=config.receive_buffer_length, source_host=config.listen_host
         )
-        self._worker = Worker()
+        self._worker = self._given_worker or Worker()
         self._disk = Disk(
             self._worker,
             loop,
@@ -115,12 +122,12 @@ class Session:
             loop=loop,
             config=config,
             rng=self._rng,
-            random_bytes=secrets.token_bytes,
+            random_bytes=self._random_bytes,
             network=network,
             disk=self._disk,
             send_buffer=SendBuffer(config.send_buffer_length),
             handles=HandleCache(config.max_open_files),
-            peer_id=PeerId.generate(config.client_prefix, secrets.token_bytes),
+            peer_id=PeerId.generate(config.client_prefix, self._random_bytes),
             download_bucket=make_bucket(config.max_download_rate, now=now),
             upload_bucket=make_bucket(config.max_upload_rate, now=now),
             tracker_client=self._make_tracker_client() if config.enable_trackers else None,
@@ -155,6 +162,8 @@ class Session:
             await self._services.journal.close()
         if self._http is not None:
             await self._http.close()
+        if self._udp_trackers is not None:
+            self._udp_trackers.close()
         for udp_socket in self._udp_sockets:
             udp_socket.close()
         await self._loop.run_in_executor(None, self._worker.close)
@@ -167,8 +176,11 @@ class Session:
         resolver = Resolver()
         self._http = HttpClient(resolver=resolver, user_agent=self.config.client_name)
         self._udp_sockets = open_udp_sockets(self.config.listen_host, self._acceptor.port)
-        self._udp_trackers = UdpTrackers(self._udp_sockets) if self._udp_sockets else None
-        return TrackerClient(http=self._http, udp=self._udp_trackers, resolver=resolver)
+        udp = UdpTrackers(self._udp_sockets) if self._udp_sockets else None
+        for udp_socket in self._udp_sockets if udp is not None else ():
+            udp_socket.add_receiver(udp.receive)
+        self._udp_trackers = udp
+        return TrackerClient(http=self._http, udp=udp, resolver=resolver)
 
     def _spawn(self, job: Coroutine[object, object, None], name: str) -> None:
         """Run a task under the supervisor."""
