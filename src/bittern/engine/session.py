@@ -40,7 +40,7 @@ from bittern.net.dns import Resolver
 from bittern.net.http import HttpClient
 from bittern.net.stream import Network
 from bittern.net.tcp import TcpNetwork
-from bittern.net.udp import UdpSocket
+from bittern.net.udp import TRACKER_BYTES, UdpSocket
 from bittern.net.udp_tracker import UdpTrackers
 from bittern.storage.handles import HandleCache
 from bittern.storage.worker import Worker
@@ -176,10 +176,9 @@ class Session:
         resolver = Resolver()
         self._http = HttpClient(resolver=resolver, user_agent=self.config.client_name)
         self._udp_sockets = open_udp_sockets(self.config.listen_host, self._acceptor.port)
-        udp = UdpTrackers(self._udp_sockets) if self._udp_sockets else None
-        for udp_socket in self._udp_sockets if udp is not None else ():
-            udp_socket.add_receiver(udp.receive)
-        self._udp_trackers = udp
+        udp = self._udp_trackers = UdpTrackers(self._udp_sockets)
+        for udp_socket in self._udp_sockets:
+            udp_socket.add_receiver(TRACKER_BYTES, udp.receive)
         return TrackerClient(http=self._http, udp=udp, resolver=resolver)
 
     def _spawn(self, job: Coroutine[object, object, None], name: str) -> None:

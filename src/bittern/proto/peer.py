@@ -49,6 +49,13 @@ UT_PEX = "ut_pex"
 LT_DONT_HAVE = "lt_donthave"
 LOCAL_EXTENSIONS: Mapping[str, int] = {UT_PEX: 1, UT_METADATA: 2, LT_DONT_HAVE: 7}
 """Ids under which we want to receive extended messages (BEP 10)."""
+_BEFORE_BITFIELD = {
+    MessageId.PORT,
+    MessageId.EXTENDED,
+    MessageId.BITFIELD,
+    MessageId.HAVE_ALL,
+    MessageId.HAVE_NONE,
+}
 _EXTENSION_NAMES = {number: name for name, number in LOCAL_EXTENSIONS.items()}
 
 
@@ -264,14 +271,7 @@ class PeerProtocol:
 
     def _handle(self, kind: int, payload: memoryview, now: float) -> None:
         """Act on one whole message that is no block; its length has been checked."""
-        may_precede_bitfield = kind in (
-            MessageId.EXTENDED,
-            MessageId.PORT,
-            MessageId.BITFIELD,
-            MessageId.HAVE_ALL,
-            MessageId.HAVE_NONE,
-        )
-        if not may_precede_bitfield:
+        if kind not in _BEFORE_BITFIELD:
             self._bitfield_possible = False
         match kind:
             case MessageId.REQUEST:
@@ -294,7 +294,7 @@ class PeerProtocol:
                 if self.incoming.cancel(request):
                     self.reject(request)
             case MessageId.BITFIELD | MessageId.HAVE_ALL | MessageId.HAVE_NONE:
-                self._handle_bitfield(kind, payload)
+                self._handle_bitfield(kind, payload, now)
             case MessageId.EXTENDED:
                 self._handle_extended(payload)
             case MessageId.PORT:
@@ -343,10 +343,13 @@ class PeerProtocol:
         self.remote.add(index)
         self._events.append(peer_events.HaveReceived(index))
 
-    def _handle_bitfield(self, kind: int, payload: memoryview) -> None:
+    def _handle_bitfield(self, kind: int, payload: memoryview, now: float) -> None:
         # Interop: some clients send the extended handshake or their DHT port first,
         # so those two do not end the time in which a bitfield may come.
         if not self._bitfield_possible:
+            if kind == MessageId.BITFIELD and self.remote is not None:
+                self._handle_late_bitfield(self.remote, payload, now)
+                return
             raise PeerViolation("bitfield is not the first message")
         self._bitfield_possible = False
         if kind != MessageId.BITFIELD:
@@ -358,6 +361,14 @@ class PeerProtocol:
             }.get(MessageId(kind)) or b"=" + bytes(payload)
             return
         self._set_remote(kind, payload)
+
+    def _handle_late_bitfield(self, remote: Bitfield, payload: memoryview, now: float) -> None:
+        # Interop: aria2 sends a bitfield anew instead of many have messages.
+        if self._have_windows.add(now=now) > MAX_REDUNDANT_HAVES:
+            raise PeerViolation("repeats bitfields")
+        for index in remote.missing_from(Bitfield.from_wire(payload, remote.num_pieces)):
+            remote.add(index)
+            self._events.append(peer_events.HaveReceived(index))
 
     def _set_remote(self, kind: int, payload: bytes | memoryview) -> None:
         assert self._geometry is not None
@@ -595,9 +606,6 @@ class PeerProtocol:
         self._out.append(message)
 
     def __repr__(self) -> str:
-        return (
-            f"<PeerProtocol {self.state.value} "
-            f"{'C' if self.am_choking else 'c'}{'I' if self.am_interested else 'i'}"
-            f"{'C' if self.peer_choking else 'c'}{'I' if self.peer_interested else 'i'} "
-            f"{len(self.outstanding)} out, {len(self.incoming)} in>"
-        )
+        flags = self.am_choking, self.am_interested, self.peer_choking, self.peer_interested
+        shown = "".join(c.upper() if flag else c for c, flag in zip("cici", flags, strict=True))
+        return f"<PeerProtocol {self.state.value} {shown} {len(self.outstanding)} outstanding>"
