@@ -46,8 +46,8 @@ PROTOCOL_NAME = b"\x13BitTorrent protocol"
 HANDSHAKE_LENGTH = 68
 """Length of the handshake: 20 of protocol name, 8 reserved, 20 info hash, 20 peer id (BEP 3)."""
 
-MAX_MESSAGE_LENGTH = 1_048_576
-"""Limit: H1. No message of any type is longer; libtorrent's limit is the same."""
+MAX_MESSAGE_LENGTH = 524_284
+"""Limit: H1. No message of any type is longer, so that 512 KiB hold it; libtorrent takes 1 MiB."""
 MAX_BITFIELD_LENGTH = 262_145
 """Limit: H1. A bitfield before the metadata is known: 2,097,152 pieces."""
 MAX_EXTENDED_LENGTH = 262_144
@@ -56,6 +56,7 @@ MAX_HASHES = 512 + 32
 """Limit: H1, H10. Hashes in one ``hashes`` message: 512 of a layer and the proof."""
 
 HASH_REQUEST_LENGTH = 49
+"""Length of a hash request: id, root and four numbers (BEP 52)."""
 
 
 class MessageId(enum.IntEnum):
@@ -174,10 +175,12 @@ def decode_handshake(data: bytes | bytearray | memoryview) -> Handshake:
     Read 68 bytes of handshake.
 
     Raises:
-        WireDecodeError: the protocol name is another one.
+        WireDecodeError: the protocol name is another one, or there are fewer bytes.
     """
     raw = bytes(data[:HANDSHAKE_LENGTH])
     check_handshake_start(raw)
+    if len(raw) < HANDSHAKE_LENGTH:
+        raise WireDecodeError(f"handshake of {len(raw)} bytes", limit=HANDSHAKE_LENGTH)
     return Handshake(InfoHash(raw[28:48]), PeerId(raw[48:68]), Reserved.from_bytes(raw[20:28]))
 
 
@@ -191,6 +194,17 @@ def check_handshake_start(data: bytes | bytearray | memoryview) -> None:
     start = bytes(data[: len(PROTOCOL_NAME)])
     if not PROTOCOL_NAME.startswith(start):
         raise WireDecodeError("no BitTorrent handshake", offset=0)
+
+
+def check_length_prefix(length: int) -> None:
+    """
+    Refuse a message that no type allows, before its type is known.
+
+    Raises:
+        WireDecodeError: longer than any message.
+    """
+    if length > MAX_MESSAGE_LENGTH:
+        raise WireDecodeError(f"message of {length} bytes", limit=MAX_MESSAGE_LENGTH)
 
 
 def check_length(message_id: int, length: int, *, num_pieces: int | None) -> None:
@@ -325,7 +339,9 @@ def encode_hashes(what: HashRange, hashes: Iterable[bytes]) -> bytes:
 
 
 def decode_hash_range(payload: bytes | memoryview) -> HashRange:
-    """Read the 48 bytes that the three hash messages begin with, after the id."""
+    """Read the 48 bytes of the three hash messages after the id; WireDecodeError if fewer."""
+    if len(payload) < HASH_REQUEST_LENGTH - 1:
+        raise WireDecodeError(f"hash range of {len(payload)} bytes", limit=HASH_REQUEST_LENGTH - 1)
     root, base, index, length, proofs = struct.unpack_from(">32sIIII", payload)
     return HashRange(root, base, index, length, proofs)
 
@@ -339,7 +355,7 @@ def allowed_fast_set(
     Args:
         info_hash: 20 bytes.
         host_packed: the peer's IPv4 address, 4 bytes; BEP 6 defines no IPv6 form.
-        num_pieces: of the torrent, >= 1.
+        num_pieces: of the torrent, >= 0.
         count: how many are wanted; cut to ``num_pieces``.
 
     Returns:
