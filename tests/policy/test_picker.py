@@ -270,7 +270,7 @@ def test_unwanted_pieces_may_be_missing_from_a_complete_torrent() -> None:
     picker.set_priorities(bytes([4, 4, 4, 4, 0, 0, 0, 1]))
     assert picker.is_interesting(bits_of("#######" + "#"))
     assert not picker.is_interesting(bits_of("#######."))
-    assert [picker.priority_of(i) for i in range(8)] == [4, 4, 4, 4, 0, 0, 0, 1]
+    assert picker.wanted == bits_of("####...#")
     picker.lose(0)
     assert picker.num_missing == 2
 
@@ -314,8 +314,6 @@ def test_indices_out_of_range_are_refused() -> None:
         picker.mark_open,
         picker.mark_closed,
         picker.lose,
-        picker.availability,
-        picker.priority_of,
         lambda index: picker.set_deadline(index, 1.0),
     ]
     for call in calls:
@@ -503,8 +501,7 @@ class PickerMachine(RuleBasedStateMachine):
         assert picker.is_complete == (wanted <= self.have)
         assert picker.is_endgame == bool(wanted - self.have and not wanted - self.have - self.open)
         counts = [sum(i in peer for peer in self.peers) for i in range(self.n)]
-        assert [picker.availability(i) for i in range(self.n)] == counts
-        assert [picker.priority_of(i) for i in range(self.n)] == self.priorities
+        assert [picker.swarm.count(i) for i in range(self.n)] == counts
         assert not swarm.planes or swarm.planes[-1]
         ours = [count + (i in self.have) for i, count in enumerate(counts)]
         above = sum(count > min(ours) for count in ours) / self.n

@@ -50,8 +50,8 @@ class Picker:
     """
     Piece-level choice for one torrent.
 
-    ``have``, ``open``, ``missing`` and ``swarm`` are for reading; they change through
-    the methods. ``sequential`` may be assigned at any time.
+    ``have``, ``open``, ``missing`` and ``swarm`` (the availability: ``swarm.count(index)``)
+    are for reading; they change through the methods. ``sequential`` may be assigned at any time.
 
     Args:
         num_pieces: >= 0.
@@ -120,11 +120,6 @@ class Picker:
     def remove_have(self, mask: int) -> None:
         """Count pieces that a peer has lost (BEP 54); MisuseError if nobody had one of them."""
         self.swarm.remove(mask)
-
-    def availability(self, index: int) -> int:
-        """Return how many peers have piece ``index``, us not included."""
-        self._mask(index)
-        return self.swarm.count(index)
 
     def distributed_copies(self) -> float:
         """Return the copies of the torrent among the peers and us; see ``Availability``."""
@@ -198,11 +193,6 @@ class Picker:
         self._levels = levels
         self.wanted = sum(bits for _, bits in levels)
         self._refresh()
-
-    def priority_of(self, index: int) -> int:
-        """Return the priority of piece ``index``, 0..7."""
-        mask = self._mask(index)
-        return next((level for level, bits in self._levels if bits & mask), DO_NOT_WANT)
 
     def set_deadline(self, index: int, instant: float | None) -> None:
         """
