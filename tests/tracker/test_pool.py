@@ -164,6 +164,15 @@ def test_eviction_prefers_the_old(rng: random.Random) -> None:
     assert sum(gone) / len(gone) < 20
 
 
+def test_a_pool_that_shrank_works_without_an_index(rng: random.Random) -> None:
+    pool = filled(INDEX_FROM * 2, 0, rng=rng)
+    pool.sweep(INDEX_FROM * 2 - 5, 1000)
+    left = [peer_of(INDEX_FROM * 2 - 5 + number) for number in range(5)]
+    assert sorted(everyone(pool)) == left
+    assert sorted(map(pool.find, left)) == list(range(5))
+    assert pool.find(peer_of(1)) == -1
+
+
 def test_an_empty_pool_has_nobody(rng: random.Random) -> None:
     pool = Pool(6, 0)
     assert pool.find(bytes(6)) == -1

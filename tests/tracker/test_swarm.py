@@ -262,3 +262,9 @@ def test_counts_agree_with_a_naive_recount(
         if len(alive) == len(model):
             assert (selection.num_seeds, selection.num_leechers) == (seeds, leechers)
         assert host not in hosts(selection)
+
+
+def test_a_clock_that_runs_backwards_does_no_harm() -> None:
+    table = make()
+    announce(table, "8.0.0.1", now=1e6)
+    assert hosts(announce(table, "8.0.0.2", now=5)) == ["8.0.0.1"]

@@ -61,6 +61,7 @@ __all__ = [
     "decode_scrape",
     "encode_announce",
     "encode_failure",
+    "encode_packed_announce",
     "encode_scrape",
     "parse_announce_query",
     "parse_scrape_query",
@@ -212,23 +213,48 @@ def encode_announce(answer: AnnounceAnswer) -> bytes:
 
     A tracker may answer in compact form whatever was asked for (BEP 23).
     """
-    fields: dict[bytes, Encodable] = {
-        b"interval": answer.interval,
-        b"min interval": answer.min_interval,
-        b"peers": join_compact(peer for peer in answer.peers if not peer.is_ipv6),
+    external = answer.external_host
+    return encode_packed_announce(
+        interval=answer.interval,
+        min_interval=answer.min_interval,
+        peers=join_compact(peer for peer in answer.peers if not peer.is_ipv6),
+        peers6=join_compact(peer for peer in answer.peers if peer.is_ipv6),
+        num_seeds=answer.num_seeds,
+        num_leechers=answer.num_leechers,
+        num_downloaded=answer.num_downloaded,
+        external_address=b"" if external is None else ipaddress.ip_address(external).packed,
+        tracker_id=answer.tracker_id,
+        warning=answer.warning or "",
+    )
+
+
+def encode_packed_announce(
+    *,
+    interval: int,
+    min_interval: int,
+    peers: bytes,
+    peers6: bytes = b"",
+    num_seeds: int | None = None,
+    num_leechers: int | None = None,
+    num_downloaded: int | None = None,
+    external_address: bytes = b"",
+    tracker_id: bytes = b"",
+    warning: str = "",
+) -> bytes:
+    """Return the body of an answer whose addresses are packed already, as trackers have them."""
+    fields: dict[bytes, Encodable | None] = {
+        b"complete": num_seeds,
+        b"downloaded": num_downloaded,
+        b"external ip": external_address or None,
+        b"incomplete": num_leechers,
+        b"interval": interval,
+        b"min interval": min_interval,
+        b"peers": peers,
+        b"peers6": peers6 or None,
+        b"tracker id": tracker_id or None,
+        b"warning message": warning.encode() or None,
     }
-    if peers6 := join_compact(peer for peer in answer.peers if peer.is_ipv6):
-        fields[b"peers6"] = peers6
-    counts = (answer.num_seeds, answer.num_leechers, answer.num_downloaded)
-    keys = (b"complete", b"incomplete", b"downloaded")
-    fields |= {key: count for key, count in zip(keys, counts, strict=True) if count is not None}
-    if answer.external_host is not None:
-        fields[b"external ip"] = ipaddress.ip_address(answer.external_host).packed
-    if answer.tracker_id:
-        fields[b"tracker id"] = answer.tracker_id
-    if answer.warning:
-        fields[b"warning message"] = answer.warning.encode()
-    return encode(dict(sorted(fields.items())))
+    return encode({key: value for key, value in fields.items() if value is not None})
 
 
 def encode_failure(failure: FailureAnswer) -> bytes:

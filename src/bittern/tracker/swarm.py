@@ -207,7 +207,7 @@ class SwarmTable:
         if self._start is None:
             # So that ``time - lifetime`` is never negative, which the arrays could not hold.
             self._start = now - self._lifetime
-        return int(now - self._start)
+        return max(0, int(now - self._start))
 
     def _answer(
         self,
