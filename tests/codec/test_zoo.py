@@ -1,4 +1,8 @@
-"""Every torrent of the zoo gets its verdict, and libtorrent's is the same or the reason is told."""
+"""
+The zoo before libtorrent: the same verdict, or the reason is told; then mutants of good torrents.
+
+That each torrent of the zoo gets our verdict is tested beside the module that gives it.
+"""
 
 from __future__ import annotations
 
@@ -36,14 +40,6 @@ def _theirs(data: bytes) -> str | None:
 
 @pytest.mark.parametrize("case", ZOO, ids=[case.name[:100] for case in ZOO])
 class TestZoo:
-    def test_our_verdict(self, case: Case) -> None:
-        refusal = _ours(case.data)
-        if case.refusal is None:
-            assert refusal is None
-        else:
-            assert refusal is not None
-            assert case.refusal in refusal
-
     def test_a_refusal_is_one_short_printable_line(self, case: Case) -> None:
         refusal = _ours(case.data) or "fine"
         assert refusal.isprintable()
