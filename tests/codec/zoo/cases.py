@@ -214,6 +214,7 @@ _INFO: list[Row] = [
     ("v1", {"info/private": b"1"}, None),
     ("v1", {"info/source": 1}, None),
     ("v1", {"info/unknown": [{b"x": 1}]}, None),
+    ("v2", {"info/pieces": b"x" * 20}, "'pieces' without 'files' or 'length'"),
     ("v1", {"info/length": 1}, "both 'files' and 'length'", BOTH),
     ("v1", {"info/meta version": 1}, "'meta version' is not 2", META_VERSION),
     ("v1", {"info/meta version": 0}, "'meta version' is not 2", META_VERSION),
@@ -293,7 +294,6 @@ _V2: list[Row] = [
     ("v2", {"info/file tree/\xff": {b"": {b"length": 0}}}, None),
     ("v2", {"info/file tree/A": {b"": {b"length": 0}}}, None),
     ("v2", {"info/pieces": b"x" * 80}, "'pieces' without 'files' or 'length'", LONE_PIECES),
-    ("v2", {"info/pieces": b"x" * 20}, "'pieces' without 'files' or 'length'"),
     ("v2s", {"info/name": b"other"}, None),
     ("v2s", {"info/file tree/m": {b"": {b"length": 0}}}, None),
     (
