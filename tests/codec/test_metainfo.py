@@ -125,7 +125,7 @@ class TestOtherFields:
         found = _read(comment=value, created_by=value, encoding=value)
         assert (found.comment, found.created_by, found.encoding) == (None, None, None)
 
-    @pytest.mark.parametrize("value", [-1, b"7", []])
+    @pytest.mark.parametrize("value", [-1, b"7", [], module.MAX_DATE + 1])
     def test_what_is_no_date_is_none(self, value: Value) -> None:
         assert _read(creation_date=value).creation_date is None
 

@@ -43,6 +43,9 @@ MAX_NODES = 100
 MAX_URL_LENGTH = 4096
 """Bytes; longer ones are left out. Common HTTP servers take 8 KiB of request line."""
 
+MAX_DATE = 253_402_300_799
+"""Seconds: the end of the year 9999. Some creators wrote milliseconds; such a date is no date."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metainfo:
@@ -212,7 +215,7 @@ def _read_text(value: dict[bytes, Value], *keys: bytes) -> str | None:
 
 
 def _read_date(value: Value | None) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+    return value if isinstance(value, int) and 0 <= value <= MAX_DATE else None
 
 
 def encode_metainfo(
