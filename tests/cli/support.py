@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ import pytest
 from bittern.cli.main import run
 from bittern.codec.bencode import Encodable, encode
 from bittern.codec.metainfo import encode_metainfo
+from bittern.engine.config import SessionConfig, TorrentConfig
+from bittern.engine.session import Session
 
 PIECE_LENGTH = 16_384
 
@@ -97,3 +101,46 @@ def write(path: Path, data: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
+
+
+class SeedingThread:
+    """A seed, or a peer with something missing, in a thread and an event loop of its own."""
+
+    def __init__(self, torrent: bytes, output: Path, **settings: Any) -> None:
+        self._torrent = torrent
+        self._output = output
+        self._settings = settings
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
+        self.port = 0
+
+    def __enter__(self) -> SeedingThread:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def _main(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        config = SessionConfig(
+            listen_host="127.0.0.1",
+            listen_port=0,
+            enable_dht=False,
+            enable_lsd=False,
+            enable_pex=False,
+            enable_trackers=False,
+            **self._settings,
+        )
+        async with Session(config) as session:
+            await session.add(self._torrent, TorrentConfig(output=self._output))
+            self.port = session.port
+            self._ready.set()
+            await self._stop.wait()

@@ -1,0 +1,181 @@
+"""``bittern get``: download."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from bittern.cli.exits import CommandFailed, ExitCode, describe
+from bittern.cli.loop import StopSignal, run_loop
+from bittern.cli.options import Duration, FileList, NetworkOptions, Ratio, ReportOptions
+from bittern.cli.output import complain
+from bittern.cli.report import Report
+from bittern.cli.session import resolve_peers, session_config
+from bittern.cli.source import SourceKind, kind_of, load_magnet, load_metainfo
+from bittern.cli.transfer import Goal, Job, Transfer, exit_code, run_transfers
+from bittern.cli.values import format_duration, format_rate, format_size
+from bittern.codec.metainfo import Metainfo
+from bittern.engine.config import TorrentConfig
+
+
+def get(
+    *source: str,
+    output: Annotated[Path, Parameter(name=("--output", "-o"), metavar="DIR")] = Path(),
+    files: FileList = None,
+    sequential: bool = False,
+    seed: bool = False,
+    seed_ratio: Ratio = None,
+    seed_time: Duration = None,
+    skip_check: bool = False,
+    timeout: Duration = None,
+    network: NetworkOptions = NetworkOptions(),  # noqa: B008 - immutable
+    report: ReportOptions = ReportOptions(),  # noqa: B008
+) -> int:
+    """
+    Download torrents. What is already in the folder is checked and kept.
+
+    Args:
+        source: A .torrent file, an http(s) URL of one, a magnet link or an info hash;
+            several are downloaded at once.
+        output: The folder that data goes to. Default: the current one.
+        files: Only these files, by index as "bittern info" shows them, such as 0,2-5.
+        sequential: Ask for the pieces in order.
+        seed: Go on uploading when the download is complete.
+        seed_ratio: Upload until this many times as much was uploaded as downloaded.
+        seed_time: Upload for this long, such as 30m or 2h.
+        skip_check: Trust that the data is complete.
+        timeout: Give up after this long with exit code 7, or 4 if neither a tracker nor
+            a peer could be reached; what is there is kept for the next run.
+        network: Where peers come from and how fast data may go.
+        report: How to tell about it.
+    """
+    if not source:
+        raise CommandFailed(
+            "nothing to get: name a .torrent, URL, magnet link or info hash", ExitCode.USAGE
+        )
+    jobs = [job_for(one) for one in source]
+    _check_distinct(source, jobs)
+    prepare_output(output)
+    config = session_config(network)
+    goal = Goal(
+        seeds=seed or seed_ratio is not None or seed_time is not None,
+        ratio=seed_ratio,
+        seconds=seed_time,
+    )
+
+    async def work(stop: StopSignal) -> int:
+        torrent_config = TorrentConfig(
+            output=output,
+            files=files,
+            sequential=sequential,
+            skip_check=skip_check,
+            peers=await resolve_peers(network.peer),
+        )
+        told = Report(report, several=len(source) > 1)
+        try:
+            transfers = await run_transfers(
+                [replace(job, config=torrent_config) for job in jobs],
+                config,
+                goal=goal,
+                report=told,
+                stop=stop,
+                timeout=timeout,
+            )
+            return finish(transfers, told, stop, output)
+        finally:
+            told.close()
+
+    return run_loop(work)
+
+
+def prepare_output(output: Path) -> None:
+    """
+    Refuse a folder that cannot take data, before anything is downloaded.
+
+    Raises:
+        CommandFailed: a file is in the way, or it cannot be written to.
+    """
+    place = output.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise CommandFailed(f"{place}: not a folder", ExitCode.DISK)
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise CommandFailed(f"{place}: not writable", ExitCode.DISK)
+
+
+def job_for(source: str) -> Job:
+    """
+    Return the job for one source, still without settings.
+
+    Raises:
+        CommandFailed: it is nothing we can download from.
+    """
+    match kind_of(source):
+        case SourceKind.FILE:
+            metainfo = load_metainfo(source)
+            return Job(source=metainfo, label=metainfo.name)
+        case SourceKind.MAGNET:
+            magnet = load_magnet(source)
+            label = magnet.name or str(magnet.info_hash or magnet.info_hash_v2 or "magnet link")
+            return Job(source=source, label=label)
+        case _:
+            return Job(source=source, label=source)
+
+
+def _check_distinct(sources: Sequence[str], jobs: Sequence[Job]) -> None:
+    """Refuse two sources of one torrent, as far as that is known before they are opened."""
+    seen: dict[bytes, str] = {}
+    for source, job in zip(sources, jobs, strict=True):
+        if not isinstance(job.source, Metainfo):
+            continue
+        key = bytes(job.source.info.wire_hash)
+        if key in seen:
+            raise CommandFailed(f"{source}: the same torrent as {seen[key]}", ExitCode.USAGE)
+        seen[key] = source
+
+
+def finish(transfers: list[Transfer], report: Report, stop: StopSignal, output: Path) -> ExitCode:
+    """Tell what came of the transfers and return the exit code."""
+    summaries = [transfer.summary for transfer in transfers if transfer.summary is not None]
+    lines = [_outcome_text(transfer, output) for transfer in transfers if transfer.error is None]
+    report.result(summaries, "\n".join(lines))
+    for transfer in transfers:
+        if transfer.error is not None:
+            text = describe(transfer.error)
+            prefix = "" if text.startswith(transfer.name) else f"{transfer.name}: "
+            complain(prefix + text)
+    code = exit_code(transfers, stop)
+    if code is ExitCode.UNREACHABLE and not any(transfer.error for transfer in transfers):
+        complain("no tracker and no peer could be reached")
+    elif code is ExitCode.UNFINISHED:
+        complain("not finished; the same command goes on from here")
+    elif code is ExitCode.INTERRUPTED:
+        complain("interrupted")
+    return code
+
+
+def _outcome_text(transfer: Transfer, output: Path) -> str:
+    summary, torrent = transfer.summary, transfer.torrent
+    if summary is None or torrent is None:
+        return f"{transfer.name}: not begun"
+    if not transfer.is_complete:
+        stats = torrent.stats()
+        return (
+            f"{transfer.name}: {int(stats.progress * 1000) / 10:.1f} % of "
+            f"{format_size(stats.wanted_length)} are here"
+        )
+    downloaded, seconds = summary["downloaded"], summary["seconds"]
+    assert isinstance(downloaded, int)
+    assert isinstance(seconds, float)
+    if not downloaded:
+        return f"{transfer.name}: complete in {output}"
+    return (
+        f"{transfer.name}: complete in {output}, {format_size(downloaded)} in "
+        f"{format_duration(seconds)} ({format_rate(downloaded / seconds)})"
+    )

@@ -1,0 +1,375 @@
+"""
+Torrents being downloaded or seeded by one run of the program.
+
+A ``Transfer`` takes one torrent from its source to its goal; ``run_transfers``
+runs them side by side in one session, shows progress, and ends when all have
+reached their goal, a signal comes or the time is up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from bittern.cli.data import stored_paths
+from bittern.cli.display import Row
+from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
+from bittern.cli.loop import STOP_TIMEOUT, StopSignal
+from bittern.cli.narration import STATE_TEXTS, server_of
+from bittern.cli.report import Report
+from bittern.codec.metainfo import Metainfo
+from bittern.core.errors import BitTorrentError, StorageError
+from bittern.engine import events
+from bittern.engine.config import SessionConfig, TorrentConfig
+from bittern.engine.events import TorrentState
+from bittern.engine.session import Session
+from bittern.engine.torrent import Torrent
+
+if TYPE_CHECKING:
+    from bittern.cli.output import Json
+    from bittern.engine.stats import TorrentStats
+
+STATISTICS_INTERVAL = 1.0
+"""Seconds between two ``progress`` lines of ``--jsonl`` about one torrent."""
+
+SESSION_STOP_TIMEOUT = STOP_TIMEOUT - 1.5
+"""Limit: F19. Seconds trackers get to hear "stopped", so that all else fits into the rest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """
+    When a torrent that is complete has done its part; the first that is reached counts.
+
+    Args:
+        seeds: go on after the torrent is complete; without a limit, for ever.
+        ratio: uploaded over downloaded bytes, or over the torrent's size if nothing was
+            downloaded.
+        seconds: of seeding.
+    """
+
+    seeds: bool = False
+    ratio: float | None = None
+    seconds: float | None = None
+
+    def is_reached(self, stats: TorrentStats, *, seeding_for: float) -> bool:
+        """Tell whether a complete torrent may stop."""
+        if self.ratio is None and self.seconds is None:
+            return not self.seeds
+        if self.seconds is not None and seeding_for >= self.seconds:
+            return True
+        if self.ratio is None:
+            return False
+        base = stats.downloaded or stats.total_length
+        return stats.uploaded >= self.ratio * base
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """
+    One torrent to work on.
+
+    Args:
+        source: what ``Session.add`` takes, or the URL of a .torrent file.
+        label: what it is called until its name is known.
+        config: the torrent's settings.
+        must_be_complete: fail if the data is not all there, as ``seed`` does.
+    """
+
+    source: Metainfo | str
+    label: str
+    config: TorrentConfig = field(default_factory=TorrentConfig)
+    must_be_complete: bool = False
+
+
+class Transfer:
+    """
+    One torrent on its way.
+
+    Args:
+        job: what to do.
+        goal: when it is done.
+        report: hears of everything.
+    """
+
+    def __init__(self, job: Job, goal: Goal, report: Report) -> None:
+        self.job = job
+        self.torrent: Torrent | None = None
+        self.error: BaseException | None = None
+        self.is_complete = False
+        self.was_reached = False
+        """A tracker answered or a peer was connected."""
+        self._goal = goal
+        self._report = report
+        self._started_at = time.monotonic()
+        self._completed_at: float | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._summary: dict[str, Json] | None = None
+        self._next_statistics = self._started_at + STATISTICS_INTERVAL
+
+    @property
+    def name(self) -> str:
+        """The torrent's name once it is known, else the label."""
+        if self.torrent is not None and self.torrent.name:
+            return self.torrent.name
+        return self.job.label
+
+    @property
+    def key(self) -> str:
+        """The info hash in hexadecimal; empty until it is known."""
+        if self.torrent is None:
+            return ""
+        return str(self.torrent.info_hash or self.torrent.info_hash_v2 or "")
+
+    async def run(self, session: Session) -> None:
+        """Work until the goal is reached; an expected failure ends up in ``error``."""
+        try:
+            # Paused first, so that no event is made before somebody listens.
+            source = self.job.source
+            if isinstance(source, str) and source[:4].lower() == "http":
+                from bittern.cli.fetch import fetch_metainfo
+
+                source = await fetch_metainfo(source)
+            torrent = await session.add(source, replace(self.job.config, paused=True))
+            self.torrent = torrent
+            stream = torrent.events(trace=self._report.wants_trace)
+            self._listener = asyncio.create_task(self._listen(stream))
+            self._tell_added(torrent)
+            await torrent.resume()
+            if self.job.must_be_complete and torrent.state is TorrentState.DOWNLOADING:
+                stats = torrent.stats()
+                await session.remove(torrent)
+                raise CommandFailed(
+                    f"{self.name}: only {stats.num_have} of {stats.num_pieces} pieces are here "
+                    "and good; bittern get fetches the rest",
+                    ExitCode.MISMATCH,
+                )
+            await torrent.wait_complete()
+            self.is_complete = True
+            self._completed_at = time.monotonic()
+            await self._seed(torrent, self._completed_at)
+        except (BitTorrentError, OSError) as error:
+            self.error = error
+            self._report.note(
+                "failed", "", torrent=self.key, name=self.name, reason=describe(error)
+            )
+
+    def _tell_added(self, torrent: Torrent) -> None:
+        self._report.note(
+            "added",
+            "",
+            torrent=self.key,
+            name=self.name,
+            info_hash=torrent.info_hash,
+            info_hash_v2=torrent.info_hash_v2,
+        )
+
+    async def _seed(self, torrent: Torrent, completed_at: float) -> None:
+        while not self._goal.is_reached(
+            torrent.stats(), seeding_for=time.monotonic() - completed_at
+        ):
+            if torrent.error is not None:
+                raise torrent.error
+            await asyncio.sleep(0.25)
+
+    async def _listen(self, stream: AsyncIterator[events.Event]) -> None:
+        async for event in stream:
+            if isinstance(event, events.TrackerAnnounced | events.PeerConnected):
+                self.was_reached = True
+            self._report.event(self.key, self.name, event)
+
+    async def drain(self) -> None:
+        """Tell the last events; call it after the session has ended."""
+        if self._listener is not None:
+            await self._listener
+
+    def row(self) -> Row:
+        """Return what to show now."""
+        if self.torrent is None:
+            return Row(name=self.name, state="opening", progress=0.0, total_length=0)
+        return row_of(self.name, self.torrent)
+
+    def tell_statistics(self) -> None:
+        """Write the figures as JSON, if such lines are asked for and it is time again."""
+        now = time.monotonic()
+        if self.torrent is not None and now >= self._next_statistics:
+            self._next_statistics = now + STATISTICS_INTERVAL
+            self._report.statistics(self.key, asdict(self.torrent.stats()))
+
+    def settle(self) -> None:
+        """Keep the figures; call it before the session ends."""
+        if self.torrent is None:
+            return
+        stats = self.torrent.stats()
+        self.was_reached = self.was_reached or stats.downloaded > 0 or stats.peers_seen > 0
+        ended_at = self._completed_at or time.monotonic()
+        seconds = max(ended_at - self._started_at, 0.001)
+        self._summary = {
+            "name": self.name,
+            "info_hash": str(self.torrent.info_hash) if self.torrent.info_hash else None,
+            "info_hash_v2": str(self.torrent.info_hash_v2) if self.torrent.info_hash_v2 else None,
+            "total_length": stats.total_length,
+            "downloaded": stats.downloaded,
+            "uploaded": stats.uploaded,
+            "wasted": stats.wasted,
+            "seconds": round(seconds, 3),
+            "download_rate": round(stats.downloaded / seconds, 1),
+            "peers_seen": stats.peers_seen,
+            "files": list(_files_of(self.torrent)),
+        }
+
+    @property
+    def summary(self) -> dict[str, Json] | None:
+        """The object of ``get --json``; None when the torrent could not even be opened."""
+        return self._summary
+
+
+def _files_of(torrent: Torrent) -> list[Json]:
+    metainfo = torrent.metainfo
+    if metainfo is None:
+        return []
+    info, wanted = metainfo.info, torrent.config.files
+    return [
+        {"path": "/".join(path), "length": entry.length}
+        for index, (entry, path) in enumerate(zip(info.files, stored_paths(info), strict=True))
+        if path and (wanted is None or index in wanted)
+    ]
+
+
+def row_of(name: str, torrent: Torrent) -> Row:
+    """Return what to show of a torrent."""
+    stats = torrent.stats()
+    progress, note = stats.progress, ""
+    if stats.state is TorrentState.CHECKING:
+        progress = stats.num_checked / stats.num_pieces if stats.num_pieces else 0.0
+    elif stats.state in (TorrentState.DOWNLOADING, TorrentState.METADATA) and not stats.num_peers:
+        note = why_idle(torrent, stats)
+    elif stats.state is TorrentState.ERROR and torrent.error is not None:
+        note = describe(torrent.error)
+    return Row(
+        name=name,
+        state=STATE_TEXTS[stats.state],
+        progress=progress,
+        total_length=stats.wanted_length,
+        download_rate=stats.download_rate,
+        upload_rate=stats.upload_rate,
+        num_peers=stats.num_peers,
+        eta=stats.eta,
+        note=note,
+    )
+
+
+def why_idle(torrent: Torrent, stats: TorrentStats) -> str:
+    """Return why a torrent has no peers, as far as we know; one phrase."""
+    if stats.num_connecting:
+        return "connecting"
+    if stats.num_known_peers:
+        return f"none of {stats.num_known_peers} known peers can be reached"
+    for tracker in torrent.trackers():
+        if tracker.message:
+            return f"{server_of(tracker.url)}: {tracker.message}"
+    return "no peers known yet"
+
+
+async def run_transfers(
+    jobs: Sequence[Job],
+    config: SessionConfig,
+    *,
+    goal: Goal,
+    report: Report,
+    stop: StopSignal,
+    timeout: float | None = None,
+) -> list[Transfer]:
+    """
+    Work on all jobs in one session until all are done, a signal comes or time is up.
+
+    Args:
+        jobs: the torrents.
+        config: the session's settings.
+        goal: when a complete torrent is done.
+        report: hears of everything.
+        stop: the signals.
+        timeout: seconds; None for no limit.
+
+    Returns:
+        The transfers in the order of the jobs, with their outcomes; see ``exit_code``.
+    """
+    transfers = [Transfer(job, goal, report) for job in jobs]
+    try:
+        async with Session(replace(config, stop_timeout=SESSION_STOP_TIMEOUT)) as session:
+            report.note("listening", "", port=session.port)
+            tasks = [asyncio.create_task(transfer.run(session)) for transfer in transfers]
+            ticker = asyncio.create_task(_tick(transfers, report))
+            everything = asyncio.gather(*tasks)
+            try:
+                await _first(everything, stop.wait(), timeout=timeout)
+            finally:
+                for transfer in transfers:
+                    transfer.settle()
+                if stop.is_set():
+                    report.note("stopping", "stopping; once more to stop at once")
+                await _cancel(ticker, everything)
+    finally:
+        for transfer in transfers:
+            await transfer.drain()
+    return transfers
+
+
+async def _first(
+    everything: asyncio.Future[list[None]], stopped: Awaitable[None], *, timeout: float | None
+) -> None:
+    """Wait for whichever comes first; a bug in a transfer is raised."""
+    signal = asyncio.ensure_future(stopped)
+    try:
+        await asyncio.wait(
+            (everything, signal), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        await _cancel(signal)
+    if everything.done():
+        everything.result()
+
+
+async def _cancel(*futures: asyncio.Future[list[None]] | asyncio.Future[None]) -> None:
+    for future in futures:
+        future.cancel()
+    await asyncio.gather(*futures, return_exceptions=True)
+
+
+async def _tick(transfers: Sequence[Transfer], report: Report) -> None:
+    while True:
+        await asyncio.sleep(report.interval)
+        report.progress([transfer.row() for transfer in transfers])
+        for transfer in transfers:
+            transfer.tell_statistics()
+
+
+def exit_code(transfers: Sequence[Transfer], stop: StopSignal) -> ExitCode:
+    """
+    Return the code of a run.
+
+    The first torrent that failed decides. Of those that were not complete in time the code
+    is UNFINISHED, or UNREACHABLE if no tracker and no peer ever answered for any of them.
+    """
+    for transfer in transfers:
+        if transfer.error is not None:
+            return code_of_failure(transfer.error)
+    unfinished = [transfer for transfer in transfers if not transfer.is_complete]
+    if stop.is_set():
+        return stop.exit_code(unfinished=bool(unfinished))
+    if not unfinished:
+        return ExitCode.DONE
+    if any(transfer.was_reached for transfer in unfinished):
+        return ExitCode.UNFINISHED
+    return ExitCode.UNREACHABLE
+
+
+def code_of_failure(error: BaseException) -> ExitCode:
+    """Return the code of a failed transfer: refused by the disk means not writable here."""
+    code = exit_code_of(error)
+    if code is ExitCode.NOT_ALLOWED and isinstance(error, StorageError) and error.errno:
+        return ExitCode.DISK
+    return code

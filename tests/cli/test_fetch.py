@@ -1,0 +1,94 @@
+"""``get URL`` against small HTTP servers on loopback."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bittern.cli import fetch as fetch_module
+from tests.cli.support import Program, content, single_file_torrent, write
+
+DATA = content(100)
+ALONE = ("--bind", "127.0.0.1", "--port", "0", "--no-dht", "--no-lsd", "--no-pex", "--no-tracker")
+ANSWERS: dict[str, tuple[int, bytes]] = {
+    "/cat.torrent": (200, single_file_torrent(b"cat", DATA)),
+    "/page": (200, b"<html>not here</html>"),
+    "/large": (200, bytes(2000)),
+    "/secret": (403, b""),
+    "/broken": (500, b""),
+}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        status, body = ANSWERS.get(self.path, (404, b""))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None: ...
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BITTERN_STATE_DIR", str(tmp_path / "state"))
+
+
+@pytest.mark.slow
+def test_a_torrent_is_fetched_by_its_url(bittern: Program, server: str, tmp_path: Path) -> None:
+    write(tmp_path / "cat", DATA)
+    ran = bittern("get", f"{server}/cat.torrent", "--json", *ALONE)
+    assert ran.code == 0, ran.err
+    assert ran.json["name"] == "cat"
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "text"),
+    [
+        ("/gone", 3, "the server answered 404"),
+        ("/secret", 8, "the server answered 403"),
+        ("/broken", 1, "the server answered 500"),
+        ("/page", 1, "the document is no torrent"),
+        ("/large", 4, ""),
+    ],
+)
+def test_what_cannot_be_fetched_is_one_line(
+    bittern: Program,
+    server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    code: int,
+    text: str,
+) -> None:
+    monkeypatch.setattr(fetch_module, "MAX_TORRENT_LENGTH", 1000)
+    ran = bittern("get", server + path, *ALONE)
+    assert ran.code == code
+    assert ran.error.startswith(f"{server}{path}: ")
+    assert text in ran.error
+    assert ran.out == ""
+
+
+def test_a_server_that_is_not_there_is_code_4(bittern: Program) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ran = bittern("get", f"http://127.0.0.1:{port}/cat.torrent", *ALONE)
+    assert ran.code == 4
+    assert ran.error

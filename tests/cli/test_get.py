@@ -1,0 +1,329 @@
+"""``get`` against a real seed on loopback, in this process; every exit code that it has."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bittern.cli.transfer import run_transfers
+from bittern.core.errors import DiskFull
+from bittern.storage.files import FileStorage
+from tests.cli.support import (
+    PIECE_LENGTH,
+    Program,
+    Ran,
+    SeedingThread,
+    content,
+    folder_torrent,
+    single_file_torrent,
+    write,
+)
+
+DATA = content(10 * PIECE_LENGTH + 100)
+TORRENT = single_file_torrent(b"cat.mp4", DATA)
+FILES = [((b"a",), content(PIECE_LENGTH, 1)), ((b"b",), content(3 * PIECE_LENGTH, 2))]
+FOLDER = folder_torrent(b"cats", FILES)
+ALONE = ("--bind", "127.0.0.1", "--port", "0", "--no-dht", "--no-lsd", "--no-pex", "--no-tracker")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BITTERN_STATE_DIR", str(tmp_path / "state"))
+    write(tmp_path / "cat.torrent", TORRENT)
+    write(tmp_path / "cats.torrent", FOLDER)
+
+
+@pytest.fixture
+def seed(tmp_path: Path) -> Iterator[SeedingThread]:
+    write(tmp_path / "there/cat.mp4", DATA)
+    with SeedingThread(TORRENT, tmp_path / "there") as seed:
+        yield seed
+
+
+@pytest.fixture
+def folder_seed(tmp_path: Path) -> Iterator[SeedingThread]:
+    for path, data in FILES:
+        write(tmp_path / "there/cats" / path[0].decode(), data)
+    with SeedingThread(FOLDER, tmp_path / "there") as seed:
+        yield seed
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def records(ran: Ran) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in ran.out.splitlines()]
+
+
+def test_a_download_ends_complete_with_code_0(
+    bittern: Program, seed: SeedingThread, tmp_path: Path
+) -> None:
+    ran = bittern("get", "cat.torrent", "-o", "out", "--peer", seed.address, *ALONE)
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "out/cat.mp4").read_bytes() == DATA
+    assert ran.err == ""
+    lines = ran.out.splitlines()
+    assert lines[0] == "complete"
+    assert lines[1].startswith("cat.mp4: complete in out, 160.1 KiB in ")
+
+
+def test_json_has_the_keys_of_the_contract(
+    bittern: Program, seed: SeedingThread, tmp_path: Path
+) -> None:
+    ran = bittern("get", "cat.torrent", "-o", "out", "--json", "--peer", seed.address, *ALONE)
+    assert ran.code == 0
+    assert ran.err == ""
+    value = ran.json
+    assert list(value) == [
+        "name",
+        "info_hash",
+        "info_hash_v2",
+        "total_length",
+        "downloaded",
+        "uploaded",
+        "wasted",
+        "seconds",
+        "download_rate",
+        "peers_seen",
+        "files",
+    ]
+    assert value["name"] == "cat.mp4"
+    assert value["total_length"] == value["downloaded"] == len(DATA)
+    assert value["uploaded"] == value["wasted"] == 0
+    assert value["seconds"] > 0
+    assert value["download_rate"] > 0
+    assert value["peers_seen"] == 1
+    assert value["files"] == [{"path": "cat.mp4", "length": len(DATA)}]
+
+
+def test_json_lines_tell_the_whole_story(bittern: Program, seed: SeedingThread) -> None:
+    ran = bittern(
+        "get", "cat.torrent", "-o", "out", "--jsonl", "-vv", "--peer", seed.address, *ALONE
+    )
+    assert ran.code == 0
+    told = records(ran)
+    kinds = [record["type"] for record in told]
+    assert kinds[:3] == ["listening", "added", "state_changed"]
+    assert kinds[-1] == "result"
+    assert kinds.count("piece_verified") == 11
+    assert {"peers_found", "peer_connected", "message_sent", "torrent_completed"} <= set(kinds)
+    handshakes = [record for record in told if record.get("kind") == "handshake"]
+    assert [len(bytes.fromhex(record["raw"])) for record in handshakes] == [68, 68]
+    assert len({record["torrent"] for record in told if "torrent" in record}) == 1
+
+
+def test_chosen_files_only(bittern: Program, folder_seed: SeedingThread, tmp_path: Path) -> None:
+    ran = bittern(
+        "get", "cats.torrent", "-o", "out", "--files", "1", "--json",
+        "--peer", folder_seed.address, *ALONE,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert ran.json["files"] == [{"path": "cats/b", "length": 3 * PIECE_LENGTH}]
+    assert (tmp_path / "out/cats/b").read_bytes() == FILES[1][1]
+    assert not (tmp_path / "out/cats/a").exists()
+
+
+def test_in_order_when_asked(bittern: Program, seed: SeedingThread) -> None:
+    ran = bittern(
+        "get", "cat.torrent", "-o", "out", "--sequential", "--jsonl", "--peer", seed.address, *ALONE
+    )
+    order = [record["index"] for record in records(ran) if record["type"] == "piece_verified"]
+    assert order == list(range(11))
+
+
+def test_several_at_once_are_a_list(
+    bittern: Program, seed: SeedingThread, folder_seed: SeedingThread, tmp_path: Path
+) -> None:
+    ran = bittern(
+        "get", "cat.torrent", "cats.torrent", "-o", "out", "--json",
+        "--peer", seed.address, "--peer", folder_seed.address, *ALONE,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert [value["name"] for value in ran.json] == ["cat.mp4", "cats"]
+    assert (tmp_path / "out/cat.mp4").read_bytes() == DATA
+    assert (tmp_path / "out/cats/b").read_bytes() == FILES[1][1]
+
+
+def test_what_is_there_is_not_fetched_again(
+    bittern: Program, seed: SeedingThread, tmp_path: Path
+) -> None:
+    half = bytearray(DATA)
+    half[5 * PIECE_LENGTH :] = bytes(len(half) - 5 * PIECE_LENGTH)
+    write(tmp_path / "out/cat.mp4", bytes(half))
+    ran = bittern("get", "cat.torrent", "-o", "out", "--json", "--peer", seed.address, *ALONE)
+    assert ran.code == 0
+    assert ran.json["downloaded"] == len(DATA) - 5 * PIECE_LENGTH
+    assert (tmp_path / "out/cat.mp4").read_bytes() == DATA
+
+
+def test_complete_data_needs_nobody(bittern: Program, tmp_path: Path) -> None:
+    write(tmp_path / "out/cat.mp4", DATA)
+    ran = bittern("get", "cat.torrent", "-o", "out", *ALONE)
+    assert ran.code == 0
+    assert ran.out.splitlines()[-1] == "cat.mp4: complete in out"
+    assert bittern("get", "cat.torrent", "-o", "out", "--skip-check", "-q", *ALONE).code == 0
+
+
+def test_a_magnet_link_brings_the_torrent_with_it(
+    bittern: Program, seed: SeedingThread, tmp_path: Path
+) -> None:
+    link = bittern("magnet", "cat.torrent").out.strip()
+    ran = bittern("get", link, "-o", "out", "--jsonl", "--peer", seed.address, *ALONE)
+    assert ran.code == 0, ran.err
+    assert "metadata_received" in [record["type"] for record in records(ran)]
+    assert (tmp_path / "out/cat.mp4").read_bytes() == DATA
+
+
+def test_an_info_hash_is_enough(bittern: Program, seed: SeedingThread, tmp_path: Path) -> None:
+    info_hash = bittern("info", "cat.torrent", "--json").json["info_hash"]
+    ran = bittern("get", info_hash, "-o", "out", "--json", "--peer", seed.address, *ALONE)
+    assert ran.code == 0, ran.err
+    assert ran.json["name"] == "cat.mp4"
+    assert (tmp_path / "out/cat.mp4").read_bytes() == DATA
+
+
+@pytest.mark.slow
+def test_seeding_ends_when_its_time_is_up(bittern: Program, seed: SeedingThread) -> None:
+    ran = bittern(
+        "get", "cat.torrent", "-o", "out", "--seed-time", "0.1s", "--peer", seed.address, *ALONE
+    )
+    assert ran.code == 0
+
+
+@pytest.mark.slow
+def test_a_timeout_while_seeding_is_no_failure(bittern: Program, tmp_path: Path) -> None:
+    write(tmp_path / "out/cat.mp4", DATA)
+    ran = bittern("get", "cat.torrent", "-o", "out", "--seed", "--timeout", "0.2s", *ALONE)
+    assert ran.code == 0
+    assert ran.err == ""
+
+
+# --- the other exit codes --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "text"),
+    [
+        ("", 2, "nothing to get"),
+        ("cat.torrent --files 7", 2, "no file 7"),
+        ("cat.torrent --peer nowhere", 2, "not HOST:PORT"),
+        ("cat.torrent --max-upload x", 2, "not a rate"),
+        ("cat.torrent cat.torrent", 2, "cat.torrent: the same torrent as cat.torrent"),
+        ("gone.torrent", 3, "gone.torrent: no such file"),
+        ("cat.torrent gone.torrent", 3, "gone.torrent: no such file"),
+        ("there", 1, "there: a folder, not a .torrent file"),
+        ("bad.torrent", 1, "bad.torrent: not a torrent"),
+        ("magnet:?xt=urn:btih:12", 1, "malformed info hash"),
+        ("cat.torrent -o cat.torrent", 5, "cat.torrent: not a folder"),
+    ],
+)
+def test_what_cannot_begin_is_one_line(
+    bittern: Program, tmp_path: Path, line: str, code: int, text: str
+) -> None:
+    (tmp_path / "there").mkdir()
+    write(tmp_path / "bad.torrent", b"d8:announce")
+    ran = bittern("get", *line.split(), *ALONE)
+    assert ran.code == code
+    assert text in ran.error
+    assert ran.out == ""
+
+
+@pytest.mark.slow
+def test_nobody_reached_in_time_is_code_4(bittern: Program, unused_port: int) -> None:
+    ran = bittern(
+        "get", "cat.torrent", "-o", "out", "--timeout", "0.3s", "--json",
+        "--peer", f"127.0.0.1:{unused_port}", *ALONE,
+    )  # fmt: skip
+    assert ran.code == 4
+    assert ran.error == "no tracker and no peer could be reached"
+    assert ran.json["downloaded"] == 0
+
+
+@pytest.mark.slow
+def test_unfinished_in_time_is_code_7_and_goes_on_next_time(
+    bittern: Program, tmp_path: Path
+) -> None:
+    write(tmp_path / "there/cat.mp4", DATA)
+    with SeedingThread(TORRENT, tmp_path / "there", max_upload_rate=PIECE_LENGTH * 4) as seed:
+        ran = bittern(
+            "get", "cat.torrent", "-o", "out", "--timeout", "1s", "--json",
+            "--peer", seed.address, *ALONE,
+        )  # fmt: skip
+    assert ran.code == 7
+    assert "goes on from here" in ran.error
+    assert 0 < ran.json["downloaded"] < len(DATA)
+    assert not list((tmp_path / "out").glob("*.part"))
+
+
+def test_a_folder_that_may_not_be_written_is_code_5(
+    bittern: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root
+    ran = bittern("get", "cat.torrent", "-o", "deep/down", *ALONE)
+    assert ran.code == 5
+    assert ran.error == f"{tmp_path}: not writable"
+
+
+def test_a_full_disk_is_code_5(
+    bittern: Program, seed: SeedingThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(storage: FileStorage, offset: int, buffers: object) -> None:
+        raise DiskFull("no space left on device", path="cat.mp4", errno=28)
+
+    monkeypatch.setattr(FileStorage, "write", fail)
+    ran = bittern("get", "cat.torrent", "-o", "out", "--peer", seed.address, *ALONE)
+    assert ran.code == 5
+    assert "no space left on device" in ran.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 7, "not finished")],
+)
+def test_a_signal_stops_cleanly(
+    bittern: Program, monkeypatch: pytest.MonkeyPatch, number: int, code: int, line: str
+) -> None:
+
+    async def begin(*args: Any, **kwargs: Any) -> Any:
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), number))
+        timer.start()
+        try:
+            return await run_transfers(*args, **kwargs)
+        finally:
+            timer.join()
+
+    monkeypatch.setattr("bittern.cli.get.run_transfers", begin)
+    ran = bittern("get", "cat.torrent", "-o", "out", "--json", *ALONE)
+    assert ran.code == code
+    assert line in ran.error
+    assert ran.json["downloaded"] == 0
+
+
+@pytest.mark.slow
+def test_a_signal_while_seeding_finds_the_work_done(
+    bittern: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "out/cat.mp4", DATA)
+
+    async def begin(*args: Any, **kwargs: Any) -> Any:
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.start()
+        return await run_transfers(*args, **kwargs)
+
+    monkeypatch.setattr("bittern.cli.get.run_transfers", begin)
+    assert bittern("get", "cat.torrent", "-o", "out", "--seed", *ALONE).code == 0

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bittern.cli.transfer import run_transfers
+from bittern.core.endpoint import Endpoint
+from bittern.engine.config import SessionConfig, TorrentConfig
+from bittern.engine.session import Session
+from tests.cli.support import (
+    PIECE_LENGTH,
+    Program,
+    content,
+    single_file_torrent,
+    write,
+)
+
+DATA = content(4 * PIECE_LENGTH + 5)
+TORRENT = single_file_torrent(b"cat.mp4", DATA)
+ALONE = ("--bind", "127.0.0.1", "--port", "0", "--no-dht", "--no-lsd", "--no-pex", "--no-tracker")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BITTERN_STATE_DIR", str(tmp_path / "state"))
+    write(tmp_path / "cat.torrent", TORRENT)
+    write(tmp_path / "data/cat.mp4", DATA)
+
+
+def download(port: int, output: Path) -> None:
+    """Download from a seed on loopback; blocks."""
+
+    async def main() -> None:
+        config = SessionConfig(
+            listen_host="127.0.0.1", listen_port=0, enable_dht=False, enable_lsd=False
+        )
+        async with Session(config) as session:
+            peers = (Endpoint("127.0.0.1", port),)
+            torrent = await session.add(TORRENT, TorrentConfig(output=output, peers=peers))
+            await asyncio.wait_for(torrent.wait_complete(), 10)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("extra", [[], ["--skip-check"]])
+def test_a_downloader_gets_it_all_and_the_ratio_ends_it(
+    bittern: Program,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extra: list[str],
+) -> None:
+    ports: list[int] = []
+    leech: list[threading.Thread] = []
+
+    class Eavesdropper:
+        """Stands for stdout, and starts a downloader when the seed says that it seeds."""
+
+        def __init__(self, stream: Any) -> None:
+            self._stream = stream
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._stream, name)
+
+        def write(self, text: str) -> None:
+            self._stream.write(text)
+            for line in text.splitlines():
+                self._heard(json.loads(line))
+
+        def _heard(self, record: dict[str, Any]) -> None:
+            if record["type"] == "listening":
+                ports.append(record["port"])
+            if record.get("state") == "seeding" and not leech:
+                port = ports[0]
+                leech.append(threading.Thread(target=download, args=(port, tmp_path / "out")))
+                leech[0].start()
+
+    monkeypatch.setattr(sys, "stdout", Eavesdropper(sys.stdout))
+    line = "seed cat.torrent --data data --seed-ratio 1 --jsonl --timeout 10"
+    ran = bittern(*line.split(), *extra, *ALONE)
+    leech[0].join(10)
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "out/cat.mp4").read_bytes() == DATA
+    result = json.loads(ran.out.splitlines()[-1])
+    assert result["type"] == "result"
+    assert result["uploaded"] == len(DATA)
+    assert result["downloaded"] == 0
+
+
+@pytest.mark.parametrize("place", ["data", "data/cat.mp4", "data/renamed.mp4"])
+def test_data_is_named_by_its_folder_or_itself(
+    bittern: Program, tmp_path: Path, place: str
+) -> None:
+    if "renamed" in place:
+        (tmp_path / "data/cat.mp4").rename(tmp_path / place)
+    ran = bittern("seed", "cat.torrent", "--data", place, "--seed-time", "0", *ALONE)
+    assert ran.code == 0, ran.err
+    assert ran.out.splitlines()[0] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "text"),
+    [
+        ("cat.torrent --data gone", 3, "gone: no such file or folder"),
+        ("gone.torrent --data data", 3, "gone.torrent: no such file"),
+        ("cat.torrent", 2, "--data"),
+        ("magnet:?xt=urn:btih:" + "ab" * 20 + " --data data", 2, "needs the .torrent file"),
+        ("cat.torrent --data empty", 6, "only 0 of 5 pieces are here and good"),
+    ],
+)
+def test_what_cannot_be_seeded_is_one_line(
+    bittern: Program, tmp_path: Path, line: str, code: int, text: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    ran = bittern("seed", *line.split(), *ALONE)
+    assert ran.code == code
+    assert text in ran.error
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_bad_data_is_code_6_and_stays_as_it_is(bittern: Program, tmp_path: Path) -> None:
+    damaged = bytearray(DATA)
+    damaged[PIECE_LENGTH] ^= 1
+    path = write(tmp_path / "data/cat.mp4", bytes(damaged))
+    ran = bittern("seed", "cat.torrent", "--data", "data", *ALONE)
+    assert ran.code == 6
+    assert ran.err.splitlines()[-1] == (
+        "bittern: cat.mp4: only 4 of 5 pieces are here and good; bittern get fetches the rest"
+    )
+    assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_it(
+    bittern: Program, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    async def begin(*args: Any, **kwargs: Any) -> Any:
+        timer = threading.Timer(0.15, os.kill, (os.getpid(), number))
+        timer.start()
+        return await run_transfers(*args, **kwargs)
+
+    monkeypatch.setattr("bittern.cli.seed.run_transfers", begin)
+    ran = bittern("seed", "cat.torrent", "--data", "data", *ALONE)
+    assert ran.code == code
+    assert ran.err == ("" if code == 0 else "bittern: interrupted\n")
+
+
+@pytest.mark.slow
+def test_a_timeout_ends_it_as_planned(bittern: Program) -> None:
+    ran = bittern("seed", "cat.torrent", "--data", "data", "--timeout", "0.2s", *ALONE)
+    assert ran.code == 0
+    assert ran.err == ""

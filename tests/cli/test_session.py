@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bittern.cli.options import NetworkOptions
+from bittern.cli.session import choose_state_dir, resolve_peers, session_config
+from bittern.cli.values import HostPort
+from bittern.core.endpoint import Endpoint
+from bittern.core.errors import ConfigError
+from bittern.engine.config import DEFAULT_DHT_BOOTSTRAP, SessionConfig
+from tests.cli.support import write
+
+
+def test_without_options_the_engine_decides(tmp_path: Path) -> None:
+    config = session_config(NetworkOptions(state_dir=tmp_path))
+    assert config == SessionConfig(state_dir=tmp_path)
+    assert config.dht_bootstrap == DEFAULT_DHT_BOOTSTRAP
+
+
+def test_every_option_becomes_a_setting(tmp_path: Path) -> None:
+    config = session_config(
+        NetworkOptions(
+            port=0,
+            bind="127.0.0.1",
+            no_dht=True,
+            no_pex=True,
+            no_lsd=True,
+            no_tracker=True,
+            dht_bootstrap=(HostPort("dht.example", 1), HostPort("::1", 2)),
+            max_download=1000,
+            max_upload=2000,
+            state_dir=tmp_path,
+        )
+    )
+    assert config == SessionConfig(
+        listen_host="127.0.0.1",
+        listen_port=0,
+        enable_trackers=False,
+        enable_dht=False,
+        enable_pex=False,
+        enable_lsd=False,
+        dht_bootstrap=(("dht.example", 1), ("::1", 2)),
+        max_download_rate=1000,
+        max_upload_rate=2000,
+        state_dir=tmp_path,
+    )
+
+
+def test_what_the_engine_refuses_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="listen_port"):
+        session_config(NetworkOptions(port=70_000, state_dir=tmp_path))
+
+
+def test_the_state_folder_is_made_for_us_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a/b"
+    assert choose_state_dir(path) == path
+    assert path.stat().st_mode & 0o777 == 0o700
+
+
+def test_by_default_it_is_the_platforms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "platformdirs.user_state_path", lambda name, **options: tmp_path / "state" / name
+    )
+    assert choose_state_dir(None) == tmp_path / "state/bittern"
+
+
+def test_without_a_state_folder_we_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "file", b"") / "state"
+    assert choose_state_dir(path) is None
+    assert capsys.readouterr().err.startswith(f"bittern: warning: {path}: not a directory")
+
+
+async def test_addresses_need_no_lookup_and_names_do(capsys: pytest.CaptureFixture[str]) -> None:
+    peers = [
+        HostPort("127.0.0.1", 1),
+        HostPort("::1", 2),
+        HostPort("127.0.0.1", 1),
+        HostPort("localhost", 3),
+        HostPort("no.such.name.invalid", 4),
+        HostPort("x" * 80, 5),
+    ]
+    found = await resolve_peers(peers)
+    assert found[:2] == (Endpoint("127.0.0.1", 1), Endpoint("::1", 2))
+    assert {endpoint.port for endpoint in found[2:]} == {3}
+    assert all(endpoint.host in ("127.0.0.1", "::1") for endpoint in found)
+    complaints = capsys.readouterr().err.splitlines()
+    assert len(complaints) == 2
+    assert complaints[0].startswith("bittern: warning: no.such.name.invalid:4: ")

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from bittern.cli.exits import CommandFailed, ExitCode
+from bittern.cli.loop import StopSignal
+from bittern.cli.options import ReportOptions
+from bittern.cli.report import Report
+from bittern.cli.transfer import (
+    Goal,
+    Job,
+    Transfer,
+    code_of_failure,
+    exit_code,
+    row_of,
+    run_transfers,
+    why_idle,
+)
+from bittern.codec.metainfo import decode_metainfo
+from bittern.core.errors import DiskFull, MetainfoError, StorageError
+from bittern.engine.config import SessionConfig, TorrentConfig
+from bittern.engine.events import TorrentState
+from bittern.engine.stats import TorrentStats
+from bittern.engine.torrent import Torrent
+from tests.cli.support import content, single_file_torrent, write
+
+STATS = TorrentStats(
+    state=TorrentState.SEEDING,
+    progress=1.0,
+    num_pieces=10,
+    num_have=10,
+    num_checked=10,
+    total_length=1000,
+    wanted_length=1000,
+    left=0,
+    downloaded=0,
+    uploaded=0,
+    wasted=0,
+    download_rate=0.0,
+    upload_rate=0.0,
+    num_peers=0,
+    num_seeds=0,
+    num_connecting=0,
+    num_known_peers=0,
+    peers_seen=0,
+    availability=0.0,
+    eta=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("goal", "downloaded", "uploaded", "seeding_for", "reached"),
+    [
+        (Goal(), 1000, 0, 0, True),
+        (Goal(seeds=True), 1000, 9999, 9999, False),
+        (Goal(seeds=True, seconds=10), 0, 0, 9.9, False),
+        (Goal(seeds=True, seconds=10), 0, 0, 10, True),
+        (Goal(seeds=True, seconds=0), 0, 0, 0, True),
+        (Goal(seeds=True, ratio=2), 500, 999, 0, False),
+        (Goal(seeds=True, ratio=2), 500, 1000, 0, True),
+        (Goal(seeds=True, ratio=1), 0, 999, 0, False),
+        (Goal(seeds=True, ratio=1), 0, 1000, 0, True),
+        (Goal(seeds=True, ratio=0), 1000, 0, 0, True),
+        (Goal(seeds=True, ratio=2, seconds=10), 500, 0, 10, True),
+        (Goal(seeds=True, ratio=2, seconds=10), 500, 1000, 0, True),
+        (Goal(seeds=True, ratio=2, seconds=10), 500, 999, 9, False),
+    ],
+)
+def test_a_goal_is_time_or_ratio_whichever_comes_first(
+    goal: Goal, downloaded: int, uploaded: int, seeding_for: float, reached: bool
+) -> None:
+    stats = replace(STATS, downloaded=downloaded, uploaded=uploaded)
+    assert goal.is_reached(stats, seeding_for=seeding_for) is reached
+
+
+@dataclass
+class FakeTracker:
+    url: str
+    message: str | None
+
+
+@dataclass
+class FakeTorrent:
+    now: TorrentStats
+    told: tuple[FakeTracker, ...] = ()
+    error: Exception | None = None
+
+    def stats(self) -> TorrentStats:
+        return self.now
+
+    def trackers(self) -> tuple[FakeTracker, ...]:
+        return self.told
+
+
+@pytest.mark.parametrize(
+    ("changes", "trackers", "why"),
+    [
+        ({}, (), "no peers known yet"),
+        ({"num_connecting": 1}, (), "connecting"),
+        ({"num_known_peers": 3}, (), "none of 3 known peers can be reached"),
+        ({}, (FakeTracker("udp://t:1/key", None),), "no peers known yet"),
+        ({}, (FakeTracker("udp://t:1/key", "timed out"),), "udp://t:1: timed out"),
+    ],
+)
+def test_it_is_said_why_nothing_happens(
+    changes: dict[str, Any], trackers: tuple[FakeTracker, ...], why: str
+) -> None:
+    stats = replace(STATS, state=TorrentState.DOWNLOADING, progress=0.0, **changes)
+    torrent = cast(Torrent, FakeTorrent(stats, trackers))
+    assert why_idle(torrent, stats) == why
+    assert row_of("cat", torrent).note == why
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "progress", "state", "note"),
+    [
+        ({"state": TorrentState.SEEDING}, None, 1.0, "seeding", ""),
+        (
+            {"state": TorrentState.CHECKING, "num_checked": 5, "progress": 0.0},
+            None,
+            0.5,
+            "checking",
+            "",
+        ),
+        ({"state": TorrentState.CHECKING, "num_pieces": 0}, None, 0.0, "checking", ""),
+        (
+            {"state": TorrentState.DOWNLOADING, "num_peers": 2, "progress": 0.25},
+            None,
+            0.25,
+            "downloading",
+            "",
+        ),
+        (
+            {"state": TorrentState.ERROR},
+            DiskFull("no room", path="/x"),
+            1.0,
+            "stopped by an error",
+            "no room: '/x'",
+        ),
+    ],
+)
+def test_a_row_shows_the_state(
+    changes: dict[str, Any], error: Exception | None, progress: float, state: str, note: str
+) -> None:
+    torrent = cast(Torrent, FakeTorrent(replace(STATS, **changes), error=error))
+    row = row_of("cat", torrent)
+    assert (row.progress, row.state, row.note) == (progress, state, note)
+
+
+def outcome(
+    *, error: Exception | None = None, complete: bool = False, reached: bool = False
+) -> Transfer:
+    transfer = Transfer(Job(source="x", label="x"), Goal(), Report(ReportOptions(quiet=True)))
+    transfer.error, transfer.is_complete, transfer.was_reached = error, complete, reached
+    return transfer
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "signal", "code"),
+    [
+        ([outcome(complete=True)], None, 0),
+        ([outcome(complete=True), outcome(reached=True)], None, 7),
+        ([outcome(complete=True), outcome()], None, 4),
+        ([outcome(), outcome(reached=True)], None, 7),
+        ([outcome(complete=True), outcome(error=MetainfoError("x"))], None, 1),
+        ([outcome(error=DiskFull("x")), outcome(error=MetainfoError("x"))], None, 5),
+        ([outcome()], 15, 7),
+        ([outcome(complete=True)], 15, 0),
+        ([outcome(complete=True)], 2, 130),
+        ([outcome(error=DiskFull("x"))], 2, 5),
+    ],
+)
+async def test_the_worst_that_happened_is_the_code(
+    outcomes: list[Transfer], signal: int | None, code: int
+) -> None:
+    stop = StopSignal(hard_exit=lambda code: None)
+    if signal is not None:
+        stop.receive(signal)
+    assert exit_code(outcomes, stop) == code
+    stop.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StorageError("x", errno=13), 5),
+        (StorageError("x", errno=30), 5),
+        (StorageError("x", errno=5), 1),
+        (PermissionError(13, "x"), 8),
+        (CommandFailed("x", ExitCode.MISMATCH), 6),
+    ],
+    ids=repr,
+)
+def test_a_disk_that_refuses_is_not_writable(error: Exception, code: int) -> None:
+    assert code_of_failure(error) == code
+
+
+class _Bug(RuntimeError):
+    pass
+
+
+async def test_a_bug_is_not_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = content(100)
+    write(tmp_path / "a", data)
+
+    async def fail(transfer: Transfer, *args: object) -> None:
+        raise _Bug
+
+    monkeypatch.setattr(Transfer, "_seed", fail)
+    job = Job(
+        source=decode_metainfo(single_file_torrent(b"a", data)),
+        label="a",
+        config=TorrentConfig(output=tmp_path),
+    )
+    config = SessionConfig(
+        listen_host="127.0.0.1", listen_port=0, enable_dht=False, enable_lsd=False
+    )
+    report = Report(ReportOptions(quiet=True))
+    stop = StopSignal(hard_exit=lambda code: None)
+    with pytest.raises(_Bug):
+        async with asyncio.timeout(10):
+            await run_transfers([job], config, goal=Goal(), report=report, stop=stop)
+
+
+def test_what_is_not_open_yet_has_a_row_and_no_summary() -> None:
+    transfer = outcome()
+    transfer.settle()
+    transfer.tell_statistics()
+    assert transfer.summary is None
+    assert transfer.key == ""
+    row = transfer.row()
+    assert (row.name, row.state, row.total_length) == ("x", "opening", 0)
