@@ -179,7 +179,7 @@ class TestEncode:
         st.lists(urls, max_size=3, unique=True),
         st.lists(st.tuples(st.just("host"), st.integers(1, 65535)), max_size=3),
         st.none() | st.text(min_size=1),
-        st.none() | st.integers(0, 1 << 62),
+        st.none() | st.integers(0, module.MAX_DATE),
     )
     def test_what_is_written_is_read_back(
         self,
