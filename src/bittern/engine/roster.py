@@ -93,14 +93,25 @@ class Roster:
         """True when there is room for one more connection."""
         return len(self.peers) < self.max_connections
 
-    def may_add(self, endpoint: Endpoint) -> bool:
-        """Tell whether a connection to or from ``endpoint`` is within the limits (H15)."""
+    def may_add(self, endpoint: Endpoint, *, is_incoming: bool = False) -> bool:
+        """
+        Tell whether a connection to or from ``endpoint`` is within the limits (H15).
+
+        An incoming one may cross one that we have just made: ``opened`` decides between them.
+        """
         if not self.has_room or not self._services.may_connect():
             return False
         if self._services.config.allow_multiple_per_address or is_loopback(endpoint.host):
             return all(peer.endpoint != endpoint for peer in self.peers)
         address = network_of(endpoint.host)
-        return all(peer.address != address for peer in self.peers)
+        return all(
+            peer.address != address or (is_incoming and peer.is_outgoing and self._is_fresh(peer))
+            for peer in self.peers
+        )
+
+    def _is_fresh(self, peer: PeerConnection) -> bool:
+        age = self._services.loop.time() - peer.connected_at
+        return age < self._services.config.handshake_timeout
 
     # --- coming --------------------------------------------------------------------------
 
@@ -112,7 +123,7 @@ class Roster:
                 return None
             if self.may_add(found[0]):
                 return found[0]
-            self.candidates.failed(found[0], now=now)
+            self.candidates.disconnected(found[0], now=now)
         return None
 
     def dialled(self, endpoint: Endpoint, stream: Stream) -> None:
@@ -130,7 +141,7 @@ class Roster:
     def accept(self, stream: Stream) -> PeerConnection | None:
         """Make a peer of an incoming stream, not yet started; None to refuse it."""
         remote, now = stream.remote, self._services.loop.time()
-        if self.adopter is None or not self.may_add(remote):
+        if self.adopter is None or not self.may_add(remote, is_incoming=True):
             return None
         if self.candidates.is_banned(remote.host, now=now):
             return None
@@ -169,11 +180,13 @@ class Roster:
 
     def opened(self, peer: PeerConnection, handshake: Handshake, *, now: float) -> bool:
         """Take note of a handshake; False when the connection is one too many and closed."""
-        for other in self.peers:
+        for other in list(self.peers):
             known = other.protocol.remote_handshake
             if other is not peer and known is not None and known.peer_id == handshake.peer_id:
-                peer.close("a second connection of the same peer")
-                return False
+                extra = self._one_too_many(peer, other, handshake.peer_id)
+                extra.close("a second connection of the same peer")
+                if extra is peer:
+                    return False
         peer.is_open = True
         peer.client = client_name(handshake.peer_id)
         if peer.listen_endpoint is not None:
@@ -184,6 +197,21 @@ class Roster:
             )
         )
         return True
+
+    def _one_too_many(
+        self, new: PeerConnection, old: PeerConnection, peer_id: bytes
+    ) -> PeerConnection:
+        """
+        Return which of two connections of one peer to close: the new one, unless they crossed.
+
+        Two peers that dial each other at once would otherwise each refuse the other's connection
+        and have none. Both keep the one that the greater peer id made.
+        """
+        have_crossed = new.is_outgoing is not old.is_outgoing and self._is_fresh(old)
+        if not have_crossed or new.address != old.address:
+            return new
+        keep_outgoing = self._services.peer_id > peer_id
+        return new if new.is_outgoing is not keep_outgoing else old
 
     def send_extended_handshake(self, peer: PeerConnection, *, is_upload_only: bool) -> None:
         """Tell a peer our extensions; may be repeated when something has changed."""
