@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Sequence
+from typing import cast
 from urllib.parse import urlsplit
 
 from bittern.codec.http_tracker import encode_failure, encode_packed_announce, encode_scrape
@@ -190,7 +191,8 @@ class _Connection(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        # Not isinstance: the transports of uvloop are of no asyncio class.
+        transport = cast(asyncio.Transport, transport)
         self._transport = transport
         peer = transport.get_extra_info("peername")
         if peer is None:  # gone already
