@@ -26,6 +26,8 @@ from bittern.net.stream import Listener, Network, Stream
 
 log = logging.getLogger(__name__)
 
+ROUSE_INTERVAL = 0.05
+"""Seconds between two looks whether a torrent has woken up."""
 _NEEDED = 48
 """Bytes up to the end of the info hash; a peer may wait for our half before it goes on."""
 
@@ -42,7 +44,8 @@ class Acceptor:
     The session's listening sockets and its newcomers.
 
     Args:
-        find: returns the torrent of an info hash, None when there is none.
+        find: returns the connections of an info hash, None when there are none.
+        rouse: wakes a torrent that rests; False when there is none.
     """
 
     def __init__(
@@ -52,7 +55,9 @@ class Acceptor:
         loop: asyncio.AbstractEventLoop,
         *,
         find: Callable[[InfoHash], AcceptingRoster | None],
+        rouse: Callable[[InfoHash], bool] = lambda _: False,
     ) -> None:
+        self._rouse = rouse
         self._network = network
         self._config = config
         self._loop = loop
@@ -113,16 +118,25 @@ class Acceptor:
         self._per_address[address] = count + 1
         newcomer.start(self._loop, self._config.handshake_timeout)
 
-    def admit(self, newcomer: _Newcomer, info_hash: InfoHash, data: bytes) -> None:
-        """Hand a newcomer, with what it sent, to the torrent it names."""
+    def admit(self, newcomer: _Newcomer, info_hash: InfoHash, data: bytes) -> bool:
+        """
+        Hand a newcomer, with what it sent, to the torrent it names.
+
+        Returns:
+            False when it must wait: the torrent is being woken up.
+        """
         roster = self._find(info_hash)
+        if roster is None and self._rouse(info_hash):
+            return False
         peer = None if roster is None else roster.accept(newcomer.stream)
         if peer is None:
-            newcomer.stream.close()
-            return
+            newcomer.give_up()
+            return True
+        newcomer.leave()
         peer.start()
         if not peer.is_closed:
             peer.data_received(memoryview(data))
+        return True
 
     def forget(self, newcomer: _Newcomer) -> None:
         """Give back a newcomer's place."""
@@ -151,10 +165,12 @@ class _Newcomer:
         self._acceptor = acceptor
         self._data = bytearray()
         self._deadline: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
         self.stream = stream
         self.address = address
 
     def start(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
+        self._loop = loop
         self._deadline = loop.call_later(timeout, self.give_up)
         self.stream.start(self)
 
@@ -166,20 +182,27 @@ class _Newcomer:
             self.give_up()
             return
         if len(self._data) >= _NEEDED:
-            self._leave()
-            self._acceptor.admit(self, InfoHash(self._data[28:48]), bytes(self._data))
+            self.stream.pause_reading()
+            self._try_admit()
+
+    def _try_admit(self) -> None:
+        self._retry = None
+        if not self._acceptor.admit(self, InfoHash(self._data[28:48]), bytes(self._data)):
+            self._retry = self._loop.call_later(ROUSE_INTERVAL, self._try_admit)
 
     def writable(self) -> None:
         pass
 
     def connection_lost(self, reason: Exception | None) -> None:  # noqa: ARG002  # contract
-        self._leave()
+        self.leave()
 
     def give_up(self) -> None:
-        self._leave()
+        self.leave()
         self.stream.close()
 
-    def _leave(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+    def leave(self) -> None:
+        """Give the place back: the handshake is over, one way or the other."""
+        for timer in (self._deadline, self._retry):
+            if timer is not None:
+                timer.cancel()
         self._acceptor.forget(self)

@@ -46,7 +46,14 @@ async def locate(services: Services, metainfo: Metainfo, config: TorrentConfig) 
     """Work out where a torrent's files are on their volume."""
     root = config.output if config.data_path is None else config.data_path.absolute().parent
     folding = await _folding_of(services, root)
-    return open_content(metainfo, config, services.config, services.handles, folding=folding)
+    return open_content(
+        metainfo,
+        config,
+        services.config,
+        services.handles,
+        folding=folding,
+        os_calls=services.os_calls,
+    )
 
 
 async def _folding_of(services: Services, root: Path) -> Folding:

@@ -95,6 +95,9 @@ class SessionConfig:
     checkpoint_length: int = 67_108_864
     """Limit: F8. The same by amount of new data."""
 
+    rest_after: float = 60.0
+    """Time without a connection after which a complete torrent gives up its memory."""
+
     # --- storage -------------------------------------------------------------------------
     state_dir: Path | None = None
     """Where resume data and DHT state live; None keeps nothing beyond this session."""
@@ -130,6 +133,7 @@ class SessionConfig:
             "max_open_files",
         ):
             _check(name, getattr(self, name), 1)
+        _check("rest_after", self.rest_after, 0)
         _check("upload_slots", self.upload_slots, 1)
         _check("send_buffer_length", self.send_buffer_length, 32_768, 1 << 26)
         _check("receive_buffer_length", self.receive_buffer_length, 65_536, 1 << 26)

@@ -15,6 +15,7 @@ from bittern.storage.handles import HandleCache
 from bittern.storage.hashing import PieceHashes
 from bittern.storage.layout import Layout
 from bittern.storage.names import safe_paths
+from bittern.storage.system import OsCalls
 from bittern.storage.volume import Folding, current_os
 
 
@@ -46,6 +47,7 @@ def open_content(
     handles: HandleCache,
     *,
     folding: Folding,
+    os_calls: OsCalls | None = None,
 ) -> Content:
     """
     Work out where a torrent's files are; touches no file.
@@ -56,6 +58,7 @@ def open_content(
         session_config: says how files are made.
         handles: the session's open files.
         folding: which names the volume takes for the same (P10).
+        os_calls: the operating system under the files.
 
     Raises:
         UnsafePath: a path cannot be made safe.
@@ -82,6 +85,7 @@ def open_content(
         part_suffix=session_config.part_suffix,
         preallocate=session_config.preallocate,
         handles=handles,
+        os_calls=os_calls,
     )
     return Content(layout, storage, PieceHashes(info, metainfo.piece_layers), paths)
 

@@ -58,6 +58,10 @@ class Journal:
         """Return the .torrent file kept of a torrent; None without one."""
         return await self._disk.run(lambda: self._store.load_metainfo(info_hash), lane=self)
 
+    def metainfo_path(self, info_hash: InfoHash) -> Path:
+        """Return where the .torrent file of a saved torrent is."""
+        return self._store.metainfo_path(info_hash)
+
     async def save(self, record: ResumeRecord, metainfo: bytes | None = None) -> None:
         """Keep a torrent; StorageError if that failed."""
         await self._disk.run(lambda: self._store.save(record, metainfo), lane=self)

@@ -21,7 +21,9 @@ from bittern.engine.journal import Journal
 from bittern.engine.tracker_client import TrackerClient
 from bittern.engine.upload import SendBuffer
 from bittern.net.stream import Network
+from bittern.policy.bans import Bans
 from bittern.storage.handles import HandleCache
+from bittern.storage.system import OsCalls
 from bittern.storage.volume import Folding
 
 
@@ -37,6 +39,7 @@ class Services:
     disk: Disk
     send_buffer: SendBuffer
     handles: HandleCache
+    os_calls: OsCalls
     peer_id: PeerId
     download_bucket: TokenBucket
     upload_bucket: TokenBucket
@@ -50,6 +53,7 @@ class Services:
     """Tells whether the session has room for one more connection."""
     journal: Journal | None
     """None when nothing is kept beyond the session."""
+    bans: Bans
     folding: dict[Path, Folding]
     """By output folder, which names fall together there."""
     spawn: Callable[[Coroutine[object, object, None], str], None]

@@ -17,6 +17,7 @@ import logging
 import os
 import random
 import secrets
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +43,9 @@ from bittern.net.stream import Network
 from bittern.net.tcp import TcpNetwork
 from bittern.net.udp import TRACKER_BYTES, UdpSocket
 from bittern.net.udp_tracker import UdpTrackers
+from bittern.policy.bans import Bans
 from bittern.storage.handles import HandleCache
+from bittern.storage.system import OsCalls
 from bittern.storage.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -64,6 +67,8 @@ class Session:
         rng: chance; seeded by tests.
         random_bytes: unpredictable bytes for ids and keys; tests draw them from a seed.
         worker: runs storage jobs; threads of our own unless a simulation brings another.
+        os_calls: the operating system under the files; tests make it fail.
+        clock: seconds, to tell a slow disk from a quick one.
 
     Example::
 
@@ -80,6 +85,8 @@ class Session:
         rng: random.Random | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
         worker: Worker | None = None,
+        os_calls: OsCalls | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.config = config or SessionConfig()
         self.torrents: list[Torrent] = []
@@ -87,6 +94,8 @@ class Session:
         self._rng = rng or random.Random()
         self._random_bytes = random_bytes
         self._given_worker = worker
+        self._os_calls = os_calls or OsCalls()
+        self._clock = clock
         self._by_hash: dict[InfoHash, Torrent] = {}
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,8 +123,9 @@ class Session:
             loop,
             max_queue=config.max_write_queue,
             congestion_changed=self._congestion_changed,
+            clock=self._clock,
         )
-        self._acceptor = Acceptor(network, config, loop, find=self._find)
+        self._acceptor = Acceptor(network, config, loop, find=self._find, rouse=self._rouse)
         self._dialer = Dialer(network, config, loop, rosters=self._rosters, spawn=self._spawn)
         self._acceptor.listen()
         self._services = Services(
@@ -127,6 +137,7 @@ class Session:
             disk=self._disk,
             send_buffer=SendBuffer(config.send_buffer_length),
             handles=HandleCache(config.max_open_files),
+            os_calls=self._os_calls,
             peer_id=PeerId.generate(config.client_prefix, self._random_bytes),
             download_bucket=make_bucket(config.max_download_rate, now=now),
             upload_bucket=make_bucket(config.max_upload_rate, now=now),
@@ -135,6 +146,7 @@ class Session:
             request_dial=self._dialer.request,
             may_connect=self._may_connect,
             journal=await self._open_journal(),
+            bans=Bans(),
             folding={},
             spawn=self._spawn,
             dht_node_seen=lambda _host, _port: None,
@@ -257,6 +269,10 @@ class Session:
     def _find(self, info_hash: InfoHash) -> Roster | None:
         torrent = self._by_hash.get(info_hash)
         return None if torrent is None else torrent.roster
+
+    def _rouse(self, info_hash: InfoHash) -> bool:
+        torrent = self._by_hash.get(info_hash)
+        return torrent is not None and torrent.rouse()
 
     def _rosters(self) -> list[Roster]:
         rosters = [torrent.roster for torrent in self.torrents if torrent.roster is not None]

@@ -66,7 +66,7 @@ class PeerInfo:
 
 def measure(torrent: Torrent) -> TorrentStats:
     """Return the numbers of a torrent; lengths are 0 before the metadata is known."""
-    swarm, roster, metainfo = torrent.swarm, torrent.roster, torrent.metainfo
+    swarm, roster = torrent.swarm, torrent.roster
     peers = [] if roster is None else [peer for peer in roster.peers if peer.is_open]
     wanted, have = torrent.wanted_bits, torrent.have_bits
     left = torrent.length_of(wanted & ~have)
@@ -74,11 +74,11 @@ def measure(torrent: Torrent) -> TorrentStats:
     down = sum(peer.down.rate for peer in peers)
     return TorrentStats(
         state=torrent.state,
-        progress=1 - left / wanted_length if wanted_length else float(metainfo is not None),
-        num_pieces=0 if metainfo is None else metainfo.info.geometry.num_pieces,
+        progress=1 - left / wanted_length if wanted_length else float(torrent.num_pieces > 0),
+        num_pieces=torrent.num_pieces,
         num_have=have.bit_count(),
         num_checked=torrent.num_checked,
-        total_length=0 if metainfo is None else metainfo.info.geometry.total_length,
+        total_length=torrent.total_length,
         wanted_length=wanted_length,
         left=left,
         downloaded=torrent.num_downloaded,

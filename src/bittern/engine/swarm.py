@@ -364,11 +364,21 @@ class Swarm:
                 gate.wait(peer.serve)
                 return []
             length = min(length, available)
+        if self._super_seeder is not None:
+            self._refuse_hidden(peer, self._super_seeder)
         requests = peer.protocol.incoming.take_run(length, self.assembly.geometry.piece_length)
         num_bytes = sum(length for _, _, length in requests)
         gate.take(num_bytes)
         self.num_uploaded += num_bytes
         return requests
+
+    @staticmethod
+    def _refuse_hidden(peer: PeerConnection, seeder: SuperSeeder) -> None:
+        """Drop requests for pieces that the peer was not told of (BEP 16)."""
+        incoming = peer.protocol.incoming
+        for index in {index for index, _, _ in incoming if not seeder.is_shown(peer, index)}:
+            for request in incoming.drop_piece(index):
+                peer.protocol.reject(request)
 
     def load_run(self, peer: PeerConnection, requests: list[Request]) -> memoryview | None:
         """Read a run from storage, or arrange for it to be read."""

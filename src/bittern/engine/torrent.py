@@ -29,7 +29,6 @@ from bittern.core.errors import (
     MetainfoError,
     StorageError,
 )
-from bittern.core.geometry import Geometry
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
 from bittern.engine.awake import Awake, locate, wake
@@ -43,6 +42,7 @@ from bittern.engine.metadata import MetadataPhase, matcher, metainfo_from, selec
 from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import Roster
 from bittern.engine.services import Services
+from bittern.engine.shelf import Shelf
 from bittern.engine.stats import PeerInfo, TorrentStats, describe_peer, measure
 from bittern.engine.swarm import Swarm
 from bittern.engine.trackers import TrackerStatus
@@ -67,22 +67,20 @@ class Torrent:
         self, services: Services, source: Metainfo | Magnet, config: TorrentConfig
     ) -> None:
         self._services = services
-        self._magnet = source if isinstance(source, Magnet) else None
-        self.metainfo = source if isinstance(source, Metainfo) else None
+        self._shelf = Shelf(source)
         self.config = config
         self.state = TorrentState.STOPPED
         self.error: BitTorrentError | None = None
         self.listeners = Listeners()
-        self.candidates = Candidates(
-            services.rng,
-            now=services.loop.time(),
-            allow_multiple_per_address=services.config.allow_multiple_per_address,
-        )
+        self.candidates = self._make_candidates()
         self.metadata_phase: MetadataPhase | None = None
         self._extensions: Extensions | None = None
         self._discovery: Discovery | None = None
         self._awake: Awake | None = None
-        self._have = Bitfield(0 if self.metainfo is None else self._geometry.num_pieces)
+        self._have = Bitfield(self._shelf.num_pieces)
+        self._wanted: int | None = None
+        """What is wanted, as bits, while no swarm knows; None for everything."""
+        self._idle_since = float("inf")
         self.num_checked = 0
         self._num_downloaded = 0
         self._num_uploaded = 0
@@ -93,8 +91,17 @@ class Torrent:
         self._retry: asyncio.TimerHandle | None = None
         self._was_closed = False
         self._was_resumed = False
-        if config.files is not None and self.metainfo is not None:
+        if config.files is not None and self._shelf.has_metainfo:
             self._check_files(config.files)
+
+    def _make_candidates(self) -> Candidates:
+        services = self._services
+        return Candidates(
+            services.rng,
+            now=services.loop.time(),
+            bans=services.bans,
+            allow_multiple_per_address=services.config.allow_multiple_per_address,
+        )
 
     # --- what it is ----------------------------------------------------------------------
 
@@ -104,42 +111,49 @@ class Torrent:
         return None if self._awake is None else self._awake.swarm
 
     @property
-    def info(self) -> Info:
+    def metainfo(self) -> Metainfo | None:
         """
-        The info dictionary.
+        The metainfo, None while it is unknown; of a torrent at rest it is read from disk.
 
         Raises:
-            MetainfoError: the metadata is not there yet.
+            MetainfoError: the state folder does not have it any more.
         """
-        if self.metainfo is None:
-            raise MetainfoError("the metadata of this torrent is not known yet")
-        return self.metainfo.info
+        return self._shelf.metainfo() if self._shelf.has_metainfo else None
 
     @property
-    def _geometry(self) -> Geometry:
-        return self.info.geometry
+    def info(self) -> Info:
+        """The info dictionary; MetainfoError while it is unknown."""
+        return self._shelf.metainfo().info
 
     @property
     def name(self) -> str:
         """The torrent's name as its maker gave it; not safe to print or to use as a path."""
-        if self.metainfo is not None:
-            return self.metainfo.info.name
-        assert self._magnet is not None
-        return self._magnet.name or str(self._magnet.wire_hash)
+        return self._shelf.name
 
     @property
     def info_hash(self) -> InfoHash | None:
         """The v1 info hash, None for a v2 torrent."""
-        if self.metainfo is not None:
-            return self.metainfo.info.info_hash
-        return None if self._magnet is None else self._magnet.info_hash
+        return self._shelf.info_hash
 
     @property
     def info_hash_v2(self) -> InfoHashV2 | None:
         """The v2 info hash, None for a v1 torrent."""
-        if self.metainfo is not None:
-            return self.metainfo.info.info_hash_v2
-        return None if self._magnet is None else self._magnet.info_hash_v2
+        return self._shelf.info_hash_v2
+
+    @property
+    def is_resting(self) -> bool:
+        """True while everything is there and nobody is connected; little is kept in memory."""
+        return self.is_complete and self._awake is None
+
+    @property
+    def num_pieces(self) -> int:
+        """Pieces of the torrent; 0 while the metadata is unknown."""
+        return self._shelf.num_pieces
+
+    @property
+    def total_length(self) -> int:
+        """Bytes of the torrent; 0 while the metadata is unknown."""
+        return self._shelf.total_length
 
     @property
     def all_hashes(self) -> tuple[InfoHash, ...]:
@@ -183,11 +197,13 @@ class Torrent:
         """The pieces of wanted files, as bits of a ``Bitfield``."""
         if self.swarm is not None:
             return self.swarm.picker.wanted
-        return Bitfield.full(self._have.num_pieces).bits
+        return Bitfield.full(self.num_pieces).bits if self._wanted is None else self._wanted
 
     def length_of(self, bits: int) -> int:
         """Return the bytes of a set of pieces."""
-        return self._geometry.total_of(bits) if bits else 0
+        if bits.bit_count() == self.num_pieces:
+            return self.total_length
+        return self.info.geometry.total_of(bits) if bits else 0
 
     @property
     def num_wasted(self) -> int:
@@ -197,16 +213,17 @@ class Torrent:
     @property
     def num_left(self) -> int:
         """Bytes still wanted; all of them count as 1 byte while the metadata is unknown."""
-        if self.metainfo is None:
+        if not self._shelf.has_metainfo:
             return 1
         return self.length_of(self.wanted_bits & ~self.have_bits)
 
     def file_progress(self) -> list[int]:
         """Return, by index, how many bytes of each file are verified."""
-        if self.metainfo is None:
+        if not self._shelf.has_metainfo:
             return []
         have = Bitfield(self._have.num_pieces, self.have_bits)
-        return Layout(self.info.files, self._geometry).verified_lengths(have)
+        info = self.info
+        return Layout(info.files, info.geometry).verified_lengths(have)
 
     def peers(self) -> list[PeerInfo]:
         """Return the connected peers."""
@@ -252,11 +269,11 @@ class Torrent:
                 return
             self.error = None
             try:
-                if self.metainfo is None:
-                    self._wait_for_metadata()
-                else:
+                if self._shelf.has_metainfo:
                     await self._wake(self._make_roster())
-            except (StorageError, Inconsistent) as error:
+                else:
+                    self._wait_for_metadata()
+            except (StorageError, MetainfoError, Inconsistent) as error:
                 self._failed(error)
 
     def _make_roster(self) -> Roster:
@@ -276,7 +293,7 @@ class Torrent:
     def _make_extensions(self, roster: Roster) -> Extensions:
         return Extensions(
             roster,
-            metadata=None if self.metainfo is None else self.info.raw,
+            metadata=self.info.raw if self._shelf.has_metainfo else None,
             does_pex=self._services.config.enable_pex and not self.is_private,
             found=lambda source, count: self.report(events.PeersFound(source, count)),
         )
@@ -297,10 +314,11 @@ class Torrent:
     async def _learn(self, raw: bytes) -> None:
         async with self._lock:
             phase = self.metadata_phase
-            if phase is None or self._magnet is None:
+            magnet = self._shelf.magnet
+            if phase is None or magnet is None:
                 return
             try:
-                self._accept_metadata(raw, self._magnet)
+                self._accept_metadata(raw, magnet)
                 self.metadata_phase = None
                 await self._wake(phase.roster)
             except (StorageError, MetainfoError, ConfigError) as error:
@@ -309,8 +327,8 @@ class Torrent:
                 self._failed(error)
 
     def _accept_metadata(self, raw: bytes, magnet: Magnet) -> None:
-        self.metainfo = metainfo_from(magnet, raw)
-        info = self.metainfo.info
+        self._shelf.put(metainfo_from(magnet, raw))
+        info = self.info
         self._have = Bitfield(info.geometry.num_pieces)
         if self.config.files is None:
             self.config = replace(self.config, files=selection_of(magnet, len(info.files)))
@@ -319,13 +337,14 @@ class Torrent:
         self.report(events.MetadataReceived(info.name, len(raw)))
 
     async def _wake(self, roster: Roster, *, force_check: bool = False) -> None:
-        assert self.metainfo is not None
-        self._set_state(TorrentState.CHECKING)
+        metainfo = self._shelf.take()
+        if not self.is_complete:
+            self._set_state(TorrentState.CHECKING)
         self.num_checked = 0
         awake = await wake(
             self,
             self._services,
-            self.metainfo,
+            metainfo,
             self.config,
             roster,
             force_check=force_check,
@@ -345,6 +364,9 @@ class Torrent:
 
     def _join(self, picker: Picker) -> None:
         self.candidates.is_seeding = picker.is_complete
+        # Whoever starts complete and knows nobody may rest at once; a connection rouses it.
+        is_idle = picker.is_complete and not self.num_connections and not self.config.peers
+        self._idle_since = float("-inf") if is_idle else self._services.loop.time()
         self._set_state(TorrentState.SEEDING if picker.is_complete else TorrentState.DOWNLOADING)
         if picker.is_complete:
             self.report(events.TorrentCompleted())
@@ -360,11 +382,11 @@ class Torrent:
             self._discovery.start(self.name)
 
     def _tiers(self) -> tuple[tuple[str, ...], ...]:
-        own: tuple[tuple[str, ...], ...] = ()
-        if self.metainfo is not None:
-            own = self.metainfo.trackers
-        elif self._magnet is not None:
-            own = tuple((url,) for url in self._magnet.trackers)
+        magnet = self._shelf.magnet
+        if self._shelf.has_metainfo:
+            own = self._shelf.metainfo().trackers
+        else:
+            own = () if magnet is None else tuple((url,) for url in magnet.trackers)
         return (*own, *self.config.trackers)
 
     async def recheck(self) -> None:
@@ -376,7 +398,7 @@ class Torrent:
         """
         await self._sleep(TorrentState.CHECKING)
         async with self._lock:
-            if self._was_closed or self.metainfo is None:
+            if self._was_closed or not self._shelf.has_metainfo:
                 return
             self.error = None
             try:
@@ -409,8 +431,8 @@ class Torrent:
 
     async def delete_data(self) -> None:
         """Remove the torrent's files, and nothing else; the torrent must be stopped."""
-        if self.metainfo is not None:
-            content = await locate(self._services, self.metainfo, self.config)
+        if self._shelf.has_metainfo:
+            content = await locate(self._services, self._shelf.metainfo(), self.config)
             await self._services.disk.run(content.storage.delete)
 
     async def _leave(self) -> None:
@@ -418,6 +440,9 @@ class Torrent:
         discovery, self._discovery = self._discovery, None
         if discovery is not None:
             await discovery.stop()
+        await self._let_go()
+
+    async def _let_go(self) -> None:
         if self.metadata_phase is not None:
             self.metadata_phase.stop()
             self.metadata_phase = None
@@ -427,15 +452,20 @@ class Torrent:
             self._num_downloaded += swarm.num_downloaded
             self._num_uploaded += swarm.num_uploaded
             self._num_wasted += swarm.num_wasted
-            self._have.bits = swarm.picker.have
+            self._have.bits, self._wanted = swarm.picker.have, swarm.picker.wanted
+            self._extensions = None
             await awake.sleep(
                 self._services, downloaded=self._num_downloaded, uploaded=self._num_uploaded
             )
+            journal = self._services.journal
+            if journal is not None:
+                self._shelf.put_away(journal.metainfo_path(self.all_hashes[0]))
+            self.candidates = self._make_candidates()
 
     def _check_progressed(self, num_checked: int) -> None:
         if self.state is TorrentState.CHECKING:
             self.num_checked = num_checked
-            self.report(events.CheckProgressed(num_checked, self._geometry.num_pieces))
+            self.report(events.CheckProgressed(num_checked, self.num_pieces))
 
     # --- settings ------------------------------------------------------------------------
 
@@ -455,6 +485,7 @@ class Torrent:
             now = self._services.loop.time()
             self.candidates.add(found, Source(source), now=now, from_host=from_host)
             self.report(events.PeersFound(source, len(found)))
+            self.rouse()
             self._services.request_dial()
 
     def trackers(self) -> list[TrackerStatus]:
@@ -474,10 +505,11 @@ class Torrent:
             ConfigError: there is no such file.
         """
         chosen = None if files is None else frozenset(files)
-        if chosen is not None and self.metainfo is not None:
+        if chosen is not None and self._shelf.has_metainfo:
             self._check_files(chosen)
         self.config = replace(self.config, files=chosen)
         if self.swarm is None:
+            self._wanted = None
             return
         picker = self.swarm.picker
         self.swarm.set_wanted(
@@ -514,12 +546,12 @@ class Torrent:
     @property
     def metadata_length(self) -> int | None:
         """Bytes of the info dictionary."""
-        return None if self.metainfo is None else len(self.info.raw)
+        return len(self.info.raw) if self._shelf.has_metainfo else None
 
     @property
     def is_private(self) -> bool:
         """True when only the torrent's own trackers may name peers (BEP 27)."""
-        return self.metainfo is not None and self.info.is_private
+        return self._shelf.is_private
 
     def report(self, event: Event) -> None:
         """Tell the listeners."""
@@ -552,8 +584,29 @@ class Torrent:
                 uploaded=self.num_uploaded,
                 now=now,
             )
+            self._consider_rest(now)
         if self._extensions is not None:
             self._extensions.tick(now=now)
+
+    def _consider_rest(self, now: float) -> None:
+        """Go to rest after a while of having everything and nobody."""
+        if not self.is_complete or self.num_connections:
+            self._idle_since = now
+        elif now - self._idle_since >= self._services.config.rest_after:
+            self._idle_since = float("inf")
+            self._services.spawn(self._rest(), f"rest of {self.name}")
+
+    async def _rest(self) -> None:
+        async with self._lock:
+            if self.is_complete and not self.num_connections:
+                await self._let_go()
+
+    def rouse(self) -> bool:
+        """Wake up from rest, because somebody wants to connect; False if it is not at rest."""
+        if self.is_resting and not self._was_closed:
+            self._services.spawn(self.start(), f"rouse {self.name}")
+            return True
+        return False
 
     def pieces_opened(self, pieces: list[int]) -> None:
         """Note pieces before they are written."""

@@ -10,7 +10,7 @@ Sources: BEP 3 (request, cancel, choke), BEP 6 (reject, allowed fast).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from bittern.core.errors import PeerViolation
 from bittern.core.geometry import Geometry
@@ -25,7 +25,7 @@ MAX_CHOKED_REQUESTS = 100
 CHOKE_GRACE = 2.0
 """Limit: H3. Seconds after a choke in which requests may still be on their way."""
 ALLOWED_FAST_FACTOR = 3
-"""Limit: H9. Times the blocks of a piece that a choked peer gets of its allowed fast set."""
+"""Limit: H9. Times the bytes of its allowed fast set that a choked peer gets."""
 LIMIT_WINDOW = 60.0
 """Seconds over which abuse is counted."""
 
@@ -54,7 +54,7 @@ class IncomingRequests:
     __slots__ = (
         "_allowed_fast",
         "_choked_at",
-        "_fast_blocks_left",
+        "_fast_length_left",
         "_num_choked",
         "_refused",
         "_waiting",
@@ -63,7 +63,7 @@ class IncomingRequests:
     def __init__(self) -> None:
         self._waiting: dict[Request, None] = {}
         self._allowed_fast: frozenset[int] = frozenset()
-        self._fast_blocks_left = 0
+        self._fast_length_left = 0
         self._choked_at = float("-inf")
         self._num_choked = 0
         self._refused = WindowCounter()
@@ -73,6 +73,10 @@ class IncomingRequests:
 
     def __contains__(self, request: Request) -> bool:
         return request in self._waiting
+
+    def __iter__(self) -> Iterator[Request]:
+        """Iterate over a snapshot, oldest first."""
+        return iter(list(self._waiting))
 
     def admit(self, request: Request, *, is_choked: bool, now: float) -> bool:
         """
@@ -89,7 +93,7 @@ class IncomingRequests:
         Raises:
             PeerViolation: the peer goes on although it was told to stop.
         """
-        if is_choked and not self._spend_allowed_fast(request[0]):
+        if is_choked and not self._spend_allowed_fast(request):
             if now - self._choked_at > CHOKE_GRACE:
                 self._num_choked += 1
                 if self._num_choked > MAX_CHOKED_REQUESTS:
@@ -103,18 +107,24 @@ class IncomingRequests:
             self._waiting[request] = None
         return True
 
-    def _spend_allowed_fast(self, index: int) -> bool:
-        if index not in self._allowed_fast or not self._fast_blocks_left:
+    def _spend_allowed_fast(self, request: Request) -> bool:
+        index, _, length = request
+        if index not in self._allowed_fast or length > self._fast_length_left:
             return False
-        self._fast_blocks_left -= 1
+        self._fast_length_left -= length
         return True
 
+    @property
+    def has_allowed_fast(self) -> bool:
+        """True when pieces have been granted."""
+        return bool(self._allowed_fast)
+
     def allow_fast(self, indices: Iterable[int], geometry: Geometry | None) -> None:
-        """Let the peer ask for these pieces while choked, each block at most three times (H9)."""
+        """Let the peer ask for these pieces while choked, three times their bytes in all (H9)."""
         self._allowed_fast = frozenset(indices)
         if geometry is not None:
-            num_blocks = sum(geometry.num_blocks(index) for index in self._allowed_fast)
-            self._fast_blocks_left = ALLOWED_FAST_FACTOR * num_blocks
+            length = sum(geometry.length_of(index) for index in self._allowed_fast)
+            self._fast_length_left = ALLOWED_FAST_FACTOR * length
 
     def cancel(self, request: Request) -> bool:
         """Take a request out; False when it was not waiting."""

@@ -152,11 +152,11 @@ class ResumeStore:
             StorageError: it is there and cannot be read.
         """
         try:
-            return self._metainfo_path(info_hash).read_bytes()
+            return self.metainfo_path(info_hash).read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise storage_error(error, self._metainfo_path(info_hash)) from error
+            raise storage_error(error, self.metainfo_path(info_hash)) from error
 
     def _load(self, run: sqlite3.Connection, key: object) -> Resumed | None:
         if not isinstance(key, bytes) or len(key) != InfoHash.SIZE:
@@ -165,7 +165,7 @@ class ResumeStore:
         record = self._load_record(run, InfoHash(key))
         if record is None:
             return None
-        has_metainfo = self._metainfo_path(record.info_hash).exists()
+        has_metainfo = self.metainfo_path(record.info_hash).exists()
         row = run.execute("SELECT body, checksum FROM states WHERE key=?", (key,)).fetchone()
         if row is None:
             return Resumed(record=record, has_metainfo=has_metainfo)
@@ -330,9 +330,9 @@ class ResumeStore:
 
         self._run(run, durable=True)
         try:
-            self._metainfo_path(info_hash).unlink(missing_ok=True)
+            self.metainfo_path(info_hash).unlink(missing_ok=True)
         except OSError as error:
-            raise storage_error(error, self._metainfo_path(info_hash)) from error
+            raise storage_error(error, self.metainfo_path(info_hash)) from error
 
     def close(self, *, clean: bool = True) -> None:
         """
@@ -375,12 +375,13 @@ class ResumeStore:
             with self._database.transaction(durable=durable) as connection:
                 job(connection)
 
-    def _metainfo_path(self, info_hash: InfoHash) -> Path:
+    def metainfo_path(self, info_hash: InfoHash) -> Path:
+        """Return where the .torrent file of a torrent is kept, if it is."""
         return self._torrents / f"{info_hash}.torrent"
 
     def _write_metainfo(self, info_hash: InfoHash, metainfo: bytes) -> None:
         """Write a .torrent file whole or not at all, and durably."""
-        path = self._metainfo_path(info_hash)
+        path = self.metainfo_path(info_hash)
         try:
             try:
                 write_whole(path, metainfo)

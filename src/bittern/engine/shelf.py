@@ -1,0 +1,102 @@
+"""
+What a torrent is called and made of, kept small while it rests.
+
+A torrent that has nothing to do puts its metainfo away: the hashes of its
+pieces and the names of its files are on disk already, in the state folder, and
+are read again when somebody asks. What remains is one small object.
+
+Source: engine.md sections 5 and 7 (a torrent at rest).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bittern.codec.magnet import Magnet
+from bittern.codec.metainfo import Metainfo, decode_metainfo
+from bittern.core.errors import MetainfoError
+from bittern.core.ids import InfoHash, InfoHashV2
+
+
+class Shelf:
+    """
+    The identity of one torrent, and its metainfo while that is in use.
+
+    Args:
+        source: metainfo, or a magnet link while it is unknown.
+    """
+
+    __slots__ = (
+        "_metainfo",
+        "_path",
+        "info_hash",
+        "info_hash_v2",
+        "is_private",
+        "magnet",
+        "name",
+        "num_pieces",
+        "total_length",
+    )
+
+    def __init__(self, source: Metainfo | Magnet) -> None:
+        self._metainfo: Metainfo | None = None
+        self._path: Path | None = None
+        self.magnet: Magnet | None = None
+        self.is_private = False
+        self.num_pieces = 0
+        self.total_length = 0
+        if isinstance(source, Metainfo):
+            self.put(source)
+        else:
+            self.magnet = source
+            self.name = source.name or str(source.wire_hash)
+            self.info_hash: InfoHash | None = source.info_hash
+            self.info_hash_v2: InfoHashV2 | None = source.info_hash_v2
+
+    def put(self, metainfo: Metainfo) -> None:
+        """Take metainfo, the first or one that was put away."""
+        info = metainfo.info
+        self._metainfo = metainfo
+        self.name = info.name
+        self.info_hash = info.info_hash
+        self.info_hash_v2 = info.info_hash_v2
+        self.is_private = info.is_private
+        self.num_pieces = info.geometry.num_pieces
+        self.total_length = info.geometry.total_length
+
+    @property
+    def has_metainfo(self) -> bool:
+        """True when the metadata is known, here or on disk."""
+        return self._metainfo is not None or self._path is not None
+
+    def metainfo(self) -> Metainfo:
+        """
+        Return the metainfo, read from disk if it was put away.
+
+        Raises:
+            MetainfoError: it is not known yet, or the file has gone or is another's.
+        """
+        if self._metainfo is None:
+            if self._path is None:
+                raise MetainfoError("the metadata of this torrent is not known yet")
+            try:
+                found = decode_metainfo(self._path.read_bytes())
+            except OSError as error:
+                raise MetainfoError(f"{self._path}: {error.strerror}") from error
+            if (found.info.info_hash, found.info.info_hash_v2) != (
+                self.info_hash,
+                self.info_hash_v2,
+            ):
+                raise MetainfoError(f"{self._path}: not the torrent that was kept there")
+            return found
+        return self._metainfo
+
+    def put_away(self, path: Path) -> None:
+        """Drop the metainfo from memory; ``path`` holds it and is read when it is asked for."""
+        self._metainfo = None
+        self._path = path
+
+    def take(self) -> Metainfo:
+        """Read the metainfo back into memory and return it; MetainfoError as ``metainfo``."""
+        self.put(self.metainfo())
+        return self.metainfo()
