@@ -70,7 +70,7 @@ class BlockHasher:
         self._remaining -= len(view)
         at = 0
         if self._partial_length:
-            at = BLOCK_LENGTH - self._partial_length
+            at = min(BLOCK_LENGTH - self._partial_length, len(view))
             self._fill(view[:at])
         whole_end = at + (len(view) - at) // BLOCK_LENGTH * BLOCK_LENGTH
         sha256 = hashlib.sha256

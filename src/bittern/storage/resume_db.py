@@ -31,21 +31,20 @@ RESERVE_LENGTH: Final = 16 << 20
 """Limit: F1. Bytes that are given up when the disk is full, so that state can still be saved."""
 
 _APPLICATION_ID: Final = 0x62745273  # "btRs"
-_CREATION: Final = f"""
-BEGIN;
-CREATE TABLE records (
-    copy INTEGER, key BLOB, body BLOB, checksum BLOB, PRIMARY KEY (copy, key)
-) WITHOUT ROWID;
-CREATE TABLE states (key BLOB PRIMARY KEY, body BLOB, checksum BLOB);
-CREATE TABLE open_pieces (
-    key BLOB, piece INTEGER, is_suspect INTEGER, PRIMARY KEY (key, piece)
-) WITHOUT ROWID;
-CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
-INSERT INTO marks VALUES ('version', {SCHEMA_VERSION});
-PRAGMA application_id={_APPLICATION_ID};
-PRAGMA user_version={SCHEMA_VERSION};
-COMMIT;
-"""  # noqa: S608 - numbers of ours
+_SCHEMA: Final = {
+    "records": """CREATE TABLE records (
+        copy INTEGER, key BLOB, body BLOB, checksum BLOB, PRIMARY KEY (copy, key)
+    ) WITHOUT ROWID""",
+    "states": """CREATE TABLE states (
+        key BLOB PRIMARY KEY, body BLOB, checksum BLOB
+    ) WITHOUT ROWID""",
+    "open_pieces": """CREATE TABLE open_pieces (
+        key BLOB, piece INTEGER, is_suspect INTEGER, PRIMARY KEY (key, piece)
+    ) WITHOUT ROWID""",
+    "marks": "CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID",
+}
+# The module cannot even say what is wrong when a name in the message is damaged.
+_DAMAGE: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
 _TABLES: Final = ("records", "states", "open_pieces")
 
 
@@ -74,7 +73,7 @@ class ResumeDatabase:
         try:
             self._connection = self._open(self._path)
             self._check_readable(self._connection)
-        except sqlite3.DatabaseError as error:
+        except _DAMAGE as error:
             self._mend(error)
         self._fill_reserve()
 
@@ -105,7 +104,12 @@ class ResumeDatabase:
         connection.execute("PRAGMA mmap_size=0")
         connection.execute("PRAGMA journal_size_limit=1048576")
         if not tables:
-            connection.executescript(_CREATION)
+            with self._transaction_on(connection):
+                for statement in _SCHEMA.values():
+                    connection.execute(statement)
+                connection.execute("INSERT INTO marks VALUES ('version', ?)", (SCHEMA_VERSION,))
+                connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def _check_origin(self, connection: sqlite3.Connection, tables: set[bytes]) -> None:
         # Everything is said twice, so that a damaged byte is not taken for a newer version.
@@ -122,11 +126,19 @@ class ResumeDatabase:
             )
 
     def _check_readable(self, connection: sqlite3.Connection) -> None:
-        for (verdict,) in connection.execute("PRAGMA quick_check(1)"):
+        found = connection.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall()
+        expected = [(_SCHEMA[name].encode(),) for name in sorted(_SCHEMA)]
+        if found != expected:
+            raise sqlite3.DatabaseError("the tables are not those that were made")
+        with self._path.open("rb") as file:
+            # 1 or 2; SQLite takes anything above for a format that it may only read.
+            if file.read(20)[18:19] not in (b"", b"\1", b"\2"):
+                raise sqlite3.DatabaseError("the header is damaged")
+        for (verdict,) in connection.execute("PRAGMA integrity_check(1)"):
             if verdict != b"ok":
                 raise sqlite3.DatabaseError(verdict.decode("ascii", "replace"))
 
-    def _mend(self, error: sqlite3.DatabaseError) -> None:
+    def _mend(self, error: Exception) -> None:
         """Put the damaged file aside and make a new one of what can be read."""
         self.problems.append(f"the resume store was damaged ({error}) and has been mended")
         self.was_mended = True
@@ -172,16 +184,22 @@ class ResumeDatabase:
             try:
                 # A PRAGMA inside a transaction would be ignored.
                 connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-                connection.execute("BEGIN IMMEDIATE")
-                try:
+                with self._transaction_on(connection):
                     yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
             except sqlite3.Error as error:
                 raise _translated(error, self._path) from error
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _transaction_on(connection: sqlite3.Connection) -> Iterator[None]:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
 
     def give_up_reserve(self) -> bool:
         """Free the reserved room; False if it was free already."""
@@ -233,7 +251,7 @@ def _rows_of(path: Path) -> list[tuple[str, tuple[object, ...]]]:
         connection.text_factory = bytes
         for table in _TABLES:
             for order in ("ASC", "DESC"):
-                with contextlib.suppress(sqlite3.Error):
+                with contextlib.suppress(*_DAMAGE):
                     for row in connection.execute(
                         f"SELECT * FROM {table} ORDER BY 1 {order}, 2 {order}"  # noqa: S608
                     ):
