@@ -92,8 +92,8 @@ def _copy_all(
         for old, new in moves:
             reader = source.open_file(old, writable=False)
             try:
-                writer = target.open_file(new, writable=True, create=True, exclusive=True)
                 made.append(new)
+                writer = target.open_file(new, writable=True, create=True, exclusive=True)
                 try:
                     _copy(reader, writer, calls)
                 except OSError as error:
@@ -105,7 +105,9 @@ def _copy_all(
         folders = {new[:depth] for new in made for depth in range(len(new))}
         for folder in sorted(folders, key=len, reverse=True):
             target.sync_folder(folder)
-    except StorageError:
+    except StorageError as error:
+        if error.errno == errno.EEXIST:
+            made.pop()  # somebody else's, as of a moment ago
         for new in made:
             target.unlink(new)
         prune_folders(target, made)

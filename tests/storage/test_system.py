@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bittern.storage import system
+from bittern.storage.system import OsCalls
+from tests.storage.places import noise
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_scatter_reads_and_writes_at_positions(portable: bool, tmp_path: Path) -> None:
+    calls = OsCalls(portable=portable)
+    fd = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    assert calls.pwritev(fd, [b"abc", bytearray(b"de"), memoryview(b"fgh")], 4) == 8
+    buffers = [memoryview(bytearray(n)) for n in (5, 0, 3, 10)]
+    assert calls.preadv(fd, buffers, 2) == 10
+    assert [bytes(buffer) for buffer in buffers] == [b"\0\0abc", b"", b"def", b"gh" + bytes(8)]
+    assert calls.preadv(fd, buffers, 100) == 0
+    os.close(fd)
+
+
+def test_a_portable_write_reports_what_was_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = OsCalls(portable=True)
+    fd = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, bytes(data)[:2]))
+    assert calls.pwritev(fd, [b"ab", b"cde", b"f"], 0) == 4
+    os.close(fd)
+    assert (tmp_path / "f").read_bytes() == b"abcd"
+
+
+def test_the_machine_decides_unless_told() -> None:
+    calls = OsCalls()
+    assert calls.has_dir_fd is (os.open in os.supports_dir_fd and hasattr(os, "preadv"))
+    assert OsCalls(portable=True).nowait_flag == 0
+
+
+def test_room_can_be_reserved_by_length_alone(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    system._allocate(fd, 0, 1000)
+    assert os.fstat(fd).st_size == 1000
+    os.write(fd, noise(1000))
+    system._allocate(fd, 0, 10)
+    assert os.fstat(fd).st_size == 1000
+    os.close(fd)
+
+
+def test_small_calls(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    mode = os.fstat(fd).st_mode
+    system._ignore_mode(fd, 0o777)
+    system._full_sync(fd)
+    OsCalls().drop_cache(fd)
+    assert os.fstat(fd).st_mode == mode
+    os.close(fd)
+
+
+def test_the_cache_cannot_be_dropped_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "posix_fadvise")
+    system._drop_cache(-1)

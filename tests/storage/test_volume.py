@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from bittern.core.errors import StorageError
+from bittern.storage.volume import Folding, current_os, free_length, probe_folding
+
+
+def test_a_linux_volume_keeps_names_apart_and_is_left_clean(tmp_path: Path) -> None:
+    assert probe_folding(tmp_path) == Folding(case=False, normalisation=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("case", [False, True])
+@pytest.mark.parametrize("normalisation", [False, True])
+def test_a_folding_volume_is_found_out(
+    case: bool, normalisation: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.path.lexists
+
+    def lexists(path: Path) -> bool:
+        text = str(path)
+        if case:
+            text = text.replace("BITTERN", "bittern")
+        if normalisation:
+            text = text.replace("e\u0301", "\u00e9")
+        return real(text)
+
+    monkeypatch.setattr(os.path, "lexists", lexists)
+    assert probe_folding(tmp_path) == Folding(case, normalisation)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_asked_is_what_the_system_usually_has(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    assert probe_folding(missing, target_os="posix") == Folding(False, False)
+    assert probe_folding(missing, target_os="windows") == Folding(True, False)
+    assert probe_folding(missing, target_os="darwin") == Folding(True, True)
+    assert not missing.exists()
+
+
+@pytest.mark.parametrize(
+    ("platform", "expected"),
+    [("linux", "posix"), ("freebsd14", "posix"), ("darwin", "darwin"), ("win32", "windows")],
+)
+def test_the_rules_follow_the_platform(
+    platform: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert current_os() == expected
+
+
+def test_free_room_is_that_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:
+    near = free_length(tmp_path / "a" / "b")
+    assert abs(near - shutil.disk_usage(tmp_path).free) < 1 << 30
+
+
+def test_where_nothing_can_be_asked_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise PermissionError(13, "no")
+
+    monkeypatch.setattr(shutil, "disk_usage", fail)
+    with pytest.raises(StorageError, match="permission denied"):
+        free_length(Path("/a"))
