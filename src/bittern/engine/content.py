@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bittern.codec.info import Info
 from bittern.codec.metainfo import Metainfo
+from bittern.core.errors import ConfigError
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.storage.files import FileStorage
 from bittern.storage.handles import HandleCache
@@ -99,3 +101,11 @@ def wanted_priorities(layout: Layout, num_pieces: int, files: frozenset[int] | N
         for index in layout.pieces_of_file(number):
             priorities[index] = 4
     return priorities
+
+
+def check_files(files: frozenset[int], info: Info) -> None:
+    """Refuse a choice of files that the torrent does not have; ConfigError."""
+    num_files = len(info.files)
+    for index in files:
+        if not 0 <= index < num_files:
+            raise ConfigError(f"there is no file {index}: the torrent has {num_files}")

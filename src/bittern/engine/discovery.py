@@ -15,8 +15,10 @@ from typing import Protocol
 
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
+from bittern.engine.config import TorrentConfig
 from bittern.engine.events import Event
 from bittern.engine.services import Services
+from bittern.engine.shelf import Shelf
 from bittern.engine.trackers import TrackerAnnouncer, TrackerStatus
 
 
@@ -113,3 +115,12 @@ class Discovery:
         """Say goodbye where it is due, within ``stop_timeout``."""
         if self._announcer is not None:
             await self._announcer.stop(timeout=self._services.config.stop_timeout)
+
+
+def tiers_of(shelf: Shelf, config: TorrentConfig) -> tuple[tuple[str, ...], ...]:
+    """Return the tiers of announce URLs of a torrent, those of its settings last."""
+    if shelf.has_metainfo:
+        own = shelf.metainfo().trackers
+    else:
+        own = () if shelf.magnet is None else tuple((url,) for url in shelf.magnet.trackers)
+    return (*own, *config.trackers)

@@ -19,6 +19,7 @@ from bittern.codec.extension import (
 )
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import PeerViolation, WireDecodeError
+from bittern.engine.events import Event, PeersFound
 from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import Roster
 from bittern.policy.candidates import Source
@@ -35,7 +36,7 @@ class Extensions:
         roster: the connections; its candidates take what peers name.
         metadata: the raw info dictionary; None while it is unknown.
         does_pex: False for a private torrent and where the user says so.
-        found: told how many peers a message named.
+        report: tells the outside.
     """
 
     def __init__(
@@ -44,12 +45,12 @@ class Extensions:
         *,
         metadata: bytes | None,
         does_pex: bool,
-        found: Callable[[str, int], None],
+        report: Callable[[Event], None],
     ) -> None:
         self._roster = roster
         self._server = None if metadata is None else MetadataServer(metadata)
         self._does_pex = does_pex
-        self._found = found
+        self._report = report
         self._pex: dict[PeerConnection, PexState] = {}
 
     def received(self, peer: PeerConnection, name: str, payload: bytes, *, now: float) -> None:
@@ -84,7 +85,7 @@ class Extensions:
                 endpoints, Source.PEX, now=now, from_host=host, is_seed=is_seed
             )
         if num_new:
-            self._found("pex", num_new)
+            self._report(PeersFound("pex", num_new))
 
     def _state(self, peer: PeerConnection) -> PexState:
         return self._pex.setdefault(peer, PexState())

@@ -25,6 +25,7 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.errors import WireDecodeError
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
+from bittern.engine.extensions import Extensions
 from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import Roster
 from bittern.engine.services import Services
@@ -44,14 +45,16 @@ class MetadataOwner(Protocol):
     def metadata_received(self, raw: bytes) -> None:
         """Take the info dictionary; it matches the hash."""
 
-    def extension_received(self, peer: PeerConnection, name: str, payload: bytes) -> None:
-        """Take a message of another extension."""
-
     def peer_opened(self, peer: PeerConnection) -> None:
         """Hear of a peer that finished its handshake."""
 
-    def peer_closed(self, peer: PeerConnection) -> None:
-        """Hear of a connection that is gone."""
+    @property
+    def raw_info(self) -> bytes | None:
+        """The info dictionary, for peers that ask for it."""
+
+    @property
+    def is_private(self) -> bool:
+        """True when only trackers may name peers (BEP 27)."""
 
 
 class MetadataPhase:
@@ -74,6 +77,12 @@ class MetadataPhase:
         self.roster = roster
         roster.adopter = self
         self.fetch = MetadataFetch(matches)
+        self._extensions = Extensions(
+            roster,
+            metadata=None,
+            does_pex=services.config.enable_pex and not owner.is_private,
+            report=owner.report,
+        )
         self._is_over = False
 
     def adopt(self, stream: Stream, endpoint: Endpoint, *, is_outgoing: bool) -> PeerConnection:
@@ -98,7 +107,7 @@ class MetadataPhase:
             case peer_events.ExtensionReceived(name, payload) if name == UT_METADATA:
                 self._metadata_message(peer, payload, now)
             case peer_events.ExtensionReceived(name, payload):
-                self._owner.extension_received(peer, name, payload)
+                self._extensions.received(peer, name, payload, now=now)
             case peer_events.PortReceived(port):
                 self._services.dht_node_seen(peer.endpoint.host, port)
             case _:
@@ -142,6 +151,7 @@ class MetadataPhase:
     def tick(self, *, now: float) -> None:
         """Do what is due; called about once a second."""
         self.roster.tick(now=now)
+        self._extensions.tick(now=now)
         self.fetch.handle_timer(now=now)
         for peer in list(self.roster.peers):
             self._ask(peer, now)
@@ -159,7 +169,7 @@ class MetadataPhase:
     def peer_lost(self, peer: PeerConnection, reason: str, *, was_violation: bool) -> None:
         """Forget a connection that is gone."""
         self.fetch.forget(peer)
-        self._owner.peer_closed(peer)
+        self._extensions.forget(peer)
         self.roster.lost(peer, reason, was_violation=was_violation)
 
     def stop(self) -> None:

@@ -19,9 +19,10 @@ from bittern.core.endpoint import Endpoint, network_of
 from bittern.core.geometry import Geometry
 from bittern.core.ids import InfoHash
 from bittern.engine import events
-from bittern.engine.config import TorrentConfig
+from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.peer import PeerConnection, PeerOwner
 from bittern.engine.services import Services
+from bittern.engine.shelf import Shelf
 from bittern.net.stream import Stream
 from bittern.policy.candidates import Candidates
 from bittern.proto.incoming import MAX_INCOMING_REQUESTS
@@ -39,8 +40,8 @@ class RosterOwner(Protocol):
         """True while single messages are reported."""
 
     @property
-    def metadata_length(self) -> int | None:
-        """Bytes of the info dictionary, which peers may ask for (BEP 9)."""
+    def raw_info(self) -> bytes | None:
+        """The info dictionary, which peers may ask for (BEP 9); None while it is unknown."""
 
     @property
     def is_private(self) -> bool:
@@ -215,10 +216,10 @@ class Roster:
 
     def send_extended_handshake(self, peer: PeerConnection, *, is_upload_only: bool) -> None:
         """Tell a peer our extensions; may be repeated when something has changed."""
-        names = dict(LOCAL_EXTENSIONS)
+        names, raw_info = dict(LOCAL_EXTENSIONS), self._owner.raw_info
         if self._owner.is_private or not self._services.config.enable_pex:
             del names[UT_PEX]
-        if self._owner.is_private and self._owner.metadata_length is None:
+        if self._owner.is_private and raw_info is None:
             del names[UT_METADATA]
         peer.protocol.send_extended_handshake(
             ExtendedHandshake(
@@ -226,7 +227,7 @@ class Roster:
                 client=self._services.config.client_name,
                 listen_port=self._services.listen_port() or None,
                 request_queue=MAX_INCOMING_REQUESTS,
-                metadata_length=self._owner.metadata_length,
+                metadata_length=None if raw_info is None else len(raw_info),
                 is_upload_only=is_upload_only,
                 your_host=peer.endpoint.host,
             )
@@ -304,3 +305,11 @@ def client_name(peer_id: bytes) -> str:
     if peer_id[:1] == b"-" and peer_id[7:8] == b"-" and peer_id[1:7].isalnum():
         return peer_id[1:7].decode("ascii")
     return ""
+
+
+def reserved_bits(shelf: Shelf, config: SessionConfig) -> Reserved:
+    """Return what handshakes of a torrent announce; a hybrid has the v2 bit on both (BEP 52)."""
+    return Reserved(
+        has_dht=config.enable_dht and not shelf.is_private,
+        has_v2=shelf.info_hash_v2 is not None,
+    )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bittern.core.bitfield import Bitfield
 from bittern.core.endpoint import Endpoint
 from bittern.engine.events import TorrentState
 from bittern.engine.peer import PeerConnection
+from bittern.storage.layout import Layout
 
 if TYPE_CHECKING:
     from bittern.engine.torrent import Torrent
@@ -117,3 +119,18 @@ def describe_peer(peer: PeerConnection) -> PeerInfo:
         peer_interested=protocol.peer_interested,
         num_outstanding=len(protocol.outstanding),
     )
+
+
+def describe_peers(torrent: Torrent) -> list[PeerInfo]:
+    """Return the numbers of all connections that have finished their handshake."""
+    roster = torrent.roster
+    return [] if roster is None else [describe_peer(peer) for peer in roster.peers if peer.is_open]
+
+
+def file_progress(torrent: Torrent) -> list[int]:
+    """Return, by index, the verified bytes of each file; empty before the metadata is known."""
+    if not torrent.num_pieces:
+        return []
+    info = torrent.info
+    have = Bitfield(info.geometry.num_pieces, torrent.have_bits)
+    return Layout(info.files, info.geometry).verified_lengths(have)

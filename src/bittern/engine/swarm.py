@@ -29,6 +29,7 @@ from bittern.engine import events
 from bittern.engine.assembly import Assembly
 from bittern.engine.choking import ChokeRounds
 from bittern.engine.config import TorrentConfig
+from bittern.engine.extensions import Extensions
 from bittern.engine.limits import RateGate, make_bucket
 from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import Roster
@@ -65,17 +66,19 @@ class SwarmOwner(Protocol):
     def swarm_failed(self, error: StorageError | Inconsistent) -> None:
         """Hear that our disk failed, or that the torrent contradicts itself."""
 
-    def extension_received(self, peer: PeerConnection, name: str, payload: bytes) -> None:
-        """Take a message of an extension that is not about blocks."""
-
     def piece_lost(self, index: int) -> None:
         """Hear that a piece we had is not on disk any more."""
 
     def peer_opened(self, peer: PeerConnection) -> None:
         """Hear of a peer that finished its handshake."""
 
-    def peer_closed(self, peer: PeerConnection) -> None:
-        """Hear of a connection that is gone."""
+    @property
+    def raw_info(self) -> bytes | None:
+        """The info dictionary, for peers that ask for it."""
+
+    @property
+    def is_private(self) -> bool:
+        """True when only trackers may name peers (BEP 27)."""
 
 
 class Swarm:
@@ -109,6 +112,12 @@ class Swarm:
         self.roster = roster
         roster.adopter = self
         self.peers = roster.peers
+        self._extensions = Extensions(
+            roster,
+            metadata=owner.raw_info,
+            does_pex=services.config.enable_pex and not owner.is_private,
+            report=owner.report,
+        )
         self.assembly: Assembly
         self._choking = ChokeRounds(
             services, config.upload_slots or services.config.upload_slots, self.peers
@@ -177,7 +186,7 @@ class Swarm:
         self._choking.forget(peer)
         if self._super_seeder is not None:
             self._reveal(self._super_seeder.peer_left(peer))
-        self._owner.peer_closed(peer)
+        self._extensions.forget(peer)
         self.roster.lost(peer, reason, was_violation=was_violation)
 
     def ban(self, addresses: Iterable[Hashable]) -> None:
@@ -240,7 +249,7 @@ class Swarm:
                 self.roster.extended(peer, handshake, now=now)
                 self._close_if_useless(peer)
             case peer_events.ExtensionReceived(name, payload):
-                self._owner.extension_received(peer, name, payload)
+                self._extensions.received(peer, name, payload, now=now)
             case _:
                 pass  # suggestions and v2 hash messages change nothing here
 
@@ -477,6 +486,7 @@ class Swarm:
     def tick(self, *, now: float) -> None:
         """Do what is due; called about once a second."""
         self.roster.tick(now=now)
+        self._extensions.tick(now=now)
         for peer in self.peers:
             self._judge_pace(peer, now)
         self.assembly.pieces.share_slow_pieces()

@@ -18,7 +18,6 @@ from dataclasses import replace
 from bittern.codec.info import Info
 from bittern.codec.magnet import Magnet
 from bittern.codec.metainfo import Metainfo
-from bittern.codec.wire import Reserved
 from bittern.core.bitfield import Bitfield
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import (
@@ -33,22 +32,26 @@ from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
 from bittern.engine.awake import Awake, locate, wake
 from bittern.engine.config import TorrentConfig
-from bittern.engine.content import wanted_priorities
-from bittern.engine.discovery import Discovery
+from bittern.engine.content import check_files, wanted_priorities
+from bittern.engine.discovery import Discovery, tiers_of
 from bittern.engine.events import Event, TorrentState
-from bittern.engine.extensions import Extensions
 from bittern.engine.listeners import Listeners
 from bittern.engine.metadata import MetadataPhase, matcher, metainfo_from, selection_of
 from bittern.engine.peer import PeerConnection
-from bittern.engine.roster import Roster
+from bittern.engine.roster import Roster, reserved_bits
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
-from bittern.engine.stats import PeerInfo, TorrentStats, describe_peer, measure
+from bittern.engine.stats import (
+    PeerInfo,
+    TorrentStats,
+    describe_peers,
+    file_progress,
+    measure,
+)
 from bittern.engine.swarm import Swarm
 from bittern.engine.trackers import TrackerStatus
 from bittern.policy.candidates import Candidates, Source
 from bittern.policy.picker import Picker
-from bittern.storage.layout import Layout
 
 MAX_SEEN = 10_000
 """Addresses that are counted as met; more are not told apart."""
@@ -74,7 +77,6 @@ class Torrent:
         self.listeners = Listeners()
         self.candidates = self._make_candidates()
         self.metadata_phase: MetadataPhase | None = None
-        self._extensions: Extensions | None = None
         self._discovery: Discovery | None = None
         self._awake: Awake | None = None
         self._have = Bitfield(self._shelf.num_pieces)
@@ -92,7 +94,7 @@ class Torrent:
         self._was_closed = False
         self._was_resumed = False
         if config.files is not None and self._shelf.has_metainfo:
-            self._check_files(config.files)
+            check_files(config.files, self.info)
 
     def _make_candidates(self) -> Candidates:
         services = self._services
@@ -219,16 +221,11 @@ class Torrent:
 
     def file_progress(self) -> list[int]:
         """Return, by index, how many bytes of each file are verified."""
-        if not self._shelf.has_metainfo:
-            return []
-        have = Bitfield(self._have.num_pieces, self.have_bits)
-        info = self.info
-        return Layout(info.files, info.geometry).verified_lengths(have)
+        return file_progress(self)
 
     def peers(self) -> list[PeerInfo]:
         """Return the connected peers."""
-        roster = self.roster
-        return [] if roster is None else [describe_peer(p) for p in roster.peers if p.is_open]
+        return describe_peers(self)
 
     def events(self, *, trace: bool = False) -> AsyncIterator[Event]:
         """
@@ -262,45 +259,37 @@ class Torrent:
             self.report(events.StateChanged(state))
         self._changed.set()
 
-    async def start(self) -> None:
-        """Find out what is there and join the swarm; returns once that is done."""
+    async def start(self, *, force_check: bool = False) -> None:
+        """
+        Find out what is there and join the swarm; returns once that is done.
+
+        Args:
+            force_check: hash all that is on disk, whatever the journal says.
+        """
         async with self._lock:
             if self.roster is not None or self._was_closed:
                 return
             self.error = None
             try:
                 if self._shelf.has_metainfo:
-                    await self._wake(self._make_roster())
+                    await self._wake(self._make_roster(), force_check=force_check)
                 else:
                     self._wait_for_metadata()
             except (StorageError, MetainfoError, Inconsistent) as error:
                 self._failed(error)
 
     def _make_roster(self) -> Roster:
-        config = self._services.config
         return Roster(
             self,
             self._services,
             self.config,
             info_hashes=self.all_hashes,
-            reserved=Reserved(
-                has_dht=config.enable_dht and not self.is_private,
-                has_v2=self.info_hash_v2 is not None and self.info_hash is not None,
-            ),
+            reserved=reserved_bits(self._shelf, self._services.config),
             candidates=self.candidates,
-        )
-
-    def _make_extensions(self, roster: Roster) -> Extensions:
-        return Extensions(
-            roster,
-            metadata=self.info.raw if self._shelf.has_metainfo else None,
-            does_pex=self._services.config.enable_pex and not self.is_private,
-            found=lambda source, count: self.report(events.PeersFound(source, count)),
         )
 
     def _wait_for_metadata(self) -> None:
         roster = self._make_roster()
-        self._extensions = self._make_extensions(roster)
         self.metadata_phase = MetadataPhase(
             self, self._services, roster, matcher(self.info_hash, self.info_hash_v2)
         )
@@ -333,7 +322,7 @@ class Torrent:
         if self.config.files is None:
             self.config = replace(self.config, files=selection_of(magnet, len(info.files)))
         if self.config.files is not None:
-            self._check_files(self.config.files)
+            check_files(self.config.files, info)
         self.report(events.MetadataReceived(info.name, len(raw)))
 
     async def _wake(self, roster: Roster, *, force_check: bool = False) -> None:
@@ -356,7 +345,6 @@ class Torrent:
             self._was_resumed = True
             self._num_downloaded += awake.found.downloaded
             self._num_uploaded += awake.found.uploaded
-        self._extensions = self._make_extensions(roster)
         self._awake = awake
         for peer in list(roster.peers):
             awake.swarm.take_over(peer)
@@ -377,17 +365,12 @@ class Torrent:
         self.add_peers(self.config.peers, "user")
         if self._discovery is None:
             self._discovery = Discovery(
-                self, self._services, tiers=self._tiers(), info_hashes=self.all_hashes
+                self,
+                self._services,
+                tiers=tiers_of(self._shelf, self.config),
+                info_hashes=self.all_hashes,
             )
             self._discovery.start(self.name)
-
-    def _tiers(self) -> tuple[tuple[str, ...], ...]:
-        magnet = self._shelf.magnet
-        if self._shelf.has_metainfo:
-            own = self._shelf.metainfo().trackers
-        else:
-            own = () if magnet is None else tuple((url,) for url in magnet.trackers)
-        return (*own, *self.config.trackers)
 
     async def recheck(self) -> None:
         """
@@ -397,15 +380,9 @@ class Torrent:
             StorageError: the disk failed.
         """
         await self._sleep(TorrentState.CHECKING)
-        async with self._lock:
-            if self._was_closed or not self._shelf.has_metainfo:
-                return
-            self.error = None
-            try:
-                await self._wake(self._make_roster(), force_check=True)
-            except (StorageError, Inconsistent) as error:
-                self._failed(error)
-                raise
+        await self.start(force_check=True)
+        if self.error is not None:
+            raise self.error
 
     async def pause(self) -> None:
         """Leave the swarm but stay in the session."""
@@ -453,7 +430,6 @@ class Torrent:
             self._num_uploaded += swarm.num_uploaded
             self._num_wasted += swarm.num_wasted
             self._have.bits, self._wanted = swarm.picker.have, swarm.picker.wanted
-            self._extensions = None
             await awake.sleep(
                 self._services, downloaded=self._num_downloaded, uploaded=self._num_uploaded
             )
@@ -506,7 +482,7 @@ class Torrent:
         """
         chosen = None if files is None else frozenset(files)
         if chosen is not None and self._shelf.has_metainfo:
-            self._check_files(chosen)
+            check_files(chosen, self.info)
         self.config = replace(self.config, files=chosen)
         if self.swarm is None:
             self._wanted = None
@@ -517,18 +493,7 @@ class Torrent:
         )
         self._set_state(TorrentState.SEEDING if picker.is_complete else TorrentState.DOWNLOADING)
 
-    def _check_files(self, files: frozenset[int]) -> None:
-        num_files = len(self.info.files)
-        for index in files:
-            if not 0 <= index < num_files:
-                raise ConfigError(f"there is no file {index}: the torrent has {num_files}")
-
     # --- connections ---------------------------------------------------------------------
-
-    @property
-    def is_running(self) -> bool:
-        """True while the torrent has, or may have, connections."""
-        return self.roster is not None
 
     @property
     def num_connections(self) -> int:
@@ -544,9 +509,9 @@ class Torrent:
         return self.listeners.is_tracing
 
     @property
-    def metadata_length(self) -> int | None:
-        """Bytes of the info dictionary."""
-        return len(self.info.raw) if self._shelf.has_metainfo else None
+    def raw_info(self) -> bytes | None:
+        """The info dictionary for peers that ask for it; None while it is unknown."""
+        return self.info.raw if self._shelf.has_metainfo else None
 
     @property
     def is_private(self) -> bool:
@@ -562,16 +527,6 @@ class Torrent:
         if len(self.seen) < MAX_SEEN:
             self.seen.add(peer.endpoint.host if peer.is_outgoing else str(peer.endpoint))
 
-    def peer_closed(self, peer: PeerConnection) -> None:
-        """Drop what is kept of a connection."""
-        if self._extensions is not None:
-            self._extensions.forget(peer)
-
-    def extension_received(self, peer: PeerConnection, name: str, payload: bytes) -> None:
-        """Take a message of an extension that is not about blocks."""
-        if self._extensions is not None:
-            self._extensions.received(peer, name, payload, now=self._services.loop.time())
-
     def tick(self, *, now: float) -> None:
         """Do what is due; called by the session about once a second."""
         at_work = self.swarm or self.metadata_phase
@@ -585,8 +540,6 @@ class Torrent:
                 now=now,
             )
             self._consider_rest(now)
-        if self._extensions is not None:
-            self._extensions.tick(now=now)
 
     def _consider_rest(self, now: float) -> None:
         """Go to rest after a while of having everything and nobody."""
@@ -638,12 +591,9 @@ class Torrent:
         self.report(events.StorageFailed(str(error)))
         self._set_state(TorrentState.ERROR)
         if isinstance(error, DiskFull) and not self._was_closed:
-            loop = self._services.loop
-            self._retry = loop.call_later(DISK_FULL_RETRY, self._start_again)
-
-    def _start_again(self) -> None:
-        self._retry = None
-        self._services.spawn(self.start(), f"retry {self.name}")
+            self._retry = self._services.loop.call_later(
+                DISK_FULL_RETRY, lambda: self._services.spawn(self.start(), f"retry {self.name}")
+            )
 
     async def _after_failure(self) -> None:
         async with self._lock:
