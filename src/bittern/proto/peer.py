@@ -1,21 +1,23 @@
 """
-One peer connection as a machine without I/O: framing, flags, requests.
+One peer connection as a machine without I/O: framing, flags, dispatch.
 
 ``receive_data`` takes whatever arrived and queues events; verbs such as
 ``request_run`` queue messages, which ``data_to_send`` hands out. Blocks travel
-in batches: all block payloads between two other messages become one
-``BlocksReceived`` whose memoryviews lie in the caller's buffer and are valid
-until the caller's buffer is used again, so events must be drained before that.
+in batches: all block payloads of one call become one ``BlocksReceived``, at the
+place of the first of them. Its memoryviews lie in the caller's buffer and are
+valid until that is used again, so events must be drained before.
 
 Theory of operation. A connection is in HANDSHAKE until 68 good bytes came,
-then OPEN, and CLOSED after the first violation or ``close``. Requests that we
-sent stand in ``outstanding`` until the block, a reject or a drop; a dropped one
-stays in ``_late`` for a while, because its block may already be on the way.
-Requests that the peer sent stand in ``incoming`` in order of arrival until they
-are taken to be served, cancelled or, when we choke, rejected.
+then OPEN, and CLOSED after the first violation or ``close``. Our requests are
+in ``proto.outgoing``, the peer's in ``proto.incoming``, what it has in
+``proto.remote_pieces``.
 
-Limits: H1 message lengths, H6 bitfield and have abuse, H14 repeated extended
-handshakes; those of the peer's requests are in ``proto.incoming``.
+Invariant: a block, a reject or a drop takes a request out of ``outstanding``,
+and nothing else; the owner hears of each, also when the peer then breaks the
+protocol, so no block stays asked for with nobody to send it.
+
+Limits: H1 message lengths, H2 messages the peer does not read, H14 repeated
+extended handshakes; others are in the modules named.
 
 Sources: BEP 3, BEP 5 (port), BEP 6, BEP 10, BEP 52 (hash messages), BEP 54.
 """
@@ -33,29 +35,37 @@ from bittern.core.errors import MisuseError, PeerViolation, WireDecodeError
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.core.ids import InfoHash, PeerId
 from bittern.proto import peer_events
-from bittern.proto.incoming import IncomingRequests, WindowCounter
+from bittern.proto.incoming import IncomingRequests
+from bittern.proto.outgoing import OutgoingRequests
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
+from bittern.proto.remote_pieces import RemotePieces
 
-MAX_REDUNDANT_HAVES = 10_000
-"""Limit: H6. Repeated have messages within a minute before the connection is closed."""
 MAX_EXTENDED_HANDSHAKES = 10
 """Limit: H14."""
-MAX_LATE_REQUESTS = 4_000
-"""Dropped requests whose blocks are still taken when they arrive."""
-MAX_UNEXPECTED_BLOCKS = 500
-"""Blocks never asked for before the connection is closed."""
+MAX_ALLOWED_FAST = 100
+"""Limit: H9. Pieces of a peer's allowed fast set that we remember; BEP 6 speaks of ten."""
+MAX_UNREAD_MESSAGES = 10_000
+"""Limit: H2. Our messages that may wait while the peer sends and does not read."""
+MAX_UNREAD_LENGTH = 1_048_576
+"""Limit: H2, H7. Extension messages that may wait; 64 pieces of metadata."""
 UT_METADATA = "ut_metadata"
 UT_PEX = "ut_pex"
 LT_DONT_HAVE = "lt_donthave"
 LOCAL_EXTENSIONS: Mapping[str, int] = {UT_PEX: 1, UT_METADATA: 2, LT_DONT_HAVE: 7}
 """Ids under which we want to receive extended messages (BEP 10)."""
-_BEFORE_BITFIELD = {
-    MessageId.PORT,
-    MessageId.EXTENDED,
-    MessageId.BITFIELD,
-    MessageId.HAVE_ALL,
-    MessageId.HAVE_NONE,
-}
+_BEFORE_BITFIELD = frozenset(
+    (
+        MessageId.PORT,
+        MessageId.EXTENDED,
+        MessageId.BITFIELD,
+        MessageId.HAVE_ALL,
+        MessageId.HAVE_NONE,
+    )
+)
+"""
+Interop: some clients send the extended handshake or their DHT port before the
+bitfield, so those two do not end the time in which a first one may come.
+"""
 _EXTENSION_NAMES = {number: name for name, number in LOCAL_EXTENSIONS.items()}
 
 
@@ -83,26 +93,22 @@ class PeerProtocol:
     """
 
     __slots__ = (
-        "_bitfield_possible",
         "_events",
         "_geometry",
-        "_have_windows",
-        "_late",
+        "_info_hashes",
+        "_local",
         "_num_extended_handshakes",
-        "_num_unexpected",
         "_out",
-        "_pending_bitfield",
-        "_pending_haves",
+        "_outgoing",
+        "_remote",
         "_tail",
+        "_unread_length",
         "am_choking",
         "am_interested",
         "incoming",
-        "info_hashes",
         "outstanding",
         "peer_choking",
-        "peer_id",
         "peer_interested",
-        "remote",
         "remote_allowed_fast",
         "remote_extensions",
         "remote_handshake",
@@ -117,36 +123,29 @@ class PeerProtocol:
         reserved: Reserved,
         geometry: Geometry | None,
     ) -> None:
-        self.info_hashes = info_hashes
-        self.peer_id = peer_id
         self.state = PeerState.HANDSHAKE
         self.am_choking = True
         self.am_interested = False
         self.peer_choking = True
         self.peer_interested = False
-        self.remote: Bitfield | None = None
-        """What the peer has; None while the metadata is unknown."""
         self.remote_handshake: Handshake | None = None
         self.remote_extensions: Mapping[str, int] = {}
         self.remote_allowed_fast: dict[int, None] = {}
         """Pieces we may ask for while choked."""
-        self.outstanding: dict[int, int] = {}
+        self._outgoing = OutgoingRequests()
+        self.outstanding = self._outgoing.waiting
         """Our requests: ``index << 32 | begin`` to length, oldest first."""
         self.incoming = IncomingRequests()
         """The peer's requests."""
         self._geometry = geometry
+        self._local = Handshake(info_hashes[0], peer_id, reserved)
+        self._info_hashes = info_hashes
         self._out: list[bytes] = [wire.encode_handshake(info_hashes[0], peer_id, reserved)]
+        self._unread_length = 0
         self._events: list[PeerEvent] = []
         self._tail = bytearray()
-        self._late: dict[int, int] = {}
-        self._bitfield_possible = True
-        self._pending_bitfield: bytes | None = None
-        self._pending_haves: set[int] = set()
         self._num_extended_handshakes = 0
-        self._num_unexpected = 0
-        self._have_windows = WindowCounter()
-        if geometry is not None:
-            self.remote = Bitfield(geometry.num_pieces)
+        self._remote = RemotePieces(None if geometry is None else geometry.num_pieces)
 
     # --- in ------------------------------------------------------------------------------
 
@@ -164,12 +163,15 @@ class PeerProtocol:
         """
         if self.state is PeerState.CLOSED:
             return
+        blocks: list[ReceivedBlock] = []
         try:
+            if len(self._out) > MAX_UNREAD_MESSAGES:
+                raise PeerViolation("sends and does not read")
             if self._tail:
-                data = self._complete_tail(data, now)
+                data = self._complete_tail(data, blocks, now)
             end = len(data)
             if end:
-                used = self._parse(data, end, now)
+                used = self._parse(data, end, blocks, now)
                 if used < end:
                     self._tail = bytearray(data[used:])
         except WireDecodeError as error:
@@ -179,7 +181,9 @@ class PeerProtocol:
             self.state = PeerState.CLOSED
             raise
 
-    def _complete_tail(self, data: memoryview, now: float) -> memoryview:
+    def _complete_tail(
+        self, data: memoryview, blocks: list[ReceivedBlock], now: float
+    ) -> memoryview:
         """Add to the incomplete message only what it lacks, and return the rest of ``data``."""
         while self._tail and data:
             tail = self._tail
@@ -191,13 +195,12 @@ class PeerProtocol:
                 lacking = 4 + wire.LENGTH_PREFIX.unpack_from(tail)[0] - len(tail)
             tail += data[:lacking]
             data = data[lacking:]
-            used = self._parse(memoryview(tail), len(tail), now)
-            if used:
+            if self._parse(memoryview(tail), len(tail), blocks, now):
                 # A new object: events hold views into the old one.
                 self._tail = bytearray()
         return data
 
-    def _parse(self, view: memoryview, end: int, now: float) -> int:
+    def _parse(self, view: memoryview, end: int, blocks: list[ReceivedBlock], now: float) -> int:
         """Walk over all whole messages in ``view`` and return the offset behind the last."""
         position = 0
         if self.state is PeerState.HANDSHAKE:
@@ -208,15 +211,15 @@ class PeerProtocol:
             position = wire.HANDSHAKE_LENGTH
         unpack, unpack_short = wire.PIECE_HEADER.unpack_from, wire.LENGTH_AND_ID.unpack_from
         pop_outstanding = self.outstanding.pop
-        blocks: list[ReceivedBlock] = []
-        while end - position >= 4:
-            if end - position >= 13:
+        while (left := end - position) >= 4:
+            if left >= 13:
                 length, kind, index, begin = unpack(view, position)
-            elif end - position >= 5:
+            elif left >= 5:
                 length, kind = unpack_short(view, position)
             else:
                 (length,) = wire.LENGTH_PREFIX.unpack_from(view, position)
                 if length:
+                    wire.check_length_prefix(length)
                     break
             if not length:
                 position += 4
@@ -227,18 +230,17 @@ class PeerProtocol:
                 break
             if kind == 7 and length > 9:
                 asked = pop_outstanding(index << 32 | begin, 0)
-                if asked == length - 9 or self._is_late(index, begin, length - 9, asked):
+                if asked == length - 9 or self._accept_late(index, begin, length - 9, asked):
+                    if not blocks:
+                        # At once, and not when the batch is whole: the next message may be bad.
+                        self._events.append(peer_events.BlocksReceived(blocks))
                     blocks.append((index, begin, view[position + 13 : after]))
+            elif kind == 6 and length == 13:
+                self._handle_request(wire.THREE_NUMBERS.unpack_from(view, position + 5), now)
             else:
-                if blocks:
-                    self._events.append(peer_events.BlocksReceived(blocks))
-                    blocks = []
                 self._check_length(kind, length)
                 self._handle(kind, view[position + 5 : after], now)
             position = after
-        if blocks:
-            self._bitfield_possible = False
-            self._events.append(peer_events.BlocksReceived(blocks))
         return position
 
     def _check_length(self, kind: int, length: int) -> None:
@@ -248,36 +250,30 @@ class PeerProtocol:
 
     def _accept_handshake(self, view: memoryview) -> None:
         handshake = wire.decode_handshake(view)
-        if handshake.info_hash not in self.info_hashes:
+        if handshake.info_hash not in self._info_hashes:
             raise PeerViolation("handshake names another torrent")
-        if handshake.peer_id == self.peer_id:
+        if handshake.peer_id == self._local.peer_id:
+            # Limit: H15.
             raise PeerViolation("connected to ourselves")
         self.remote_handshake = handshake
         self.state = PeerState.OPEN
         self._events.append(peer_events.HandshakeReceived(handshake))
 
-    def _is_late(self, index: int, begin: int, length: int, asked: int) -> bool:
-        """Tell whether a block that is not outstanding was asked for earlier."""
-        if asked:
-            raise PeerViolation(f"sends {length} bytes for a block of {asked}")
-        if self._late.pop(index << 32 | begin, 0) == length:
+    def _accept_late(self, index: int, begin: int, length: int, asked: int) -> bool:
+        """Judge a block that does not simply answer a request; False to throw it away."""
+        if self._outgoing.accept(index, begin, length, asked):
             return True
-        wire.check_length(MessageId.PIECE, length + 9, num_pieces=None)
-        self._num_unexpected += 1
-        if self._num_unexpected > MAX_UNEXPECTED_BLOCKS:
-            raise PeerViolation("sends blocks that nobody asked for")
         self._events.append(peer_events.UnexpectedBlockReceived(length))
         return False
 
     def _handle(self, kind: int, payload: memoryview, now: float) -> None:
         """Act on one whole message that is no block; its length has been checked."""
         if kind not in _BEFORE_BITFIELD:
-            self._bitfield_possible = False
+            self._remote.end_start()
         match kind:
-            case MessageId.REQUEST:
-                self._handle_request(wire.THREE_NUMBERS.unpack(payload), now)
             case MessageId.HAVE:
-                self._handle_have(int.from_bytes(payload, "big"), now)
+                index = int.from_bytes(payload, "big")
+                self._events += self._remote.receive_have(index, now=now)
             case MessageId.CHOKE:
                 self._handle_choke()
             case MessageId.UNCHOKE:
@@ -293,10 +289,14 @@ class PeerProtocol:
                 request = wire.THREE_NUMBERS.unpack(payload)
                 if self.incoming.cancel(request):
                     self.reject(request)
-            case MessageId.BITFIELD | MessageId.HAVE_ALL | MessageId.HAVE_NONE:
-                self._handle_bitfield(kind, payload, now)
+            case MessageId.BITFIELD:
+                self._events += self._remote.receive_bitfield(payload, now=now)
+            case MessageId.HAVE_ALL | MessageId.HAVE_NONE:
+                self._require_fast(kind)
+                is_all, remote = kind == MessageId.HAVE_ALL, self._remote
+                self._events += remote.receive_all() if is_all else remote.receive_none()
             case MessageId.EXTENDED:
-                self._handle_extended(payload)
+                self._handle_extended(payload, now)
             case MessageId.PORT:
                 self._events.append(peer_events.PortReceived(int.from_bytes(payload, "big")))
             case MessageId.REJECT_REQUEST | MessageId.SUGGEST_PIECE | MessageId.ALLOWED_FAST:
@@ -322,64 +322,12 @@ class PeerProtocol:
     def _handle_request(self, request: Request, now: float) -> None:
         if self._geometry is None or not self._geometry.is_valid_request(*request):
             raise PeerViolation("requests what does not exist: {}:{}+{}".format(*request))
+        self._remote.end_start()
         was_idle = not self.incoming
         if not self.incoming.admit(request, is_choked=self.am_choking, now=now):
             self.reject(request)
         elif was_idle:
             self._events.append(peer_events.RequestsReceived())
-
-    def _handle_have(self, index: int, now: float) -> None:
-        if self.remote is None:
-            if index >= (wire.MAX_BITFIELD_LENGTH - 1) * 8:
-                raise PeerViolation(f"has piece {index}")
-            self._pending_haves.add(index)
-            return
-        if index >= self.remote.num_pieces:
-            raise PeerViolation(f"has piece {index} of {self.remote.num_pieces}")
-        if index in self.remote:
-            if self._have_windows.add(now=now) > MAX_REDUNDANT_HAVES:
-                raise PeerViolation("repeats have messages")
-            return
-        self.remote.add(index)
-        self._events.append(peer_events.HaveReceived(index))
-
-    def _handle_bitfield(self, kind: int, payload: memoryview, now: float) -> None:
-        # Interop: some clients send the extended handshake or their DHT port first,
-        # so those two do not end the time in which a bitfield may come.
-        if not self._bitfield_possible:
-            if kind == MessageId.BITFIELD and self.remote is not None:
-                self._handle_late_bitfield(self.remote, payload, now)
-                return
-            raise PeerViolation("bitfield is not the first message")
-        self._bitfield_possible = False
-        if kind != MessageId.BITFIELD:
-            self._require_fast(kind)
-        if self._geometry is None:
-            self._pending_bitfield = {
-                MessageId.HAVE_ALL: b"all",
-                MessageId.HAVE_NONE: b"none",
-            }.get(MessageId(kind)) or b"=" + bytes(payload)
-            return
-        self._set_remote(kind, payload)
-
-    def _handle_late_bitfield(self, remote: Bitfield, payload: memoryview, now: float) -> None:
-        # Interop: aria2 sends a bitfield anew instead of many have messages.
-        if self._have_windows.add(now=now) > MAX_REDUNDANT_HAVES:
-            raise PeerViolation("repeats bitfields")
-        for index in remote.missing_from(Bitfield.from_wire(payload, remote.num_pieces)):
-            remote.add(index)
-            self._events.append(peer_events.HaveReceived(index))
-
-    def _set_remote(self, kind: int, payload: bytes | memoryview) -> None:
-        assert self._geometry is not None
-        num_pieces = self._geometry.num_pieces
-        if kind == MessageId.HAVE_ALL:
-            self.remote = Bitfield.full(num_pieces)
-        elif kind == MessageId.HAVE_NONE:
-            self.remote = Bitfield(num_pieces)
-        else:
-            self.remote = Bitfield.from_wire(payload, num_pieces)
-        self._events.append(peer_events.BitfieldReceived(self.remote))
 
     def _require_fast(self, kind: int) -> None:
         if not self.has_fast:
@@ -389,26 +337,19 @@ class PeerProtocol:
         self._require_fast(kind)
         if kind == MessageId.REJECT_REQUEST:
             request = wire.THREE_NUMBERS.unpack(payload)
-            key = request[0] << 32 | request[1]
-            if self.outstanding.get(key) == request[2]:
-                del self.outstanding[key]
+            if self._outgoing.reject(request):
                 self._events.append(peer_events.RequestRejected(request))
-            else:
-                self._late.pop(key, None)
             return
         index = int.from_bytes(payload, "big")
-        if self._geometry is None:
-            return
-        if index >= self._geometry.num_pieces:
-            # Interop: libtorrent ignores these too; old clients count past a short torrent.
-            return
+        if self._geometry is not None and index >= self._geometry.num_pieces:
+            return  # Interop: old clients count past a short torrent; libtorrent ignores it too.
         if kind == MessageId.SUGGEST_PIECE:
             self._events.append(peer_events.PieceSuggested(index))
-        elif len(self.remote_allowed_fast) < 100:
+        elif len(self.remote_allowed_fast) < MAX_ALLOWED_FAST:
             self.remote_allowed_fast[index] = None
             self._events.append(peer_events.FastAllowed(index))
 
-    def _handle_extended(self, payload: memoryview) -> None:
+    def _handle_extended(self, payload: memoryview, now: float) -> None:
         extension_id = payload[0]
         if extension_id == 0:
             self._num_extended_handshakes += 1
@@ -421,48 +362,52 @@ class PeerProtocol:
             return
         name = _EXTENSION_NAMES.get(extension_id)
         if name == LT_DONT_HAVE:
-            self._handle_dont_have(extension.decode_dont_have(payload[1:]))
+            self._handle_dont_have(extension.decode_dont_have(payload[1:]), now)
         elif name is not None:
             self._events.append(peer_events.ExtensionReceived(name, bytes(payload[1:])))
 
-    def _handle_dont_have(self, index: int) -> None:
-        if self.remote is not None and index in self.remote:
-            self.remote.discard(index)
+    def _handle_dont_have(self, index: int, now: float) -> None:
+        if self._remote.receive_lost(index, now=now):
+            if not self.has_fast:
+                # BEP 54: without the fast extension our requests for it are dropped silently.
+                for request in self._outgoing.give_up_piece(index):
+                    self._events.append(peer_events.RequestRejected(request))
             self._events.append(peer_events.DontHaveReceived(index))
 
     # --- state ---------------------------------------------------------------------------
 
     @property
+    def remote(self) -> Bitfield | None:
+        """What the peer has; None while the metadata is unknown."""
+        return self._remote.bitfield
+
+    @property
     def has_fast(self) -> bool:
         """True when both sides speak the fast extension (BEP 6)."""
-        return self.remote_handshake is not None and self.remote_handshake.reserved.has_fast
+        remote = self.remote_handshake
+        return remote is not None and remote.reserved.has_fast and self._local.reserved.has_fast
 
     @property
     def has_extensions(self) -> bool:
-        """True when the peer speaks the extension protocol (BEP 10)."""
-        return self.remote_handshake is not None and self.remote_handshake.reserved.has_extensions
+        """True when both sides speak the extension protocol (BEP 10)."""
+        remote, local = self.remote_handshake, self._local.reserved
+        return remote is not None and remote.reserved.has_extensions and local.has_extensions
 
     def learn_geometry(self, geometry: Geometry) -> None:
         """
-        Tell the sizes of the torrent once the metadata is there.
+        Tell the sizes of the torrent once the metadata is there; queues what the peer has.
 
         Raises:
             PeerViolation: what the peer said earlier does not fit it.
         """
-        self._geometry = geometry
-        self.remote = Bitfield(geometry.num_pieces)
-        pending, self._pending_bitfield = self._pending_bitfield, None
         try:
-            if pending == b"all":
-                self._set_remote(MessageId.HAVE_ALL, b"")
-            elif pending is not None and pending != b"none":
-                self._set_remote(MessageId.BITFIELD, pending[1:])
+            self._events += self._remote.learn_num_pieces(geometry.num_pieces)
         except WireDecodeError as error:
             self.state = PeerState.CLOSED
             raise PeerViolation(str(error)) from error
-        haves, self._pending_haves = self._pending_haves, set()
-        for index in sorted(haves):
-            self._handle_have(index, 0.0)
+        self._geometry = geometry
+        for index in [i for i in self.remote_allowed_fast if i >= geometry.num_pieces]:
+            del self.remote_allowed_fast[index]
 
     def events(self) -> list[PeerEvent]:
         """Return and forget the queued events, oldest first."""
@@ -475,6 +420,7 @@ class PeerProtocol:
             return b""
         data = b"".join(self._out)
         self._out.clear()
+        self._unread_length = 0
         return data
 
     @property
@@ -506,26 +452,13 @@ class PeerProtocol:
 
     def cancel(self, index: int, begin: int) -> None:
         """Take back a request; its block is still accepted should it come anyway."""
-        key = index << 32 | begin
-        length = self.outstanding.pop(key, 0)
+        length = self._outgoing.give_up(index, begin)
         if length:
-            self._remember_late(key, length)
             self._out.append(wire.encode_cancel(index, begin, length))
 
     def drop_outstanding(self) -> list[Request]:
         """Give up all our requests without a message and return them."""
-        dropped = [
-            (key >> 32, key & 0xFFFFFFFF, length) for key, length in self.outstanding.items()
-        ]
-        for key, length in self.outstanding.items():
-            self._remember_late(key, length)
-        self.outstanding.clear()
-        return dropped
-
-    def _remember_late(self, key: int, length: int) -> None:
-        self._late[key] = length
-        if len(self._late) > MAX_LATE_REQUESTS:
-            del self._late[next(iter(self._late))]
+        return self._outgoing.give_up_all()
 
     def set_interested(self, is_interested: bool) -> None:
         """Tell the peer whether we want something of it, if that has changed."""
@@ -576,8 +509,8 @@ class PeerProtocol:
         self.send_extension(LT_DONT_HAVE, extension.encode_dont_have(index))
 
     def send_allowed_fast(self, indices: Iterable[int]) -> None:
-        """Grant pieces to be requested while choked (BEP 6)."""
-        if not self.has_fast:
+        """Grant pieces to be requested while choked (BEP 6); only the first call counts (H9)."""
+        if not self.has_fast or self.incoming.has_allowed_fast:
             return
         granted = frozenset(indices)
         self.incoming.allow_fast(granted, self._geometry)
@@ -592,10 +525,11 @@ class PeerProtocol:
             self._out.append(wire.encode_extended(0, payload))
 
     def send_extension(self, name: str, payload: bytes) -> bool:
-        """Send a message of an extension; False when the peer does not speak it."""
+        """Send a message; False when the peer does not speak the extension, or does not read."""
         number = self.remote_extensions.get(name)
-        if number is None:
+        if number is None or self._unread_length + len(payload) > MAX_UNREAD_LENGTH:
             return False
+        self._unread_length += len(payload)
         self._out.append(wire.encode_extended(number, payload))
         return True
 

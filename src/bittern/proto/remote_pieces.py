@@ -1,0 +1,223 @@
+"""
+What one peer has: bitfield, haves and losses, before and after the metadata is known.
+
+Until the metadata is there, no bitfield can be checked and no index is known to
+be too high. What came until then is kept as bits, so that a peer that names
+every possible piece costs us 256 KiB and one that names few next to nothing.
+
+Invariant: events, applied in order to an empty set, give ``bitfield``; a
+``BitfieldReceived`` adds what it names, none of which was there before.
+
+Limit: H6. Sources: BEP 3 (bitfield, have), BEP 6 (have all, have none), BEP 9
+(metadata from peers), BEP 54 (don't have).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bittern.core.bitfield import Bitfield
+from bittern.core.errors import PeerViolation, WireDecodeError
+from bittern.proto.incoming import WindowCounter
+from bittern.proto.peer_events import BitfieldReceived, HaveReceived
+
+MAX_PIECES = 2_097_152
+"""Limit: H1, H6. Pieces that a torrent can have at all."""
+MAX_REPEATS = 10_000
+"""Limit: H6. Messages of a minute that repeat what is known, or take it back."""
+MAX_SINGLE_HAVES = 1_000
+"""New pieces in a later bitfield that are still told one by one."""
+
+
+class EarlyPieces:
+    """
+    The pieces of one peer before the metadata.
+
+    Invariant: ``_bits`` has a bit for every piece that differs from ``_has_all``.
+    """
+
+    __slots__ = ("_bitfield_length", "_bits", "_has_all", "has_spoken")
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+        self._bitfield_length: int | None = None
+        self._has_all = False
+        self.has_spoken = False
+        """True once the peer has said anything about its pieces."""
+
+    def add_bitfield(self, payload: bytes | memoryview) -> None:
+        """Take a bitfield, also a later one; PeerViolation when two differ in length."""
+        length = len(payload)
+        if self._bitfield_length not in (None, length):
+            raise PeerViolation("sends bitfields of different lengths")
+        self._bitfield_length = length
+        self.has_spoken = True
+        bits = int.from_bytes(self._bits[:length].ljust(length, b"\0"), "big")
+        named = int.from_bytes(payload, "big")
+        bits = bits & ~named if self._has_all else bits | named
+        self._bits[:length] = bits.to_bytes(length, "big")
+
+    def set_all(self) -> None:
+        """Take a have all."""
+        self._has_all = True
+        self.has_spoken = True
+
+    def add(self, index: int) -> None:
+        """Note a piece that the peer has; PeerViolation if no torrent has so many."""
+        if index >= MAX_PIECES:
+            raise PeerViolation(f"has piece {index}")
+        self.has_spoken = True
+        self._mark(index, is_different=not self._has_all)
+
+    def discard(self, index: int) -> None:
+        """Note a piece that the peer has lost."""
+        if index < MAX_PIECES:
+            self._mark(index, is_different=self._has_all)
+
+    def _mark(self, index: int, *, is_different: bool) -> None:
+        at, mask = index >> 3, 0x80 >> (index & 7)
+        if is_different:
+            if at >= len(self._bits):
+                self._bits += bytes(at + 1 - len(self._bits))
+            self._bits[at] |= mask
+        elif at < len(self._bits):
+            self._bits[at] &= ~mask
+
+    def resolve(self, num_pieces: int) -> Bitfield:
+        """
+        Return the set, now that the number of pieces is known.
+
+        Raises:
+            WireDecodeError: the bitfield had another length, or a piece does not exist.
+        """
+        length = (num_pieces + 7) // 8
+        if self._bitfield_length not in (None, length):
+            raise WireDecodeError(
+                f"bitfield of {self._bitfield_length} bytes for {num_pieces} pieces", limit=length
+            )
+        bits = bytes(self._bits).rstrip(b"\0").ljust(length, b"\0")
+        if len(bits) > length:
+            raise WireDecodeError(f"piece {8 * len(bits) - 8} or more of {num_pieces}")
+        made = Bitfield.from_wire(bits, num_pieces)
+        if self._has_all:
+            made.bits ^= Bitfield.full(num_pieces).bits
+        return made
+
+
+class RemotePieces:
+    """
+    The pieces of one peer.
+
+    ``bitfield`` is what it has; None while the metadata is unknown.
+
+    Args:
+        num_pieces: of the torrent; None while the metadata is unknown.
+    """
+
+    __slots__ = ("_early", "_is_start", "_repeats", "bitfield")
+
+    def __init__(self, num_pieces: int | None) -> None:
+        self.bitfield = None if num_pieces is None else Bitfield(num_pieces)
+        self._early = EarlyPieces()
+        self._is_start = True
+        self._repeats = WindowCounter()
+
+    def end_start(self) -> None:
+        """Note a message after which no first bitfield can come any more."""
+        self._is_start = False
+
+    def receive_have(self, index: int, *, now: float) -> Sequence[HaveReceived]:
+        """
+        Take a have.
+
+        Raises:
+            PeerViolation: there is no such piece, or the peer repeats itself without end.
+        """
+        self._is_start = False
+        bitfield = self.bitfield
+        if bitfield is None:
+            self._early.add(index)
+            return ()
+        if index >= bitfield.num_pieces:
+            raise PeerViolation(f"has piece {index} of {bitfield.num_pieces}")
+        if index in bitfield:
+            self._count_repeat(now)
+            return ()
+        bitfield.add(index)
+        return (HaveReceived(index),)
+
+    def receive_lost(self, index: int, *, now: float) -> bool:
+        """Take a don't-have; True when the peer had the piece (BEP 54)."""
+        self._count_repeat(now)
+        if self.bitfield is None:
+            self._early.discard(index)
+            return False
+        if index not in self.bitfield:
+            return False
+        self.bitfield.discard(index)
+        return True
+
+    def receive_all(self) -> Sequence[BitfieldReceived]:
+        """Take a have all; PeerViolation unless it comes first (BEP 6)."""
+        self._require_start()
+        if self.bitfield is None:
+            self._early.set_all()
+            return ()
+        self.bitfield = Bitfield.full(self.bitfield.num_pieces)
+        return (BitfieldReceived(self.bitfield.copy()),)
+
+    def receive_none(self) -> Sequence[BitfieldReceived]:
+        """Take a have none; PeerViolation unless it comes first (BEP 6)."""
+        self._require_start()
+        if self.bitfield is None:
+            self._early.has_spoken = True
+            return ()
+        return (BitfieldReceived(self.bitfield.copy()),)
+
+    def receive_bitfield(
+        self, payload: bytes | memoryview, *, now: float
+    ) -> Sequence[BitfieldReceived | HaveReceived]:
+        """
+        Take a bitfield, the first one or a later one.
+
+        Interop: aria2 sends a bitfield anew instead of many have messages.
+
+        Raises:
+            WireDecodeError: its length or its spare bits are wrong.
+            PeerViolation: the peer repeats itself without end.
+        """
+        is_first, self._is_start = self._is_start, False
+        if not is_first:
+            self._count_repeat(now)
+        if self.bitfield is None:
+            self._early.add_bitfield(payload)
+            return ()
+        named = Bitfield.from_wire(payload, self.bitfield.num_pieces)
+        if is_first:
+            self.bitfield = named
+            return (BitfieldReceived(named.copy()),)
+        new = self.bitfield.missing_from(named)
+        self.bitfield.bits |= new.bits
+        if len(new) > MAX_SINGLE_HAVES:
+            return (BitfieldReceived(new),)
+        return [HaveReceived(index) for index in new]
+
+    def learn_num_pieces(self, num_pieces: int) -> Sequence[BitfieldReceived]:
+        """
+        Make sense of what came before the metadata.
+
+        Raises:
+            WireDecodeError: it does not fit the number of pieces.
+        """
+        early, self._early = self._early, EarlyPieces()
+        self.bitfield = early.resolve(num_pieces)
+        return (BitfieldReceived(self.bitfield.copy()),) if early.has_spoken else ()
+
+    def _require_start(self) -> None:
+        if not self._is_start:
+            raise PeerViolation("have all or have none is not the first message")
+        self._is_start = False
+
+    def _count_repeat(self, now: float) -> None:
+        if self._repeats.add(now=now) > MAX_REPEATS:
+            raise PeerViolation("repeats what it has")

@@ -1,0 +1,246 @@
+"""proto.incoming: the peer's requests; queue (H2), choking (H3), allowed fast (H9)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bittern.core.errors import PeerViolation
+from bittern.core.geometry import BLOCK_LENGTH, Geometry
+from bittern.proto.incoming import (
+    ALLOWED_FAST_FACTOR,
+    CHOKE_GRACE,
+    LIMIT_WINDOW,
+    MAX_CHOKED_REQUESTS,
+    MAX_INCOMING_REQUESTS,
+    MAX_REFUSED_REQUESTS,
+    IncomingRequests,
+    WindowCounter,
+)
+from bittern.proto.peer_events import Request
+
+PIECE_LENGTH = 4 * BLOCK_LENGTH
+GEOMETRY = Geometry.contiguous(PIECE_LENGTH, 10 * PIECE_LENGTH - 5, 10 * PIECE_LENGTH - 5)
+
+
+def block(number: int) -> Request:
+    """Return the request for one block, counted through the whole torrent."""
+    index, within = divmod(number, 4)
+    return index, within * BLOCK_LENGTH, BLOCK_LENGTH
+
+
+def admit(incoming: IncomingRequests, *numbers: int, now: float = 0.0) -> list[bool]:
+    return [incoming.admit(block(number), is_choked=False, now=now) for number in numbers]
+
+
+def take(incoming: IncomingRequests, num_blocks: int = 1000) -> list[Request]:
+    return incoming.take_run(num_blocks * BLOCK_LENGTH, PIECE_LENGTH)
+
+
+# --- windows ---------------------------------------------------------------------------------
+
+
+def test_a_window_begins_with_its_first_event_and_lasts_a_minute() -> None:
+    counter = WindowCounter()
+    assert [counter.add(now=now) for now in (100.0, 130.0, 100.0 + LIMIT_WINDOW)] == [1, 2, 3]
+    assert [counter.add(now=now) for now in (160.1, 160.2)] == [1, 2]
+
+
+# --- queue -----------------------------------------------------------------------------------
+
+
+def test_requests_wait_in_order_and_repeats_are_taken_once() -> None:
+    incoming = IncomingRequests()
+    assert not incoming
+    assert admit(incoming, 5, 6, 5, 7) == [True] * 4
+    assert len(incoming) == 3
+    assert block(6) in incoming
+    assert block(8) not in incoming
+    for request in incoming:
+        incoming.cancel(request)
+        incoming.admit(request, is_choked=False, now=0.0)
+    assert take(incoming) == [block(5), block(6), block(7)]
+    assert take(incoming) == []
+
+
+def test_a_cancelled_request_is_gone() -> None:
+    incoming = IncomingRequests()
+    admit(incoming, 1, 2)
+    assert incoming.cancel(block(1))
+    assert not incoming.cancel(block(1))
+    assert take(incoming) == [block(2)]
+
+
+def test_h2_a_full_queue_refuses_but_knows_what_it_has() -> None:
+    incoming = IncomingRequests()
+    requests = [(0, begin, 1) for begin in range(MAX_INCOMING_REQUESTS + 1)]
+    assert [incoming.admit(request, is_choked=False, now=0.0) for request in requests] == [
+        *[True] * MAX_INCOMING_REQUESTS,
+        False,
+    ]
+    assert incoming.admit(requests[0], is_choked=False, now=0.0)
+    assert len(incoming) == MAX_INCOMING_REQUESTS == 500
+
+
+def test_h2_a_peer_that_floods_is_closed_within_the_minute() -> None:
+    incoming = IncomingRequests()
+    for begin in range(MAX_INCOMING_REQUESTS):
+        assert incoming.admit((0, begin, 1), is_choked=False, now=0.0)
+    for number in range(MAX_REFUSED_REQUESTS):
+        assert not incoming.admit((1, number, 1), is_choked=False, now=number / 100)
+    with pytest.raises(PeerViolation, match="more than it was told"):
+        incoming.admit((2, 0, 1), is_choked=False, now=10.0)
+    assert len(incoming) == MAX_INCOMING_REQUESTS
+
+
+def test_h2_a_peer_that_is_refused_now_and_then_stays() -> None:
+    incoming = IncomingRequests()
+    for begin in range(MAX_INCOMING_REQUESTS):
+        incoming.admit((0, begin, 1), is_choked=False, now=0.0)
+    for number in range(5 * MAX_REFUSED_REQUESTS):
+        now = number * LIMIT_WINDOW / (MAX_REFUSED_REQUESTS - 1)
+        assert not incoming.admit((1, number, 1), is_choked=False, now=now)
+
+
+# --- choked ----------------------------------------------------------------------------------
+
+
+def test_h3_requests_under_way_at_a_choke_are_refused_and_forgiven() -> None:
+    incoming = IncomingRequests()
+    incoming.choke(now=10.0)
+    for number in range(10 * MAX_CHOKED_REQUESTS):
+        assert not incoming.admit(block(number), is_choked=True, now=10.0 + CHOKE_GRACE)
+
+
+def test_h3_a_peer_that_goes_on_requesting_while_choked_is_closed() -> None:
+    incoming = IncomingRequests()
+    incoming.choke(now=10.0)
+    for number in range(MAX_CHOKED_REQUESTS):
+        assert not incoming.admit(block(number), is_choked=True, now=12.1)
+    with pytest.raises(PeerViolation, match="while choked"):
+        incoming.admit(block(0), is_choked=True, now=12.1)
+
+
+def test_h3_a_new_choke_begins_a_new_count() -> None:
+    incoming = IncomingRequests()
+    for round_at in (10.0, 100.0, 200.0):
+        incoming.choke(now=round_at)
+        for number in range(MAX_CHOKED_REQUESTS):
+            assert not incoming.admit(block(number), is_choked=True, now=round_at + 3)
+
+
+def test_h3_a_peer_that_was_never_unchoked_has_no_grace() -> None:
+    incoming = IncomingRequests()
+    for number in range(MAX_CHOKED_REQUESTS):
+        assert not incoming.admit(block(number), is_choked=True, now=0.0)
+    with pytest.raises(PeerViolation, match="while choked"):
+        incoming.admit(block(0), is_choked=True, now=0.0)
+
+
+def test_choking_drops_what_is_not_allowed_fast() -> None:
+    incoming = IncomingRequests()
+    incoming.allow_fast([1], GEOMETRY)
+    admit(incoming, 0, 4, 5, 8)
+    assert incoming.choke(now=1.0) == [block(0), block(8)]
+    assert take(incoming) == [block(4), block(5)]
+
+
+# --- allowed fast ----------------------------------------------------------------------------
+
+
+def test_h9_a_choked_peer_gets_three_times_its_allowed_pieces_and_no_more() -> None:
+    incoming = IncomingRequests()
+    assert not incoming.has_allowed_fast
+    incoming.allow_fast([1, 9], GEOMETRY)
+    assert incoming.has_allowed_fast
+    served = 0
+    for number in range(100):
+        request = block(4 + number % 4)
+        if not incoming.admit(request, is_choked=True, now=0.0):
+            break
+        served += sum(length for _, _, length in take(incoming))
+    assert served <= ALLOWED_FAST_FACTOR * (2 * PIECE_LENGTH - 5) < served + BLOCK_LENGTH
+
+
+def test_h9_the_allowance_counts_bytes_however_they_are_asked_for() -> None:
+    incoming = IncomingRequests()
+    incoming.allow_fast([1], GEOMETRY)
+    whole = (1, 0, PIECE_LENGTH)
+    for _ in range(ALLOWED_FAST_FACTOR):
+        assert incoming.admit(whole, is_choked=True, now=0.0)
+        assert take(incoming) == [whole]
+    assert not incoming.admit((1, 0, 1), is_choked=True, now=0.0)
+
+
+def test_h9_other_pieces_and_an_unknown_torrent_are_refused() -> None:
+    incoming = IncomingRequests()
+    incoming.allow_fast([1], GEOMETRY)
+    assert not incoming.admit(block(0), is_choked=True, now=0.0)
+    unknown = IncomingRequests()
+    unknown.allow_fast([1], None)
+    assert not unknown.admit(block(4), is_choked=True, now=0.0)
+
+
+def test_requests_of_an_unchoked_peer_do_not_use_up_the_allowance() -> None:
+    incoming = IncomingRequests()
+    incoming.allow_fast([1], GEOMETRY)
+    for _ in range(10):
+        admit(incoming, 4, 5, 6, 7)
+        take(incoming)
+    assert incoming.admit(block(4), is_choked=True, now=0.0)
+
+
+# --- runs ------------------------------------------------------------------------------------
+
+RUNS = [
+    ("in order", [0, 1, 2, 3], 9, [[0, 1, 2, 3]]),
+    ("over the end of a piece", [3, 4], 9, [[3, 4]]),
+    ("a gap", [0, 1, 3], 9, [[0, 1], [3]]),
+    ("backwards", [2, 1, 0], 9, [[2], [1], [0]]),
+    ("as long as asked for", [0, 1, 2, 3], 2, [[0, 1], [2, 3]]),
+    ("the first in any case", [0, 1], 0, [[0], [1]]),
+]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "num_blocks", "runs"), [row[1:] for row in RUNS], ids=[row[0] for row in RUNS]
+)
+def test_runs_are_adjacent_and_in_order_of_arrival(
+    numbers: list[int], num_blocks: int, runs: list[list[int]]
+) -> None:
+    incoming = IncomingRequests()
+    admit(incoming, *numbers)
+    assert [take(incoming, num_blocks) for _ in runs] == [
+        [block(number) for number in run] for run in runs
+    ]
+    assert not incoming
+
+
+def test_a_run_ends_with_a_short_piece_of_a_v2_torrent() -> None:
+    incoming = IncomingRequests()
+    short = (0, 0, 100)
+    incoming.admit(short, is_choked=False, now=0.0)
+    incoming.admit(block(4), is_choked=False, now=0.0)
+    assert take(incoming) == [short]
+
+
+@given(st.lists(st.integers(0, 30), max_size=30), st.integers(0, 5))
+def test_runs_hold_every_request_once(numbers: list[int], num_blocks: int) -> None:
+    incoming = IncomingRequests()
+    admit(incoming, *numbers)
+    taken: list[Request] = []
+    while run := take(incoming, num_blocks):
+        assert len(run) <= max(1, num_blocks)
+        offsets = [index * PIECE_LENGTH + begin for index, begin, _ in run]
+        assert offsets == list(range(offsets[0], offsets[-1] + 1, BLOCK_LENGTH))
+        taken += run
+    assert taken == [block(number) for number in dict.fromkeys(numbers)]
+
+
+def test_requests_for_a_lost_piece_are_dropped() -> None:
+    incoming = IncomingRequests()
+    admit(incoming, 0, 4, 1, 5)
+    assert incoming.drop_piece(0) == [block(0), block(1)]
+    assert incoming.drop_piece(0) == []
+    assert take(incoming) == [block(4), block(5)]
