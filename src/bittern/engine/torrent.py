@@ -456,8 +456,7 @@ class Torrent:
             source: as in ``events.PeersFound``.
             from_host: the address of whoever named them; None for the user.
         """
-        found = list(endpoints)
-        if found:
+        if found := list(endpoints):
             now = self._services.loop.time()
             self.candidates.add(found, Source(source), now=now, from_host=from_host)
             self.report(events.PeersFound(source, len(found)))
@@ -492,8 +491,6 @@ class Torrent:
             wanted_priorities(self.swarm.assembly.layout, picker.num_pieces, chosen)
         )
         self._set_state(TorrentState.SEEDING if picker.is_complete else TorrentState.DOWNLOADING)
-
-    # --- connections ---------------------------------------------------------------------
 
     @property
     def num_connections(self) -> int:
