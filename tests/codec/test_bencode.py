@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from types import MappingProxyType
 
 import bencode2
 import pytest
@@ -468,6 +469,7 @@ class TestEncodeRefusals:
         with pytest.raises(TypeError):
             encode(value)  # type: ignore[arg-type]
 
-    def test_subclasses_and_tuples_are_taken(self) -> None:
-        value: Encodable = {b"id": InfoHash(b"x" * 20), b"t": (1, b"a")}
+    def test_subclasses_tuples_and_mappings_are_taken(self) -> None:
+        fields = {b"id": InfoHash(b"x" * 20), b"t": (1, b"a")}
+        value: Encodable = MappingProxyType(fields)
         assert encode(value) == b"d2:id20:" + b"x" * 20 + b"1:tli1e1:aee"

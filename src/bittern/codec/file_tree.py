@@ -105,23 +105,7 @@ def _read_leaf(leaf: Value, path: tuple[str, ...], offset: int) -> FileEntry:
         raise MetainfoError("an empty file has a 'pieces root'")
     if root == _ZERO_ROOT:
         raise MetainfoError("'pieces root' is all zeros")
-    return _with_root(entry, root)
-
-
-def _with_root(entry: FileEntry, root: bytes | None) -> FileEntry:
-    """Copy ``entry``, three times as fast as ``dataclasses.replace``."""
-    return FileEntry(
-        entry.path,
-        entry.length,
-        entry.offset,
-        entry.is_pad,
-        entry.is_executable,
-        entry.is_hidden,
-        entry.symlink_target,
-        root,
-        entry.sha1,
-        entry.mtime,
-    )
+    return entry.placed(offset, root)
 
 
 def merge_file_lists(
@@ -158,7 +142,7 @@ def merge_file_lists(
             raise MetainfoError(
                 f"files[{index}]: starts at {entry.offset}, but in the file tree at {twin.offset}"
             )
-        merged.append(_with_root(entry, twin.pieces_root))
+        merged.append(entry.placed(entry.offset, twin.pieces_root))
     if (twin := next(remaining, None)) is not None:
         raise MetainfoError(f"file tree {_place(twin.path)}: not in 'files'")
     end = max([entry.offset + entry.length for entry in tree if entry.length], default=0)

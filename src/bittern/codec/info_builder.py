@@ -42,7 +42,7 @@ def arrange_files(
     arranged: list[FileEntry] = []
     offset = 0
     for entry in files:
-        arranged.append(_moved_to(entry, offset))
+        arranged.append(entry.placed(offset, entry.pieces_root))
         offset += entry.length
         lack = -offset % piece_length
         if version is Version.V1 or not lack or not entry.length:
@@ -53,21 +53,6 @@ def arrange_files(
             arranged.append(FileEntry((".pad", str(lack)), lack, offset, is_pad=True))
         offset += lack
     return tuple(arranged)
-
-
-def _moved_to(entry: FileEntry, offset: int) -> FileEntry:
-    return FileEntry(
-        entry.path,
-        entry.length,
-        offset,
-        False,
-        entry.is_executable,
-        entry.is_hidden,
-        entry.symlink_target,
-        entry.pieces_root,
-        entry.sha1,
-        entry.mtime,
-    )
 
 
 def encode_info(

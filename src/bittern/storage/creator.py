@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from bittern.codec.file_list import MAX_TOTAL_LENGTH
+from bittern.codec.file_list import MAX_TOTAL_LENGTH, FileEntry
 from bittern.codec.info import MAX_PIECE_LENGTH, MAX_PIECES, Version
 from bittern.codec.info_builder import arrange_files, encode_info
 from bittern.codec.merkle import HASH_LENGTH, piece_level, root_of
@@ -166,18 +166,10 @@ def _create(
         has_tail_pad=version is Version.HYBRID and len(real) > 1,
     ).run(num_threads, progress)
     layers: dict[bytes, bytes] = {}
-    roots: list[bytes | None] = [None] * len(entries)
     if version is not Version.V1:
-        by_offset = iter(digests.layers)
-        for index, entry in enumerate(entries):
-            layer = b"" if entry.is_pad else next(by_offset)
-            if not layer:
-                continue
-            root = roots[index] = root_of(layer, piece_level(piece_length))
-            if len(layer) > HASH_LENGTH:
-                layers[root] = layer
+        entries, layers = _with_roots(entries, digests.layers, piece_level(piece_length))
     info = encode_info(
-        [replace(entry, pieces_root=root) for entry, root in zip(entries, roots, strict=True)],
+        entries,
         name=content.name,
         version=version,
         piece_length=piece_length,
@@ -196,3 +188,22 @@ def _create(
         creation_date=options.creation_date,
         piece_layers=None if version is Version.V1 else layers,
     )
+
+
+def _with_roots(
+    entries: tuple[FileEntry, ...], layers: tuple[bytes, ...], level: int
+) -> tuple[tuple[FileEntry, ...], dict[bytes, bytes]]:
+    """Return the files with their roots, and the piece layers of those of several pieces."""
+    rooted: list[FileEntry] = []
+    by_root: dict[bytes, bytes] = {}
+    remaining = iter(layers)
+    for entry in entries:
+        layer = b"" if entry.is_pad else next(remaining)
+        if not layer:
+            rooted.append(entry)
+            continue
+        root = root_of(layer, level)
+        rooted.append(entry.placed(entry.offset, root))
+        if len(layer) > HASH_LENGTH:
+            by_root[root] = layer
+    return tuple(rooted), by_root

@@ -16,13 +16,13 @@ with the piece length.
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import os
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from bittern.codec.file_list import FileEntry
 from bittern.codec.info import Version
@@ -256,7 +256,7 @@ class _Reader:
         self._starts = starts
         self._view = memoryview(bytearray(BUFFER_LENGTH))
         self._current = -1
-        self._handle: BinaryIO | None = None
+        self._handle: io.FileIO | None = None
         self._at = 0
 
     def __enter__(self) -> _Reader:
@@ -304,15 +304,16 @@ class _Reader:
         if index != self._current or self._handle is None:
             self._close()
             self._current = -1
-            self._handle = open(file.os_path, "rb", buffering=0)  # noqa: PTH123, SIM115
-            check_unchanged(file, os.fstat(self._handle.fileno()))
+            self._handle = io.FileIO(file.os_path)
+            if file.entry.length > BUFFER_LENGTH:  # for small files the check at the end will do
+                check_unchanged(file, os.fstat(self._handle.fileno()))
             self._current = index
             self._at = 0
         if begin != self._at:
             self._handle.seek(begin)
         self._at = begin + len(view)
         while view:
-            count = self._handle.readinto(view)  # type: ignore[attr-defined]
+            count = self._handle.readinto(view)
             if not count:
                 raise FileVanished("file became shorter while it was hashed", path=file.os_path)
             view = view[count:]
