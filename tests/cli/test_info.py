@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bittern.cli.info import _date_text
 from bittern.codec.bencode import encode
 from bittern.codec.metainfo import encode_metainfo
 from tests.cli.support import Program, content, folder_torrent, single_file_torrent, write
@@ -112,10 +113,17 @@ def test_hostile_names_are_shown_safely(bittern: Program, tmp_path: Path, json: 
     assert "../" not in ran.out
 
 
-def test_a_date_beyond_every_calendar_stays_a_number(bittern: Program, tmp_path: Path) -> None:
-    data = single_file_torrent(b"a", b"x", creation_date=(1 << 63) - 1)
-    ran = bittern("info", write(tmp_path / "a.torrent", data))
-    assert "created at  9223372036854775807" in ran.out
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, ""),
+        (0, "1970-01-01 00:00:00 UTC"),
+        (253_402_300_799, "9999-12-31 23:59:59 UTC"),
+        (1 << 62, "4611686018427387904"),
+    ],
+)
+def test_a_date_that_the_system_cannot_tell_stays_a_number(seconds: int | None, text: str) -> None:
+    assert _date_text(seconds) == text
 
 
 def test_padding_is_left_out_and_indices_stay(bittern: Program, tmp_path: Path) -> None:

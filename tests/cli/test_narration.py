@@ -49,6 +49,7 @@ TEXTS: list[tuple[ev.Event, str]] = [
     (ev.PeerBanned(PEER, "bad data"), "banned 127.0.0.1:6881: bad data"),
     (ev.PieceVerified(3, 4, 40), "piece 3 verified (4 of 40)"),
     (ev.PieceFailed(3), "piece 3 does not match its hash and is fetched again"),
+    (ev.PieceLost(3), "piece 3 is not on disk any more and is fetched again"),
     (ev.FileCompleted(0, "a/b"), "file complete: a/b"),
     (ev.TorrentCompleted(), "complete"),
     (ev.StorageFailed("disk full"), "disk: disk full"),

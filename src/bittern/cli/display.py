@@ -103,7 +103,7 @@ def row_text(row: Row) -> str:
         parts.append(f"down {format_rate(row.download_rate)}")
         parts.append(f"up {format_rate(row.upload_rate)}")
         parts.append(f"{row.num_peers} {'peer' if row.num_peers == 1 else 'peers'}")
-    if row.eta is not None and row.eta != float("inf"):
+    if row.progress < 1 and row.eta is not None and row.eta != float("inf"):
         parts.append(f"{format_duration(row.eta)} left")
     if row.note:
         parts.append(row.note)

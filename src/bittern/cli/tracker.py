@@ -1,0 +1,176 @@
+"""``bittern tracker``: run a tracker over HTTP and UDP."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
+from bittern.cli.loop import StopSignal, run_loop
+from bittern.cli.options import Duration, Listeners, ReportOptions, Texts
+from bittern.cli.report import Report
+from bittern.cli.values import HostPort
+from bittern.core.endpoint import Endpoint
+from bittern.core.ids import InfoHash, InfoHashV2
+from bittern.tracker.desk import DEFAULT_INTERVAL
+from bittern.tracker.server import Tracker
+
+DEFAULT_PORT = 6969
+STATUS_INTERVAL = 10.0
+"""Seconds between two looks at the numbers, which are told when they have changed."""
+
+MEMORY = "memory:"
+"""The store that needs no server, and the only one there is."""
+
+
+def tracker(
+    *,
+    http: Listeners = (),
+    udp: Listeners = (),
+    interval: Duration = None,
+    store: Annotated[str, Parameter(metavar="URL")] = MEMORY,
+    allow: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    trust: Texts = (),
+    lenient_ids: bool = False,
+    report: ReportOptions = ReportOptions(),  # noqa: B008 - immutable
+) -> int:
+    """
+    Run a tracker, until told to stop. By default on port 6969 of all addresses.
+
+    Args:
+        http: Listen here for HTTP; repeatable. ":6969" is all addresses, port 0 any.
+        udp: Listen here for UDP; repeatable.
+        interval: What clients are told to wait between announces. Default: 30m.
+        store: Where swarms are kept; "memory:" is the only store.
+        allow: Serve only the info hashes in this file, one in hexadecimal a line.
+        trust: Believe the "ip=" of announces from this network; repeatable.
+        lenient_ids: Accept UDP connection ids for ten minutes instead of two.
+        report: How to tell about it.
+    """
+    if store != MEMORY:
+        raise CommandFailed(f"--store {store}: only {MEMORY!r} is there", ExitCode.USAGE)
+    if not http and not udp:
+        http = udp = (HostPort("", DEFAULT_PORT),)
+    allowed = None if allow is None else read_allowed(allow)
+
+    async def work(stop: StopSignal) -> int:
+        server = Tracker(
+            http=await resolve_listeners(http),
+            udp=await resolve_listeners(udp),
+            interval=DEFAULT_INTERVAL if interval is None else round(interval),
+            allowed=allowed,
+            trusted=trust,
+            lenient_ids=lenient_ids,
+        )
+        told = Report(report)
+        try:
+            async with server:
+                _tell_listening(server, told)
+                await _serve(server, told, stop)
+            numbers = numbers_of(server)
+            told.result([numbers], "")
+        except OSError as error:
+            raise CommandFailed(f"cannot listen: {describe(error)}", exit_code_of(error)) from error
+        finally:
+            told.close()
+        return stop.exit_code(unfinished=False)
+
+    return run_loop(work)
+
+
+def read_allowed(path: Path) -> frozenset[bytes]:
+    """
+    Read a list of info hashes, one a line; empty lines and those that begin with # are skipped.
+
+    v2 hashes are listed as what trackers see of them, the first 20 bytes.
+
+    Raises:
+        CommandFailed: a line is no info hash.
+        OSError: the file cannot be read.
+    """
+    found: set[bytes] = set()
+    text = path.read_text("utf-8", "replace")
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        try:
+            is_v2 = len(line) == 2 * InfoHashV2.SIZE
+            found.add(InfoHashV2.parse(line).truncated if is_v2 else InfoHash.parse(line))
+        except ValueError as error:
+            raise CommandFailed(f"{path}: line {number}: {error}") from None
+    return frozenset(found)
+
+
+async def resolve_listeners(listeners: Sequence[HostPort]) -> list[Endpoint]:
+    """
+    Return the addresses to listen on; "all addresses" is one of each family.
+
+    Raises:
+        CommandFailed: a name has no address.
+    """
+    found: list[Endpoint] = []
+    loop = asyncio.get_running_loop()
+    for host, port in listeners:
+        if not host:
+            found.append(Endpoint("0.0.0.0", port))  # noqa: S104 - it was asked for
+            if port and _has_ipv6():
+                found.append(Endpoint("::", port))
+            continue
+        try:
+            answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise CommandFailed(f"{host}: {error}", ExitCode.NOT_FOUND) from error
+        found.append(Endpoint.make(str(answers[0][4][0]), port))
+    return found
+
+
+def _has_ipv6() -> bool:
+    """Tell whether this machine takes IPv6 sockets; having the code for it is not enough."""
+    if not socket.has_ipv6:
+        return False
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def numbers_of(server: Tracker) -> dict[str, str | int | float | bool | None]:
+    """Return what the tracker has counted."""
+    desk = server.desk
+    return {
+        "num_torrents": desk.table.num_torrents,
+        "num_peers": desk.table.num_peers,
+        "num_announces": desk.num_announces,
+        "num_scrapes": desk.num_scrapes,
+        "num_refused": desk.num_refused,
+    }
+
+
+def _tell_listening(server: Tracker, told: Report) -> None:
+    http = [url for url in server.announce_urls if url.startswith("http")]
+    udp = [url for url in server.announce_urls if url.startswith("udp")]
+    told.note("listening", "listening on " + ", ".join(http + udp), http=http, udp=udp)
+
+
+async def _serve(server: Tracker, told: Report, stop: StopSignal) -> None:
+    """Wait for the signal, and now and then tell the numbers when they have changed."""
+    before = numbers_of(server)
+    while not stop.is_set():
+        try:
+            await asyncio.wait_for(stop.wait(), STATUS_INTERVAL)
+        except TimeoutError:
+            numbers = numbers_of(server)
+            if numbers != before:
+                before = numbers
+                text = ", ".join(
+                    f"{value} {key.removeprefix('num_')}" for key, value in numbers.items()
+                )
+                told.note("progress", text, **numbers)

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bittern.cli import tracker as tracker_module
+from bittern.cli.exits import CommandFailed
+from bittern.cli.tracker import read_allowed, resolve_listeners
+from bittern.cli.values import HostPort
+from bittern.core.endpoint import Endpoint
+from bittern.tracker.server import Tracker
+from tests.cli.support import Program, write
+
+HASH = "ab" * 20
+
+
+@pytest.fixture
+def stopped_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the tracker announce itself, then send SIGTERM."""
+    begin = Tracker.__aenter__
+
+    async def enter(self: Tracker) -> Tracker:
+        server = await begin(self)
+        asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+        return server
+
+    monkeypatch.setattr(Tracker, "__aenter__", enter)
+
+
+@pytest.mark.usefixtures("stopped_soon")
+def test_it_says_where_it_listens_and_what_it_did(bittern: Program) -> None:
+    ran = bittern("tracker", "--http", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json == {
+        "num_torrents": 0,
+        "num_peers": 0,
+        "num_announces": 0,
+        "num_scrapes": 0,
+        "num_refused": 0,
+    }
+    ran = bittern("tracker", "--http", "127.0.0.1:0", "--udp", "127.0.0.1:0")
+    assert ran.code == 0
+    assert ran.out.startswith("listening on http://127.0.0.1:")
+    assert ", udp://127.0.0.1:" in ran.out
+
+
+@pytest.mark.usefixtures("stopped_soon")
+def test_without_listeners_it_takes_its_usual_port(
+    bittern: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    async def resolve(listeners: tuple[HostPort, ...]) -> list[Endpoint]:
+        asked.append(listeners)
+        return [Endpoint("127.0.0.1", 0)]
+
+    monkeypatch.setattr(tracker_module, "resolve_listeners", resolve)
+    assert bittern("tracker", "-q").code == 0
+    assert asked == [(HostPort("", 6969),), (HostPort("", 6969),)]
+
+
+def test_numbers_are_told_when_they_change(
+    bittern: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker_module, "STATUS_INTERVAL", 0.02)
+    begin = Tracker.__aenter__
+
+    async def enter(self: Tracker) -> Tracker:
+        server = await begin(self)
+        loop = asyncio.get_running_loop()
+        query = "?info_hash=" + "%ab" * 20 + "&peer_id=" + "a" * 20 + "&port=1&left=0&compact=1"
+        url = server.announce_urls[0] + query
+        asked = loop.run_in_executor(None, lambda: urllib.request.urlopen(url).read())
+        asked.add_done_callback(
+            lambda _: loop.call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
+        )
+        return server
+
+    monkeypatch.setattr(Tracker, "__aenter__", enter)
+    ran = bittern("tracker", "--http", "127.0.0.1:0", "--interval", "2m")
+    assert ran.code == 0, ran.err
+    lines = ran.out.splitlines()
+    assert lines[1:] == ["1 torrents, 1 peers, 1 announces, 0 scrapes, 0 refused"]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "text"),
+    [
+        ("--http nowhere", 2, "not HOST:PORT"),
+        ("--interval 0", 2, "interval must be from 1"),
+        ("--http 127.0.0.1:0 --trust lan", 2, "trusted network"),
+        ("--store redis://x", 2, "only 'memory:' is there"),
+        ("--allow gone", 3, "gone: no such file or directory"),
+        ("--allow bad", 1, "bad: line 2: "),
+        ("--http no.such.name.invalid:1", 3, "no.such.name.invalid: "),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    bittern: Program,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    code: int,
+    text: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "bad", f"{HASH}\nnonsense\n".encode())
+    ran = bittern("tracker", *line.split())
+    assert ran.code == code
+    assert text in ran.error
+
+
+def test_a_taken_port_is_one_line(bittern: Program) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ran = bittern("tracker", "--http", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert ran.code == 1
+    assert ran.error.startswith("cannot listen: ")
+
+
+def test_a_list_of_allowed_hashes(tmp_path: Path) -> None:
+    text = f"# ours\n\n{HASH}\n  {'CD' * 32}  \n"
+    assert read_allowed(write(tmp_path / "list", text.encode())) == {
+        bytes.fromhex(HASH),
+        b"\xcd" * 20,
+    }
+
+
+async def test_listeners_are_addresses_of_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker_module, "_has_ipv6", lambda: True)
+    listeners = [HostPort("", 6969), HostPort("", 0), HostPort("127.0.0.1", 5), HostPort("::1", 0)]
+    assert await resolve_listeners(listeners) == [
+        Endpoint("0.0.0.0", 6969),
+        Endpoint("::", 6969),
+        Endpoint("0.0.0.0", 0),
+        Endpoint("127.0.0.1", 5),
+        Endpoint("::1", 0),
+    ]
+    monkeypatch.setattr(tracker_module, "_has_ipv6", lambda: False)
+    assert await resolve_listeners(listeners[:1]) == [Endpoint("0.0.0.0", 6969)]
+    with pytest.raises(CommandFailed):
+        await resolve_listeners([HostPort("x" * 80, 1)])
+
+
+def test_ipv6_is_there_only_if_a_socket_can_be_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "has_ipv6", False)
+    assert tracker_module._has_ipv6() is False
+    monkeypatch.setattr(socket, "has_ipv6", True)
+
+    def refuse(*args: object) -> None:
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    assert tracker_module._has_ipv6() is False
