@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +67,10 @@ class TestNames:
 
 
 class TestPlaces:
+    def test_a_copy_has_another_place_and_root(self) -> None:
+        entry = FileEntry(("a",), 1, 2, False, True, True, ("t",), None, b"s" * 20, 9)
+        assert entry.placed(7, b"r" * 32) == replace(entry, offset=7, pieces_root=b"r" * 32)
+
     def test_files_lie_end_to_end(self) -> None:
         lengths = [3, 0, 0, 7, 1]
         files = read_file_list([{b"length": n, b"path": [b"%d" % n]} for n in lengths])

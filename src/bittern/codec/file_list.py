@@ -140,7 +140,9 @@ def read_single_file(info: dict[bytes, Value], name: str) -> FileEntry:
 def _read_file(item: Value, offset: int) -> FileEntry:
     if not isinstance(item, dict):
         raise MetainfoError("no dictionary")
-    path = _read_path(item.get(b"path.utf-8"), is_strict=True)
+    path = None
+    if b"path.utf-8" in item:
+        path = _read_path(item[b"path.utf-8"], is_strict=True)
     if not path:
         path = _read_path(item.get(b"path"), is_strict=False)
     entry = read_attributes(item, path or (), offset)
