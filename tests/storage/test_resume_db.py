@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 from pathlib import Path
@@ -98,7 +99,9 @@ def test_mending_takes_sound_rows_of_the_file_and_records_of_the_copy(tmp_path: 
     connection = sqlite3.connect(tmp_path / "resume.db")
     connection.execute("DELETE FROM records")
     connection.execute("PRAGMA writable_schema=ON")
-    connection.execute("UPDATE sqlite_master SET sql=sql || ' ' WHERE name='marks'")
+    connection.execute(
+        "UPDATE sqlite_master SET sql=replace(sql, 'value', 'other') WHERE name='marks'"
+    )
     connection.commit()
     connection.close()
     database = ResumeDatabase(tmp_path)
@@ -176,3 +179,87 @@ def test_a_copy_that_fails_in_sqlite_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no"):
         database.close(keep_copy=True)
     ResumeDatabase(tmp_path).close(keep_copy=False)
+
+
+def test_the_tables_belong_to_the_version() -> None:
+    """
+    What was made must stay readable.
+
+    Whoever changes the tables raises ``SCHEMA_VERSION``, makes a copy of an older file before
+    changing it, and adds a file of the old version to the tests (Limit: F20).
+    """
+    text = "; ".join(" ".join(statement.split()) for statement in resume_db._SCHEMA.values())
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert (resume_db.SCHEMA_VERSION, digest) == (1, "ad494d93a9f77d75")
+
+
+def test_other_white_space_in_the_tables_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ResumeDatabase(tmp_path).close(keep_copy=False)
+    marks = resume_db._SCHEMA["marks"].replace(" (", "\n  (")
+    monkeypatch.setitem(resume_db._SCHEMA, "marks", marks)
+    database = ResumeDatabase(tmp_path)
+    assert not database.was_mended
+    database.close(keep_copy=False)
+
+
+def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "resume.db").mkdir()
+    with pytest.raises(StorageError, match=r"resume\.db"):
+        ResumeDatabase(tmp_path)
+
+
+def change(path: Path, *statements: str) -> None:
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+def test_foreign_and_newer_files_are_refused(tmp_path: Path) -> None:
+    change(tmp_path / "resume.db", "CREATE TABLE other (a)")
+    with pytest.raises(StorageError, match="not a resume store"):
+        ResumeDatabase(tmp_path)
+    (tmp_path / "resume.db").unlink()
+    ResumeDatabase(tmp_path).close(keep_copy=False)
+    change(
+        tmp_path / "resume.db",
+        "UPDATE marks SET value=9 WHERE name='version'",
+        "PRAGMA user_version=9",
+    )
+    with pytest.raises(StorageError, match="newer bittern"):
+        ResumeDatabase(tmp_path)
+
+
+def test_pages_in_disorder_are_damage(tmp_path: Path) -> None:
+    database = ResumeDatabase(tmp_path)
+    with database.transaction(durable=True) as run:
+        for key in (b"a" * 20, b"b" * 20):
+            run.execute("INSERT INTO states VALUES (?, ?, ?)", (key, *seal(key, b"body")))
+    database.close(keep_copy=False)
+    content = (tmp_path / "resume.db").read_bytes()
+    swapped = content.replace(b"a" * 20, b"?" * 20)
+    swapped = swapped.replace(b"b" * 20, b"a" * 20).replace(b"?" * 20, b"b" * 20)
+    (tmp_path / "resume.db").write_bytes(swapped)
+    database = ResumeDatabase(tmp_path)
+    assert database.was_mended
+    assert bodies(database) == []
+    database.close(keep_copy=False)
+
+
+def test_a_new_file_that_fails_while_mending_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "resume.db").write_bytes(b"x" * 10_000)
+    monkeypatch.setitem(resume_db._SCHEMA, "marks", "nonsense")
+    with pytest.raises(StorageError, match="resume store failed"):
+        ResumeDatabase(tmp_path)
+
+
+def test_a_copy_that_fails_in_the_file_system_is_reported(tmp_path: Path) -> None:
+    database = ResumeDatabase(tmp_path)
+    (tmp_path / "resume.previous.tmp").mkdir()
+    with pytest.raises(StorageError, match="previous"):
+        database.close(keep_copy=True)

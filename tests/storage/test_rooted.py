@@ -233,3 +233,23 @@ def test_a_failing_fstat_leaks_nothing(tmp_path: Path) -> None:
         with pytest.raises(StorageError):
             made.open_file(("f",), writable=False)
     assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_folders_that_cannot_be_opened_say_why(number: int, tmp_path: Path) -> None:
+    calls = FailingCalls(names={"open"})
+    made = RootedTree(tmp_path, calls)
+    make_file(made, "a", "f")
+    for at in range(2):
+        calls.arm(at, number)
+        with pytest.raises(StorageError) as caught:
+            made.open_file(("a", "f"), writable=False)
+        assert caught.value.errno == number
+
+
+def test_another_device_is_another_root(tmp_path: Path) -> None:
+    made = RootedTree(tmp_path, OsCalls())
+    make_file(made, "f")
+    made._device = -1
+    with pytest.raises(FileVanished, match="not mounted"):
+        made.stat(("f",)) or made.open_file(("f",), writable=False)

@@ -126,9 +126,9 @@ class ResumeDatabase:
             )
 
     def _check_readable(self, connection: sqlite3.Connection) -> None:
-        found = connection.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall()
-        expected = [(_SCHEMA[name].encode(),) for name in sorted(_SCHEMA)]
-        if found != expected:
+        rows = connection.execute("SELECT sql FROM sqlite_master").fetchall()
+        found = sorted(b" ".join(row[0].split()) for row in rows if row[0] is not None)
+        if found != sorted(" ".join(statement.split()).encode() for statement in _SCHEMA.values()):
             raise sqlite3.DatabaseError("the tables are not those that were made")
         with self._path.open("rb") as file:
             # 1 or 2; SQLite takes anything above for a format that it may only read.
