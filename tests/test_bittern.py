@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,3 +119,77 @@ def test_a_signal_while_reading_is_one_line(number: int, code: int, line: bytes)
     _, err = process.communicate()
     assert process.returncode == code
     assert err == line
+
+
+def read_until(process: subprocess.Popen[bytes], kind: str) -> dict[str, Any]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        record: dict[str, Any] = json.loads(line)
+        if record["type"] == kind:
+            return record
+    raise AssertionError(f"{kind} was never told: {process.communicate()[1]!r}")
+
+
+@pytest.fixture
+def silent_tracker() -> Iterator[str]:
+    """The URL of a UDP tracker that takes everything and answers nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        yield f"udp://127.0.0.1:{server.getsockname()[1]}/announce"
+
+
+def begin_download(tmp_path: Path, **extra: Any) -> subprocess.Popen[bytes]:
+    torrent = write(tmp_path / "a.torrent", single_file_torrent(b"a", b"x" * 1000, **extra))
+    line = "--jsonl --bind 127.0.0.1 --port 0 --no-dht --no-lsd"
+    process = start(
+        "get",
+        str(torrent),
+        "-o",
+        str(tmp_path),
+        *line.split(),
+        BITTERN_STATE_DIR=str(tmp_path / "s"),
+    )
+    read_until(process, "state_changed")
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [
+        (signal.SIGINT, 130, b"bittern: interrupted\n"),
+        (signal.SIGTERM, 7, b"bittern: not finished; the same command goes on from here\n"),
+        (signal.SIGHUP, 7, b"bittern: not finished; the same command goes on from here\n"),
+    ],
+)
+def test_the_first_signal_stops_a_download_cleanly(
+    tmp_path: Path, number: int, code: int, line: bytes
+) -> None:
+    process = begin_download(tmp_path)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == code
+    assert err == line
+    assert json.loads(out.splitlines()[-1])["type"] == "result"
+
+
+@pytest.mark.slow
+def test_a_dead_tracker_does_not_hold_up_the_stop(tmp_path: Path, silent_tracker: str) -> None:
+    process = begin_download(tmp_path, trackers=[[silent_tracker]])
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert time.monotonic() - begun < 5.5
+
+
+@pytest.mark.slow
+def test_the_second_signal_ends_at_once(tmp_path: Path, silent_tracker: str) -> None:
+    process = begin_download(tmp_path, trackers=[[silent_tracker]])
+    process.send_signal(signal.SIGINT)
+    read_until(process, "stopping")
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert time.monotonic() - begun < 2
