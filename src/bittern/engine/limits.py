@@ -3,7 +3,9 @@ Rate limits of a session and its torrents, shared fairly by waiting peers.
 
 A ``RateGate`` is one direction of one torrent: it takes from the torrent's own
 bucket and from the session's. A peer that may not go on now leaves a callback
-and is called again in turn, so that a limit is divided and not won.
+and is called again in turn, torrent by torrent and within it peer by peer, so
+that a limit is divided and not won. While somebody waits, nobody who comes
+along goes first.
 
 Downloads are limited where blocks are asked for, not where they are read: what
 was asked for arrives a round trip later, and neither the kernel's buffers nor
@@ -32,77 +34,142 @@ def make_bucket(rate: float | None, *, now: float) -> TokenBucket:
     return TokenBucket(rate, now=now, burst=burst)
 
 
+class SharedLimit:
+    """
+    One direction of the session: its bucket, and the gates that have somebody waiting.
+
+    Args:
+        bucket: the session's; may be replaced at any time.
+        loop: gives the time and the timer.
+    """
+
+    __slots__ = ("_gates", "_timer", "bucket", "is_serving", "loop")
+
+    def __init__(self, bucket: TokenBucket, *, loop: asyncio.AbstractEventLoop) -> None:
+        self.bucket = bucket
+        self.loop = loop
+        self.is_serving = False
+        """True while those who waited have their turns."""
+        self._gates: dict[RateGate, None] = {}
+        """In the order in which they have their turns."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def has_waiters(self) -> bool:
+        """True while somebody waits."""
+        return bool(self._gates)
+
+    def join(self, gate: RateGate) -> None:
+        """Give a gate its place, the last one, unless it has one."""
+        self._gates.setdefault(gate)
+        if self._timer is None:
+            self._timer = self.loop.call_later(WAKE_INTERVAL, self._wake)
+
+    def leave(self, gate: RateGate) -> None:
+        """Drop a gate where nobody waits any more."""
+        self._gates.pop(gate, None)
+        if not self._gates and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wake(self) -> None:
+        self._timer = None
+        turns = deque((gate, gate.num_waiting) for gate in self._gates)
+        self.is_serving = True
+        try:
+            while turns and self.bucket.available(now=self.loop.time()):
+                gate, num_left = turns.popleft()
+                if num_left and gate.serve_next():
+                    # The next round begins with somebody else.
+                    if self._gates.pop(gate, self) is None:
+                        self._gates[gate] = None
+                    turns.append((gate, num_left - 1))
+        finally:
+            self.is_serving = False
+        for gate in [gate for gate in self._gates if not gate.num_waiting]:
+            del self._gates[gate]
+        if self._gates and self._timer is None:
+            self._timer = self.loop.call_later(WAKE_INTERVAL, self._wake)
+
+
 class RateGate:
     """
     One direction of one torrent.
 
     Args:
-        buckets: all of them must have tokens; the first is the torrent's own.
-        loop: gives the time and the timer.
+        bucket: the torrent's own.
+        shared: the session's; both must have tokens.
     """
 
-    __slots__ = ("_buckets", "_is_unlimited", "_loop", "_timer", "_waiting", "_waiting_set")
+    __slots__ = ("_bucket", "_shared", "_waiting", "_waiting_set")
 
-    def __init__(self, *buckets: TokenBucket, loop: asyncio.AbstractEventLoop) -> None:
-        self._buckets = list(buckets)
-        self._loop = loop
+    def __init__(self, bucket: TokenBucket, shared: SharedLimit) -> None:
+        self._bucket = bucket
+        self._shared = shared
         self._waiting: deque[Callable[[], None]] = deque()
         self._waiting_set: set[Callable[[], None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._is_unlimited = all(bucket.is_unlimited for bucket in self._buckets)
 
     @property
     def is_unlimited(self) -> bool:
         """True when nothing has to be asked or counted."""
-        return self._is_unlimited
+        return self._bucket.is_unlimited and self._shared.bucket.is_unlimited
 
-    def set_bucket(self, position: int, bucket: TokenBucket) -> None:
-        """Change one of the limits."""
-        self._buckets[position] = bucket
-        self._is_unlimited = all(bucket.is_unlimited for bucket in self._buckets)
+    @property
+    def num_waiting(self) -> int:
+        """Callbacks that wait."""
+        return len(self._waiting)
+
+    def set_bucket(self, bucket: TokenBucket) -> None:
+        """Change the torrent's own limit."""
+        self._bucket = bucket
 
     def available(self) -> int:
         """Return the bytes that may pass at once; 0 means to wait."""
-        now = self._loop.time()
-        return min(bucket.available(now=now) for bucket in self._buckets)
+        shared = self._shared
+        if not shared.is_serving and (
+            self._waiting or (shared.has_waiters and not shared.bucket.is_unlimited)
+        ):
+            return 0
+        return self._room()
+
+    def _room(self) -> int:
+        now = self._shared.loop.time()
+        return min(self._bucket.available(now=now), self._shared.bucket.available(now=now))
 
     def take(self, num_bytes: int) -> None:
         """Count bytes that pass; negative for bytes that did not come after all."""
-        if not self._is_unlimited:
-            now = self._loop.time()
-            for bucket in self._buckets:
-                bucket.take(num_bytes, now=now)
+        if self.is_unlimited:
+            return
+        now = self._shared.loop.time()
+        self._bucket.take(num_bytes, now=now)
+        self._shared.bucket.take(num_bytes, now=now)
 
     def wait(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once, when it is its turn; to wait twice gives no second turn."""
-        if callback in self._waiting_set:
-            return
-        self._waiting_set.add(callback)
-        self._waiting.append(callback)
-        if self._timer is None:
-            self._timer = self._loop.call_later(WAKE_INTERVAL, self._wake)
+        if callback not in self._waiting_set:
+            self._waiting_set.add(callback)
+            self._waiting.append(callback)
+            self._shared.join(self)
 
-    def _wake(self) -> None:
-        self._timer = None
-        for _ in range(len(self._waiting)):
-            if not self.available():
-                break
-            callback = self._waiting.popleft()
-            self._waiting_set.discard(callback)
-            callback()
-        if self._waiting and self._timer is None:
-            self._timer = self._loop.call_later(WAKE_INTERVAL, self._wake)
+    def serve_next(self) -> bool:
+        """Call who waits longest, if there is room; False if not."""
+        if not self._waiting or not self._room():
+            return False
+        callback = self._waiting.popleft()
+        self._waiting_set.discard(callback)
+        callback()
+        return True
 
     def forget(self, callback: Callable[[], None]) -> None:
         """Drop a callback, because its peer is gone."""
         if callback in self._waiting_set:
             self._waiting_set.discard(callback)
             self._waiting.remove(callback)
+            if not self._waiting and not self._shared.is_serving:
+                self._shared.leave(self)
 
     def close(self) -> None:
-        """Drop all callbacks and the timer."""
+        """Drop all callbacks."""
         self._waiting.clear()
         self._waiting_set.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._shared.leave(self)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bittern.core.ids import PeerId
-from bittern.core.rate import TokenBucket
 from bittern.engine.config import SessionConfig
 from bittern.engine.disk import Disk
 from bittern.engine.journal import Journal
+from bittern.engine.limits import SharedLimit
 from bittern.engine.tracker_client import TrackerClient
 from bittern.engine.upload import SendBuffer
 from bittern.net.stream import Network
@@ -41,8 +41,8 @@ class Services:
     handles: HandleCache
     os_calls: OsCalls
     peer_id: PeerId
-    download_bucket: TokenBucket
-    upload_bucket: TokenBucket
+    download_limit: SharedLimit
+    upload_limit: SharedLimit
     tracker_client: TrackerClient | None
     """None when trackers are switched off."""
     listen_port: Callable[[], int]

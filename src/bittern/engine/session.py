@@ -31,7 +31,7 @@ from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.dialer import Dialer
 from bittern.engine.disk import Disk
 from bittern.engine.journal import Journal
-from bittern.engine.limits import make_bucket
+from bittern.engine.limits import SharedLimit, make_bucket
 from bittern.engine.roster import Roster
 from bittern.engine.services import Services
 from bittern.engine.torrent import Torrent
@@ -139,8 +139,8 @@ class Session:
             handles=HandleCache(config.max_open_files),
             os_calls=self._os_calls,
             peer_id=PeerId.generate(config.client_prefix, self._random_bytes),
-            download_bucket=make_bucket(config.max_download_rate, now=now),
-            upload_bucket=make_bucket(config.max_upload_rate, now=now),
+            download_limit=SharedLimit(make_bucket(config.max_download_rate, now=now), loop=loop),
+            upload_limit=SharedLimit(make_bucket(config.max_upload_rate, now=now), loop=loop),
             tracker_client=self._make_tracker_client() if config.enable_trackers else None,
             listen_port=lambda: self._acceptor.port,
             request_dial=self._dialer.request,

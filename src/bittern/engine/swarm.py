@@ -124,14 +124,10 @@ class Swarm:
         )
         self._super_seeder = SuperSeeder(picker.num_pieces) if config.super_seeding else None
         self.download_gate = RateGate(
-            make_bucket(config.max_download_rate, now=now),
-            services.download_bucket,
-            loop=services.loop,
+            make_bucket(config.max_download_rate, now=now), services.download_limit
         )
         self.upload_gate = RateGate(
-            make_bucket(config.max_upload_rate, now=now),
-            services.upload_bucket,
-            loop=services.loop,
+            make_bucket(config.max_upload_rate, now=now), services.upload_limit
         )
         self.num_downloaded = 0
         self.num_uploaded = 0
@@ -417,21 +413,14 @@ class Swarm:
         haves, self._new_haves = self._new_haves, []
         if self._is_stopped:
             return
-        messages = {index: wire.encode_have(index) for index in haves}
-        everything = b"".join(messages.values())
+        message = b"".join(map(wire.encode_have, haves))
         for peer in list(self.peers):
             remote = peer.protocol.remote
-            if not peer.is_open or remote is None or remote.is_full:
-                continue
-            # A peer that has the piece already gains nothing by hearing of it.
-            known = [index for index in haves if index in remote] if remote else []
-            if not known:
-                peer.protocol.send_message(everything)
-            elif len(known) < len(haves):
-                peer.protocol.send_message(
-                    b"".join(text for index, text in messages.items() if index not in remote)
-                )
-            peer.flush()
+            # BEP 16: a super seed waits to hear of the very pieces that it showed us, so
+            # whoever has a piece is told of it too; a full seed does not care.
+            if peer.is_open and remote is not None and not remote.is_full:
+                peer.protocol.send_message(message)
+                peer.flush()
 
     def _completed(self) -> None:
         if self._is_stopped:
@@ -507,8 +496,10 @@ class Swarm:
         if not num_bytes:
             share.expected_wait = 0.0
         elif silent_for > self._services.config.snub_timeout:
-            # BEP 3: snubbed. Its blocks go to others; what still comes is taken.
+            # BEP 3: snubbed. Its blocks go to others; what still comes is taken, and until
+            # then it is asked for a single block.
             self._give_back(peer, protocol.drop_outstanding())
+            peer.pipeline.target = 1
         else:
             expected = num_bytes / share.rate if share.rate else silent_for
             share.expected_wait = max(expected, silent_for)

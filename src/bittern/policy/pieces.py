@@ -70,6 +70,7 @@ class OpenPiece:
     """One piece in progress."""
 
     __slots__ = (
+        "askers",
         "hasher",
         "index",
         "is_exclusive",
@@ -92,6 +93,8 @@ class OpenPiece:
         self.num_unwritten = 0
         """Write jobs of this piece that have been handed to the storage worker."""
         self.senders: list[Hashable | None] = [None] * num_blocks
+        self.askers: list[PeerShare | None] = [None] * num_blocks
+        """Of whom each requested block was asked first; the owner may have changed since."""
         self.hasher = hasher
         self.num_hashed = 0
         """Blocks from the start of the piece that ``hasher`` has seen."""
@@ -175,7 +178,7 @@ class Pieces:
         runs: list[Run] = []
         while share.assigned and budget > 0:
             piece = share.assigned[0]
-            budget -= self._take(piece, budget, runs)
+            budget -= self._take(piece, share, budget, runs)
             if not piece.num_free:
                 share.assigned.pop(0)
         while budget > 0:
@@ -190,12 +193,12 @@ class Pieces:
     def _assign(self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
         piece.owner = share
         self.joinable.pop(piece.index, None)
-        budget -= self._take(piece, budget, runs)
+        budget -= self._take(piece, share, budget, runs)
         if piece.num_free:
             share.assigned.append(piece)
         return budget
 
-    def _take(self, piece: OpenPiece, budget: int, runs: list[Run]) -> int:
+    def _take(self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
         """Mark up to ``budget`` free blocks as requested; return how many."""
         states, taken = piece.states, 0
         length = self._geometry.length_of(piece.index)
@@ -206,6 +209,7 @@ class Pieces:
                 used = (states.find(REQUESTED, at, stop), states.find(RECEIVED, at, stop))
                 stop = min((end for end in used if end >= 0), default=stop)
             states[at:stop] = bytes((REQUESTED,)) * (stop - at)
+            piece.askers[at:stop] = [share] * (stop - at)
             taken += stop - at
             runs.append((piece.index, at << BLOCK_SHIFT, min(length, stop << BLOCK_SHIFT)))
             at = states.find(FREE, stop)
@@ -262,36 +266,28 @@ class Pieces:
             if budget <= 0:
                 return
             if piece.num_free and piece.owner is not share:
-                budget -= self._take(piece, budget, runs)
+                budget -= self._take(piece, share, budget, runs)
         for piece in mine:
             if budget <= 0:
                 return
-            owner = piece.owner
-            if (
-                owner is not None
-                and owner is not share
-                and owner.expected_wait > max(ENDGAME_WAIT, 2 * share.expected_wait)
-            ):
-                budget -= self._duplicate(piece, share, owner, budget, runs)
+            budget -= self._duplicate(piece, share, budget, runs)
 
-    def _duplicate(
-        self, piece: OpenPiece, share: PeerShare, owner: PeerShare, budget: int, runs: list[Run]
-    ) -> int:
-        """Ask ``share`` too for blocks of a piece that are outstanding elsewhere."""
+    def _duplicate(self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
+        """Ask ``share`` too for blocks that are long in coming from elsewhere, the last first."""
         asked = 0
         length = self._geometry.length_of(piece.index)
-        for number in range(piece.num_blocks - 1, -1, -1):
-            if asked >= budget:
-                break
-            if piece.states[number] != REQUESTED:
-                continue
-            begin = number << BLOCK_SHIFT
-            askers = self._askers.setdefault(piece.index << 32 | begin, [owner])
-            if share in askers or len(askers) >= MAX_ENDGAME_ASKERS:
-                continue
-            askers.append(share)
-            runs.append((piece.index, begin, min(length, begin + BLOCK_LENGTH)))
-            asked += 1
+        patience = max(ENDGAME_WAIT, 2 * share.expected_wait)
+        number = piece.states.rfind(REQUESTED)
+        while number >= 0 and asked < budget:
+            first = piece.askers[number]
+            if first is not None and first is not share and first.expected_wait > patience:
+                begin = number << BLOCK_SHIFT
+                askers = self._askers.setdefault(piece.index << 32 | begin, [first])
+                if share not in askers and len(askers) < MAX_ENDGAME_ASKERS:
+                    askers.append(share)
+                    runs.append((piece.index, begin, min(length, begin + BLOCK_LENGTH)))
+                    asked += 1
+            number = piece.states.rfind(REQUESTED, 0, number)
         return asked
 
     # --- receiving -----------------------------------------------------------------------
@@ -352,15 +348,16 @@ class Pieces:
             piece = self.open.get(index)
             if piece is None:
                 continue
+            number = begin >> BLOCK_SHIFT
             key = index << 32 | begin
             askers = self._askers.get(key)
             if askers is not None:
                 if share in askers:
                     askers.remove(share)
                 if askers:
+                    piece.askers[number] = askers[0]
                     continue
                 del self._askers[key]
-            number = begin >> BLOCK_SHIFT
             if piece.states[number] == REQUESTED:
                 piece.states[number] = FREE
                 piece.num_free += 1

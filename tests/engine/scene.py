@@ -1,0 +1,286 @@
+"""
+Sessions on simulated hosts, in virtual time, around one torrent of random bytes.
+
+Chance comes from the loop, storage jobs run on it, files are real ones below the test's folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from bittern.codec import wire
+from bittern.codec.extension import ExtendedHandshake, encode_extended_handshake
+from bittern.codec.info import Version
+from bittern.codec.metainfo import Metainfo, decode_metainfo
+from bittern.codec.wire import Reserved
+from bittern.core.endpoint import Endpoint
+from bittern.core.ids import InfoHash
+from bittern.engine.config import SessionConfig, TorrentConfig
+from bittern.engine.events import Event
+from bittern.engine.session import Session
+from bittern.engine.torrent import Torrent
+from bittern.storage.creator import CreateOptions, create_torrent
+from bittern.storage.system import OsCalls
+from bittern.testing.disk import SimWorker
+from bittern.testing.host import SimHost
+from bittern.testing.loop import VirtualLoop
+from bittern.testing.network import Link, SimNetwork
+from bittern.testing.peer import ScriptedListener, ScriptedPeer
+
+PORT = 6881
+PIECE_LENGTH = 65_536
+BLOCK_LENGTH = 16_384
+NUM_PIECES = 16
+NAME = "content"
+SINGLE = {"": (NUM_PIECES - 1) * PIECE_LENGTH + 1_000}
+"""One file of 16 pieces, the last one short."""
+FAST = Reserved(has_fast=True, has_extensions=True)
+
+
+@dataclass
+class Node:
+    """A session on its host, with the scene's torrent."""
+
+    scene: Scene
+    host: SimHost
+    session: Session
+    torrent: Torrent
+    folder: Path
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it listens."""
+        return Endpoint(self.host.addresses[0], PORT)
+
+    def has_content(self) -> bool:
+        """Tell whether its files are the torrent's, byte for byte."""
+        root = self.folder / NAME
+        return all(
+            (root / name if name else root).read_bytes() == data
+            for name, data in self.scene.files.items()
+        )
+
+    async def complete(self, within: float = 300.0) -> None:
+        """Wait until it has everything it wants."""
+        async with asyncio.timeout(within):
+            await self.torrent.wait_complete()
+
+    async def close(self) -> None:
+        """End its session."""
+        self.scene.sessions.remove(self.session)
+        await self.session.__aexit__(None, None, None)
+
+
+class Scene:
+    """
+    Hosts, and what they share.
+
+    Args:
+        loop: of ``simulate``.
+        folder: for all files.
+        files: lengths by path below the torrent's folder; one with the path "" is the torrent.
+        piece_length: of the torrent.
+        link: between all hosts.
+        options: of the torrent, as for ``CreateOptions``.
+    """
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        folder: Path,
+        *,
+        files: Mapping[str, int] = SINGLE,
+        piece_length: int = PIECE_LENGTH,
+        link: Link | None = None,
+        **options: Any,
+    ) -> None:
+        self.loop = loop
+        self.folder = folder
+        self.network = SimNetwork(loop, link=link or Link(delay=0.02), is_traced=True)
+        self.sessions: list[Session] = []
+        rng = random.Random(1)
+        self.files = {name: rng.randbytes(length) for name, length in files.items()}
+        self.data = b"".join(self.files.values())
+        self.write_content(folder / "source")
+        self.raw = create_torrent(
+            folder / "source" / NAME,
+            options=CreateOptions(piece_length=piece_length, **{"version": Version.V1, **options}),
+            num_threads=1,
+        )
+
+    @property
+    def metainfo(self) -> Metainfo:
+        return decode_metainfo(self.raw)
+
+    @property
+    def info_hash(self) -> InfoHash:
+        return self.metainfo.info.wire_hash
+
+    def write_content(self, folder: Path) -> None:
+        """Put the torrent's files below a folder."""
+        root = folder / NAME
+        for name, data in self.files.items():
+            path = root / name if name else root
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    def add_host(self, address: str | None = None, **options: Any) -> SimHost:
+        """Add a machine with the next address, or a given one."""
+        number = len(self.network.hosts) + 1
+        return self.network.add_host(
+            address or f"10.0.{number // 200}.{number % 200 + 1}", **options
+        )
+
+    async def session(
+        self,
+        host: SimHost,
+        *,
+        os_calls: OsCalls | None = None,
+        worker_delay: float = 0.0,
+        make: type[Session] = Session,
+        **config: Any,
+    ) -> Session:
+        """Run a session; the scene ends it."""
+        settings: dict[str, Any] = {
+            "listen_host": host.addresses[0],
+            "listen_port": PORT,
+            "enable_trackers": False,
+            "enable_dht": False,
+            "enable_lsd": False,
+            "hashing_threads": 1,
+        }
+        made = make(
+            SessionConfig(**{**settings, **config}),
+            network=host,
+            rng=random.Random(self.loop.random.random()),
+            random_bytes=self.loop.random.randbytes,
+            worker=SimWorker(self.loop, delay=worker_delay),
+            os_calls=os_calls,
+            clock=self.loop.time,
+        )
+        await made.__aenter__()
+        self.sessions.append(made)
+        return made
+
+    async def node(
+        self,
+        *,
+        is_seed: bool = False,
+        peers: Iterable[Node | Endpoint] = (),
+        host: SimHost | None = None,
+        source: Any = None,
+        torrent: Mapping[str, Any] | None = None,
+        **session: Any,
+    ) -> Node:
+        """Run a session with the torrent, on a host of its own unless one is given."""
+        host = host or self.add_host()
+        folder = self.folder / host.addresses[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_seed:
+            self.write_content(folder)
+        made = await self.session(host, **session)
+        endpoints = tuple(peer.endpoint if isinstance(peer, Node) else peer for peer in peers)
+        added = await made.add(
+            self.raw if source is None else source,
+            TorrentConfig(output=folder, peers=endpoints, **(torrent or {})),
+        )
+        return Node(self, host, made, added, folder)
+
+    def piece(self, index: int) -> bytes:
+        """Return the right bytes of a piece."""
+        return self.data[index * PIECE_LENGTH : (index + 1) * PIECE_LENGTH]
+
+    def block(self, index: int, begin: int, length: int) -> bytes:
+        """Return the right bytes of a block."""
+        return self.data[index * PIECE_LENGTH + begin :][:length]
+
+    async def scripted(
+        self,
+        node: Node,
+        host: SimHost | None = None,
+        *,
+        reserved: Reserved = FAST,
+        peer_id: bytes | None = None,
+        bitfield: bytes | None = None,
+        extended: ExtendedHandshake | None = None,
+    ) -> ScriptedPeer:
+        """Connect a scripted peer and go through the handshake."""
+        peer = await ScriptedPeer.connect(host or self.add_host(), node.endpoint)
+        await self.greet(
+            peer, reserved=reserved, peer_id=peer_id, bitfield=bitfield, extended=extended
+        )
+        return peer
+
+    async def greet(
+        self,
+        peer: ScriptedPeer,
+        *,
+        reserved: Reserved = FAST,
+        peer_id: bytes | None = None,
+        bitfield: bytes | None = None,
+        extended: ExtendedHandshake | None = None,
+    ) -> None:
+        """Exchange handshakes and say what a peer has."""
+        made_up = b"-SC0000-" + self.loop.random.randbytes(12)
+        peer.send_handshake(self.info_hash, peer_id or made_up, reserved)
+        await peer.expect_handshake()
+        if bitfield is not None:
+            peer.send(bitfield)
+        if extended is not None:
+            peer.send(wire.encode_extended(0, encode_extended_handshake(extended)))
+
+    def listener(self, host: SimHost) -> ScriptedListener:
+        """Listen at the port of all nodes."""
+        return ScriptedListener(host, host.addresses[0], PORT)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for session in self.sessions:
+            await session.__aexit__(None, None, None)
+
+
+def endpoint_of(host: SimHost) -> Endpoint:
+    """Return where a session on a host listens."""
+    return Endpoint(host.addresses[0], PORT)
+
+
+class Watch:
+    """Collects the events of a torrent from now on."""
+
+    def __init__(self, torrent: Torrent, *, trace: bool = False) -> None:
+        self._events = torrent.events(trace=trace)
+        self.seen: list[Event] = []
+        self.task = asyncio.ensure_future(self._collect())
+
+    async def _collect(self) -> None:
+        async for event in self._events:
+            self.seen.append(event)
+
+    def of(self, kind: type) -> list[Any]:
+        """Return the events of a kind."""
+        return [event for event in self.seen if isinstance(event, kind)]
+
+
+def snapshot(*folders: Path) -> list[tuple[Path, Path]]:
+    """Copy folders as a kill would leave them, to be put back with ``restore``."""
+    copies = []
+    for folder in folders:
+        copy = folder.with_name(folder.name + ".killed")
+        shutil.copytree(folder, copy)
+        copies.append((copy, folder))
+    return copies
+
+
+def restore(copies: list[tuple[Path, Path]]) -> None:
+    """Put folders back as they were when copied."""
+    for copy, folder in copies:
+        shutil.rmtree(folder)
+        copy.rename(folder)
