@@ -21,7 +21,7 @@ from typing import Protocol
 from bittern.core.errors import Inconsistent, StorageError
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.engine.disk import Disk
-from bittern.engine.upload import SendBuffer, read_run
+from bittern.engine.upload import SendBuffer, read_requests
 from bittern.policy.picker import Picker
 from bittern.policy.pieces import OpenPiece, PeerShare, Pieces, Received
 from bittern.policy.suspects import Suspects
@@ -260,29 +260,30 @@ class Assembly:
 
     def load_run(self, waiter: LoadedRun, requests: list[Request]) -> memoryview | None:
         """
-        Read a run of adjacent requests as piece messages.
+        Read requested blocks as piece messages.
 
         Returns:
             The messages, valid until the next call; None when ``waiter.run_loaded``
             will be called, because a piece must be verified or read in the worker.
         """
-        index, begin, _ = requests[0]
         if self.unverified:
-            for number in range(index, requests[-1][0] + 1):
+            for number in {index for index, _, _ in requests}:
                 if self.unverified >> (self._picker.top - number) & 1:
                     self._verify(number, waiter, requests)
                     return None
-        offset = self.geometry.offset_of(index) + begin
+        piece_length = self.geometry.piece_length
         try:
-            data = self._send_buffer.fill(self._storage, offset, requests, nowait=True)
+            data = self._send_buffer.fill(self._storage, piece_length, requests, nowait=True)
         except StorageError:
             self._refuse(waiter, requests)
             return None
         if data is None:
-            self._load_in_worker(waiter, offset, requests)
+            self._load_in_worker(waiter, requests)
         return data
 
-    def _load_in_worker(self, waiter: LoadedRun, offset: int, requests: list[Request]) -> None:
+    def _load_in_worker(self, waiter: LoadedRun, requests: list[Request]) -> None:
+        piece_length = self.geometry.piece_length
+
         def done(data: memoryview | None, error: BaseException | None) -> None:
             if self._is_stopped:
                 return
@@ -293,7 +294,7 @@ class Assembly:
             else:
                 waiter.run_loaded(requests, data)
 
-        self._disk.submit(lambda: read_run(self._storage, offset, requests), done)
+        self._disk.submit(lambda: read_requests(self._storage, piece_length, requests), done)
 
     def _refuse(self, waiter: LoadedRun, requests: list[Request]) -> None:
         """Answer a run that cannot be read, and find out which of its pieces are gone."""

@@ -371,7 +371,11 @@ class Swarm:
             length = min(length, available)
         if self._super_seeder is not None:
             self._refuse_hidden(peer, self._super_seeder)
-        requests = peer.protocol.incoming.take_run(length, self.assembly.geometry.piece_length)
+        requests: list[Request] = []
+        incoming, piece_length = peer.protocol.incoming, self.assembly.geometry.piece_length
+        while length > 0 and (run := incoming.take_run(length, piece_length)):
+            requests += run
+            length -= sum(each[2] for each in run)
         num_bytes = sum(length for _, _, length in requests)
         gate.take(num_bytes)
         self.num_uploaded += num_bytes

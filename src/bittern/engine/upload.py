@@ -17,6 +17,8 @@ from bittern.core.geometry import BLOCK_LENGTH, MAX_REQUEST_LENGTH
 from bittern.proto.peer_events import Request
 from bittern.storage.base import Storage
 
+MAX_REQUESTS = 1_000
+"""More requests than anybody may queue, each with a header."""
 _STRIDE = PIECE_HEADER_LENGTH + BLOCK_LENGTH
 
 
@@ -28,29 +30,29 @@ class SendBuffer:
         length: bytes of blocks that one run may have, >= 262,144.
     """
 
-    __slots__ = ("_buffer", "_gaps", "_view", "length")
+    __slots__ = ("_gaps", "_view", "length")
 
     def __init__(self, length: int) -> None:
         self.length = max(length, MAX_REQUEST_LENGTH)
         num_blocks = -(-self.length // BLOCK_LENGTH)
-        self._buffer = bytearray(num_blocks * _STRIDE)
-        self._view = memoryview(self._buffer)
+        room = num_blocks * _STRIDE + MAX_REQUEST_LENGTH + MAX_REQUESTS * PIECE_HEADER_LENGTH
+        self._view = memoryview(bytearray(room))
         self._gaps = [
             self._view[at + PIECE_HEADER_LENGTH : at + _STRIDE]
             for at in range(0, num_blocks * _STRIDE, _STRIDE)
         ]
 
     def fill(
-        self, storage: Storage, offset: int, requests: Sequence[Request], *, nowait: bool
+        self, storage: Storage, piece_length: int, requests: Sequence[Request], *, nowait: bool
     ) -> memoryview | None:
         """
-        Read a run of adjacent requests and return it as piece messages.
+        Read requested blocks and return them as piece messages.
 
         Args:
             storage: of the torrent.
-            offset: of the first request in the piece space.
-            requests: each begins where the one before ends; together at most
-                ``length`` bytes.
+            piece_length: nominal, of the torrent.
+            requests: at most ``length`` bytes and one request more; adjacent ones are
+                read together.
             nowait: give up when a block is not in the page cache.
 
         Returns:
@@ -59,24 +61,32 @@ class SendBuffer:
         Raises:
             StorageError: the data cannot be read, or is shorter than it was.
         """
+        view, pack_into = self._view, PIECE_HEADER.pack_into
         at = 0
+        start = end = -1
         gaps: list[memoryview] = []
         for number, (index, begin, length) in enumerate(requests):
-            PIECE_HEADER.pack_into(self._buffer, at, 9 + length, MessageId.PIECE, index, begin)
+            pack_into(view, at, 9 + length, MessageId.PIECE, index, begin)
             at += PIECE_HEADER_LENGTH + length
-            if length == BLOCK_LENGTH and at == (number + 1) * _STRIDE:
+            offset = index * piece_length + begin
+            if offset != end:
+                if gaps and not storage.read_into(start, gaps, nowait=nowait):
+                    return None
+                gaps, start = [], offset
+            end = offset + length
+            if length == BLOCK_LENGTH and at == (number + 1) * _STRIDE and number < len(self._gaps):
                 gaps.append(self._gaps[number])
             else:
-                gaps.append(self._view[at - length : at])
-        if not storage.read_into(offset, gaps, nowait=nowait):
+                gaps.append(view[at - length : at])
+        if gaps and not storage.read_into(start, gaps, nowait=nowait):
             return None
-        return self._view[:at]
+        return view[:at]
 
 
-def read_run(storage: Storage, offset: int, requests: Sequence[Request]) -> memoryview:
+def read_requests(storage: Storage, piece_length: int, requests: Sequence[Request]) -> memoryview:
     """Do the same with a buffer of its own and without hurry, for the storage worker."""
     data = SendBuffer(sum(length for _, _, length in requests)).fill(
-        storage, offset, requests, nowait=False
+        storage, piece_length, requests, nowait=False
     )
     assert data is not None
     return data

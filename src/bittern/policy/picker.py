@@ -255,7 +255,7 @@ class Picker:
         """Tell whether a peer with ``peer_bits`` has something wanted that we lack."""
         return peer_bits & self.missing != 0
 
-    def pick(self, peer_bits: int, *, exclude: int = 0) -> int | None:
+    def pick(self, peer_bits: int, *, exclude: int = 0, preferred: int | None = None) -> int | None:
         """
         Choose the piece to open next with one peer.
 
@@ -266,6 +266,8 @@ class Picker:
         Args:
             peer_bits: what the peer has.
             exclude: pieces not to choose.
+            preferred: an index to choose among equals, where it is one; neighbours of
+                what a peer sends already keep its requests and our disk in order.
 
         Returns:
             The index of a piece that is wanted, missing and not open, or None.
@@ -278,6 +280,8 @@ class Picker:
         if self._urgent and (urgent := pool & self._urgent):
             return self._first_due(urgent)
         best = self._best(pool)
+        if preferred is not None and best >> (self.top - preferred) & 1:
+            return preferred
         if not self.sequential:
             best = self._after_random(best) or best
         return lowest_index(best, self.top)

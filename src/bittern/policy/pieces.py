@@ -32,6 +32,10 @@ ENDGAME_WAIT = 1.0
 MAX_ENDGAME_ASKERS = 3
 """Peers that are asked for one block at the same time, at the very most."""
 
+EXTENT_LENGTH = 4 << 20
+"""Bytes over which a peer is given pieces in a row, where they are equally rare: long runs of
+requests are cheaper on both sides; libtorrent's extents have the same length."""
+
 BLOCK_SHIFT = BLOCK_LENGTH.bit_length() - 1
 
 Run = tuple[int, int, int]
@@ -54,7 +58,7 @@ class PeerShare:
         key: the peer's address; outlives the connection in the record of who sent what.
     """
 
-    __slots__ = ("assigned", "expected_wait", "key", "rate")
+    __slots__ = ("assigned", "expected_wait", "key", "last_index", "rate")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
@@ -62,6 +66,8 @@ class PeerShare:
         """Pieces this peer is working through, with blocks still free."""
         self.rate = 0.0
         """Bytes per second it lately sent; kept up to date by the owner of the connection."""
+        self.last_index = -1
+        """The last piece that was opened for it; the next one should follow."""
         self.expected_wait = 0.0
         """Seconds until its outstanding requests will be there at that rate."""
 
@@ -153,6 +159,8 @@ class Pieces:
         self.newly_opened: list[int] = []
         """Pieces opened since the owner last emptied this list."""
         self._geometry = geometry
+        self._extent = max(1, EXTENT_LENGTH // geometry.piece_length)
+        self._num_pieces = geometry.num_pieces
         self._picker = picker
         self._start_hash = start_hash
         self._pad_blocks = pad_blocks
@@ -182,7 +190,7 @@ class Pieces:
             if not piece.num_free:
                 share.assigned.pop(0)
         while budget > 0:
-            found = self._joinable_for(peer_bits) or self._open_new(peer_bits)
+            found = self._joinable_for(peer_bits) or self._open_new(share, peer_bits)
             if found is None:
                 break
             budget = self._assign(found, share, budget, runs)
@@ -226,9 +234,14 @@ class Pieces:
                 return piece
         return None
 
-    def _open_new(self, peer_bits: int) -> OpenPiece | None:
-        index = self._picker.pick(peer_bits)
-        return None if index is None else self.open_piece(index)
+    def _open_new(self, share: PeerShare, peer_bits: int) -> OpenPiece | None:
+        following = share.last_index + 1
+        preferred = following if following % self._extent and following < self._num_pieces else None
+        index = self._picker.pick(peer_bits, preferred=preferred)
+        if index is None:
+            return None
+        share.last_index = index
+        return self.open_piece(index)
 
     def open_piece(self, index: int) -> OpenPiece:
         """Open a piece that is neither open nor had."""
