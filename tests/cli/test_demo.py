@@ -43,13 +43,13 @@ def test_four_processes_move_a_file_and_every_step_is_told(
     assert ran.err == ""
     digest = hashlib.sha256(make_content(0)).hexdigest()
     for text in (
-        f"SHA-256        {digest}",
-        "pieces         40 of 262144 bytes",
-        "HTTP           http://127.0.0.1:",
-        "UDP            udp://127.0.0.1:",
+        f"SHA-256           {digest}",
+        "info.pieces       800 bytes, 40 SHA-1s of 20 bytes",
+        "HTTP              http://127.0.0.1:",
+        "UDP               udp://127.0.0.1:",
         "40 of 40 pieces are checked",
-        "announce to    http://127.0.0.1:",
-        "announce to    udp://127.0.0.1:",
+        "announce to       http://127.0.0.1:",
+        "announce to       udp://127.0.0.1:",
         "downloader -> seed: handshake",
         "seed -> downloader: handshake",
         '"BitTorrent protocol"',
@@ -61,9 +61,9 @@ def test_four_processes_move_a_file_and_every_step_is_told(
         "message 4: have",
         "message 5: bitfield",
         f"The file {FILE_NAME} is assembled.",
-        f"sent           10485760 bytes, SHA-256 {digest}",
-        f"arrived        10485760 bytes, SHA-256 {digest}",
-        f"arrived too    10485760 bytes, SHA-256 {digest}",
+        f"sent              10485760 bytes, SHA-256 {digest}",
+        f"arrived           10485760 bytes, SHA-256 {digest}",
+        f"arrived too       10485760 bytes, SHA-256 {digest}",
     ):
         assert text in ran.out, text
     assert list(tmp_path.iterdir()) == []

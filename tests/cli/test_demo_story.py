@@ -87,8 +87,8 @@ def test_a_whole_download_is_told_in_order(scene: Scene) -> None:
     rows = [line.split() for line in scene.text.splitlines() if " verified  " in line]
     assert [row[0] for row in rows] == ["20", "40", "41"]
     assert [int(index) for row in rows for index in row[2:]] == list(range(41))
-    assert "sent 4         request" in scene.text
-    assert "received 4     piece" in scene.text
+    assert "sent 4            request" in scene.text
+    assert "received 4        piece" in scene.text
     assert "64.0 KiB of blocks in 2.00 seconds, 32.0 KiB/s, 0 B of them in vain." in scene.text
     assert "secret" not in scene.text
 

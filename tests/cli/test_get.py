@@ -16,6 +16,7 @@ import pytest
 from bittern.cli.transfer import run_transfers
 from bittern.core.errors import DiskFull
 from bittern.storage.files import FileStorage
+from bittern.storage.statelock import StateLock
 from tests.cli.support import (
     PIECE_LENGTH,
     Program,
@@ -268,6 +269,34 @@ def test_unfinished_in_time_is_code_7_and_goes_on_next_time(
     assert "goes on from here" in ran.error
     assert 0 < ran.json["downloaded"] < len(DATA)
     assert not list((tmp_path / "out").glob("*.part"))
+
+
+@pytest.mark.slow
+def test_the_next_run_trusts_what_the_last_one_verified(bittern: Program, tmp_path: Path) -> None:
+    write(tmp_path / "there/cat.mp4", DATA)
+    line = ("get", "cat.torrent", "-o", "out", "--jsonl", *ALONE)
+    with SeedingThread(TORRENT, tmp_path / "there", max_upload_rate=PIECE_LENGTH * 4) as seed:
+        first = bittern(*line, "--timeout", "1s", "--peer", seed.address)
+    assert first.code == 7
+    with SeedingThread(TORRENT, tmp_path / "there") as seed:
+        second = bittern(*line, "--peer", seed.address)
+    assert second.code == 0
+    assert "check_progressed" not in [record["type"] for record in records(second)]
+    parts = [records(ran)[-1]["downloaded"] for ran in (first, second)]
+    assert parts[0] > 0
+    assert sum(parts) == len(DATA)
+    assert (tmp_path / "out/cat.mp4").read_bytes() == DATA
+
+
+def test_two_runs_at_once_do_not_share_their_state(
+    bittern: Program, seed: SeedingThread, tmp_path: Path
+) -> None:
+    lock = StateLock(tmp_path / "state")
+    ran = bittern("get", "cat.torrent", "-o", "out", "--peer", seed.address, *ALONE)
+    lock.release()
+    assert ran.code == 0
+    assert ran.err == ""
+    assert list((tmp_path / "state/runs").iterdir()) == []
 
 
 def test_a_folder_that_may_not_be_written_is_code_5(

@@ -30,7 +30,7 @@ def test_off_the_terminal_it_is_plain_text(monkeypatch: pytest.MonkeyPatch) -> N
         "1. A beginning",
         "   one two three four five six seven",
         "   eight nine ten eleven",
-        "     name           cat\\x1b[2J",
+        "     name              cat\\x1b[2J",
         "   a -> b: hello",
         "     01                                                           one",
         "     00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  zeros",

@@ -5,16 +5,23 @@ from pathlib import Path
 import pytest
 
 from bittern.cli.options import NetworkOptions
-from bittern.cli.session import choose_state_dir, resolve_peers, session_config
+from bittern.cli.session import (
+    choose_state_dir,
+    discard_run,
+    resolve_peers,
+    session_config,
+    state_key,
+)
 from bittern.cli.values import HostPort
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError
 from bittern.engine.config import DEFAULT_DHT_BOOTSTRAP, SessionConfig
+from bittern.storage.statelock import StateLock
 from tests.cli.support import write
 
 
 def test_without_options_the_engine_decides(tmp_path: Path) -> None:
-    config = session_config(NetworkOptions(state_dir=tmp_path))
+    config = session_config(NetworkOptions(), tmp_path)
     assert config == SessionConfig(state_dir=tmp_path)
     assert config.dht_bootstrap == DEFAULT_DHT_BOOTSTRAP
 
@@ -31,8 +38,8 @@ def test_every_option_becomes_a_setting(tmp_path: Path) -> None:
             dht_bootstrap=(HostPort("dht.example", 1), HostPort("::1", 2)),
             max_download=1000,
             max_upload=2000,
-            state_dir=tmp_path,
-        )
+        ),
+        tmp_path,
     )
     assert config == SessionConfig(
         listen_host="127.0.0.1",
@@ -48,14 +55,14 @@ def test_every_option_becomes_a_setting(tmp_path: Path) -> None:
     )
 
 
-def test_what_the_engine_refuses_is_refused(tmp_path: Path) -> None:
+def test_what_the_engine_refuses_is_refused() -> None:
     with pytest.raises(ConfigError, match="listen_port"):
-        session_config(NetworkOptions(port=70_000, state_dir=tmp_path))
+        session_config(NetworkOptions(port=70_000), None)
 
 
 def test_the_state_folder_is_made_for_us_alone(tmp_path: Path) -> None:
     path = tmp_path / "a/b"
-    assert choose_state_dir(path) == path
+    assert choose_state_dir(path, "k") == path
     assert path.stat().st_mode & 0o777 == 0o700
 
 
@@ -63,15 +70,59 @@ def test_by_default_it_is_the_platforms(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(
         "platformdirs.user_state_path", lambda name, **options: tmp_path / "state" / name
     )
-    assert choose_state_dir(None) == tmp_path / "state/bittern"
+    assert choose_state_dir(None, "k") == tmp_path / "state/bittern"
 
 
 def test_without_a_state_folder_we_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "file", b"") / "state"
-    assert choose_state_dir(path) is None
-    assert capsys.readouterr().err.startswith(f"bittern: warning: {path}: not a directory")
+    assert choose_state_dir(path, "k") is None
+    err = capsys.readouterr().err
+    assert err.startswith("bittern: warning: ")
+    assert str(path) in err
+    assert err.endswith("; downloads will be checked anew next time\n")
+
+
+def test_a_second_run_has_a_folder_of_its_own_and_finds_it_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = StateLock(tmp_path)
+    own = choose_state_dir(tmp_path, "k")
+    assert own == tmp_path / "runs/k"
+    assert choose_state_dir(tmp_path, "other") == tmp_path / "runs/other"
+    first.release()
+    assert choose_state_dir(tmp_path, "k") == own
+    assert choose_state_dir(tmp_path, "third") == tmp_path
+    second = StateLock(own)
+    assert choose_state_dir(tmp_path, "k") == tmp_path
+    first = StateLock(tmp_path)
+    assert choose_state_dir(tmp_path, "k") is None
+    assert "in use by another bittern" in capsys.readouterr().err
+    first.release()
+    second.release()
+
+
+def test_only_a_run_of_its_own_is_discarded(tmp_path: Path) -> None:
+    own = tmp_path / "runs/k"
+    write(own / "resume.db", b"x")
+    discard_run(None)
+    discard_run(tmp_path)
+    assert own.exists()
+    discard_run(own)
+    assert not own.exists()
+    assert tmp_path.exists()
+
+
+def test_a_run_is_known_by_its_place_and_torrents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    key = state_key(tmp_path / "out", ["a", "b"])
+    assert key == state_key(Path("out"), ["b", "a"])
+    others = [state_key(tmp_path, ["a", "b"]), state_key(tmp_path / "out", ["a"])]
+    assert key not in others
+    assert len(key) == 16
 
 
 async def test_addresses_need_no_lookup_and_names_do(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,7 @@ from bittern.cli.loop import StopSignal, run_loop
 from bittern.cli.narrator import Narrator
 from bittern.cli.output import print_json
 from bittern.cli.values import format_size
+from bittern.codec.bencode import Value, decode
 from bittern.codec.metainfo import Metainfo, Version, decode_metainfo, encode_metainfo
 from bittern.storage.creator import CreateOptions, create_torrent
 
@@ -225,16 +226,39 @@ def _make_torrents(stage: _Stage, urls: tuple[str, str]) -> Metainfo:
     )
     narrator.fact("torrent file", f"{len(data)} bytes, for {format_size(FILE_LENGTH)} of data")
     narrator.fact("begins with", data[:64].decode("ascii", "replace") + "...")
-    narrator.fact("pieces", f"{info.geometry.num_pieces} of {info.piece_length} bytes")
-    narrator.fact("piece 0", f"SHA-1 {info.piece_hash(0).hex()}")
-    narrator.fact("piece 1", f"SHA-1 {info.piece_hash(1).hex()}")
-    narrator.fact("...", "")
-    narrator.fact("info hash", f"{info.info_hash}, the SHA-1 of all this")
+    narrator.say("Taken apart, this is a dictionary with a dictionary inside:")
+    _tell_fields(narrator, decode(data))
+    narrator.fact("info hash", f"{info.info_hash}, the SHA-1 of the bytes of info")
     narrator.say(
         "The info hash is the torrent's name everywhere. It does not cover the trackers, so the "
         "seed's copy names the HTTP tracker first and the downloader's the UDP one: same torrent."
     )
     return metainfo
+
+
+def _tell_fields(narrator: Narrator, value: Value, prefix: str = "") -> None:
+    """Tell what is in a bencoded dictionary, hashes in hexadecimal."""
+    assert isinstance(value, dict)
+    for key, item in value.items():
+        name = prefix + key.decode("ascii", "replace")
+        if isinstance(item, dict):
+            _tell_fields(narrator, item, f"{name}.")
+        elif key == b"pieces" and isinstance(item, bytes):
+            hashes = [item[at : at + 20].hex() for at in range(0, len(item), 20)]
+            narrator.fact(name, f"{len(item)} bytes, {len(hashes)} SHA-1s of 20 bytes:")
+            narrator.fact("  of piece 0", hashes[0])
+            narrator.fact("  of piece 1", hashes[1])
+            narrator.fact("  ...", "and so on")
+        else:
+            narrator.fact(name, _field_text(item))
+
+
+def _field_text(value: Value) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, list):
+        return "[" + ", ".join(_field_text(item) for item in value) + "]"
+    return str(value)
 
 
 async def _tell_seed(narrator: Narrator, seed: Actor) -> int:

@@ -15,7 +15,13 @@ from bittern.cli.loop import StopSignal, run_loop
 from bittern.cli.options import Duration, FileList, NetworkOptions, Ratio, ReportOptions
 from bittern.cli.output import complain
 from bittern.cli.report import Report
-from bittern.cli.session import resolve_peers, session_config
+from bittern.cli.session import (
+    choose_state_dir,
+    discard_run,
+    resolve_peers,
+    session_config,
+    state_key,
+)
 from bittern.cli.source import SourceKind, kind_of, load_magnet, load_metainfo
 from bittern.cli.transfer import Goal, Job, Transfer, exit_code, run_transfers
 from bittern.cli.values import format_duration, format_rate, format_size
@@ -61,7 +67,8 @@ def get(
     jobs = [job_for(one) for one in source]
     _check_distinct(source, jobs)
     prepare_output(output)
-    config = session_config(network)
+    state_dir = choose_state_dir(network.state_dir, state_key(output, map(_name_of, jobs)))
+    config = session_config(network, state_dir)
     goal = Goal(
         seeds=seed or seed_ratio is not None or seed_time is not None,
         ratio=seed_ratio,
@@ -86,7 +93,10 @@ def get(
                 stop=stop,
                 timeout=timeout,
             )
-            return finish(transfers, told, stop, output)
+            code = finish(transfers, told, stop, output)
+            if all(transfer.is_complete for transfer in transfers):
+                discard_run(state_dir)
+            return code
         finally:
             told.close()
 
@@ -126,6 +136,13 @@ def job_for(source: str) -> Job:
             return Job(source=source, label=label)
         case _:
             return Job(source=source, label=source)
+
+
+def _name_of(job: Job) -> str:
+    """Return what tells a torrent from others, as far as it is known by now."""
+    if isinstance(job.source, Metainfo):
+        return str(job.source.info.wire_hash)
+    return job.source
 
 
 def _check_distinct(sources: Sequence[str], jobs: Sequence[Job]) -> None:

@@ -57,7 +57,7 @@ class Narrator:
 
     def fact(self, name: str, value: str) -> None:
         """Write a name and a value, not wrapped."""
-        self._write(f"     {self._styled('fact', f'{printable(name):<14}')} {printable(value)}")
+        self._write(f"     {self._styled('fact', f'{printable(name):<17}')} {printable(value)}")
 
     def bytes(self, title: str, parts: Sequence[Part], *, style: str = "sent") -> None:
         """

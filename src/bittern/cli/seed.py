@@ -13,7 +13,7 @@ from bittern.cli.get import finish
 from bittern.cli.loop import StopSignal, run_loop
 from bittern.cli.options import Duration, NetworkOptions, Ratio, ReportOptions
 from bittern.cli.report import Report
-from bittern.cli.session import resolve_peers, session_config
+from bittern.cli.session import choose_state_dir, resolve_peers, session_config, state_key
 from bittern.cli.source import SourceKind, kind_of, load_metainfo
 from bittern.cli.transfer import Goal, Job, run_transfers
 from bittern.engine.config import TorrentConfig
@@ -54,7 +54,8 @@ def seed(
         raise CommandFailed(f"{torrent}: seeding needs the .torrent file", ExitCode.USAGE)
     metainfo = load_metainfo(torrent)
     place = find_data(metainfo.info, data)
-    config = session_config(network)
+    key = state_key(place.root, [str(metainfo.info.wire_hash)])
+    config = session_config(network, choose_state_dir(network.state_dir, key))
 
     async def work(stop: StopSignal) -> int:
         job = Job(

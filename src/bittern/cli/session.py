@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import hashlib
+import shutil
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,10 +14,15 @@ from bittern.cli.options import NetworkOptions
 from bittern.cli.output import complain
 from bittern.cli.values import HostPort
 from bittern.core.endpoint import Endpoint
+from bittern.core.errors import StorageError
 from bittern.engine.config import SessionConfig
+from bittern.storage.statelock import StateLock
+
+RUNS_FOLDER = "runs"
+"""Below the state folder: the state of runs that found it taken."""
 
 
-def session_config(network: NetworkOptions) -> SessionConfig:
+def session_config(network: NetworkOptions, state_dir: Path | None) -> SessionConfig:
     """
     Return the session's settings.
 
@@ -33,27 +41,55 @@ def session_config(network: NetworkOptions) -> SessionConfig:
         or defaults.dht_bootstrap,
         max_download_rate=network.max_download,
         max_upload_rate=network.max_upload,
-        state_dir=choose_state_dir(network.state_dir),
+        state_dir=state_dir,
     )
 
 
-def choose_state_dir(given: Path | None) -> Path | None:
-    """
-    Return the folder for resume data, made if need be.
+def state_key(place: Path, names: Iterable[str]) -> str:
+    """Return a name for a run: the same for the same torrents in the same place."""
+    text = "\0".join([str(place.absolute()), *sorted(names)])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
-    Without one that can be written we go on, but remember nothing.
+
+def choose_state_dir(given: Path | None, key: str) -> Path | None:
+    """
+    Return the folder for resume data and DHT state, made if need be.
+
+    A state folder belongs to one process at a time (Limit: F18), but several runs of the
+    program at once are common. So whoever comes while it is taken gets a folder of its
+    own below it, under ``key``, and finds it again next time.
+
+    Args:
+        given: ``--state-dir``; None for the platform's place.
+        key: from ``state_key``.
+
+    Returns:
+        None if there is none that can be used; then we go on, but remember nothing.
     """
     if given is None:
         from platformdirs import user_state_path
 
         given = user_state_path("bittern", appauthor=False)
-    try:
-        given.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        complain(f"warning: {given}: {reason}; downloads will be checked anew next time")
-        return None
-    return given
+    own = given / RUNS_FOLDER / key
+    candidates = [own, given] if own.is_dir() else [given, own]
+    problem: StorageError | None = None
+    for folder in candidates:
+        try:
+            StateLock(folder).release()
+        except StorageError as error:
+            problem = error
+            if error.errno != errno.EAGAIN:
+                break
+        else:
+            return folder
+    complain(f"warning: {problem}; downloads will be checked anew next time")
+    return None
+
+
+def discard_run(folder: Path | None) -> None:
+    """Remove the state of a run of its own, once there is nothing left to resume."""
+    if folder is not None and folder.parent.name == RUNS_FOLDER:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def resolve_peers(peers: Iterable[HostPort]) -> tuple[Endpoint, ...]:

@@ -106,6 +106,7 @@ class Transfer:
         self._report = report
         self._started_at = time.monotonic()
         self._completed_at: float | None = None
+        self._earlier: tuple[int, int] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._summary: dict[str, Json] | None = None
         self._next_statistics = self._started_at + STATISTICS_INTERVAL
@@ -139,6 +140,7 @@ class Transfer:
             self._listener = asyncio.create_task(self._listen(stream))
             self._tell_added(torrent)
             await torrent.resume()
+            self._note_earlier(torrent)
             if self.job.must_be_complete and torrent.state is TorrentState.DOWNLOADING:
                 stats = torrent.stats()
                 await session.remove(torrent)
@@ -167,6 +169,13 @@ class Transfer:
             info_hash_v2=torrent.info_hash_v2,
         )
 
+    def _note_earlier(self, torrent: Torrent) -> None:
+        """Note, once, what earlier runs have moved: a run reports its own share only."""
+        is_begun = torrent.state in (TorrentState.DOWNLOADING, TorrentState.SEEDING)
+        if is_begun and self._earlier is None:
+            stats = torrent.stats()
+            self._earlier = (stats.downloaded, stats.uploaded)
+
     async def _seed(self, torrent: Torrent, completed_at: float) -> None:
         while not self._goal.is_reached(
             torrent.stats(), seeding_for=time.monotonic() - completed_at
@@ -179,6 +188,8 @@ class Transfer:
         async for event in stream:
             if isinstance(event, events.TrackerAnnounced | events.PeerConnected):
                 self.was_reached = True
+            if self.torrent is not None and isinstance(event, events.StateChanged):
+                self._note_earlier(self.torrent)  # a magnet link learns of them later
             self._report.event(self.key, self.name, event)
 
     async def drain(self) -> None:
@@ -204,7 +215,9 @@ class Transfer:
         if self.torrent is None:
             return
         stats = self.torrent.stats()
-        self.was_reached = self.was_reached or stats.downloaded > 0 or stats.peers_seen > 0
+        earlier = self._earlier or (stats.downloaded, stats.uploaded)
+        downloaded, uploaded = stats.downloaded - earlier[0], stats.uploaded - earlier[1]
+        self.was_reached = self.was_reached or downloaded > 0 or stats.peers_seen > 0
         ended_at = self._completed_at or time.monotonic()
         seconds = max(ended_at - self._started_at, 0.001)
         self._summary = {
@@ -212,11 +225,11 @@ class Transfer:
             "info_hash": str(self.torrent.info_hash) if self.torrent.info_hash else None,
             "info_hash_v2": str(self.torrent.info_hash_v2) if self.torrent.info_hash_v2 else None,
             "total_length": stats.total_length,
-            "downloaded": stats.downloaded,
-            "uploaded": stats.uploaded,
+            "downloaded": downloaded,
+            "uploaded": uploaded,
             "wasted": stats.wasted,
             "seconds": round(seconds, 3),
-            "download_rate": round(stats.downloaded / seconds, 1),
+            "download_rate": round(downloaded / seconds, 1),
             "peers_seen": stats.peers_seen,
             "files": list(_files_of(self.torrent)),
         }
