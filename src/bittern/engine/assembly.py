@@ -140,9 +140,10 @@ class Assembly:
         result = self.pieces.receive(share, blocks)
         storage, write = self._storage, self._disk.write
         try:
-            for offset, buffers, piece in result.writes:
-                if not write(storage, offset, buffers, self._when_written(piece)):
-                    piece.num_unwritten += 1
+            for offset, buffers, pieces in result.writes:
+                if not write(storage, offset, buffers, _WriteDone(self, pieces)):
+                    for piece in pieces:
+                        piece.num_unwritten += 1
         except StorageError as error:
             self._fail(error)
             return result
@@ -151,18 +152,17 @@ class Assembly:
                 self._finish(piece)
         return result
 
-    def _when_written(self, piece: OpenPiece) -> _WriteDone:
-        return _WriteDone(self, piece)
-
-    def write_done(self, piece: OpenPiece, error: BaseException | None) -> None:
-        """Hear that the worker has carried out a write of a piece."""
+    def write_done(self, pieces: Sequence[OpenPiece], error: BaseException | None) -> None:
+        """Hear that the worker has carried out a write into some pieces."""
         if self._is_stopped:
             return
-        piece.num_unwritten -= 1
         if error is not None:
             self._fail(error)
-        elif piece.is_complete:
-            self._finish(piece)
+            return
+        for piece in pieces:
+            piece.num_unwritten -= 1
+            if piece.is_complete:
+                self._finish(piece)
 
     def _fail(self, error: BaseException) -> None:
         if self._is_stopped:
@@ -340,14 +340,14 @@ class Assembly:
 class _WriteDone:
     """The callback of a write in the worker; made per run, so it is kept small."""
 
-    __slots__ = ("_assembly", "_piece")
+    __slots__ = ("_assembly", "_pieces")
 
-    def __init__(self, assembly: Assembly, piece: OpenPiece) -> None:
+    def __init__(self, assembly: Assembly, pieces: Sequence[OpenPiece]) -> None:
         self._assembly = assembly
-        self._piece = piece
+        self._pieces = pieces
 
     def __call__(self, _: None, error: BaseException | None) -> None:
-        self._assembly.write_done(self._piece, error)
+        self._assembly.write_done(self._pieces, error)
 
 
 def feed_hash(storage: Storage, hasher: Hasher, offset: int, length: int) -> None:

@@ -125,8 +125,8 @@ class OpenPiece:
 class Received:
     """What became of a batch of blocks."""
 
-    writes: list[tuple[int, list[memoryview], OpenPiece]] = field(default_factory=list)
-    """Position in the piece space, adjacent buffers, and their piece."""
+    writes: list[tuple[int, list[memoryview], list[OpenPiece]]] = field(default_factory=list)
+    """Position in the piece space, adjacent buffers, and the pieces that they belong to."""
     finished: list[OpenPiece] = field(default_factory=list)
     """Pieces of which the last block is in this batch."""
     cancels: list[tuple[PeerShare, int, int]] = field(default_factory=list)
@@ -319,7 +319,7 @@ class Pieces:
         key, askers = share.key, self._askers
         run: list[memoryview] = []
         run_end = -1
-        run_piece: OpenPiece | None = None
+        run_pieces: list[OpenPiece] = []
         for index, begin, data in blocks:
             piece = open_pieces.get(index)
             number = begin >> BLOCK_SHIFT
@@ -335,12 +335,13 @@ class Pieces:
                 piece.hasher.update(data)
                 piece.num_hashed = number + 1
             offset = index * piece_length + begin
-            if offset == run_end and piece is run_piece:
-                run.append(data)
+            if offset != run_end:
+                run, run_pieces = [data], [piece]
+                result.writes.append((offset, run, run_pieces))
             else:
-                run = [data]
-                run_piece = piece
-                result.writes.append((offset, run, piece))
+                run.append(data)
+                if piece is not run_pieces[-1]:
+                    run_pieces.append(piece)
             run_end = offset + len(data)
             if piece.num_received == piece.num_blocks:
                 result.finished.append(piece)
