@@ -151,3 +151,22 @@ def test_an_actor_that_fails_is_one_line(bittern: Program, monkeypatch: pytest.M
     ran = bittern("demo")
     assert ran.code == 1
     assert ran.error == "the seed ended with code 1: no way"
+
+
+@pytest.mark.slow
+def test_the_document_tells_of_the_file_that_the_demo_makes(tmp_path: Path) -> None:
+    """docs/how-a-torrent-works.md shows hashes that are the same in every run."""
+    stage = _Stage(tmp_path, Narrator(io.StringIO()))
+    content = make_content(0)
+    write(stage.original, content)
+    info = _make_torrents(stage, ("http://a/announce", "udp://b:1/announce")).info
+    text = (Path(__file__).parents[2] / "docs/how-a-torrent-works.md").read_text("utf-8")
+    assert text.count(hashlib.sha256(content).hexdigest()) == 4
+    assert str(info.info_hash) in text
+    assert info.info_hash is not None
+    assert text.count(info.info_hash.hex(" ")) == 2
+    assert info.piece_hash(0).hex() in text
+    assert info.piece_hash(1).hex() in text
+    block = content[2 * info.piece_length :]
+    assert f"{block[:20].hex(' ')}  the block" in text
+    assert f"{block[20:40].hex(' ')} ..." in text
