@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 TUNED = {
     "send_socket_buffer_size": 4 << 20,
@@ -95,7 +96,7 @@ def libtorrent_end(
     """Run libtorrent until its part is done."""
     import libtorrent as lt
 
-    settings: dict[str, object] = {
+    settings: dict[str, Any] = {
         "listen_interfaces": f"127.0.0.1:{port}",
         "enable_dht": False,
         "enable_lsd": False,
@@ -109,7 +110,8 @@ def libtorrent_end(
         "unchoke_slots_limit": -1,
         "alert_mask": 0,
     }
-    session = lt.session({**settings, **(TUNED if is_tuned else {})})
+    settings.update(TUNED if is_tuned else {})
+    session = lt.session(settings)
     params = lt.add_torrent_params()
     params.ti = lt.torrent_info(str(torrent))
     params.save_path = str(folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from bittern.codec.info import Version
 from bittern.storage.creator import CreateOptions, create_torrent
 
 
@@ -36,7 +37,7 @@ def make_material(root: Path, *, length: int, piece_length: int, version: str = 
                 left -= len(block)
     torrent = root / f"content-{length}-{piece_length}-{version}.torrent"
     if not torrent.exists():
-        options = CreateOptions(version=version, piece_length=piece_length)
+        options = CreateOptions(version=Version(version), piece_length=piece_length)
         torrent.write_bytes(create_torrent(path, options=options))
     return Material(torrent, folder, length)
 
@@ -78,7 +79,10 @@ class End:
         """End it and return its last line."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        return self.read()
+        last = self.read()
+        # libtorrent says that it is done before its last write; its end says more.
+        self._process.wait(timeout=60)
+        return last
 
     def __enter__(self) -> End:
         return self
