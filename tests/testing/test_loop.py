@@ -484,6 +484,18 @@ def test_an_error_of_the_program_comes_first_and_brings_the_seed() -> None:
     assert cleaned == ["yes"]
 
 
+def test_the_same_error_is_told_once_and_not_without_end() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        for number in range(100):
+            loop.call_soon(divide, 1, 0)
+            loop.call_soon(divide, number, "x")
+        await asyncio.sleep(1)
+        assert len(loop.failures) == loop_module.MAX_FAILURES
+        assert len(set(loop.failures)) == len(loop.failures)
+
+    run(main, check_leaks=False)
+
+
 def test_a_task_that_does_not_end_is_given_up() -> None:
     async def resist() -> None:
         while True:

@@ -158,6 +158,7 @@ def test_an_address_belongs_to_one_host(addresses: tuple[str, ...], simulate: Si
         with pytest.raises(MisuseError, match="no address, or one that is taken"):
             network.add_host(*addresses)
         assert network.host_of("10.0.0.9") is None
+        assert network.hosts == [host]
 
     simulate(main)
 

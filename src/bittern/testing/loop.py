@@ -48,6 +48,8 @@ MAX_IDLE_STEPS = 1_000_000
 """Limit: callbacks in a row without time passing; more is a loop that never ends."""
 DEFAULT_GRACE = 0.5
 """Real seconds that a thread has for calling ``call_soon_threadsafe``."""
+MAX_FAILURES = 20
+"""Errors kept, each once; a callback that fails every second would fill the report."""
 _MAX_SETTLE_STEPS = 10_000
 _CLEANUP_TIME = 60.0
 _LAZY_CANCELLED = 1_000
@@ -339,7 +341,10 @@ def _record_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
     text = str(context.get("message"))
     if isinstance(source, asyncio.Task):
         text += f" in task {source.get_name()!r}"
-    loop.failures.append(text if error is None else f"{text}: {error!r}")
+    if error is not None:
+        text += f": {error!r}"
+    if text not in loop.failures and len(loop.failures) < MAX_FAILURES:
+        loop.failures.append(text)
 
 
 # --- run -------------------------------------------------------------------------------------

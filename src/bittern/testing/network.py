@@ -122,6 +122,11 @@ class SimNetwork:
         host = self._hosts.get(address)
         return None if host is None or host.is_gone else host
 
+    @property
+    def hosts(self) -> list[SimHost]:
+        """All machines, in the order in which they were added, also those that are gone."""
+        return list(dict.fromkeys(self._hosts.values()))
+
     # --- links -------------------------------------------------------------------------------
 
     def link(self, a: SimHost, b: SimHost) -> Link:
@@ -172,5 +177,9 @@ class SimNetwork:
             self.record("data", source, target, len(data), f"{zlib.crc32(data):08x}")
 
     def _find_open(self) -> list[str]:
-        hosts = dict.fromkeys(host for host in self._hosts.values() if not host.is_gone)
-        return [f"open {thing!r}" for host in hosts for thing in host.open_things()]
+        return [
+            f"open {thing!r}"
+            for host in self.hosts
+            if not host.is_gone
+            for thing in host.open_things()
+        ]
