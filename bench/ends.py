@@ -111,7 +111,7 @@ def libtorrent_end(
         "alert_mask": 0,
     }
     settings.update(TUNED if is_tuned else {})
-    session = lt.session(settings)
+    session = lt.session(settings)  # type: ignore[call-overload]  # a dict is what it takes
     params = lt.add_torrent_params()
     params.ti = lt.torrent_info(str(torrent))
     params.save_path = str(folder)
