@@ -425,6 +425,7 @@ class TestAgainstAnother:
     It refuses unsorted keys, and takes integers of any size.
     """
 
+    @pytest.mark.fuzz
     def test_mutants_have_the_same_fate(self) -> None:
         rng = new_random()
         seeds = _seeds()
@@ -455,6 +456,7 @@ class TestAgainstAnother:
         assert encode(value) == bencode2.bencode(value)
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("function", [decode, decode_prefix, decode_with_order, decode_with_spans])
 def test_only_the_documented_error_escapes(function: object) -> None:
     assert callable(function)

@@ -185,6 +185,7 @@ class TestRawBytes:
         with pytest.raises(MetainfoError):
             decode_info(raw)
 
+    @pytest.mark.fuzz
     def test_only_the_documented_error_escapes(self) -> None:
         assert fuzz(decode_info, list(RAW.values()), MetainfoError) > 10
 

@@ -190,6 +190,7 @@ def test_parse_inverts_format(magnet: Magnet) -> None:
     assert parse_magnet(format_magnet(magnet)) == magnet
 
 
+@pytest.mark.fuzz
 def test_only_the_documented_error_escapes() -> None:
     seeds = [text.encode() for _, text in TABLE]
     fuzz(lambda data: parse_magnet(data.decode("latin-1")), seeds, MagnetError)

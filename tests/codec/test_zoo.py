@@ -69,6 +69,7 @@ THEIR_REFUSALS = re.compile(
 )
 
 
+@pytest.mark.fuzz
 def test_mutants_have_the_same_fate_or_a_known_reason() -> None:
     rng = new_random()
     num_same = 0
@@ -86,6 +87,7 @@ def test_mutants_have_the_same_fate_or_a_known_reason() -> None:
     assert num_same > 0.9 * runs
 
 
+@pytest.mark.fuzz
 def test_mutants_that_both_accept_have_the_same_hashes() -> None:
     rng = new_random()
     num_compared = 0
@@ -108,5 +110,6 @@ def test_mutants_that_both_accept_have_the_same_hashes() -> None:
     assert num_compared > 30
 
 
+@pytest.mark.fuzz
 def test_only_the_documented_error_escapes() -> None:
     assert fuzz(decode_metainfo, SEEDS, MetainfoError) > 10

@@ -145,25 +145,12 @@ def _create(
     num_threads: int,
 ) -> bytes:
     version = options.version
-    given = [file.entry for file in content.files]
-    if content.is_single_file:
-        given = [replace(given[0], path=(content.name,))]
-    entries = arrange_files(given, version=version, piece_length=piece_length)
-    num_pieces = -(-(entries[-1].offset + entries[-1].length) // piece_length)
-    if num_pieces > MAX_PIECES:
-        raise ConfigError(
-            f"{num_pieces} pieces, more than {MAX_PIECES}: choose a greater piece length"
-        )
-    real = [entry for entry in entries if not entry.is_pad]
-    sources = [
-        SourceFile(entry, file.os_path, file.modified_ns)
-        for entry, file in zip(real, content.files, strict=True)
-    ]
+    entries, sources = _arrange(content, version, piece_length)
     digests = Hashing(
         sources,
         version=version,
         piece_length=piece_length,
-        has_tail_pad=version is Version.HYBRID and len(real) > 1,
+        has_tail_pad=version is Version.HYBRID and len(sources) > 1,
     ).run(num_threads, progress)
     layers: dict[bytes, bytes] = {}
     if version is not Version.V1:
@@ -188,6 +175,27 @@ def _create(
         creation_date=options.creation_date,
         piece_layers=None if version is Version.V1 else layers,
     )
+
+
+def _arrange(
+    content: Content, version: Version, piece_length: int
+) -> tuple[tuple[FileEntry, ...], list[SourceFile]]:
+    """Return what the torrent lists, and the files on disk with their places in it."""
+    given = [file.entry for file in content.files]
+    if content.is_single_file:
+        given = [replace(given[0], path=(content.name,))]
+    entries = arrange_files(given, version=version, piece_length=piece_length)
+    num_pieces = -(-(entries[-1].offset + entries[-1].length) // piece_length)
+    if num_pieces > MAX_PIECES:
+        raise ConfigError(
+            f"{num_pieces} pieces, more than {MAX_PIECES}: choose a greater piece length"
+        )
+    real = [entry for entry in entries if not entry.is_pad]
+    sources = [
+        SourceFile(entry, file.os_path, file.modified_ns)
+        for entry, file in zip(real, content.files, strict=True)
+    ]
+    return entries, sources
 
 
 def _with_roots(
