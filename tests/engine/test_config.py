@@ -1,0 +1,58 @@
+"""Settings are checked where they are written."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bittern.core.errors import ConfigError
+from bittern.engine.config import SessionConfig, TorrentConfig
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("listen_port", -1),
+        ("listen_port", 65_536),
+        ("max_download_rate", 0),
+        ("max_upload_rate", -5.0),
+        ("max_connections", 0),
+        ("max_half_open", 0),
+        ("upload_slots", 0),
+        ("connect_timeout", 0),
+        ("choke_interval", -1.0),
+        ("send_buffer_length", 1),
+        ("receive_buffer_length", 1 << 30),
+        ("hashing_threads", 0),
+        ("max_open_files", 0),
+        ("rest_after", -1),
+    ],
+)
+def test_an_impossible_value_is_named(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=name):
+        SessionConfig(**{name: value})  # type: ignore[arg-type]  # any setting
+
+
+def test_a_client_prefix_leaves_room_for_chance() -> None:
+    with pytest.raises(ConfigError, match="client_prefix"):
+        SessionConfig(client_prefix=b"-bt0100-12345")
+
+
+@pytest.mark.parametrize("name", ["max_download_rate", "max_upload_rate", "max_connections"])
+def test_a_torrent_is_checked_too(name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        TorrentConfig(**{name: 0})  # type: ignore[arg-type]  # any setting
+
+
+def test_files_are_indices() -> None:
+    assert TorrentConfig(files=frozenset({0, 3})).files == frozenset({0, 3})
+    with pytest.raises(ConfigError, match="files"):
+        TorrentConfig(files=frozenset({-1}))
+
+
+def test_no_limit_is_the_default() -> None:
+    config = SessionConfig()
+    assert config.max_download_rate is None
+    assert config.max_upload_rate is None
+    assert dataclasses.replace(config, max_download_rate=1).max_download_rate == 1

@@ -1,0 +1,65 @@
+"""Metainfo put away and taken back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bittern.codec.bencode import encode
+from bittern.codec.magnet import parse_magnet
+from bittern.codec.metainfo import decode_metainfo
+from bittern.core.errors import MetainfoError
+from bittern.engine.shelf import Shelf
+
+
+def make(name: bytes = b"content") -> bytes:
+    info: dict[bytes, int | bytes] = {
+        b"name": name,
+        b"length": 40_000,
+        b"piece length": 16_384,
+        b"pieces": bytes(60),
+    }
+    return encode({b"info": info, b"announce": b"http://tracker.example/announce"})
+
+
+def test_identity_stays_while_the_metainfo_is_away(tmp_path: Path) -> None:
+    metainfo = decode_metainfo(make())
+    shelf, path = Shelf(metainfo), tmp_path / "kept.torrent"
+    path.write_bytes(make())
+    shelf.put_away(path)
+    assert shelf.has_metainfo
+    assert (shelf.name, shelf.num_pieces, shelf.total_length) == ("content", 3, 40_000)
+    assert shelf.info_hash == metainfo.info.info_hash
+    assert shelf.info_hash_v2 is None
+    assert shelf.metainfo().info.raw == metainfo.info.raw
+    assert shelf.metainfo() is not shelf.metainfo()
+    assert shelf.take() is shelf.metainfo()
+
+
+def test_another_torrent_in_its_place_is_refused(tmp_path: Path) -> None:
+    shelf, path = Shelf(decode_metainfo(make())), tmp_path / "kept.torrent"
+    path.write_bytes(make(b"another"))
+    shelf.put_away(path)
+    with pytest.raises(MetainfoError, match="not the torrent"):
+        shelf.metainfo()
+
+
+def test_a_file_that_has_gone_is_said(tmp_path: Path) -> None:
+    shelf = Shelf(decode_metainfo(make()))
+    shelf.put_away(tmp_path / "gone.torrent")
+    with pytest.raises(MetainfoError, match=r"gone\.torrent"):
+        shelf.take()
+
+
+def test_a_magnet_link_knows_its_hash_only() -> None:
+    info_hash = decode_metainfo(make()).info.info_hash
+    shelf = Shelf(parse_magnet(f"magnet:?xt=urn:btih:{info_hash}"))
+    assert not shelf.has_metainfo
+    assert shelf.name == str(info_hash)
+    assert shelf.num_pieces == 0
+    with pytest.raises(MetainfoError, match="not known yet"):
+        shelf.metainfo()
+    shelf.put(decode_metainfo(make()))
+    assert shelf.name == "content"
+    assert Shelf(parse_magnet(f"magnet:?xt=urn:btih:{info_hash}&dn=shown")).name == "shown"
