@@ -64,43 +64,45 @@ def get(
         raise CommandFailed(
             "nothing to get: name a .torrent, URL, magnet link or info hash", ExitCode.USAGE
         )
-    jobs = [job_for(one) for one in source]
-    _check_distinct(source, jobs)
-    prepare_output(output)
-    state_dir = choose_state_dir(network.state_dir, state_key(output, map(_name_of, jobs)))
-    config = session_config(network, state_dir)
     goal = Goal(
         seeds=seed or seed_ratio is not None or seed_time is not None,
         ratio=seed_ratio,
         seconds=seed_time,
     )
+    config = TorrentConfig(output=output, files=files, sequential=sequential, skip_check=skip_check)
+    jobs = [replace(job_for(one), config=config) for one in source]
+    _check_distinct(source, jobs)
+    prepare_output(output)
+    return run_loop(lambda stop: _download(jobs, goal, timeout, network, report, stop))
 
-    async def work(stop: StopSignal) -> int:
-        torrent_config = TorrentConfig(
-            output=output,
-            files=files,
-            sequential=sequential,
-            skip_check=skip_check,
-            peers=await resolve_peers(network.peer),
+
+async def _download(
+    jobs: Sequence[Job],
+    goal: Goal,
+    timeout: float | None,
+    network: NetworkOptions,
+    report: ReportOptions,
+    stop: StopSignal,
+) -> int:
+    output = jobs[0].config.output
+    state_dir = choose_state_dir(network.state_dir, state_key(output, map(_name_of, jobs)))
+    peers = await resolve_peers(network.peer)
+    told = Report(report, several=len(jobs) > 1)
+    try:
+        transfers = await run_transfers(
+            [replace(job, config=replace(job.config, peers=peers)) for job in jobs],
+            session_config(network, state_dir),
+            goal=goal,
+            report=told,
+            stop=stop,
+            timeout=timeout,
         )
-        told = Report(report, several=len(source) > 1)
-        try:
-            transfers = await run_transfers(
-                [replace(job, config=torrent_config) for job in jobs],
-                config,
-                goal=goal,
-                report=told,
-                stop=stop,
-                timeout=timeout,
-            )
-            code = finish(transfers, told, stop, output)
-            if all(transfer.is_complete for transfer in transfers):
-                discard_run(state_dir)
-            return code
-        finally:
-            told.close()
-
-    return run_loop(work)
+        code = finish(transfers, told, stop, output)
+    finally:
+        told.close()
+    if all(transfer.is_complete for transfer in transfers):
+        discard_run(state_dir)
+    return code
 
 
 def prepare_output(output: Path) -> None:
