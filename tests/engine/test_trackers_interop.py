@@ -16,7 +16,7 @@ import pytest
 from bittern.codec.bencode import Encodable, encode
 from bittern.core.announce import AnnounceRequest, Event, ScrapeEntry
 from bittern.core.endpoint import Endpoint
-from bittern.core.errors import TrackerFailure
+from bittern.core.errors import TrackerFailure, TrackerUnreachable
 from bittern.core.ids import InfoHash, PeerId
 from bittern.engine import events
 from bittern.engine.tracker_client import TrackerClient
@@ -77,16 +77,16 @@ async def opentracker(tmp_path: Path) -> AsyncIterator[int]:
     port = str(free_port())
     command = [program("opentracker"), "-i", HOST, "-p", port, "-P", port]
     async with running(*command, "-d", str(tmp_path), "-w", "/whitelist") as process:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PATIENCE), tracker_client() as client:
             while True:
                 assert process.returncode is None, "opentracker ended at once"
                 try:
-                    _, writer = await asyncio.open_connection(HOST, int(port))
-                except OSError:
-                    await asyncio.sleep(0.02)  # it says nothing when it is ready
-                    continue
-                writer.close()
-                break
+                    probe = request(1, event=Event.STOPPED)
+                    await client.announce(f"http://{HOST}:{port}/announce", [probe])
+                    break
+                except (TrackerFailure, TrackerUnreachable):
+                    # It does not say when it listens, nor when it has read its list.
+                    await asyncio.sleep(0.02)
         yield int(port)
 
 
@@ -295,11 +295,21 @@ def lt_session() -> Iterator[tuple[libtorrent.session, int]]:
             "enable_upnp": False,
             "enable_natpmp": False,
             "listen_interfaces": f"{HOST}:{port}",
-            "alert_mask": 0,
+            "alert_mask": libtorrent.alert.category_t.tracker_notification,
         }
     )
     yield session, port
     session.pause()
+
+
+async def answered(session: libtorrent.session) -> None:
+    """Wait until libtorrent knows that its announce was answered; it says no goodbye before."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            await asyncio.to_thread(session.wait_for_alert, 500)
+            alerts = session.pop_alerts()
+            if any(isinstance(alert, libtorrent.tracker_reply_alert) for alert in alerts):
+                return
 
 
 @pytest.mark.parametrize("kind", [0, 1], ids=["http", "udp"])
@@ -316,6 +326,7 @@ async def test_libtorrent_announces_to_our_tracker(
     parameters.flags &= ~libtorrent.torrent_flags.paused
     handle = session.add_torrent(parameters)
     await watched.wait_for(port, Event.STARTED)
+    await answered(session)
     async with tracker_client() as client:
         url = watched.tracker.announce_urls[1 - kind]
         answer = await client.announce(url, [request(1, info_hash=info_hash)])

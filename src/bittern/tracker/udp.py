@@ -75,9 +75,10 @@ class ConnectionIds:
     def accepts(self, connection_id: int, address: bytes, *, now: float) -> bool:
         """Tell whether we gave that id to that address lately."""
         slot = int(now // ID_SLOT)
-        return any(
-            connection_id == self._id_of(address, slot - age) for age in range(self._num_slots)
-        )
+        for age in range(self._num_slots):  # nearly always the first
+            if connection_id == self._id_of(address, slot - age):
+                return True
+        return False
 
     def _id_of(self, address: bytes, slot: int) -> int:
         data = address + slot.to_bytes(8, "big", signed=True)
