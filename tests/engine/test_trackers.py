@@ -348,7 +348,7 @@ def test_many_torrents_with_dead_trackers_stop_in_time(simulate: Simulate) -> No
     """Limit: F19."""
 
     async def main(loop: VirtualLoop) -> None:
-        scenes = [Scene("a") for _ in range(200)]
+        scenes = [Scene("a") for _ in range(100)]
         tasks = [asyncio.ensure_future(scene.announcer.run()) for scene in scenes]
         await asyncio.sleep(2)
         for scene in scenes:

@@ -129,7 +129,7 @@ def test_numwant(fields: dict[str, object], given_peers: int) -> None:
     """Limit: T3."""
     scene = Scene()
     for number in range(300):
-        scene.announce(Endpoint(f"8.0.{number // 250}.{number % 250}", 1))
+        scene.announce(Endpoint(f"8.0.{number // 250}.{number % 250}", 1), numwant=0)
     reply = scene.announce(Endpoint("8.9.9.9", 1), **fields)
     assert isinstance(reply, AnnounceReply)
     assert len(reply.answer.peers) == given_peers
@@ -143,7 +143,7 @@ def test_answers_fit_one_packet(ipv6: bool, most: int) -> None:
         source = Endpoint(
             f"2001:db8::1:{number:x}" if ipv6 else f"8.0.1.{number % 250}", number + 1
         )
-        scene.announce(source, port=number + 1)
+        scene.announce(source, port=number + 1, numwant=0)
     source = SIX if ipv6 else ONE
     answer = scene.ask(encode_announce(scene.connect(source), 1, request(numwant=2000)), source)
     assert answer is not None
