@@ -302,13 +302,36 @@ def test_connections_are_limited_by_address_and_in_all(simulate: Simulate) -> No
         same = [connect(tracker, f"2001:db8::{number + 1}")[1] for number in range(5)]
         assert [transport.is_closing() for transport in same] == [False] * 3 + [True] * 2
         many = [connect(tracker, f"8.0.0.{number}")[1] for number in range(9)]
-        assert [transport.is_closing() for transport in many] == [False] * 7 + [True] * 2
+        # Too many in all: the oldest make room.
+        assert [t.is_closing() for t in same] == [True, True, False, True, True]
+        assert not any(transport.is_closing() for transport in many)
         assert (tracker.num_connections, tracker.num_turned_away) == (10, 4)
+        again = connect(tracker, "2001:db8::9")[1]
+        assert not again.is_closing()
         tracker.close()
         await asyncio.sleep(0)
         assert tracker.num_connections == 0
         local = [connect(tracker, "127.0.0.1")[1] for _ in range(12)]
-        assert sum(transport.is_closing() for transport in local) == 2
+        assert [transport.is_closing() for transport in local] == [True] * 2 + [False] * 10
+        tracker.close()
+
+    simulate(main())
+
+
+def test_an_honest_request_gets_through_a_crowd_that_drips(simulate: Simulate) -> None:
+    """Limit: T5."""
+
+    async def main() -> None:
+        tracker = make(max_connections=50)
+        for number in range(1000):
+            drip, _ = connect(tracker, f"8.0.{number // 250}.{number % 250}")
+            drip.data_received(b"G")
+            if number % 100 == 99:
+                protocol, transport = connect(tracker, "9.9.9.9")
+                protocol.data_received(REQUEST)
+                assert transport.written.startswith(b"HTTP/1.1 200 OK")
+            await asyncio.sleep(0.001)
+        assert tracker.num_connections <= 50
         tracker.close()
 
     simulate(main())

@@ -7,8 +7,8 @@ connection: a client comes every half hour, and an open connection would cost mo
 than a new one.
 
 A request has ``MAX_REQUEST_LENGTH`` bytes and ``REQUEST_TIMEOUT`` seconds, and so has
-taking the answer; connections are limited in all and by address (Limit: T5). What is
-no HTTP is closed without many words.
+taking the answer; connections are limited by address and in all, where the oldest
+makes room (Limit: T5). What is no HTTP is closed without many words.
 
 A peer's address is where the connection comes from. ``ip=`` is believed only from
 ``trusted`` networks (Limit: T4).
@@ -56,7 +56,7 @@ class HttpTracker:
 
     Attributes:
         num_connections: open now.
-        num_turned_away: connections over a limit, since the start.
+        num_turned_away: connections closed for a limit on their number, since the start.
     """
 
     def __init__(
@@ -94,15 +94,23 @@ class HttpTracker:
     # --- for connections ---------------------------------------------------------------------
 
     def admit(self, connection: _Connection, host: str) -> bool:
-        """Count a new connection, unless there are too many."""
+        """
+        Count a new connection, unless its address has too many.
+
+        When there are too many in all, the oldest has to go: an honest request comes in
+        one packet and is answered at once, so what waits longest is what drips.
+        """
         key = network_of(host)
         count = self._per_address.get(key, 0)
-        is_loopback = ipaddress.ip_address(host).is_loopback
-        if len(self._open) >= self._max_connections or (
-            count >= self._max_per_address and not is_loopback
-        ):
+        if count >= self._max_per_address and not ipaddress.ip_address(host).is_loopback:
             self.num_turned_away += 1
             return False
+        if len(self._open) >= self._max_connections:
+            self.num_turned_away += 1
+            oldest = next(iter(self._open))
+            self.forget(oldest)
+            oldest.abort()
+            count = self._per_address.get(key, 0)
         self._open[connection] = key
         self._per_address[key] = count + 1
         return True
