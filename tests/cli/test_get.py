@@ -256,6 +256,16 @@ def test_nobody_reached_in_time_is_code_4(bittern: Program, unused_port: int) ->
 
 
 @pytest.mark.slow
+def test_metadata_that_never_comes_is_code_4(bittern: Program) -> None:
+    ran = bittern("get", "ab" * 20, "-o", "out", "--timeout", "0.2s", "--json", *ALONE)
+    assert ran.code == 4
+    value = ran.json
+    assert value["info_hash"] == value["name"] == "ab" * 20
+    assert value["total_length"] == 0
+    assert value["files"] == []
+
+
+@pytest.mark.slow
 def test_unfinished_in_time_is_code_7_and_goes_on_next_time(
     bittern: Program, tmp_path: Path
 ) -> None:

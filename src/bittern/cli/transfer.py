@@ -322,6 +322,7 @@ async def run_transfers(
             finally:
                 for transfer in transfers:
                     transfer.settle()
+                report.progress([transfer.row() for transfer in transfers])
                 if stop.is_set():
                     report.note("stopping", "stopping; once more to stop at once")
                 await _cancel(ticker, everything)
