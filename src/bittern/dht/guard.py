@@ -1,0 +1,123 @@
+"""
+Who gets an answer, and how long it may be.
+
+UDP sources can be forged, so a node that answers at length is a weapon. An address is
+proven once it has echoed one of our transaction ids or tokens; before that it gets at
+most four times what it sent. Every address has a rate, and so has the whole node.
+
+Invariant: memory is bounded however many sources are forged: two generations of
+``MAX_SOURCES``, the older dropped as a whole. Forged sources cannot push out proofs,
+which only real addresses get.
+
+Limit: N1.
+"""
+
+from __future__ import annotations
+
+import math
+
+from bittern.dht.address import network_of, pack_host
+from bittern.dht.limits import (
+    MAX_ANSWER_LENGTH,
+    MAX_SOURCES,
+    MAX_STRANGER_FACTOR,
+    PROOF_LIFETIME,
+    QUERY_BURST,
+)
+
+_BURST_SECONDS = 1.0
+
+
+class Source:
+    """
+    What is known of one address.
+
+    Attributes:
+        packed: the address, 4 or 16 bytes.
+        network: its /24 or /64.
+        level: queries that would be answered now.
+        updated_at: when ``level`` was true.
+        proven_until: instant up to which the address counts as its own.
+    """
+
+    __slots__ = ("level", "network", "packed", "proven_until", "updated_at")
+
+    def __init__(self, packed: bytes, level: float, now: float) -> None:
+        self.packed = packed
+        self.network = network_of(packed)
+        self.level = level
+        self.updated_at = now
+        self.proven_until = -math.inf
+
+
+class Guard:
+    """
+    Rates and proofs of all addresses.
+
+    Args:
+        upload_rate: bytes a second for everything the node sends.
+        query_rate: answers a second for one address.
+        now: monotonic seconds.
+    """
+
+    def __init__(self, *, upload_rate: float, query_rate: float, now: float) -> None:
+        self._upload_rate = upload_rate
+        self._query_rate = query_rate
+        self._burst = query_rate * QUERY_BURST
+        self._budget = upload_rate * _BURST_SECONDS
+        self._updated_at = now
+        self._sources: dict[str, Source] = {}
+        self._old_sources: dict[str, Source] = {}
+        self._proofs: dict[str, float] = {}
+        self._old_proofs: dict[str, float] = {}
+
+    def source(self, host: str, *, now: float) -> Source:
+        """Return what is known of an address in text form; ValueError if it is none."""
+        found = self._sources.get(host)
+        if found is not None:
+            return found
+        found = self._old_sources.get(host)
+        if found is None:
+            found = Source(pack_host(host), self._burst, now)
+            found.proven_until = self._proofs.get(host) or self._old_proofs.get(host, -math.inf)
+        if len(self._sources) >= MAX_SOURCES:
+            self._old_sources, self._sources = self._sources, {}
+        self._sources[host] = found
+        return found
+
+    def admits(self, source: Source, *, now: float) -> bool:
+        """Take one query of ``source`` into account; False when it is not to be answered."""
+        elapsed = now - self._updated_at
+        if elapsed > 0:
+            rate = self._upload_rate
+            self._budget = min(rate * _BURST_SECONDS, self._budget + elapsed * rate)
+            self._updated_at = now
+        if self._budget <= 0:
+            return False
+        level = source.level + (now - source.updated_at) * self._query_rate
+        source.updated_at = now
+        if level < 1:
+            source.level = level
+            return False
+        source.level = min(level, self._burst) - 1
+        return True
+
+    def spend(self, length: int) -> None:
+        """Count bytes that were sent, answers and queries alike."""
+        self._budget -= length
+
+    def max_answer(self, source: Source, query_length: int, *, now: float) -> int:
+        """Return how long an answer to a query of that length may be."""
+        if now < source.proven_until:
+            return MAX_ANSWER_LENGTH
+        return min(MAX_ANSWER_LENGTH, query_length * MAX_STRANGER_FACTOR)
+
+    def prove(self, host: str, *, now: float) -> None:
+        """Note that an address echoed something that only it can have received."""
+        until = now + PROOF_LIFETIME
+        if host not in self._proofs and len(self._proofs) >= MAX_SOURCES:
+            self._old_proofs, self._proofs = self._proofs, {}
+        self._proofs[host] = until
+        found = self._sources.get(host) or self._old_sources.get(host)
+        if found is not None:
+            found.proven_until = until
