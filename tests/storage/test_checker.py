@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import errno
+import logging
+import os
+import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +17,7 @@ from bittern.core.geometry import BLOCK_LENGTH
 from bittern.storage import checker
 from bittern.storage.checker import CheckResult, check_blocks, check_pieces, feed
 from bittern.storage.files import FileStorage
+from bittern.storage.hash_process import HashProcess
 from bittern.storage.layout import Layout
 from bittern.storage.memory import MemoryStorage
 from tests.storage.places import noise
@@ -246,3 +250,89 @@ def test_feed_makes_its_own_buffer() -> None:
     hasher = content.hashes.start(1)
     feed(content.storage, hasher, PIECE, PIECE)
     assert content.hashes.is_good(1, hasher)
+
+
+# --- with processes ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_torrents_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checker, "MIN_PROCESS_LENGTH", 1)
+    monkeypatch.setattr(checker, "BATCH_LENGTH", 2 * PIECE)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_torrents_too")
+@pytest.mark.parametrize("version", ["1", "2", "hybrid"])
+def test_processes_find_the_same(version: str) -> None:
+    content = Content(Torrent(version, CONTENTS)).fill()
+    at = content.geometry.offset_of(2)
+    content.storage.write(at, [bytes([content.torrent.space[at] ^ 1])])
+    del content.storage.files[len(content.layout.files) - 1]
+    seen: list[int] = []
+    result = content.check(num_threads=2, progress=seen.append)
+    alone = content.check(num_threads=1)
+    assert result == alone
+    assert 2 not in result.have
+    assert seen == sorted(seen)
+    assert seen[-1] == content.geometry.num_pieces
+
+
+@pytest.mark.usefixtures("small_torrents_too")
+def test_where_no_process_can_be_had_threads_do_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise OSError("not here")
+
+    monkeypatch.setattr(checker, "HashProcess", refuse)
+    content = Content(Torrent("2", CONTENTS)).fill()
+    with caplog.at_level(logging.INFO):
+        assert content.check(num_threads=2).have.is_full
+    assert "not here" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_torrents_too")
+@pytest.mark.parametrize("fail_at", [0, 1, 3])
+def test_when_a_process_dies_nothing_is_left_out(
+    fail_at: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Dying(HashProcess):
+        num_answers = 0
+
+        def answer(self, length: int) -> bytes:
+            if Dying.num_answers == fail_at:
+                os.kill(self.pid, signal.SIGKILL)
+                self._child.wait()
+            Dying.num_answers += 1
+            return super().answer(length)
+
+    monkeypatch.setattr(checker, "HashProcess", Dying)
+    content = Content(Torrent("2", [noise(20 * PIECE)])).fill()
+    seen: list[int] = []
+    result = content.check(num_threads=2, progress=seen.append)
+    assert result.have.is_full
+    assert result.num_checked == 20
+    assert seen[-1] == 20
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_torrents_too")
+def test_errors_end_a_check_with_processes() -> None:
+    content = Content(Torrent("2", CONTENTS)).fill()
+    failing(content, 0, DiskFull("odd", errno=errno.ENOSPC))
+    with pytest.raises(DiskFull):
+        content.check(num_threads=2)
+
+
+def test_long_pieces_and_small_torrents_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(checker, "HashProcess", fail)
+    assert Content(Torrent("2", CONTENTS)).fill().check(num_threads=2).have.is_full
+    monkeypatch.setattr(checker, "MIN_PROCESS_LENGTH", 1)
+    large = Torrent("1", [noise(1 << 20)], piece_length=checker.SMALL_PIECE)
+    assert Content(large).fill().check(num_threads=2).have.is_full
+    assert Content(Torrent("2", CONTENTS)).fill().check(num_threads=1).have.is_full

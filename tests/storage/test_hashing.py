@@ -238,3 +238,17 @@ def test_differing_blocks_are_named() -> None:
     assert differing_blocks(block_hashes(bytes(wrong)), leaves) == [0, 3]
     assert differing_blocks(leaves[:-64], leaves) == [3, 4]
     assert differing_blocks(b"", b"") == []
+
+
+def test_plans_say_what_to_hash_elsewhere() -> None:
+    contents = [noise(2 * PIECE + 5), noise(10, 2)]
+    v1, v2, hybrid = (Torrent(version, contents).hashes() for version in ("1", "2", "hybrid"))
+    assert [v1.has_v2, v2.has_v2, hybrid.has_v2] == [False, True, True]
+    assert v1.plan(0) == (True, 0, None)
+    assert [v2.plan(index) for index in range(4)] == [
+        (False, PIECE, 2),
+        (False, PIECE, 2),
+        (False, 5, 2),
+        (False, 10, None),
+    ]
+    assert hybrid.plan(2) == (True, 5, 2)

@@ -2,8 +2,10 @@
 Recheck: read pieces back and tell which are good.
 
 Hashing and reading both release the interpreter lock, so a few threads, each
-with its own buffer and its own pieces, use all cores. What Python does per
-step is small against the step.
+with its own buffer and its own pieces, use all cores: as long as what is
+hashed at a time is long. Small pieces and the blocks of v2 are not, and go to
+a process per thread (``hash_process``); where that cannot be had, or dies, the
+threads do it themselves.
 
 A piece that reaches into a file which is missing or too short is bad without
 being read, so a torrent of which nothing is there costs one look per file.
@@ -12,6 +14,7 @@ being read, so a torrent of which nothing is there costs one look per file.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +25,7 @@ from bittern.core.bitfield import Bitfield
 from bittern.core.errors import FileVanished, MisuseError, StorageError
 from bittern.core.geometry import Geometry
 from bittern.storage.base import Storage
+from bittern.storage.hash_process import HashProcess
 from bittern.storage.hashing import (
     BlockHasher,
     Hasher,
@@ -30,13 +34,22 @@ from bittern.storage.hashing import (
     differing_blocks,
 )
 from bittern.storage.layout import Layout
+from bittern.storage.process_judge import ProcessJudge
 from bittern.storage.worker import run_in_threads
+
+_log = logging.getLogger(__name__)
 
 READ_LENGTH: Final = 512 << 10
 """Bytes per read: small enough to be hashed while still in the core's cache."""
 
 BATCH_LENGTH: Final = 4 << 20
 """Bytes of adjacent pieces that a thread takes at a time, at least one piece."""
+
+SMALL_PIECE: Final = 128 << 10
+"""Pieces shorter than this are hashed in processes: measured, two threads gain nothing there."""
+
+MIN_PROCESS_LENGTH: Final = 64 << 20
+"""Bytes per thread below which starting a process takes longer than it saves."""
 
 _GOOD: Final = ord("1")
 
@@ -97,7 +110,13 @@ def check_pieces(
         check.count(len(wanted) - len(to_read))
     check.batches = iter(_batches(to_read, max(1, BATCH_LENGTH // geometry.piece_length)))
     num_threads = num_threads or os.cpu_count() or 1
-    run_in_threads(check.work, max(1, min(num_threads, len(to_read))))
+    num_threads = max(1, min(num_threads, len(to_read)))
+    is_fine_grained = hashes.has_v2 or geometry.piece_length < SMALL_PIECE
+    is_worth_it = len(to_read) * geometry.piece_length >= num_threads * MIN_PROCESS_LENGTH
+    if num_threads > 1 and is_fine_grained and is_worth_it:
+        run_in_threads(check.work_with_process, num_threads)
+    else:
+        run_in_threads(check.work, num_threads)
     spare = -geometry.num_pieces % 8
     bits = int(check.marks, 2) << spare if geometry.num_pieces else 0
     return CheckResult(
@@ -206,6 +225,7 @@ class _Check:
         self._progress = progress
         self._is_stopped = is_stopped
         self._lock = threading.Lock()
+        self._local = threading.local()
         self._has_failed = False
         self.batches: Iterator[Sequence[int]] = iter(())
         self.num_checked = 0
@@ -213,17 +233,65 @@ class _Check:
         self.marks = bytearray(b"0") * geometry.num_pieces
         """A digit per piece: together the bitfield as a binary number."""
 
-    def work(self) -> None:
-        """Take batches and judge them until there are none; runs in several threads."""
-        buffer = memoryview(bytearray(min(READ_LENGTH, self._geometry.piece_length)))
+    def work(self, first: Sequence[int] = ()) -> None:
+        """Judge ``first``, then take batches until there are none; runs in several threads."""
         try:
+            self._judge_all(first)
             while batch := self._take():
-                for index in batch:
-                    self._judge(index, buffer)
-                self.count(len(batch))
+                self._judge_all(batch)
         except BaseException:
             self._has_failed = True
             raise
+
+    def work_with_process(self) -> None:
+        """Do the same with a process that hashes; without one, do it here."""
+        try:
+            process = HashProcess()
+        except OSError as error:
+            _log.info("no hashing process, threads hash instead: %s", error)
+            self.work()
+            return
+        judge = ProcessJudge(
+            self._storage,
+            self._geometry,
+            self._hashes,
+            process,
+            judged=self._judged,
+            judge_alone=lambda index: self._judge_all([index]),
+        )
+        try:
+            try:
+                while batch := self._take():
+                    judge.judge(batch)
+                judge.finish()
+            finally:
+                process.close()
+        except OSError as error:
+            _log.warning("a hashing process failed, threads go on: %s", error)
+            self.work(list(judge.unjudged))
+        except BaseException:
+            self._has_failed = True
+            raise
+
+    def _judge_all(self, pieces: Sequence[int]) -> None:
+        buffer = self._buffer()
+        for index in pieces:
+            self._judge(index, buffer)
+        if pieces:
+            self.count(len(pieces))
+
+    def _judged(self, index: int, is_good: bool) -> None:
+        if is_good:
+            self.marks[index] = _GOOD
+        self.count(1)
+
+    def _buffer(self) -> memoryview:
+        """Return the calling thread's own buffer."""
+        if not hasattr(self._local, "buffer"):
+            length = min(READ_LENGTH, self._geometry.piece_length)
+            self._local.buffer = memoryview(bytearray(length))
+        buffer: memoryview = self._local.buffer
+        return buffer
 
     def count(self, num_pieces: int) -> None:
         """Count judged pieces and tell the caller."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from bittern.codec.merkle import (
     HASH_LENGTH,
@@ -110,6 +110,16 @@ class HybridHasher:
         self.blocks.update(data)
 
 
+class PiecePlan(NamedTuple):
+    """How to hash a piece elsewhere."""
+
+    has_v1: bool
+    v2_length: int
+    """Bytes of the piece that v2 counts; 0 for a v1 torrent."""
+    v2_level: int | None
+    """Level of the tree that holds the piece's hash; None for the root of the file."""
+
+
 class PieceHashes:
     """
     The hashes of all pieces of one torrent.
@@ -124,6 +134,7 @@ class PieceHashes:
         self._pieces = info.pieces
         self._geometry = info.geometry
         self._piece_length = info.piece_length
+        self._level = piece_level(info.piece_length) if info.has_v2 else 0
         self._has_v1 = info.has_v1
         self._has_v2 = info.has_v2
         self._layers = dict(piece_layers)
@@ -137,10 +148,17 @@ class PieceHashes:
         """Return what takes the bytes of piece ``index``, all of them, in order."""
         if not self._has_v2:
             return hashlib.sha1()
-        entry, _ = self._place_of(index)
-        start = index * self._piece_length
-        length = min(self._piece_length, entry.offset + entry.length - start)
+        length = self.plan(index).v2_length
         return HybridHasher(length) if self._has_v1 else BlockHasher(length)
+
+    def plan(self, index: int) -> PiecePlan:
+        """Return what hashes piece ``index`` needs, for who makes them without ``start``."""
+        if not self._has_v2:
+            return PiecePlan(True, 0, None)
+        entry, _ = self._place_of(index)
+        length = min(self._piece_length, entry.offset + entry.length - index * self._piece_length)
+        is_small = entry.length <= self._piece_length
+        return PiecePlan(self._has_v1, length, None if is_small else self._level)
 
     def is_good(self, index: int, hasher: Hasher) -> bool:
         """
@@ -155,14 +173,30 @@ class PieceHashes:
             MisuseError: the hash is not known yet, see ``is_known``.
         """
         if isinstance(hasher, HybridHasher):
-            is_good = hasher.sha1.digest() == self._v1_hash(index)
-            if is_good is not self._is_good_v2(index, hasher.blocks):
-                raise Inconsistent(index)
-            return is_good
+            return self.is_match(index, hasher.sha1.digest(), self._top_of(index, hasher.blocks))
         if isinstance(hasher, BlockHasher):
-            return self._is_good_v2(index, hasher)
+            return self.is_match(index, None, self._top_of(index, hasher))
         digest: bytes = hasher.digest()  # type: ignore[attr-defined]  # hashlib's own object
         return digest == self._v1_hash(index)
+
+    def is_match(self, index: int, v1: bytes | None, v2: bytes | None) -> bool:
+        """
+        Tell whether these are the hashes of piece ``index``.
+
+        Args:
+            index: of the piece.
+            v1: SHA-1 of the piece; None for a v2 torrent.
+            v2: the hash that ``plan`` describes; None for a v1 torrent.
+
+        Raises:
+            Inconsistent: one is right and the other wrong.
+            MisuseError: the hash is not known yet, see ``is_known``.
+        """
+        is_good_v1 = v1 is None or v1 == self._v1_hash(index)
+        is_good_v2 = v2 is None or v2 == self._v2_hash(index)
+        if v1 is not None and v2 is not None and is_good_v1 is not is_good_v2:
+            raise Inconsistent(index)
+        return is_good_v1 and is_good_v2
 
     def is_known(self, index: int) -> bool:
         """Tell whether everything needed to judge piece ``index`` is there."""
@@ -194,6 +228,11 @@ class PieceHashes:
         return False
 
     @property
+    def has_v2(self) -> bool:
+        """True when pieces are hashed block by block."""
+        return self._has_v2
+
+    @property
     def piece_layers(self) -> Mapping[bytes, bytes]:
         """The piece layers known so far, by root."""
         return self._layers
@@ -201,20 +240,23 @@ class PieceHashes:
     def _v1_hash(self, index: int) -> bytes:
         return self._pieces[index * _SHA1_LENGTH : (index + 1) * _SHA1_LENGTH]
 
-    def _is_good_v2(self, index: int, blocks: BlockHasher) -> bool:
+    def _v2_hash(self, index: int) -> bytes:
         entry, number = self._place_of(index)
         root = entry.pieces_root
         assert root is not None
-        leaves = blocks.leaves()
-        if not leaves:
-            return False
         if entry.length <= self._piece_length:
-            return root_of(leaves) == root
+            return root
         layer = self._layers.get(root)
         if layer is None:
             raise MisuseError(f"piece {index} is judged before its hash is known")
-        expected = layer[number * HASH_LENGTH : (number + 1) * HASH_LENGTH]
-        return layer_above(leaves, 0, piece_level(self._piece_length)) == expected
+        return layer[number * HASH_LENGTH : (number + 1) * HASH_LENGTH]
+
+    def _top_of(self, index: int, blocks: BlockHasher) -> bytes:
+        leaves = blocks.leaves()
+        level = self.plan(index).v2_level
+        if not leaves or level is None:
+            return root_of(leaves)
+        return layer_above(leaves, 0, level)
 
     def _place_of(self, index: int) -> tuple[FileEntry, int]:
         """Return the file that a v2 piece belongs to and its number among that file's pieces."""
