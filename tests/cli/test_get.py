@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from bittern.cli.transfer import run_transfers
+from bittern.cli.get import _with_peers
+from bittern.cli.transfer import Job, run_transfers
+from bittern.core.endpoint import Endpoint
 from bittern.core.errors import DiskFull
 from bittern.storage.files import FileStorage
 from bittern.storage.statelock import StateLock
@@ -187,6 +189,34 @@ def test_a_magnet_link_brings_the_torrent_with_it(
     ran = bittern("get", link, "-o", "out", "--jsonl", "--peer", seed.address, *ALONE)
     assert ran.code == 0, ran.err
     assert "metadata_received" in [record["type"] for record in records(ran)]
+    assert (tmp_path / "out/cat.mp4").read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("bind", "kept"),
+    [
+        (None, ["1.2.3.4"]),
+        ("localhost", ["1.2.3.4"]),
+        ("0.0.0.0", ["1.2.3.4"]),
+        ("::", ["1.2.3.4"]),
+        ("8.8.8.8", ["1.2.3.4"]),
+        ("127.0.0.1", ["127.0.0.1", "192.168.1.1", "1.2.3.4"]),
+        ("192.168.1.9", ["127.0.0.1", "192.168.1.1", "1.2.3.4"]),
+    ],
+)
+async def test_a_link_does_not_lead_into_our_own_network(bind: str | None, kept: list[str]) -> None:
+    """Limit: P14."""
+    hinted = (("127.0.0.1", 1), ("192.168.1.1", 2), ("1.2.3.4", 3))
+    job = Job(source="magnet:", label="x", hinted_peers=hinted)
+    given = (Endpoint("10.0.0.1", 9),)
+    found = (await _with_peers(job, given, bind)).config.peers
+    assert [endpoint.host for endpoint in found] == ["10.0.0.1", *kept]
+
+
+def test_a_link_may_name_peers(bittern: Program, seed: SeedingThread, tmp_path: Path) -> None:
+    link = bittern("magnet", "cat.torrent", "--peer", seed.address).out.strip()
+    ran = bittern("get", link, "-o", "out", "--timeout", "20s", *ALONE)
+    assert ran.code == 0, ran.err
     assert (tmp_path / "out/cat.mp4").read_bytes() == DATA
 
 

@@ -24,9 +24,12 @@ from bittern.cli.session import (
 )
 from bittern.cli.source import SourceKind, kind_of, load_magnet, load_metainfo
 from bittern.cli.transfer import Goal, Job, Transfer, exit_code, run_transfers
-from bittern.cli.values import format_duration, format_rate, format_size
+from bittern.cli.values import HostPort, format_duration, format_rate, format_size
 from bittern.codec.metainfo import Metainfo
+from bittern.core.endpoint import Endpoint, is_local
 from bittern.engine.config import TorrentConfig
+
+_ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - to know them, not to bind
 
 
 def get(
@@ -87,10 +90,11 @@ async def _download(
     output = jobs[0].config.output
     state_dir = choose_state_dir(network.state_dir, state_key(output, map(_name_of, jobs)))
     peers = await resolve_peers(network.peer)
+    jobs = [await _with_peers(job, peers, network.bind) for job in jobs]
     told = Report(report, several=len(jobs) > 1)
     try:
         transfers = await run_transfers(
-            [replace(job, config=replace(job.config, peers=peers)) for job in jobs],
+            jobs,
             session_config(network, state_dir),
             goal=goal,
             report=told,
@@ -103,6 +107,26 @@ async def _download(
     if all(transfer.is_complete for transfer in transfers):
         discard_run(state_dir)
     return code
+
+
+async def _with_peers(job: Job, peers: tuple[Endpoint, ...], bind: str | None) -> Job:
+    """
+    Add the peers that the user gave, and those that the source itself names.
+
+    Limit: P14. A link must not make us knock at our own network, so local addresses in it
+    count only when we listen on a local address, and so are there for that network.
+    """
+    hinted = await resolve_peers(HostPort(*peer) for peer in job.hinted_peers)
+    if bind is None or not _is_local_address(bind):
+        hinted = tuple(endpoint for endpoint in hinted if not is_local(endpoint.host))
+    return replace(job, config=replace(job.config, peers=(*peers, *hinted)))
+
+
+def _is_local_address(host: str) -> bool:
+    try:
+        return host not in _ALL_ADDRESSES and is_local(host)
+    except ValueError:  # a name
+        return False
 
 
 def prepare_output(output: Path) -> None:
@@ -135,7 +159,7 @@ def job_for(source: str) -> Job:
         case SourceKind.MAGNET:
             magnet = load_magnet(source)
             label = magnet.name or str(magnet.info_hash or magnet.info_hash_v2 or "magnet link")
-            return Job(source=source, label=label)
+            return Job(source=source, label=label, hinted_peers=magnet.peers)
         case _:
             return Job(source=source, label=source)
 

@@ -77,12 +77,14 @@ class Job:
         label: what it is called until its name is known.
         config: the torrent's settings.
         must_be_complete: fail if the data is not all there, as ``seed`` does.
+        hinted_peers: hosts and ports that the source itself names; not to be trusted.
     """
 
     source: Metainfo | str
     label: str
     config: TorrentConfig = field(default_factory=TorrentConfig)
     must_be_complete: bool = False
+    hinted_peers: tuple[tuple[str, int], ...] = ()
 
 
 class Transfer:
