@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from bittern.codec.info import Info
 from bittern.codec.metainfo import Metainfo
+from bittern.core.bitfield import Bitfield
 from bittern.core.errors import ConfigError
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.storage.files import FileStorage
@@ -109,3 +110,10 @@ def check_files(files: frozenset[int], info: Info) -> None:
     for index in files:
         if not 0 <= index < num_files:
             raise ConfigError(f"there is no file {index}: the torrent has {num_files}")
+
+
+def bits_of_files(info: Info, files: frozenset[int] | None) -> int:
+    """Return the pieces of wanted files as bits of a ``Bitfield``; None is for all files."""
+    num_pieces = info.geometry.num_pieces
+    priorities = wanted_priorities(Layout(info.files, info.geometry), num_pieces, files)
+    return Bitfield.of(num_pieces, (i for i, level in enumerate(priorities) if level)).bits

@@ -76,11 +76,11 @@ def measure(torrent: Torrent) -> TorrentStats:
     down = sum(peer.down.rate for peer in peers)
     return TorrentStats(
         state=torrent.state,
-        progress=1 - left / wanted_length if wanted_length else float(torrent.num_pieces > 0),
-        num_pieces=torrent.num_pieces,
+        progress=1 - left / wanted_length if wanted_length else float(torrent.shelf.num_pieces > 0),
+        num_pieces=torrent.shelf.num_pieces,
         num_have=have.bit_count(),
         num_checked=torrent.num_checked,
-        total_length=torrent.total_length,
+        total_length=torrent.shelf.total_length,
         wanted_length=wanted_length,
         left=left,
         downloaded=torrent.num_downloaded,
@@ -129,7 +129,7 @@ def describe_peers(torrent: Torrent) -> list[PeerInfo]:
 
 def file_progress(torrent: Torrent) -> list[int]:
     """Return, by index, the verified bytes of each file; empty before the metadata is known."""
-    if not torrent.num_pieces:
+    if not torrent.shelf.num_pieces:
         return []
     info = torrent.info
     have = Bitfield(info.geometry.num_pieces, torrent.have_bits)

@@ -32,7 +32,7 @@ from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
 from bittern.engine.awake import Awake, locate, wake
 from bittern.engine.config import TorrentConfig
-from bittern.engine.content import check_files, wanted_priorities
+from bittern.engine.content import bits_of_files, check_files, wanted_priorities
 from bittern.engine.discovery import Discovery, tiers_of
 from bittern.engine.events import Event, TorrentState
 from bittern.engine.listeners import Listeners
@@ -70,16 +70,17 @@ class Torrent:
         self, services: Services, source: Metainfo | Magnet, config: TorrentConfig
     ) -> None:
         self._services = services
-        self._shelf = Shelf(source)
+        self.shelf = Shelf(source)
+        """What it is called and made of."""
         self.config = config
         self.state = TorrentState.STOPPED
         self.error: BitTorrentError | None = None
         self.listeners = Listeners()
-        self.candidates = self._make_candidates()
+        self._candidates: Candidates | None = None
         self.metadata_phase: MetadataPhase | None = None
         self._discovery: Discovery | None = None
         self._awake: Awake | None = None
-        self._have = Bitfield(self._shelf.num_pieces)
+        self._have = Bitfield(self.shelf.num_pieces)
         self._wanted: int | None = None
         """What is wanted, as bits, while no swarm knows; None for everything."""
         self._idle_since = float("inf")
@@ -89,21 +90,25 @@ class Torrent:
         self._num_wasted = 0
         self.seen: set[str] = set()
         self._lock = asyncio.Lock()
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._was_closed = False
         self._was_resumed = False
-        if config.files is not None and self._shelf.has_metainfo:
+        if config.files is not None and self.shelf.has_metainfo:
             check_files(config.files, self.info)
 
-    def _make_candidates(self) -> Candidates:
-        services = self._services
-        return Candidates(
-            services.rng,
-            now=services.loop.time(),
-            bans=services.bans,
-            allow_multiple_per_address=services.config.allow_multiple_per_address,
-        )
+    @property
+    def candidates(self) -> Candidates:
+        """Known endpoints; made when first wanted, since a torrent at rest needs none."""
+        if self._candidates is None:
+            services = self._services
+            self._candidates = Candidates(
+                services.rng,
+                now=services.loop.time(),
+                bans=services.bans,
+                allow_multiple_per_address=services.config.allow_multiple_per_address,
+            )
+        return self._candidates
 
     # --- what it is ----------------------------------------------------------------------
 
@@ -114,48 +119,33 @@ class Torrent:
 
     @property
     def metainfo(self) -> Metainfo | None:
-        """
-        The metainfo, None while it is unknown; of a torrent at rest it is read from disk.
-
-        Raises:
-            MetainfoError: the state folder does not have it any more.
-        """
-        return self._shelf.metainfo() if self._shelf.has_metainfo else None
+        """The metainfo, None while unknown; that of a torrent at rest is read from disk."""
+        return self.shelf.metainfo() if self.shelf.has_metainfo else None
 
     @property
     def info(self) -> Info:
         """The info dictionary; MetainfoError while it is unknown."""
-        return self._shelf.metainfo().info
+        return self.shelf.metainfo().info
 
     @property
     def name(self) -> str:
         """The torrent's name as its maker gave it; not safe to print or to use as a path."""
-        return self._shelf.name
+        return self.shelf.name
 
     @property
     def info_hash(self) -> InfoHash | None:
         """The v1 info hash, None for a v2 torrent."""
-        return self._shelf.info_hash
+        return self.shelf.info_hash
 
     @property
     def info_hash_v2(self) -> InfoHashV2 | None:
         """The v2 info hash, None for a v1 torrent."""
-        return self._shelf.info_hash_v2
+        return self.shelf.info_hash_v2
 
     @property
     def is_resting(self) -> bool:
         """True while everything is there and nobody is connected; little is kept in memory."""
         return self.is_complete and self._awake is None
-
-    @property
-    def num_pieces(self) -> int:
-        """Pieces of the torrent; 0 while the metadata is unknown."""
-        return self._shelf.num_pieces
-
-    @property
-    def total_length(self) -> int:
-        """Bytes of the torrent; 0 while the metadata is unknown."""
-        return self._shelf.total_length
 
     @property
     def all_hashes(self) -> tuple[InfoHash, ...]:
@@ -199,12 +189,12 @@ class Torrent:
         """The pieces of wanted files, as bits of a ``Bitfield``."""
         if self.swarm is not None:
             return self.swarm.picker.wanted
-        return Bitfield.full(self.num_pieces).bits if self._wanted is None else self._wanted
+        return Bitfield.full(self.shelf.num_pieces).bits if self._wanted is None else self._wanted
 
     def length_of(self, bits: int) -> int:
         """Return the bytes of a set of pieces."""
-        if bits.bit_count() == self.num_pieces:
-            return self.total_length
+        if bits.bit_count() == self.shelf.num_pieces:
+            return self.shelf.total_length
         return self.info.geometry.total_of(bits) if bits else 0
 
     @property
@@ -215,7 +205,7 @@ class Torrent:
     @property
     def num_left(self) -> int:
         """Bytes still wanted; all of them count as 1 byte while the metadata is unknown."""
-        if not self._shelf.has_metainfo:
+        if not self.shelf.has_metainfo:
             return 1
         return self.length_of(self.wanted_bits & ~self.have_bits)
 
@@ -248,8 +238,9 @@ class Torrent:
                 raise self.error
             if self.state is TorrentState.STOPPED and self._was_closed:
                 raise ConfigError("the torrent was removed from its session")
-            self._changed.clear()
-            await self._changed.wait()
+            changed = self._changed = self._changed or asyncio.Event()
+            changed.clear()
+            await changed.wait()
 
     # --- running -------------------------------------------------------------------------
 
@@ -257,7 +248,8 @@ class Torrent:
         if state is not self.state:
             self.state = state
             self.report(events.StateChanged(state))
-        self._changed.set()
+        if self._changed is not None:
+            self._changed.set()
 
     async def start(self, *, force_check: bool = False) -> None:
         """
@@ -271,7 +263,7 @@ class Torrent:
                 return
             self.error = None
             try:
-                if self._shelf.has_metainfo:
+                if self.shelf.has_metainfo:
                     await self._wake(self._make_roster(), force_check=force_check)
                 else:
                     self._wait_for_metadata()
@@ -284,7 +276,7 @@ class Torrent:
             self._services,
             self.config,
             info_hashes=self.all_hashes,
-            reserved=reserved_bits(self._shelf, self._services.config),
+            reserved=reserved_bits(self.shelf, self._services.config),
             candidates=self.candidates,
         )
 
@@ -303,20 +295,20 @@ class Torrent:
     async def _learn(self, raw: bytes) -> None:
         async with self._lock:
             phase = self.metadata_phase
-            magnet = self._shelf.magnet
+            magnet = self.shelf.magnet
             if phase is None or magnet is None:
                 return
             try:
                 self._accept_metadata(raw, magnet)
                 self.metadata_phase = None
                 await self._wake(phase.roster)
-            except (StorageError, MetainfoError, ConfigError) as error:
+            except (StorageError, MetainfoError, ConfigError, Inconsistent) as error:
                 self.metadata_phase = None
                 phase.stop()
                 self._failed(error)
 
     def _accept_metadata(self, raw: bytes, magnet: Magnet) -> None:
-        self._shelf.put(metainfo_from(magnet, raw))
+        self.shelf.put(metainfo_from(magnet, raw))
         info = self.info
         self._have = Bitfield(info.geometry.num_pieces)
         if self.config.files is None:
@@ -326,7 +318,7 @@ class Torrent:
         self.report(events.MetadataReceived(info.name, len(raw)))
 
     async def _wake(self, roster: Roster, *, force_check: bool = False) -> None:
-        metainfo = self._shelf.take()
+        metainfo = self.shelf.take()
         if not self.is_complete:
             self._set_state(TorrentState.CHECKING)
         self.num_checked = 0
@@ -353,7 +345,8 @@ class Torrent:
     def _join(self, picker: Picker) -> None:
         self.candidates.is_seeding = picker.is_complete
         # Whoever starts complete and knows nobody may rest at once; a connection rouses it.
-        is_idle = picker.is_complete and not self.num_connections and not self.config.peers
+        knows_nobody = not (self.num_connections or self.config.peers or len(self.candidates))
+        is_idle = picker.is_complete and knows_nobody
         self._idle_since = float("-inf") if is_idle else self._services.loop.time()
         self._set_state(TorrentState.SEEDING if picker.is_complete else TorrentState.DOWNLOADING)
         if picker.is_complete:
@@ -367,7 +360,7 @@ class Torrent:
             self._discovery = Discovery(
                 self,
                 self._services,
-                tiers=tiers_of(self._shelf, self.config),
+                tiers=tiers_of(self.shelf, self.config),
                 info_hashes=self.all_hashes,
             )
             self._discovery.start(self.name)
@@ -408,8 +401,8 @@ class Torrent:
 
     async def delete_data(self) -> None:
         """Remove the torrent's files, and nothing else; the torrent must be stopped."""
-        if self._shelf.has_metainfo:
-            content = await locate(self._services, self._shelf.metainfo(), self.config)
+        if self.shelf.has_metainfo:
+            content = await locate(self._services, self.shelf.metainfo(), self.config)
             await self._services.disk.run(content.storage.delete)
 
     async def _leave(self) -> None:
@@ -435,13 +428,14 @@ class Torrent:
             )
             journal = self._services.journal
             if journal is not None:
-                self._shelf.put_away(journal.metainfo_path(self.all_hashes[0]))
-            self.candidates = self._make_candidates()
+                self.shelf.put_away(journal.metainfo_path(self.all_hashes[0]))
+            if not len(self.candidates):
+                self._candidates = None
 
     def _check_progressed(self, num_checked: int) -> None:
         if self.state is TorrentState.CHECKING:
             self.num_checked = num_checked
-            self.report(events.CheckProgressed(num_checked, self.num_pieces))
+            self.report(events.CheckProgressed(num_checked, self.shelf.num_pieces))
 
     # --- settings ------------------------------------------------------------------------
 
@@ -480,16 +474,19 @@ class Torrent:
             ConfigError: there is no such file.
         """
         chosen = None if files is None else frozenset(files)
-        if chosen is not None and self._shelf.has_metainfo:
+        if chosen is not None and self.shelf.has_metainfo:
             check_files(chosen, self.info)
         self.config = replace(self.config, files=chosen)
         if self.swarm is None:
-            self._wanted = None
+            self._wanted = bits_of_files(self.info, chosen) if self.shelf.has_metainfo else None
+            if self.num_left and self.rouse():
+                self._set_state(TorrentState.CHECKING)
             return
         picker = self.swarm.picker
         self.swarm.set_wanted(
             wanted_priorities(self.swarm.assembly.layout, picker.num_pieces, chosen)
         )
+        self.candidates.is_seeding = picker.is_complete
         self._set_state(TorrentState.SEEDING if picker.is_complete else TorrentState.DOWNLOADING)
 
     @property
@@ -508,12 +505,12 @@ class Torrent:
     @property
     def raw_info(self) -> bytes | None:
         """The info dictionary for peers that ask for it; None while it is unknown."""
-        return self.info.raw if self._shelf.has_metainfo else None
+        return self.info.raw if self.shelf.has_metainfo else None
 
     @property
     def is_private(self) -> bool:
         """True when only the torrent's own trackers may name peers (BEP 27)."""
-        return self._shelf.is_private
+        return self.shelf.is_private
 
     def report(self, event: Event) -> None:
         """Tell the listeners."""
@@ -540,7 +537,8 @@ class Torrent:
 
     def _consider_rest(self, now: float) -> None:
         """Go to rest after a while of having everything and nobody."""
-        if not self.is_complete or self.num_connections:
+        # Without a journal it would have to hash everything to wake up.
+        if not self.is_complete or self.num_connections or self._services.journal is None:
             self._idle_since = now
         elif now - self._idle_since >= self._services.config.rest_after:
             self._idle_since = float("inf")
