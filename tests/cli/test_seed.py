@@ -51,7 +51,7 @@ def download(port: int, output: Path) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("extra", [[], ["--skip-check"]])
+@pytest.mark.parametrize("extra", [[], ["--skip-check"], ["--super-seeding"]])
 def test_a_downloader_gets_it_all_and_the_ratio_ends_it(
     bittern: Program,
     tmp_path: Path,
