@@ -58,7 +58,11 @@ class End:
             stdout=subprocess.PIPE,
             text=True,
         )  # fmt: skip
-        self.port = int(self.read()["ready"])
+        try:
+            self.port = int(self.read()["ready"])
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
 
     def read(self) -> dict[str, Any]:
         """Return the next line that the process prints."""
