@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -217,6 +217,12 @@ class Scene:
         )
         return peer
 
+    async def add_and_knock(self, node: Node) -> ScriptedPeer:
+        """Connect a scripted peer from a new host and send its handshake."""
+        peer = await ScriptedPeer.connect(self.add_host(), node.endpoint)
+        peer.send_handshake(self.info_hash, b"-SC0000-" + self.loop.random.randbytes(12), FAST)
+        return peer
+
     async def greet(
         self,
         peer: ScriptedPeer,
@@ -284,3 +290,10 @@ def restore(copies: list[tuple[Path, Path]]) -> None:
     for copy, folder in copies:
         shutil.rmtree(folder)
         copy.rename(folder)
+
+
+async def until(is_so: Callable[[], bool], *, within: float = 60.0) -> None:
+    """Wait until something is so, looking every few virtual milliseconds."""
+    async with asyncio.timeout(within):
+        while not is_so():  # noqa: ASYNC110  # it is the state of a program that knows no test
+            await asyncio.sleep(0.01)

@@ -59,7 +59,8 @@ def test_a_leecher_gets_every_byte_and_both_then_part(tmp_path: Path, simulate: 
 @pytest.mark.slow
 def test_leechers_help_each_other(tmp_path: Path, simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, link=Link(delay=0.02, jitter=0.01)) as scene:
+        files = {"": 64 * PIECE_LENGTH}
+        async with Scene(loop, tmp_path, files=files, link=Link(delay=0.02, jitter=0.01)) as scene:
             seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=200_000))
             nodes = [seed]
             for _ in range(4):

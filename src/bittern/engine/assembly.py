@@ -62,8 +62,11 @@ class AssemblyOwner(Protocol):
 class LoadedRun(Protocol):
     """Who waits for a run of blocks: a peer connection."""
 
-    def run_loaded(self, requests: list[Request], data: memoryview | None) -> None:
-        """Take the run as messages, or None when it cannot be had."""
+    def run_loaded(self, requests: list[Request], data: memoryview) -> None:
+        """Take the run, or what can be had of it, as messages."""
+
+    def run_refused(self, requests: list[Request]) -> None:
+        """Hear of requests that cannot be served; ``run_loaded`` follows all the same."""
 
 
 class Assembly:
@@ -256,6 +259,15 @@ class Assembly:
 
         self._disk.submit(lambda: self._storage.finish_file(number), done, lane=self._storage)
 
+    def prepare(self, files: frozenset[int] | None) -> None:
+        """Make what wanted files need before their first write, as empty files, in the worker."""
+
+        def done(_: None, error: BaseException | None) -> None:
+            if error is not None:
+                self._fail(error)
+
+        self._disk.submit(lambda: self._storage.prepare(files), done, lane=self._storage)
+
     # --- out -----------------------------------------------------------------------------
 
     def load_run(self, waiter: LoadedRun, requests: list[Request]) -> memoryview | None:
@@ -292,25 +304,24 @@ class Assembly:
             elif error is not None:
                 raise error
             else:
+                assert data is not None
                 waiter.run_loaded(requests, data)
 
         self._disk.submit(lambda: read_requests(self._storage, piece_length, requests), done)
 
     def _refuse(self, waiter: LoadedRun, requests: list[Request]) -> None:
-        """Answer a run that cannot be read, and find out which of its pieces are gone."""
+        """Find out which pieces of a run that cannot be read are gone, and serve the others."""
         for index in sorted({request[0] for request in requests}):
             self.unverified |= 1 << (self._picker.top - index)
-            self._verify(index, None, [])
-        self._disk.submit(lambda: None, lambda *_: waiter.run_loaded(requests, None))
+        self._verify(requests[0][0], waiter, requests)
 
-    def _verify(self, index: int, waiter: LoadedRun | None, requests: list[Request]) -> None:
+    def _verify(self, index: int, waiter: LoadedRun, requests: list[Request]) -> None:
         """Hash a piece that has not been hashed in this session, then go on with the run."""
         waiting = self._waiting.get(index)
         is_first = waiting is None
         if waiting is None:
             waiting = self._waiting[index] = []
-        if waiter is not None:
-            waiting.append((waiter, requests))
+        waiting.append((waiter, requests))
         if not is_first:
             return
         offset, length = self.geometry.offset_of(index), self.geometry.length_of(index)
@@ -332,9 +343,13 @@ class Assembly:
             self._picker.lose(index)
             self._owner.piece_lost(index)
         for waiter, requests in waiting:
-            data = self.load_run(waiter, requests) if is_good else None
-            if data is not None or not is_good:
-                waiter.run_loaded(requests, data if data is None else memoryview(bytes(data)))
+            if not is_good:
+                # The other pieces of the run are as good as before.
+                waiter.run_refused([request for request in requests if request[0] == index])
+                requests = [request for request in requests if request[0] != index]
+            data = self.load_run(waiter, requests) if requests else memoryview(b"")
+            if data is not None:
+                waiter.run_loaded(requests, memoryview(bytes(data)))
 
 
 class _WriteDone:

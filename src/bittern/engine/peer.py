@@ -255,15 +255,17 @@ class PeerConnection:
         self.up.add(sum(length for _, _, length in requests))
         return self._send(data, is_copied=is_copied)
 
-    def run_loaded(self, requests: list[Request], data: memoryview | None) -> None:
-        """Take a run that the storage worker read; None when it could not be read."""
+    def run_refused(self, requests: list[Request]) -> None:
+        """Reject what the storage worker could not read; ``run_loaded`` follows."""
+        for request in requests:
+            self.protocol.reject(request)
+
+    def run_loaded(self, requests: list[Request], data: memoryview) -> None:
+        """Take a run that the storage worker read."""
         self._is_loading = False
         if self._is_closed:
             return
-        if data is None:
-            for request in requests:
-                self.protocol.reject(request)
-        elif not self._send_run(data, requests, is_copied=True):
+        if data and not self._send_run(data, requests, is_copied=True):
             return
         self.flush()
         self.serve()

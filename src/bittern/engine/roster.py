@@ -249,7 +249,10 @@ class Roster:
         self.peers.pop(peer, None)
         now = self._services.loop.time()
         if peer.listen_endpoint is not None:
-            if peer.is_open and not was_violation:
+            if self.adopter is None and peer.is_open:
+                # The torrent stops: that says nothing about the peer.
+                self.candidates.let_go(peer.listen_endpoint, now=now)
+            elif peer.is_open and not was_violation:
                 self.candidates.disconnected(peer.listen_endpoint, now=now)
             else:
                 self.candidates.failed(peer.listen_endpoint, now=now)

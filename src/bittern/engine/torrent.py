@@ -41,13 +41,7 @@ from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import Roster, reserved_bits
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
-from bittern.engine.stats import (
-    PeerInfo,
-    TorrentStats,
-    describe_peers,
-    file_progress,
-    measure,
-)
+from bittern.engine.stats import PeerInfo, TorrentStats, describe_peers, file_progress, measure
 from bittern.engine.swarm import Swarm
 from bittern.engine.trackers import TrackerStatus
 from bittern.policy.candidates import Candidates, Source
@@ -333,20 +327,21 @@ class Torrent:
             is_stopped=lambda: self._was_closed,
         )
         self._have.bits = awake.found.have
-        if not self._was_resumed:
+        is_first = not self._was_resumed
+        if is_first:
             self._was_resumed = True
             self._num_downloaded += awake.found.downloaded
             self._num_uploaded += awake.found.uploaded
         self._awake = awake
         for peer in list(roster.peers):
             awake.swarm.take_over(peer)
-        self._join(awake.swarm.picker)
+        self._join(awake.swarm.picker, is_first=is_first)
 
-    def _join(self, picker: Picker) -> None:
+    def _join(self, picker: Picker, *, is_first: bool) -> None:
         self.candidates.is_seeding = picker.is_complete
         # Whoever starts complete and knows nobody may rest at once; a connection rouses it.
         knows_nobody = not (self.num_connections or self.config.peers or len(self.candidates))
-        is_idle = picker.is_complete and knows_nobody
+        is_idle = is_first and picker.is_complete and knows_nobody
         self._idle_since = float("-inf") if is_idle else self._services.loop.time()
         self._set_state(TorrentState.SEEDING if picker.is_complete else TorrentState.DOWNLOADING)
         if picker.is_complete:
@@ -356,6 +351,7 @@ class Torrent:
     def _find_peers(self) -> None:
         """Begin to ask all sources of peers."""
         self.add_peers(self.config.peers, "user")
+        self._services.request_dial()
         if self._discovery is None:
             self._discovery = Discovery(
                 self,
@@ -486,6 +482,7 @@ class Torrent:
         self.swarm.set_wanted(
             wanted_priorities(self.swarm.assembly.layout, picker.num_pieces, chosen)
         )
+        self.swarm.assembly.prepare(chosen)
         self.candidates.is_seeding = picker.is_complete
         self._set_state(TorrentState.SEEDING if picker.is_complete else TorrentState.DOWNLOADING)
 
@@ -518,6 +515,7 @@ class Torrent:
 
     def peer_opened(self, peer: PeerConnection) -> None:
         """Count the addresses met."""
+        self._idle_since = self._services.loop.time()
         if len(self.seen) < MAX_SEEN:
             self.seen.add(peer.endpoint.host if peer.is_outgoing else str(peer.endpoint))
 

@@ -277,6 +277,16 @@ class Candidates:
         self._book.changed()
         self._queue.put(entry, now + self._vary(RECONNECT_DELAY))
 
+    def let_go(self, endpoint: Endpoint, *, now: float) -> None:
+        """Note that we ended a connection for a reason of our own; it may be dialled at once."""
+        self._now = now
+        self._release(endpoint)
+        entry = self._book.entries.get(endpoint)
+        if entry is not None:
+            entry.connected_at = None
+            self._dials.forgive(entry.address)
+            self._queue.put(entry, now)
+
     # --- circumstances -------------------------------------------------------------------
 
     @property

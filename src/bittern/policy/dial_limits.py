@@ -66,6 +66,10 @@ class DialLimits:
             tries = self._by_network.get(network, ())
             self._by_network[network] = (*tries[1 - TRIES_PER_NETWORK :], now)
 
+    def forgive(self, address: str) -> None:
+        """Forget the attempts at an address that turned out to be a peer."""
+        self._by_address.pop(address, None)
+
     def _sweep(self, now: float) -> None:
         self._swept_at = now
         for tries, window in (

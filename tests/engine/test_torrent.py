@@ -1,0 +1,610 @@
+"""engine.torrent: what is kept, found again, checked, lost, selected; states and rest."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bittern.codec import wire
+from bittern.codec.info import Version
+from bittern.codec.wire import MessageId
+from bittern.core.errors import ConfigError, DiskFull, MetainfoError, StorageError
+from bittern.engine import events
+from bittern.engine.config import TorrentConfig
+from bittern.engine.events import TorrentState
+from bittern.testing.disk import FaultyCalls
+from bittern.testing.loop import VirtualLoop
+from bittern.testing.peer import ExpectationFailed, ScriptedPeer
+from tests.conftest import Simulate
+from tests.engine.scene import (
+    BLOCK_LENGTH,
+    NAME,
+    NUM_PIECES,
+    PIECE_LENGTH,
+    Node,
+    Scene,
+    Watch,
+    endpoint_of,
+    restore,
+    snapshot,
+    until,
+)
+
+
+async def get_some(scene: Scene, leecher: Node, num_pieces: int) -> None:
+    """Let a leecher run until it has some pieces."""
+    await until(lambda: leecher.torrent.have_bits.bit_count() >= num_pieces)
+
+
+async def slow_pair(scene: Scene, state: Path, **options: object) -> tuple[Node, Node]:
+    """Return a seed with a slow line, and a leecher with a state folder."""
+    seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=100_000))
+    leecher = await scene.node(peers=[seed], state_dir=state, **options)  # type: ignore[arg-type]
+    return seed, leecher
+
+
+# --- resume ----------------------------------------------------------------------------------
+
+
+def test_after_a_clean_end_nothing_is_hashed_or_fetched_again(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Blocks of pieces in progress are kept as well."""
+
+    async def main(loop: VirtualLoop) -> None:
+        state = tmp_path / "state"
+        async with Scene(loop, tmp_path) as scene:
+            seed, leecher = await slow_pair(scene, state)
+            await get_some(scene, leecher, 5)
+            swarm = leecher.torrent.swarm
+            assert swarm is not None
+            opened = swarm.assembly.pieces.open
+            await until(lambda: any(0 < p.num_received < p.num_blocks for p in opened.values()))
+            await leecher.torrent.pause()
+            have, downloaded = leecher.torrent.have_bits, leecher.torrent.num_downloaded
+            assert downloaded % PIECE_LENGTH
+            await leecher.close()
+            again = await scene.node(host=leecher.host, peers=[seed], state_dir=state)
+            assert again.torrent.have_bits == have
+            assert again.torrent.num_checked == 0
+            assert again.torrent.num_downloaded == downloaded
+            await again.complete()
+            assert again.has_content()
+            # What was on its way when it paused came in vain; everything else was used.
+            assert again.torrent.num_downloaded <= len(scene.data) + BLOCK_LENGTH
+
+    simulate(main)
+
+
+def test_after_a_kill_no_complete_piece_is_fetched_again(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: F7. Only what was written since the last checkpoint is hashed."""
+
+    async def main(loop: VirtualLoop) -> None:
+        state = tmp_path / "state"
+        async with Scene(loop, tmp_path) as scene:
+            seed, leecher = await slow_pair(scene, state, checkpoint_interval=2.0)
+            await get_some(scene, leecher, 9)
+            copies = snapshot(state, leecher.folder)
+            have = leecher.torrent.have_bits
+            await leecher.close()
+            restore(copies)
+            for name in ("lock",):
+                (state / name).unlink(missing_ok=True)
+            again = await scene.node(host=leecher.host, state_dir=state)
+            assert again.torrent.have_bits & have == have
+            assert 0 < again.torrent.num_checked < NUM_PIECES
+            left, downloaded = again.torrent.num_left, again.torrent.num_downloaded
+            again.torrent.add_peers([seed.endpoint], "user")
+            await again.complete()
+            assert again.has_content()
+            assert again.torrent.num_downloaded - downloaded == left
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("change", ["truncate", "touch", "remove"])
+def test_files_that_changed_meanwhile_are_hashed(
+    change: str, tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: F5, F9."""
+
+    async def main(loop: VirtualLoop) -> None:
+        state = tmp_path / "state"
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            leecher = await scene.node(peers=[seed], state_dir=state)
+            await leecher.complete()
+            await leecher.close()
+            path = leecher.folder / NAME
+            if change == "truncate":
+                with path.open("r+b") as file:
+                    file.truncate(3 * PIECE_LENGTH)
+            elif change == "touch":
+                data = bytearray(path.read_bytes())
+                data[0] ^= 1
+                path.write_bytes(data)
+            else:
+                path.unlink()
+            again = await scene.node(host=leecher.host, peers=[seed], state_dir=state)
+            expected = {"truncate": 3, "touch": NUM_PIECES - 1, "remove": 0}[change]
+            assert again.torrent.have_bits.bit_count() == expected
+            await again.complete()
+            assert again.has_content()
+
+    simulate(main)
+
+
+def test_a_resumed_seed_hashes_each_piece_before_it_sends_it(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: F5. Size and time of the file are as they were; its content is not."""
+
+    async def main(loop: VirtualLoop) -> None:
+        state = tmp_path / "state"
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True, state_dir=state)
+            await seed.close()
+            damage(seed.folder / NAME, 5 * PIECE_LENGTH)
+            again = await scene.node(host=seed.host, state_dir=state)
+            assert again.torrent.is_complete
+            await check_damaged_seed(scene, again, bad=5)
+
+    simulate(main)
+
+
+def damage(path: Path, at: int) -> None:
+    """Change one byte and keep the times."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 0xFF]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+async def check_damaged_seed(scene: Scene, seed: Node, *, bad: int) -> None:
+    watch = Watch(seed.torrent)
+    leecher = await scene.node(peers=[seed])
+    failures = Watch(leecher.torrent)
+    await asyncio.sleep(20)
+    assert [event.index for event in watch.of(events.PieceLost)] == [bad]
+    assert failures.of(events.PieceFailed) == []
+    assert leecher.torrent.have_bits.bit_count() == NUM_PIECES - 1
+    assert seed.torrent.state is TorrentState.DOWNLOADING
+    other = await scene.node(is_seed=True)
+    leecher.torrent.add_peers([other.endpoint], "user")
+    await leecher.complete()
+    await seed.complete()
+    assert leecher.has_content()
+    assert seed.has_content()
+
+
+def test_skip_check_believes_and_verifies_before_it_sends(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: F5."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.add_host()
+            scene.write_content(tmp_path / host.addresses[0])
+            damage(tmp_path / host.addresses[0] / NAME, 7 * PIECE_LENGTH + 3)
+            seed = await scene.node(host=host, torrent={"skip_check": True})
+            assert seed.torrent.is_complete
+            assert seed.torrent.num_checked == 0
+            await check_damaged_seed(scene, seed, bad=7)
+
+    simulate(main)
+
+
+def test_skip_check_of_nothing_at_all(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(torrent={"skip_check": True})
+            peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+            peer.send(wire.INTERESTED)
+            await peer.expect(MessageId.UNCHOKE)
+            peer.send(wire.encode_request(2, 0, BLOCK_LENGTH))
+            await peer.expect(MessageId.REJECT_REQUEST)
+            peer.close()
+
+    simulate(main)
+
+
+def test_recheck_finds_what_was_damaged_and_what_was_mended(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            watch = Watch(seed.torrent)
+            damage(seed.folder / NAME, 2 * PIECE_LENGTH)
+            damage(seed.folder / NAME, 9 * PIECE_LENGTH)
+            await seed.torrent.recheck()
+            assert seed.torrent.have_bits.bit_count() == NUM_PIECES - 2
+            assert seed.torrent.state is TorrentState.DOWNLOADING
+            await asyncio.sleep(0)
+            assert watch.of(events.CheckProgressed)[-1].num_checked == NUM_PIECES
+            scene.write_content(seed.folder)
+            await seed.torrent.recheck()
+            assert seed.torrent.is_complete
+            states = [event.state for event in watch.of(events.StateChanged)]
+            assert states[:2] == [TorrentState.CHECKING, TorrentState.DOWNLOADING]
+
+    simulate(main)
+
+
+# --- files -----------------------------------------------------------------------------------
+
+FILES = {"a": 100_000, "b/c": 200_000, "b/d": 0, "e": 150_000}
+
+
+@pytest.mark.parametrize("version", [Version.V1, Version.V2, Version.HYBRID])
+def test_many_files_of_each_version(version: Version, tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=version) as scene:
+            seed = await scene.node(is_seed=True)
+            assert seed.torrent.is_complete
+            leecher = await scene.node(peers=[seed])
+            await leecher.complete()
+            assert leecher.has_content()
+            names = [file.path[-1] for file in leecher.torrent.info.files if not file.is_pad]
+            progress = leecher.torrent.file_progress()
+            sizes = [file.length for file in leecher.torrent.info.files]
+            assert progress == sizes
+            assert sorted(names) == ["a", "c", "d", "e"]
+
+    simulate(main)
+
+
+def test_only_wanted_files_are_fetched(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES) as scene:
+            seed = await scene.node(is_seed=True)
+            index = names_of(scene).index("e")
+            leecher = await scene.node(peers=[seed], torrent={"files": frozenset([index])})
+            await leecher.complete()
+            await asyncio.sleep(1)
+            stats = leecher.torrent.stats()
+            assert (stats.progress, stats.left) == (1.0, 0)
+            assert stats.wanted_length < stats.total_length
+            assert (leecher.folder / NAME / "e").read_bytes() == scene.files["e"]
+            assert leecher.torrent.num_downloaded == stats.wanted_length
+            assert not (leecher.folder / NAME / "a").exists()
+            leecher.torrent.set_files(None)
+            assert leecher.torrent.state is TorrentState.DOWNLOADING
+            await leecher.complete(within=60)
+            assert leecher.has_content()
+
+    simulate(main)
+
+
+def names_of(scene: Scene) -> list[str]:
+    return [file.path[-1] for file in scene.metainfo.info.files]
+
+
+def test_a_choice_of_files_outlives_a_pause(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES) as scene:
+            leecher = await scene.node()
+            leecher.torrent.set_files([0])
+            left = leecher.torrent.num_left
+            assert 0 < left < len(scene.data)
+            await leecher.torrent.pause()
+            assert leecher.torrent.num_left == left
+            leecher.torrent.set_files([0, 1])
+            await leecher.torrent.resume()
+            assert leecher.torrent.num_left > left
+            for wrong in ([4], [-1]):
+                with pytest.raises(ConfigError):
+                    leecher.torrent.set_files(wrong)
+            with pytest.raises(ConfigError, match="there is no file 9"):
+                await leecher.session.add(
+                    Scene(loop, tmp_path / "x", files={"z": 5}).raw,
+                    TorrentConfig(output=tmp_path, files=frozenset([9])),
+                )
+
+    simulate(main)
+
+
+# --- a disk that fails -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", [0, 20_000, 5 * PIECE_LENGTH + 1, 900_000])
+def test_a_full_disk_is_waited_for(room: int, tmp_path: Path, simulate: Simulate) -> None:
+    """Limit: F1. ERROR, and within 60 s of space returning it goes on by itself."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            calls = FaultyCalls(room=room)
+            leecher = await scene.node(peers=[seed], os_calls=calls)
+            with pytest.raises(DiskFull):
+                await leecher.complete(within=60)
+            assert leecher.torrent.state is TorrentState.ERROR
+            assert isinstance(leecher.torrent.error, DiskFull)
+            await asyncio.sleep(100)
+            assert leecher.torrent.state in (TorrentState.ERROR, TorrentState.CHECKING)
+            calls.room = None
+            await until(lambda: leecher.torrent.state is TorrentState.SEEDING, within=60)
+            assert leecher.torrent.error is None
+            assert leecher.has_content()
+
+    simulate(main)
+
+
+def test_a_full_disk_and_the_end(tmp_path: Path, simulate: Simulate) -> None:
+    """Nothing is left behind when the session ends while it waits for room."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            calls = FaultyCalls(room=100_000)
+            leecher = await scene.node(peers=[seed], os_calls=calls, state_dir=tmp_path / "state")
+            with pytest.raises(DiskFull):
+                await leecher.complete()
+
+    simulate(main)
+
+
+def test_a_disk_that_fails_stops_the_torrent_and_nothing_else(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            calls = FaultyCalls()
+            leecher = await scene.node(peers=[seed], os_calls=calls)
+            watch = Watch(leecher.torrent)
+            calls.fail_call(0, for_good=True, names=["pwritev"])
+            with pytest.raises(StorageError):
+                await leecher.complete(within=60)
+            await asyncio.sleep(1)
+            assert leecher.torrent.num_connections == 0
+            assert [e.reason for e in watch.of(events.StorageFailed)] != []
+            assert seed.torrent.state is TorrentState.SEEDING
+            calls.heal()
+            await leecher.torrent.resume()
+            await leecher.complete()
+            assert leecher.has_content()
+
+    simulate(main)
+
+
+def test_a_slow_disk_pauses_reading(tmp_path: Path, simulate: Simulate) -> None:
+    """Limit: F16. What waits for the disk stays near its limit, and nothing is lost."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            calls = FaultyCalls()
+            leecher = await scene.node(
+                peers=[seed], os_calls=calls, max_write_queue=100_000, worker_delay=0.2
+            )
+            blocked: list[str] = []
+
+            def slow(name: str) -> None:
+                if name == "pwritev" and not blocked:
+                    blocked.append(name)
+                    loop.block(1.0)
+
+            calls.before_call = slow
+            has_paused = False
+            while not leecher.torrent.is_complete:
+                await asyncio.sleep(0.02)
+                has_paused = has_paused or leecher.session._disk.is_congested
+                assert leecher.session._disk._queued < 100_000 + (1 << 20)
+                assert loop.time() < 120
+            assert has_paused
+            assert leecher.has_content()
+
+    simulate(main)
+
+
+# --- states ----------------------------------------------------------------------------------
+
+
+def test_pause_and_resume(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=100_000))
+            leecher = await scene.node(peers=[seed])
+            await get_some(scene, leecher, 3)
+            await leecher.torrent.pause()
+            assert leecher.torrent.state is TorrentState.PAUSED
+            assert leecher.torrent.roster is None
+            downloaded = leecher.torrent.num_downloaded
+            stats = leecher.torrent.stats()
+            assert stats.num_have >= 3
+            assert stats.downloaded == downloaded
+            await asyncio.sleep(30)
+            assert leecher.torrent.num_downloaded == downloaded
+            assert seed.torrent.num_connections == 0
+            await leecher.torrent.resume()
+            await leecher.torrent.resume()
+            await leecher.complete()
+            assert leecher.has_content()
+
+    simulate(main)
+
+
+def test_one_that_is_added_paused_waits(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            leecher = await scene.node(peers=[seed], torrent={"paused": True})
+            await asyncio.sleep(5)
+            assert leecher.torrent.num_downloaded == 0
+            assert leecher.torrent.file_progress() == [0]
+            await leecher.torrent.resume()
+            await leecher.complete()
+
+    simulate(main)
+
+
+def test_waiting_ends_when_the_torrent_is_removed(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            leecher = await scene.node()
+            watch = Watch(leecher.torrent)
+            waiting = loop.create_task(leecher.torrent.wait_complete())
+            await asyncio.sleep(1)
+            await leecher.session.remove(leecher.torrent)
+            with pytest.raises(ConfigError, match="removed"):
+                await waiting
+            await watch.task
+            assert watch.seen[-1] == events.StateChanged(TorrentState.STOPPED)
+            await leecher.torrent.start()
+            assert leecher.torrent.state is TorrentState.STOPPED
+
+    simulate(main)
+
+
+def test_recheck_of_what_is_not_there(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}")
+            with pytest.raises(MetainfoError):
+                assert node.torrent.info
+            assert node.torrent.metainfo is None
+            assert node.torrent.file_progress() == []
+            assert node.torrent.stats().total_length == 0
+            assert repr(node.torrent).startswith("<Torrent")
+
+    simulate(main)
+
+
+def test_an_output_folder_that_is_a_file(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.add_host()
+            session = await scene.session(host)
+            (tmp_path / "file").write_bytes(b"")
+            torrent = await session.add(scene.raw, TorrentConfig(output=tmp_path / "file"))
+            assert torrent.state is TorrentState.ERROR
+            with pytest.raises(StorageError):
+                await torrent.wait_complete()
+
+    simulate(main)
+
+
+# --- rest ------------------------------------------------------------------------------------
+
+
+def test_a_seed_without_peers_rests_and_wakes(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True, rest_after=10.0, state_dir=tmp_path / "state")
+            await asyncio.sleep(5)
+            assert seed.torrent.is_resting, "nobody is known, so there is nothing to wait for"
+            assert seed.torrent.swarm is None
+            assert seed.torrent.is_complete
+            assert seed.torrent.stats().progress == 1.0
+            assert seed.torrent.file_progress() == [len(scene.data)]
+            assert seed.torrent.info.name == NAME
+            leecher = await scene.node(peers=[seed])
+            await leecher.complete(within=10)
+            assert leecher.has_content()
+            await asyncio.sleep(5)
+            assert not seed.torrent.is_resting
+            await asyncio.sleep(40)
+            assert seed.torrent.is_resting
+            assert seed.torrent.num_uploaded == len(scene.data)
+            await seed.torrent.recheck()
+            assert seed.torrent.is_complete
+
+    simulate(main)
+
+
+def test_without_a_journal_there_is_no_rest(tmp_path: Path, simulate: Simulate) -> None:
+    """It would have to hash everything to wake up."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True, rest_after=1.0)
+            await asyncio.sleep(60)
+            assert not seed.torrent.is_resting
+
+    simulate(main)
+
+
+def test_more_files_are_wanted_of_one_that_rests(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES) as scene:
+            other = await scene.node(is_seed=True)
+            node = await scene.node(
+                torrent={"files": frozenset([1])}, state_dir=tmp_path / "state", rest_after=5.0
+            )
+            node.torrent.add_peers([other.endpoint], "user")
+            await node.complete()
+            await asyncio.sleep(30)
+            assert node.torrent.is_resting
+            node.torrent.set_files(None)
+            assert not node.torrent.is_complete
+            await node.complete()
+            assert node.has_content()
+
+    simulate(main)
+
+
+def test_at_rest_it_keeps_no_metainfo_in_memory(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            state = tmp_path / "state"
+            seed = await scene.node(is_seed=True, rest_after=1.0, state_dir=state)
+            await asyncio.sleep(5)
+            assert seed.torrent.is_resting
+            shutil.rmtree(state / "torrents")
+            with pytest.raises(MetainfoError):
+                assert seed.torrent.info
+            peer_host = scene.add_host()
+            peer = await ScriptedPeer.connect(peer_host, seed.endpoint)
+            peer.send_handshake(scene.info_hash)
+            await peer.expect_closed(timeout=15)
+            assert seed.torrent.state is TorrentState.ERROR
+
+    simulate(main)
+
+
+def test_many_who_come_at_once_wake_it_once(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True, rest_after=5.0, state_dir=tmp_path / "s")
+            await asyncio.sleep(5)
+            assert seed.torrent.is_resting
+            peers = [await scene.add_and_knock(seed) for _ in range(5)]
+            for peer in peers:
+                await peer.expect_handshake()
+            assert seed.torrent.num_connections == 5
+            for peer in peers:
+                peer.close()
+
+    simulate(main)
+
+
+def test_nobody_is_forgotten_by_who_rests(tmp_path: Path, simulate: Simulate) -> None:
+    """Peers that are named while it rests are dialled."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True, rest_after=5.0, state_dir=tmp_path / "s")
+            await asyncio.sleep(5)
+            assert seed.torrent.is_resting
+            host = scene.add_host()
+            listener = scene.listener(host)
+            seed.torrent.add_peers([endpoint_of(host)], "user")
+            peer = await listener.accept()
+            await peer.expect_handshake()
+            with pytest.raises(ExpectationFailed):
+                await listener.accept(timeout=1)
+            peer.close()
+            listener.close()
+
+    simulate(main)
