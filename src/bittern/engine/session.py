@@ -103,6 +103,7 @@ class Session:
         self._http: HttpClient | None = None
         self._udp_sockets: list[UdpSocket] = []
         self._udp_trackers: UdpTrackers | None = None
+        self._resolver: Resolver | None = None
 
     # --- life ----------------------------------------------------------------------------
 
@@ -125,6 +126,7 @@ class Session:
             congestion_changed=self._congestion_changed,
             clock=self._clock,
         )
+        journal = await self._open_journal()
         self._acceptor = Acceptor(network, config, loop, find=self._find, rouse=self._rouse)
         self._dialer = Dialer(network, config, loop, rosters=self._rosters, spawn=self._spawn)
         self._acceptor.listen()
@@ -145,7 +147,7 @@ class Session:
             listen_port=lambda: self._acceptor.port,
             request_dial=self._dialer.request,
             may_connect=self._may_connect,
-            journal=await self._open_journal(),
+            journal=journal,
             bans=Bans(),
             folding={},
             spawn=self._spawn,
@@ -174,6 +176,8 @@ class Session:
             await self._services.journal.close()
         if self._http is not None:
             await self._http.close()
+        if self._resolver is not None:
+            await self._resolver.close()
         if self._udp_trackers is not None:
             self._udp_trackers.close()
         for udp_socket in self._udp_sockets:
@@ -181,11 +185,20 @@ class Session:
         await self._loop.run_in_executor(None, self._worker.close)
 
     async def _open_journal(self) -> Journal | None:
+        """Open the resume data; a failure leaves nothing of the session behind."""
+        assert self._group is not None
         folder = self.config.state_dir
-        return None if folder is None else await Journal.open(self._disk, folder)
+        if folder is None:
+            return None
+        try:
+            return await Journal.open(self._disk, folder)
+        except BaseException:
+            self._worker.close()
+            await self._group.__aexit__(None, None, None)
+            raise
 
     def _make_tracker_client(self) -> TrackerClient:
-        resolver = Resolver()
+        resolver = self._resolver = Resolver()
         self._http = HttpClient(resolver=resolver, user_agent=self.config.client_name)
         self._udp_sockets = open_udp_sockets(self.config.listen_host, self._acceptor.port)
         udp = self._udp_trackers = UdpTrackers(self._udp_sockets)
