@@ -14,7 +14,7 @@ Sources: BEP 3 (piece hashes), engine.md sections 2 and 4, threats.md H4, F2, F5
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
@@ -126,6 +126,12 @@ class Assembly:
             for index, piece in self.pieces.open.items()
             if piece.num_received and not piece.num_unwritten
         }
+
+    def restore(self, partial: Mapping[int, Iterable[int]]) -> None:
+        """Go on with pieces of which an earlier run has left some blocks."""
+        for index, blocks in partial.items():
+            if not self._picker.have >> (self._picker.top - index) & 1:
+                self.pieces.restore(index, blocks)
 
     def stop(self) -> None:
         """Take no further part: later callbacks of the worker do nothing."""

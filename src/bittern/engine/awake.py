@@ -129,9 +129,7 @@ async def wake(
         unverified=found.unverified if services.config.verify_before_upload else 0,
     )
     swarm.attach(assembly)
-    for index, blocks in found.partial.items():
-        if not picker.have >> (picker.top - index) & 1:
-            assembly.pieces.restore(index, blocks)
+    assembly.restore(found.partial)
     return Awake(content, keeper, found, swarm)
 
 
