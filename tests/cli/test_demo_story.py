@@ -69,6 +69,7 @@ def test_a_whole_download_is_told_in_order(scene: Scene) -> None:
         scene.received("piece", PIECE)
     for index in range(41):
         scene.tell("piece_verified", index=index)
+    scene.tell("torrent_completed")
     scene.tell("file_completed", path="EpicCatVideo.mp4")
     scene.tell("result", seconds=2.0, downloaded=65536, download_rate=32768.0, wasted=0, uploaded=0)
     scene.story.tell_totals()
@@ -80,6 +81,8 @@ def test_a_whole_download_is_told_in_order(scene: Scene) -> None:
         "5. Blocks are asked for and sent",
         "6. The last piece is there",
     ]
+    assert "Everything that was wanted is there and verified." in scene.text
+    assert "The file EpicCatVideo.mp4 is assembled." in scene.text
     assert scene.text.count('the name: "BitTorrent protocol"') == 2
     assert "ff ff ff ff ff  one bit per piece: 40 set" in scene.text
     assert scene.text.count("downloader -> seed: request") == 1

@@ -35,9 +35,9 @@ FILE_NAME = "EpicCatVideo.mp4"
 FILE_LENGTH = 10_485_760
 PIECE_LENGTH = 262_144
 OPTIONS = ("--bind", "127.0.0.1", "--port", "0", "--no-dht", "--no-lsd", "--jsonl", "-vv")
-UPLOAD_RATE = "4Mi"
+UPLOAD_RATE = "2Mi"
 """What the seed gives, so that the second downloader finds the first one still at work."""
-PIECES_BEFORE_FRIEND = 4
+PIECES_BEFORE_FRIEND = 1
 """Pieces after which the second downloader is started."""
 STEP_TIMEOUT = 15.0
 """Seconds until a step that does not come is given up."""

@@ -130,8 +130,12 @@ class DownloadStory:
                 self._verified(record)
             case "piece_failed":
                 self._narrator.say(f"Piece {record['index']} does not match and is fetched again.")
+            case "torrent_completed":
+                self._open("complete")
+                self._narrator.say("Everything that was wanted is there and verified.")
             case "file_completed":
-                self._completed(record)
+                self._open("complete")
+                self._narrator.say(f"The file {record['path']} is assembled.")
             case "result":
                 self.result = record
 
@@ -213,10 +217,6 @@ class DownloadStory:
             text = " ".join(f"{index:>3}" for index in self._row)
             self._row = []
             self._narrator.fact(f"{self.num_verified} verified", text)
-
-    def _completed(self, record: Record) -> None:
-        self._open("complete")
-        self._narrator.say(f"The file {record['path']} is assembled.")
 
     def tell_totals(self) -> None:
         """Tell what was counted; call it when the downloader has ended."""
