@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from bittern.codec.info import Info
 from bittern.codec.metainfo import Metainfo
 from bittern.core.bitfield import Bitfield
-from bittern.core.errors import ConfigError
+from bittern.core.errors import ConfigError, MetainfoError
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.storage.files import FileStorage
 from bittern.storage.handles import HandleCache
@@ -65,8 +65,12 @@ def open_content(
 
     Raises:
         UnsafePath: a path cannot be made safe.
+        MetainfoError: a v2 torrent lacks the hashes of its pieces.
     """
     info = metainfo.info
+    hashes = PieceHashes(info, metainfo.piece_layers)
+    if not info.has_v1 and hashes.missing_layers():
+        raise MetainfoError("the piece hashes of this v2 torrent are not known; use its .torrent")
     layout = Layout(info.files, info.geometry)
     paths = safe_paths(
         info.name,
@@ -90,7 +94,7 @@ def open_content(
         handles=handles,
         os_calls=os_calls,
     )
-    return Content(layout, storage, PieceHashes(info, metainfo.piece_layers), paths)
+    return Content(layout, storage, hashes, paths)
 
 
 def wanted_priorities(layout: Layout, num_pieces: int, files: frozenset[int] | None) -> list[int]:

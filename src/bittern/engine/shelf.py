@@ -16,6 +16,7 @@ from bittern.codec.magnet import Magnet
 from bittern.codec.metainfo import Metainfo, decode_metainfo
 from bittern.core.errors import MetainfoError
 from bittern.core.ids import InfoHash, InfoHashV2
+from bittern.storage.hashing import PieceHashes
 
 
 class Shelf:
@@ -92,7 +93,14 @@ class Shelf:
         return self._metainfo
 
     def put_away(self, path: Path) -> None:
-        """Drop the metainfo from memory; ``path`` holds it and is read when it is asked for."""
+        """
+        Drop the metainfo from memory; ``path`` holds it and is read when it is asked for.
+
+        One without its piece layers, as from a magnet link, makes no .torrent file, so it stays.
+        """
+        found = self._metainfo
+        if found is not None and PieceHashes(found.info, found.piece_layers).missing_layers():
+            return
         self._metainfo = None
         self._path = path
 

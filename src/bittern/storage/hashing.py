@@ -190,9 +190,12 @@ class PieceHashes:
 
         Raises:
             Inconsistent: one is right and the other wrong.
-            MisuseError: the hash is not known yet, see ``is_known``.
+            MisuseError: of a v2 torrent, the hash is not known yet, see ``is_known``.
         """
         is_good_v1 = v1 is None or v1 == self._v1_hash(index)
+        if v1 is not None and not self.is_known(index):
+            # A hybrid from a magnet link: its v1 hash says enough until the layer comes.
+            return is_good_v1
         is_good_v2 = v2 is None or v2 == self._v2_hash(index)
         if v1 is not None and v2 is not None and is_good_v1 is not is_good_v2:
             raise Inconsistent(index)

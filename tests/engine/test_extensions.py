@@ -1,0 +1,210 @@
+"""engine.extensions: peer exchange and metadata for others, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bittern.codec import wire
+from bittern.codec.extension import (
+    ExtendedHandshake,
+    MetadataMessage,
+    MetadataMessageType,
+    PexFlag,
+    PexMessage,
+    decode_extended_handshake,
+    decode_metadata_message,
+    decode_pex,
+    encode_metadata_message,
+    encode_pex,
+)
+from bittern.codec.wire import MessageId
+from bittern.core.endpoint import Endpoint
+from bittern.engine import events
+from bittern.testing.loop import VirtualLoop
+from bittern.testing.peer import ExpectationFailed, ScriptedPeer
+from tests.conftest import Simulate
+from tests.engine.scene import Scene, Watch
+
+METADATA, PEX = 3, 4
+BOTH = ExtendedHandshake(extensions={"ut_metadata": METADATA, "ut_pex": PEX}, listen_port=7000)
+
+
+async def expect_extended(peer: ScriptedPeer, number: int, *, timeout: float = 10.0) -> bytes:
+    """Wait for an extension message of one id."""
+    while True:
+        message = await peer.expect(MessageId.EXTENDED, timeout=timeout)
+        if message.payload[0] == number:
+            return message.payload[1:]
+
+
+async def keep_alive(peer: ScriptedPeer) -> None:
+    while True:
+        await asyncio.sleep(50)
+        peer.send(wire.KEEP_ALIVE)
+
+
+@pytest.mark.parametrize("is_private", [False, True])
+def test_exchange_spreads_peers_but_never_of_a_private_torrent(
+    is_private: bool, tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 11, BEP 27."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, is_private=is_private) as scene:
+            hub = await scene.node()
+            one = await scene.node(peers=[hub])
+            watch = Watch(one.torrent)
+            two = await scene.node(peers=[hub])
+            await asyncio.sleep(150)
+            known = {info.endpoint.host for info in one.torrent.peers()}
+            assert hub.host.addresses[0] in known
+            assert (two.host.addresses[0] in known) is not is_private
+            sources = {event.source for event in watch.of(events.PeersFound)}
+            assert ("pex" in sources) is not is_private
+
+    simulate(main)
+
+
+def test_a_private_torrent_does_not_offer_exchange_and_ignores_it(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, is_private=True) as scene:
+            node = await scene.node()
+            peer = await scene.scripted(node, extended=BOTH)
+            offered = decode_extended_handshake(await expect_extended(peer, 0)).extensions
+            assert "ut_pex" not in offered
+            assert "ut_metadata" in offered
+            victim = Endpoint("10.9.9.9", 80)
+            message = encode_pex(PexMessage(((victim, PexFlag.NONE),)))
+            peer.send(wire.encode_extended(1, message))
+            await asyncio.sleep(100)
+            assert scene.network.attempts[victim] == 0
+            peer.close()
+
+    simulate(main)
+
+
+def test_what_a_peer_is_told(tmp_path: Path, simulate: Simulate) -> None:
+    """Others that accept connections, with flags, not itself, and later who has gone."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node()
+            host = scene.add_host()
+            listening = ExtendedHandshake(listen_port=5555)
+            other = await scene.scripted(node, host, bitfield=wire.HAVE_ALL, extended=listening)
+            peer = await scene.scripted(node, extended=BOTH)
+            alive = [loop.create_task(keep_alive(each)) for each in (peer, other)]
+            message = decode_pex(await expect_extended(peer, PEX, timeout=70))
+            theirs = Endpoint(host.addresses[0], 5555)
+            assert message == PexMessage(((theirs, PexFlag.UPLOAD_ONLY),))
+            other.close()
+            message = decode_pex(await expect_extended(peer, PEX, timeout=70))
+            assert message == PexMessage((), (theirs,))
+            for task in alive:
+                task.cancel()
+            peer.close()
+
+    simulate(main)
+
+
+def test_exchange_is_read_at_its_pace_and_floods_are_not(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: H8."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node()
+            peer = await scene.scripted(node, extended=BOTH)
+            named = [Endpoint(f"10.7.{n}.1", 1000) for n in range(6)]
+            for endpoint in named:
+                message = encode_pex(PexMessage(((endpoint, PexFlag.NONE),)))
+                peer.send(wire.encode_extended(1, message))
+            await asyncio.sleep(30)
+            dialled = [endpoint for endpoint in named if scene.network.attempts[endpoint]]
+            assert dialled == named[:1]
+            peer.send(wire.encode_extended(1, b"de"))
+            await peer.expect_closed()
+
+    simulate(main)
+
+
+@pytest.mark.slow
+def test_one_victim_named_by_everybody(tmp_path: Path, simulate: Simulate) -> None:
+    """Limit: H8. An address is not dialled again and again at every port of it."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            victim = scene.add_host()
+            node = await scene.node()
+            peers = []
+            for number in range(10):
+                peer = await scene.scripted(node, extended=BOTH)
+                named = [
+                    (Endpoint(victim.addresses[0], 1 + 100 * number + n), PexFlag.NONE)
+                    for n in range(50)
+                ]
+                peer.send(wire.encode_extended(1, encode_pex(PexMessage(tuple(named)))))
+                peers.append(peer)
+            await asyncio.sleep(300)
+            assert sum(
+                count
+                for endpoint, count in scene.network.attempts.items()
+                if endpoint.host == victim.addresses[0]
+            ) in range(1, 4)
+            for peer in peers:
+                peer.close()
+
+    simulate(main)
+
+
+def test_metadata_for_others(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 9, Limit: H7."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(is_seed=True)
+            raw = scene.metainfo.info.raw
+            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=BOTH)
+            offer = decode_extended_handshake(await expect_extended(peer, 0))
+            assert offer.metadata_length == len(raw)
+            answers = []
+            for piece in (0, 9):
+                ask = MetadataMessage(MetadataMessageType.REQUEST, piece)
+                peer.send(wire.encode_extended(2, encode_metadata_message(ask)))
+                answers.append(decode_metadata_message(await expect_extended(peer, METADATA)))
+            assert answers == [
+                MetadataMessage(MetadataMessageType.DATA, 0, len(raw), raw),
+                MetadataMessage(MetadataMessageType.REJECT, 9),
+            ]
+            # What nobody asked for is nothing to us.
+            data = MetadataMessage(MetadataMessageType.DATA, 0, 1, b"x")
+            peer.send(wire.encode_extended(2, encode_metadata_message(data)))
+            again = encode_metadata_message(MetadataMessage(MetadataMessageType.REQUEST, 0))
+            peer.send(wire.encode_extended(2, again) * 200)
+            kinds = []
+            for _ in range(200):
+                answer = decode_metadata_message(await expect_extended(peer, METADATA))
+                assert answer is not None
+                kinds.append(answer.kind)
+            assert kinds.count(MetadataMessageType.DATA) <= 64
+            peer.close()
+
+    simulate(main)
+
+
+def test_who_speaks_no_extensions_hears_of_none(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node()
+            peer = await scene.scripted(node, reserved=wire.Reserved(has_extensions=False))
+            with pytest.raises(ExpectationFailed):
+                await peer.expect(MessageId.EXTENDED, timeout=5)
+            peer.close()
+
+    simulate(main)

@@ -1,0 +1,350 @@
+"""engine.metadata: magnet links in virtual time, honest peers and liars (BEP 9, Limit: H7)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from bittern.codec import wire
+from bittern.codec.extension import (
+    ExtendedHandshake,
+    MetadataMessage,
+    MetadataMessageType,
+    decode_metadata_message,
+    encode_metadata_message,
+)
+from bittern.codec.info import Version
+from bittern.codec.magnet import parse_magnet
+from bittern.codec.wire import MessageId
+from bittern.core.errors import MetainfoError
+from bittern.core.ids import InfoHash, InfoHashV2
+from bittern.engine import events
+from bittern.engine.events import TorrentState
+from bittern.engine.metadata import matcher, metainfo_from, selection_of
+from bittern.testing.loop import VirtualLoop
+from bittern.testing.peer import ExpectationFailed, ScriptedListener, ScriptedPeer
+from tests.conftest import Simulate
+from tests.engine.scene import FAST, NUM_PIECES, Scene, Watch, endpoint_of
+
+FILES = {"a": 100_000, "b": 200_000, "c": 150_000}
+UT_METADATA = 3
+"""The id under which scripted peers take the messages."""
+
+
+def link_of(scene: Scene, rest: str = "") -> str:
+    info = scene.metainfo.info
+    topics = []
+    if info.info_hash is not None:
+        topics.append(f"xt=urn:btih:{info.info_hash}")
+    if info.info_hash_v2 is not None:
+        topics.append(f"xt=urn:btmh:1220{info.info_hash_v2}")
+    return "magnet:?" + "&".join(topics) + rest
+
+
+@pytest.mark.parametrize("version", [Version.V1, Version.HYBRID])
+def test_from_a_link_to_the_content(version: Version, tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=version) as scene:
+            seed = await scene.node(is_seed=True)
+            leecher = await scene.node(peers=[seed], source=link_of(scene))
+            assert leecher.torrent.state is TorrentState.METADATA
+            assert leecher.torrent.num_left == 1
+            watch = Watch(leecher.torrent)
+            await leecher.complete(within=20)
+            assert leecher.has_content()
+            await asyncio.sleep(0)
+            assert watch.of(events.MetadataReceived) == [
+                events.MetadataReceived("content", len(scene.metainfo.info.raw))
+            ]
+            assert leecher.torrent.info.raw == scene.metainfo.info.raw
+            # One connection served both.
+            assert scene.network.attempts[seed.endpoint] == 1
+
+    simulate(main)
+
+
+def test_a_hybrid_of_which_the_layers_are_unknown_rests_and_wakes(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Its v1 hashes say enough; without the layers there is no .torrent file of it to put away."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
+            seed = await scene.node(is_seed=True)
+            node = await scene.node(
+                peers=[seed], source=link_of(scene), state_dir=tmp_path / "s", rest_after=3.0
+            )
+            await node.complete()
+            await asyncio.sleep(60)
+            assert node.torrent.is_resting
+            other = await scene.node(peers=[node])
+            await other.complete()
+            assert other.has_content()
+
+    simulate(main)
+
+
+def test_a_v2_torrent_without_its_layers_says_so(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=Version.V2) as scene:
+            seed = await scene.node(is_seed=True)
+            node = await scene.node(peers=[seed], source=link_of(scene))
+            with pytest.raises(MetainfoError, match="piece hashes"):
+                await node.complete()
+            assert node.torrent.state is TorrentState.ERROR
+            assert node.torrent.num_connections == 0
+
+    simulate(main)
+
+
+def test_a_link_that_selects_files(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 53."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES) as scene:
+            seed = await scene.node(is_seed=True)
+            leecher = await scene.node(peers=[seed], source=link_of(scene, "&so=2"))
+            await leecher.complete(within=20)
+            assert (leecher.folder / "content" / "c").read_bytes() == scene.files["c"]
+            assert not (leecher.folder / "content" / "a").exists()
+
+    simulate(main)
+
+
+def test_two_who_know_nothing_get_it_from_a_third(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            one = await scene.node(source=link_of(scene))
+            two = await scene.node(source=link_of(scene), peers=[one])
+            await asyncio.sleep(5)
+            assert one.torrent.num_connections == 1
+            seed = await scene.node(is_seed=True, peers=[one])
+            await one.complete(within=90)
+            await two.complete(within=90)
+            assert one.has_content()
+            assert two.has_content()
+            assert seed.torrent.num_uploaded > 0
+
+    simulate(main)
+
+
+def test_a_link_that_ends_before_anybody_came(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(source=link_of(scene, "&dn=name"), state_dir=tmp_path / "s")
+            assert node.torrent.name == "name"
+            await asyncio.sleep(100)
+            assert node.torrent.state is TorrentState.METADATA
+            await node.torrent.pause()
+            await node.torrent.resume()
+            assert node.torrent.state is TorrentState.METADATA
+
+    simulate(main)
+
+
+class Server:
+    """A scripted peer that serves metadata as it likes to whoever connects."""
+
+    def __init__(self, scene: Scene, data: bytes, *, claim: int | None = None) -> None:
+        self.scene = scene
+        self.data = data
+        self.claim = len(data) if claim is None else claim
+        self.host = scene.add_host()
+        self.listener: ScriptedListener = scene.listener(self.host)
+        self.task = scene.loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            peer = await self.listener.accept(timeout=1e6)
+            try:
+                await self._serve(peer)
+            except ExpectationFailed:
+                pass
+            finally:
+                peer.close()
+
+    async def _serve(self, peer: ScriptedPeer) -> None:
+        extended = ExtendedHandshake(
+            extensions={"ut_metadata": UT_METADATA}, metadata_length=self.claim
+        )
+        await self.scene.greet(peer, extended=extended)
+        while True:
+            message = await peer.expect(MessageId.EXTENDED, timeout=1e6)
+            if message.payload[0] != UT_METADATA:
+                continue
+            request = decode_metadata_message(message.payload[1:])
+            if request is None or request.kind is not MetadataMessageType.REQUEST:
+                continue
+            at = request.piece * 16_384
+            reply = MetadataMessage(
+                MetadataMessageType.DATA,
+                request.piece,
+                self.claim,
+                self.data[at : at + 16_384],
+            )
+            # Their id for us was 2 in the extended handshake.
+            peer.send(wire.encode_extended(2, encode_metadata_message(reply)))
+
+    def close(self) -> None:
+        self.task.cancel()
+        self.listener.close()
+
+
+@pytest.mark.slow
+def test_fifty_liars_and_an_honest_one(tmp_path: Path, simulate: Simulate) -> None:
+    """Limit: H7. Ten claimed sizes; the metadata is there in time, and nobody honest is banned."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            raw = scene.metainfo.info.raw
+            liars = [
+                Server(scene, loop.random.randbytes(len(raw) + number % 10 * 16_384))
+                for number in range(50)
+            ]
+            seed = await scene.node(is_seed=True)
+            peers = [endpoint_of(liar.host) for liar in liars]
+            node = await scene.node(source=link_of(scene), peers=[*peers[:25], seed, *peers[25:]])
+            watch = Watch(node.torrent)
+            await node.complete(within=60)
+            assert node.has_content()
+            await asyncio.sleep(0)
+            banned = {event.endpoint for event in watch.of(events.PeerBanned)}
+            assert seed.endpoint not in banned
+            for liar in liars:
+                liar.close()
+
+    simulate(main)
+
+
+def test_a_liar_alone_is_banned(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            liar = Server(scene, bytes(len(scene.metainfo.info.raw)))
+            node = await scene.node(source=link_of(scene), peers=[endpoint_of(liar.host)])
+            watch = Watch(node.torrent)
+            await asyncio.sleep(60)
+            assert [e.reason for e in watch.of(events.PeerBanned)] == ["sent wrong metadata"]
+            assert node.torrent.num_connections == 0
+            seed = await scene.node(is_seed=True)
+            node.torrent.add_peers([seed.endpoint], "user")
+            await node.complete()
+            liar.close()
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("claim", [0, -1, 1 << 40])
+def test_a_size_that_cannot_be_is_not_asked_for(
+    claim: int, tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            liar = Server(scene, b"", claim=claim)
+            node = await scene.node(source=link_of(scene), peers=[endpoint_of(liar.host)])
+            await asyncio.sleep(20)
+            assert node.torrent.state is TorrentState.METADATA
+            liar.close()
+
+    simulate(main)
+
+
+def test_what_a_peer_says_early_counts_later(tmp_path: Path, simulate: Simulate) -> None:
+    """Bitfield, haves and an unchoke that come before the metadata are not forgotten."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(source=link_of(scene))
+            bitfield = wire.encode_bitfield(b"\x00" * (NUM_PIECES // 8))
+            early = await scene.scripted(node, bitfield=bitfield)
+            early.send(wire.encode_have(7) + wire.UNCHOKE + wire.encode_port(6881))
+            await asyncio.sleep(1)
+            server = Server(scene, scene.metainfo.info.raw)
+            node.torrent.add_peers([endpoint_of(server.host)], "user")
+            await early.expect(MessageId.INTERESTED)
+            request = await early.expect(MessageId.REQUEST)
+            assert request.numbers[0] == 7
+            early.close()
+            server.close()
+
+    simulate(main)
+
+
+@pytest.mark.parametrize(
+    "early",
+    [
+        pytest.param(wire.encode_bitfield(b"\xff" * 40), id="a bitfield of another length"),
+        pytest.param(wire.encode_have(4_000), id="a have beyond the end"),
+    ],
+)
+def test_what_turns_out_wrong_closes_the_peer(
+    early: bytes, tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(source=link_of(scene))
+            peer = await scene.scripted(node, bitfield=early)
+            server = Server(scene, scene.metainfo.info.raw)
+            node.torrent.add_peers([endpoint_of(server.host)], "user")
+            await peer.expect_closed()
+            assert node.torrent.state is TorrentState.DOWNLOADING
+            server.close()
+
+    simulate(main)
+
+
+def test_requests_and_garbage_before_the_metadata(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(source=link_of(scene))
+            extended = ExtendedHandshake(extensions={"ut_metadata": UT_METADATA})
+            peer = await scene.scripted(node, extended=extended)
+            ask = MetadataMessage(MetadataMessageType.REQUEST, 0)
+            peer.send(wire.encode_extended(2, encode_metadata_message(ask)))
+            while (message := await peer.expect(MessageId.EXTENDED)).payload[0] != UT_METADATA:
+                pass
+            reply = decode_metadata_message(message.payload[1:])
+            assert reply == MetadataMessage(MetadataMessageType.REJECT, 0)
+            other = MetadataMessage(MetadataMessageType.REJECT, 5)
+            peer.send(wire.encode_extended(2, encode_metadata_message(other)))
+            peer.send(wire.encode_extended(2, b"d8:msg_typei9e5:piecei0ee"))
+            peer.send(wire.encode_extended(2, b"no bencode"))
+            await peer.expect_closed()
+            asker = await scene.scripted(node, reserved=FAST)
+            asker.send(wire.encode_request(0, 0, 16_384))
+            await asker.expect_closed()
+
+    simulate(main)
+
+
+def test_info_dictionaries_are_matched_by_every_hash_that_is_known() -> None:
+    raw = b"d4:name1:xe"
+    v1 = InfoHash(hashlib.sha1(raw).digest())
+    v2 = InfoHashV2(hashlib.sha256(raw).digest())
+    for hashes in ((v1, None), (None, v2), (v1, v2)):
+        assert matcher(*hashes)(raw)
+        assert not matcher(*hashes)(raw + b" ")
+    assert not matcher(v1, InfoHashV2(bytes(32)))(raw)
+
+
+@pytest.mark.parametrize(
+    ("rest", "found"),
+    [("", None), ("&so=1", {1}), ("&so=0,2-9", {0, 2}), ("&so=7", set())],
+)
+def test_files_that_a_link_selects(rest: str, found: set[int] | None) -> None:
+    magnet = parse_magnet("magnet:?xt=urn:btih:" + "a" * 40 + rest)
+    assert selection_of(magnet, 3) == (None if found is None else frozenset(found))
+
+
+def test_metainfo_knows_what_the_link_knew(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        scene = Scene(loop, tmp_path)
+        magnet = parse_magnet(link_of(scene, "&tr=http%3A%2F%2Ft.example%2Fa&ws=http%3A%2F%2Fw/"))
+        made = metainfo_from(magnet, scene.metainfo.info.raw)
+        assert made.trackers == (("http://t.example/a",),)
+        assert made.web_seeds == ("http://w/",)
+        assert made.info.raw == scene.metainfo.info.raw
+
+    simulate(main)
