@@ -7,11 +7,12 @@ piece. Others join a piece only when its owner left or is slow, or when nothing
 else is left to ask for (endgame).
 
 States of a block: free, requested, received. Invariants: ``num_free`` and
-``num_received`` equal the counts of the states; a piece is in ``open`` exactly
-as long as the picker counts it as open; ``joinable`` holds only open pieces
-with free blocks that are not kept for one peer.
+``num_received`` equal the counts of the states; a requested block has somebody
+who was asked for it; a piece is in ``open`` exactly as long as the picker counts
+it as open; a piece with free blocks is joinable or some peer works through it;
+a piece kept for one peer is joinable only while it has no owner.
 
-Sources: BEP 3 (strict priority, endgame).
+Sources: BEP 3 (strict priority, endgame), BEP 47 (padding); threats.md H4, H5.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from bittern.core.bitfield import lowest_index
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.policy.picker import Picker
 
 FREE, REQUESTED, RECEIVED = 0, 1, 2
 
 SLOW_PIECE_SECONDS = 20.0
-"""A piece whose owner needs longer than this for the rest of it is shared with others."""
+"""Limit: H5. A piece whose owner needs longer for the rest of it is shared with others."""
 ENDGAME_WAIT = 1.0
 """Seconds a block is expected to take before a second peer is asked for it too."""
 MAX_ENDGAME_ASKERS = 3
@@ -58,7 +60,7 @@ class PeerShare:
         key: the peer's address; outlives the connection in the record of who sent what.
     """
 
-    __slots__ = ("assigned", "expected_wait", "key", "last_index", "rate")
+    __slots__ = ("assigned", "expected_wait", "key", "last_index", "rate", "searched_round")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
@@ -70,6 +72,8 @@ class PeerShare:
         """The last piece that was opened for it; the next one should follow."""
         self.expected_wait = 0.0
         """Seconds until its outstanding requests will be there at that rate."""
+        self.searched_round = -1
+        """Round in which no slow block was left that this peer could be asked for too."""
 
 
 class OpenPiece:
@@ -100,7 +104,7 @@ class OpenPiece:
         """Write jobs of this piece that have been handed to the storage worker."""
         self.senders: list[Hashable | None] = [None] * num_blocks
         self.askers: list[PeerShare | None] = [None] * num_blocks
-        """Of whom each requested block was asked first; the owner may have changed since."""
+        """Who was asked for each requested block first; the owner may have changed since."""
         self.hasher = hasher
         self.num_hashed = 0
         """Blocks from the start of the piece that ``hasher`` has seen."""
@@ -155,7 +159,8 @@ class Pieces:
         pad_blocks: Callable[[int], Sequence[int]] = lambda _: (),
     ) -> None:
         self.open: dict[int, OpenPiece] = {}
-        self.joinable: dict[int, OpenPiece] = {}
+        self.joinable = 0
+        """Open pieces that any peer may go on with, as bits in the order of the picker."""
         self.newly_opened: list[int] = []
         """Pieces opened since the owner last emptied this list."""
         self._geometry = geometry
@@ -167,6 +172,8 @@ class Pieces:
         self._askers: dict[int, list[PeerShare]] = {}
         """In the endgame: ``index << 32 | begin`` to those who were asked for that block."""
         self._exclusive: set[int] = set()
+        self._round = 0
+        """Counts calls of ``share_slow_pieces``; nobody becomes slow between two of them."""
 
     # --- asking --------------------------------------------------------------------------
 
@@ -184,27 +191,45 @@ class Pieces:
             no more that we want.
         """
         runs: list[Run] = []
+        top = self._picker.top
         while share.assigned and budget > 0:
             piece = share.assigned[0]
-            budget -= self._take(piece, share, budget, runs)
+            if piece.num_free:
+                if not peer_bits >> (top - piece.index) & 1:
+                    self._leave(piece, share)
+                    self._offer(piece)
+                    continue
+                budget -= self._take(piece, share, budget, runs)
             if not piece.num_free:
                 share.assigned.pop(0)
         while budget > 0:
-            found = self._joinable_for(peer_bits) or self._open_new(share, peer_bits)
+            found = self._find_piece(share, peer_bits)
             if found is None:
+                self._plan_endgame(share, peer_bits, budget, runs)
                 break
-            budget = self._assign(found, share, budget, runs)
-        if budget > 0:
-            self._plan_endgame(share, peer_bits, budget, runs)
+            found.owner = share
+            if self.joinable:
+                self.joinable &= ~(1 << (top - found.index))
+            budget -= self._take(found, share, budget, runs)
+            if found.num_free:
+                share.assigned.append(found)
         return runs
 
-    def _assign(self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
-        piece.owner = share
-        self.joinable.pop(piece.index, None)
-        budget -= self._take(piece, share, budget, runs)
-        if piece.num_free:
-            share.assigned.append(piece)
-        return budget
+    def _find_piece(self, share: PeerShare, peer_bits: int) -> OpenPiece | None:
+        """Return an open piece that waits for somebody and that the peer has, or a new one."""
+        if waiting := peer_bits & self.joinable:
+            return self.open[lowest_index(waiting, self._picker.top)]
+        index = self._picker.pick(peer_bits, preferred=self._following(share))
+        if index is None:
+            return None
+        share.last_index = index
+        return self.open_piece(index)
+
+    def _following(self, share: PeerShare) -> int | None:
+        """Return the piece after the last one of a peer, within its extent; None in sequence."""
+        index = share.last_index + 1
+        is_within = index % self._extent and index < self._num_pieces
+        return index if is_within and not self._picker.sequential else None
 
     def _take(self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
         """Mark up to ``budget`` free blocks as requested; return how many."""
@@ -221,35 +246,18 @@ class Pieces:
             taken += stop - at
             runs.append((piece.index, at << BLOCK_SHIFT, min(length, stop << BLOCK_SHIFT)))
             at = states.find(FREE, stop)
-        piece.num_free -= taken
-        if not piece.num_free:
-            self.joinable.pop(piece.index, None)
+        self._count_free(piece, -taken)
         return taken
 
-    def _joinable_for(self, peer_bits: int) -> OpenPiece | None:
-        """Return an open piece that waits for somebody and that the peer has."""
-        top = self._picker.top
-        for index, piece in self.joinable.items():
-            if peer_bits >> (top - index) & 1:
-                return piece
-        return None
-
-    def _open_new(self, share: PeerShare, peer_bits: int) -> OpenPiece | None:
-        following = share.last_index + 1
-        preferred = following if following % self._extent and following < self._num_pieces else None
-        index = self._picker.pick(peer_bits, preferred=preferred)
-        if index is None:
-            return None
-        share.last_index = index
-        return self.open_piece(index)
+    def _count_free(self, piece: OpenPiece, change: int) -> None:
+        piece.num_free += change
+        if not piece.num_free and self.joinable:
+            self.joinable &= ~(1 << (self._picker.top - piece.index))
 
     def open_piece(self, index: int) -> OpenPiece:
         """Open a piece that is neither open nor had."""
         piece = OpenPiece(index, self._geometry.num_blocks(index), self._start_hash(index))
-        for number in self._pad_blocks(index):
-            piece.states[number] = RECEIVED
-            piece.num_received += 1
-            piece.num_free -= 1
+        self._mark_present(piece, self._pad_blocks(index))
         piece.is_exclusive = index in self._exclusive
         self.open[index] = piece
         self._picker.mark_open(index)
@@ -259,31 +267,35 @@ class Pieces:
     def restore(self, index: int, blocks: Iterable[int]) -> OpenPiece:
         """Open a piece of which an earlier run has left some blocks on disk."""
         piece = self.open_piece(index)
+        self._mark_present(piece, blocks)
+        self._offer(piece)
+        return piece
+
+    def _mark_present(self, piece: OpenPiece, blocks: Iterable[int]) -> None:
+        """Count blocks as received, all but one at most: it takes a block to finish a piece."""
         for number in blocks:
-            if 0 <= number < piece.num_blocks and piece.states[number] == FREE:
+            is_free = 0 <= number < piece.num_blocks and piece.states[number] == FREE
+            if is_free and piece.num_free > 1:
                 piece.states[number] = RECEIVED
                 piece.num_received += 1
                 piece.num_free -= 1
-        self._offer(piece)
-        return piece
 
     def _plan_endgame(self, share: PeerShare, peer_bits: int, budget: int, runs: list[Run]) -> None:
         """Join any open piece; failing that, ask a second peer for what is long in coming."""
         top = self._picker.top
-        mine = [
-            piece
-            for index, piece in self.open.items()
-            if peer_bits >> (top - index) & 1 and not piece.is_exclusive
-        ]
-        for piece in mine:
-            if budget <= 0:
-                return
-            if piece.num_free and piece.owner is not share:
+        for piece in self.open.values():
+            if piece.num_free and not piece.is_exclusive and peer_bits >> (top - piece.index) & 1:
                 budget -= self._take(piece, share, budget, runs)
-        for piece in mine:
-            if budget <= 0:
-                return
-            budget -= self._duplicate(piece, share, budget, runs)
+                if budget <= 0:
+                    return
+        if share.searched_round == self._round:
+            return
+        for piece in self.open.values():
+            if not piece.is_exclusive and peer_bits >> (top - piece.index) & 1:
+                budget -= self._duplicate(piece, share, budget, runs)
+                if budget <= 0:
+                    return
+        share.searched_round = self._round
 
     def _duplicate(self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
         """Ask ``share`` too for blocks that are long in coming from elsewhere, the last first."""
@@ -323,11 +335,11 @@ class Pieces:
         for index, begin, data in blocks:
             piece = open_pieces.get(index)
             number = begin >> BLOCK_SHIFT
-            if piece is None or piece.states[number] == RECEIVED:
+            if piece is None or (state := piece.states[number]) == RECEIVED:
                 result.num_wasted += len(data)
                 continue
-            if piece.states[number] == FREE:
-                piece.num_free -= 1
+            if state == FREE:
+                self._count_free(piece, -1)  # Late: given up before it came.
             piece.states[number] = RECEIVED
             piece.senders[number] = key
             piece.num_received += 1
@@ -357,46 +369,81 @@ class Pieces:
     # --- giving back ---------------------------------------------------------------------
 
     def release(self, share: PeerShare, requests: Iterable[tuple[int, int, int]]) -> None:
-        """Free blocks whose requests were rejected, dropped, or have gone with the peer."""
+        """
+        Free blocks whose requests were rejected, dropped, or have gone with the peer.
+
+        The peer is out of their pieces then; they are offered to everybody.
+        """
+        touched: dict[OpenPiece, None] = {}
         for index, begin, _ in requests:
             piece = self.open.get(index)
-            if piece is None:
-                continue
-            number = begin >> BLOCK_SHIFT
-            key = index << 32 | begin
-            askers = self._askers.get(key)
-            if askers is not None:
-                if share in askers:
-                    askers.remove(share)
-                if askers:
-                    piece.askers[number] = askers[0]
-                    continue
-                del self._askers[key]
-            if piece.states[number] == REQUESTED:
-                piece.states[number] = FREE
-                piece.num_free += 1
+            if piece is not None and self._unask(piece, begin, share):
+                touched[piece] = None
+        for piece in touched:
+            self._leave(piece, share)
             self._offer(piece)
+
+    def _unask(self, piece: OpenPiece, begin: int, share: PeerShare) -> bool:
+        """Forget that ``share`` was asked for a block; True when that has made it free."""
+        number = begin >> BLOCK_SHIFT
+        if piece.states[number] != REQUESTED:
+            return False
+        key = piece.index << 32 | begin
+        askers = self._askers.get(key)
+        if askers is not None and share in askers:
+            askers.remove(share)
+            piece.askers[number] = askers[0]
+            if len(askers) == 1:
+                del self._askers[key]
+            return False
+        if piece.askers[number] is not share:
+            return False
+        piece.states[number] = FREE
+        piece.num_free += 1
+        return True
 
     def abandon(self, share: PeerShare) -> None:
         """Offer the pieces of a peer that chokes us, fell silent or left to the others."""
-        assigned, share.assigned = share.assigned, []
-        for piece in assigned:
-            if piece.owner is share:
-                piece.owner = None
+        for piece in share.assigned[:]:
+            self._leave(piece, share)
             self._offer(piece)
 
+    @staticmethod
+    def _leave(piece: OpenPiece, share: PeerShare) -> None:
+        if piece.owner is share:
+            piece.owner = None
+        if piece in share.assigned:
+            share.assigned.remove(piece)
+
     def _offer(self, piece: OpenPiece) -> None:
-        if piece.num_free:
-            self.joinable[piece.index] = piece
+        """Find somebody for the free blocks of a piece; one that is closed has none."""
+        if not piece.num_free:
+            return
+        owner = piece.owner
+        if not piece.is_exclusive or owner is None:
+            self.joinable |= 1 << (self._picker.top - piece.index)
+        elif piece not in owner.assigned:
+            owner.assigned.append(piece)
 
     def share_slow_pieces(self) -> None:
-        """Offer pieces whose owners will take long for the rest; called about once a second."""
+        """
+        Offer pieces whose owners will take long for the rest.
+
+        To be called about once a second, when ``rate`` and ``expected_wait`` of
+        all shares have been brought up to date.
+        """
+        self._round += 1
         for piece in self.open.values():
             owner = piece.owner
-            if owner is None or not piece.num_free or piece.is_exclusive:
+            if owner is None:
                 continue
+            if piece.is_exclusive:
+                # Finding a liar must not depend on the pace of one peer, who may be the liar.
+                if owner.expected_wait <= SLOW_PIECE_SECONDS:
+                    continue
+                piece.is_exclusive = False
             if piece.num_free * BLOCK_LENGTH > owner.rate * SLOW_PIECE_SECONDS:
-                self.joinable[piece.index] = piece
+                self._offer(piece)
 
     # --- the end of a piece --------------------------------------------------------------
 
@@ -421,7 +468,8 @@ class Pieces:
 
     def _close(self, piece: OpenPiece) -> None:
         self.open.pop(piece.index, None)
-        self.joinable.pop(piece.index, None)
+        if self.joinable:
+            self.joinable &= ~(1 << (self._picker.top - piece.index))
         if self._askers:
             for key in [key for key in self._askers if key >> 32 == piece.index]:
                 del self._askers[key]
