@@ -217,9 +217,9 @@ class Scene:
         )
         return peer
 
-    async def add_and_knock(self, node: Node) -> ScriptedPeer:
-        """Connect a scripted peer from a new host and send its handshake."""
-        peer = await ScriptedPeer.connect(self.add_host(), node.endpoint)
+    async def add_and_knock(self, node: Node, host: SimHost | None = None) -> ScriptedPeer:
+        """Connect a scripted peer, from a new host unless one is given, and send its handshake."""
+        peer = await ScriptedPeer.connect(host or self.add_host(), node.endpoint)
         peer.send_handshake(self.info_hash, b"-SC0000-" + self.loop.random.randbytes(12), FAST)
         return peer
 
