@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from bittern.codec import wire
 from bittern.engine.events import TorrentState
 from bittern.testing.loop import VirtualLoop, run
 from bittern.testing.network import Link
+from bittern.testing.peer import ScriptedPeer
 from tests.conftest import Simulate
 from tests.sim.place import Place, endpoint_of, wait_all
 
@@ -134,6 +136,26 @@ def test_a_seed_at_rest_does_next_to_nothing(tmp_path: Path, simulate: Simulate)
             assert loop.num_timers - before < 2 * 3600 * 1.5
 
     simulate(main, limit=10_000)
+
+
+def test_a_peer_that_completes_and_is_closed_between_two_haves(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """What it said after the decision to close it was never counted, and is not taken back."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Place(loop, tmp_path) as place:
+            seed, other = place.add_host(), place.add_host()
+            torrent = await place.add(seed, is_seed=True)
+            peer = await ScriptedPeer.connect(other, endpoint_of(seed))
+            peer.send_handshake(place.info_hash)
+            peer.send(wire.encode_bitfield(b"\xff\xfc"))
+            await asyncio.sleep(1)
+            peer.send(wire.encode_have(14) + wire.encode_have(15))
+            await peer.expect_closed(timeout=5)
+            assert torrent.peers() == []
+
+    simulate(main)
 
 
 @pytest.mark.soak

@@ -133,6 +133,8 @@ class Swarm:
         self.num_uploaded = 0
         self.num_wasted = 0
         self._new_haves: list[int] = []
+        self._counted: dict[PeerConnection, int] = {}
+        """What the picker was told of each peer; ``protocol.remote`` may be ahead of it."""
         self._is_stopped = False
         self._was_complete = picker.is_complete
 
@@ -177,8 +179,9 @@ class Swarm:
         self._give_back(peer, protocol.drop_outstanding())
         self.download_gate.forget(peer.fill)
         self.upload_gate.forget(peer.serve)
-        if protocol.remote is not None and protocol.remote:
-            self.picker.remove_peer(protocol.remote.bits)
+        # A peer that is closed between two events of one batch has said more than was counted.
+        if counted := self._counted.pop(peer, 0):
+            self.picker.remove_peer(counted)
         self._choking.forget(peer)
         if self._super_seeder is not None:
             self._reveal(self._super_seeder.peer_left(peer))
@@ -217,17 +220,22 @@ class Swarm:
                 self._open(peer, handshake, now)
             case peer_events.BitfieldReceived(bitfield):
                 self.picker.add_peer(bitfield.bits)
+                self._counted[peer] = bitfield.bits
                 if self._super_seeder is not None:
                     self._reveal(self._super_seeder.bitfield_seen(peer, bitfield.bits))
                 self._availability_changed(peer)
                 self._grant_allowed_fast(peer, bitfield)
             case peer_events.HaveReceived(index):
-                self.picker.add_have(1 << (self.picker.top - index))
+                mask = 1 << (self.picker.top - index)
+                self.picker.add_have(mask)
+                self._counted[peer] = self._counted.get(peer, 0) | mask
                 self._availability_changed(peer)
                 if self._super_seeder is not None:
                     self._reveal(self._super_seeder.piece_seen(peer, index))
             case peer_events.DontHaveReceived(index):
-                self.picker.remove_have(1 << (self.picker.top - index))
+                mask = 1 << (self.picker.top - index)
+                self.picker.remove_have(mask)
+                self._counted[peer] &= ~mask
             case peer_events.Choked(dropped):
                 self._give_back(peer, dropped)
             case peer_events.Unchoked():
