@@ -1,83 +1,129 @@
-"""Who sent bad blocks."""
+"""policy.suspects: who is guilty of a bad piece, and who is not (H4)."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from functools import partial
+import random
+from collections.abc import Callable, Hashable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bittern.policy.suspects import MAX_ADDRESSES, MAX_SUSPECT_PIECES, Suspects
+from bittern.policy.suspects import MAX_ADDRESSES, MAX_DIGESTS, MAX_SUSPECT_PIECES, Suspects
+
+GOOD = [b"one", b"two", b"three", b"four"]
 
 
-def never() -> list[bytes]:
-    raise AssertionError("digests were asked for without need")
+def digests(*wrong: int) -> Callable[[], Sequence[bytes]]:
+    """Return digests of a piece of four blocks, of which some are wrong."""
+    return lambda: [b"bad" if at in wrong else good for at, good in enumerate(GOOD)]
 
 
-def test_who_sent_a_bad_piece_alone_is_guilty_without_a_comparison() -> None:
-    assert Suspects().piece_failed(0, ["a", "a"], never) == {"a"}
+def always(found: Sequence[bytes]) -> Callable[[], Sequence[bytes]]:
+    return lambda: found
 
 
-def test_of_several_senders_nobody_is_accused_until_the_piece_is_good() -> None:
+def not_needed() -> Sequence[bytes]:
+    pytest.fail("digests were computed for nothing")
+
+
+def test_who_sent_a_bad_piece_alone_is_guilty_at_once() -> None:
     suspects = Suspects()
-    assert suspects.piece_failed(3, ["a", "b", "c"], lambda: [b"1", b"x", b"3"]) == set()
-    assert suspects.piece_passed(3, ["d"] * 3, lambda: [b"1", b"2", b"3"]) == {"b"}
-    # The record is closed: a second pass asks for nothing.
-    assert suspects.piece_passed(3, ["d"] * 3, never) == set()
+    assert suspects.piece_failed(0, ["a"] * 4, not_needed) == {"a"}
+    assert suspects.piece_passed(0, ["b"] * 4, not_needed) == set()
 
 
-def test_every_failed_attempt_counts() -> None:
+def test_of_several_those_are_guilty_whose_blocks_differ_from_the_good_piece() -> None:
     suspects = Suspects()
-    suspects.piece_failed(0, ["a", "b"], lambda: [b"x", b"2"])
-    suspects.piece_failed(0, ["c", "d"], lambda: [b"1", b"y"])
-    assert suspects.piece_passed(0, ["e", "e"], lambda: [b"1", b"2"]) == {"a", "d"}
+    assert suspects.piece_failed(0, ["a", "b", "c", "b"], digests(1, 2)) == set()
+    assert suspects.piece_passed(0, ["d"] * 4, digests()) == {"b", "c"}
 
 
-@pytest.mark.parametrize("senders", [[None, None], [None, "a"]])
-def test_blocks_of_an_earlier_run_accuse_nobody_alone(senders: list[str | None]) -> None:
+def test_every_failure_is_remembered_until_the_piece_is_good() -> None:
     suspects = Suspects()
-    assert suspects.piece_failed(0, senders, lambda: [b"x", b"y"]) == set()
-    assert suspects.piece_passed(0, ["b", "b"], lambda: [b"1", b"2"]) == set(senders) - {None}
+    suspects.piece_failed(0, ["a", "b", "b", "b"], digests(0))
+    suspects.piece_failed(0, ["b", "b", "c", "b"], digests(2))
+    suspects.piece_failed(1, ["b", "b", "e", "b"], digests(2))
+    assert suspects.piece_passed(0, ["b"] * 4, digests()) == {"a", "c"}
+    assert suspects.piece_passed(0, ["b"] * 4, not_needed) == set()
+    assert suspects.piece_passed(1, ["b"] * 4, digests()) == {"e"}
 
 
-def test_good_pieces_speak_for_an_address() -> None:
+def test_blocks_of_an_earlier_run_and_padding_accuse_nobody() -> None:
+    suspects = Suspects()
+    assert suspects.piece_failed(0, [None] * 4, not_needed) == set()
+    assert suspects.piece_failed(0, ["a", None, "a", None], digests(1)) == set()
+    assert suspects.piece_passed(0, ["b", None, "b", None], digests()) == set()
+
+
+def test_good_pieces_are_counted_once_for_each_address() -> None:
     suspects = Suspects()
     for index in range(3):
-        suspects.piece_passed(index, ["a", "b", None, "a"], never)
-    assert (suspects.num_good("a"), suspects.num_good("b"), suspects.num_good("c")) == (3, 3, 0)
+        suspects.piece_passed(index, ["a", "a", None, "b" if index else None], not_needed)
+    assert [suspects.num_good(who) for who in ("a", "b", "c")] == [3, 2, 0]
 
 
-def test_failed_pieces_and_addresses_are_bounded() -> None:
-    """Limit: H4."""
+def test_h4_failed_pieces_are_bounded() -> None:
     suspects = Suspects()
     for index in range(MAX_SUSPECT_PIECES + 1):
-        suspects.piece_failed(index, ["a", "b"], lambda: [b"x", b"2"])
-    assert suspects.piece_passed(0, ["c", "c"], never) == set()
-    assert suspects.piece_passed(1, ["c", "c"], lambda: [b"1", b"2"]) == {"a"}
-    for number in range(MAX_ADDRESSES + 1):
-        suspects.piece_passed(0, [number], never)
-    assert suspects.num_good(0) == 0
-    assert suspects.num_good(MAX_ADDRESSES) == 1
+        suspects.piece_failed(index, ["a", "b", "b", "b"], digests(0))
+    assert suspects.piece_passed(0, ["b"] * 4, not_needed) == set(), "the oldest is forgotten"
+    assert suspects.piece_passed(1, ["b"] * 4, digests()) == {"a"}
 
 
-@given(
-    st.lists(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=4, max_size=4),
-             min_size=1, max_size=5)
-)  # fmt: skip
-def test_exactly_the_liars_are_found(attempts: list[list[tuple[int, bool]]]) -> None:
-    """Whoever sent a wrong block of a failed attempt is named, and nobody else."""
-    right = [b"0", b"1", b"2", b"3"]
+@pytest.mark.slow
+def test_h4_digests_are_bounded_however_often_a_piece_fails() -> None:
     suspects = Suspects()
-    liars: set[Hashable] = set()
-    found: set[Hashable] = set()
-    for attempt in attempts:
-        senders = [sender for sender, _ in attempt]
-        digests = [b"bad" if lies else right[n] for n, (_, lies) in enumerate(attempt)]
-        if digests == right:
-            continue
-        liars |= {sender for sender, lies in attempt if lies}
-        found |= suspects.piece_failed(0, senders, partial(list, digests))
-    found |= suspects.piece_passed(0, ["honest"] * 4, lambda: right)
-    assert found == liars
+    num_blocks = MAX_DIGESTS // 4
+    bad, good = [b"bad"] * num_blocks, [b"good"] * num_blocks
+    for liar in range(6):
+        suspects.piece_failed(0, [liar] + ["b"] * (num_blocks - 1), always(bad[:1] + good[1:]))
+    assert suspects.piece_passed(0, ["b"] * num_blocks, always(good)) == {2, 3, 4, 5}
+    suspects.piece_failed(7, ["x"] + ["b"] * (num_blocks - 1), always(bad[:1] + good[1:]))
+    for _ in range(4):
+        suspects.piece_failed(8, ["y"] + ["b"] * (num_blocks - 1), always(bad[:1] + good[1:]))
+    assert suspects.piece_passed(7, ["b"] * num_blocks, not_needed) == set()
+    assert suspects.piece_passed(8, ["b"] * num_blocks, always(good)) == {"y"}
+
+
+def test_addresses_are_bounded_and_the_longest_unseen_go_first() -> None:
+    suspects = Suspects()
+    suspects.piece_passed(0, ["first"], not_needed)
+    for number in range(MAX_ADDRESSES - 1):
+        suspects.piece_passed(0, [number], not_needed)
+    suspects.piece_passed(0, ["first"], not_needed)
+    suspects.piece_passed(0, ["new"], not_needed)
+    assert [suspects.num_good(who) for who in ("first", 0, 1, "new")] == [2, 0, 1, 1]
+
+
+@pytest.mark.slow
+@given(
+    st.integers(0, 1 << 30),
+    st.sampled_from([0.01, 0.1, 0.5, 1.0]),
+    st.integers(1, 20),
+    st.integers(1, 64),
+)
+def test_h4_a_liar_is_found_and_nobody_else(
+    seed: int, share_of_bad: float, num_honest: int, num_blocks: int
+) -> None:
+    """A failed piece is fetched again from one peer; two failed pieces are enough at most."""
+    rng = random.Random(seed)
+    suspects, num_failed, guilty = Suspects(), 0, set[Hashable]()
+    peers: list[Hashable] = ["liar", *range(num_honest)]
+    index, is_exclusive = 0, False
+    while "liar" not in guilty and index < 50:
+        alone = rng.choice(peers)
+        senders = [alone if is_exclusive else rng.choice(peers) for _ in range(num_blocks)]
+        wrong = [who == "liar" and rng.random() < share_of_bad for who in senders]
+        found = [b"bad" if is_wrong else b"good" for is_wrong in wrong]
+        if any(wrong):
+            num_failed += 1
+            guilty |= suspects.piece_failed(index, senders, always(found))
+            is_exclusive = True
+        else:
+            guilty |= suspects.piece_passed(index, senders, always(found))
+            index += 1
+            is_exclusive = False
+    assert guilty <= {"liar"}
+    assert num_failed <= 2
+    assert bool(guilty) == bool(num_failed) or index == 50

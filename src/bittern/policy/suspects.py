@@ -14,11 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 
 MAX_SUSPECT_PIECES = 64
-"""Limit: H4. Failed pieces whose block digests are kept."""
+"""Limit: H4. Failed pieces whose block digests are kept; the oldest go first."""
+MAX_DIGESTS = 131_072
+"""Limit: H4. Block digests kept in all, about 10 MiB; the oldest attempts go first."""
 MAX_ADDRESSES = 10_000
 """Addresses whose record is kept; the oldest go first."""
 
 Attempt = tuple[Sequence[bytes], Sequence[Hashable | None]]
+"""Digest and sender of each block of a piece that failed."""
 
 
 class Suspects:
@@ -26,6 +29,7 @@ class Suspects:
 
     def __init__(self) -> None:
         self._attempts: dict[int, list[Attempt]] = {}
+        self._num_digests = 0
         self._good: dict[Hashable, int] = {}
 
     def piece_failed(
@@ -47,12 +51,18 @@ class Suspects:
         """
         if None not in senders and len(set(senders)) == 1:
             return {sender for sender in senders if sender is not None}
-        known = {sender for sender in senders if sender is not None}
-        if known:
-            if len(self._attempts) >= MAX_SUSPECT_PIECES and index not in self._attempts:
-                del self._attempts[next(iter(self._attempts))]
-            self._attempts.setdefault(index, []).append((digests(), tuple(senders)))
+        if any(sender is not None for sender in senders):
+            self._remember(index, (digests(), tuple(senders)))
         return set()
+
+    def _remember(self, index: int, attempt: Attempt) -> None:
+        self._attempts.setdefault(index, []).append(attempt)
+        self._num_digests += len(attempt[0])
+        while self._num_digests > MAX_DIGESTS or len(self._attempts) > MAX_SUSPECT_PIECES:
+            oldest = next(iter(self._attempts))
+            self._num_digests -= len(self._attempts[oldest].pop(0)[0])
+            if not self._attempts[oldest]:
+                del self._attempts[oldest]
 
     def piece_passed(
         self,
@@ -65,12 +75,13 @@ class Suspects:
 
         Args: as ``piece_failed``; ``digests`` is called only after a failure.
         """
-        for sender in set(senders):
+        for sender in dict.fromkeys(senders):
             if sender is not None:
-                self._count(self._good, sender)
+                self._count_good(sender)
         attempts = self._attempts.pop(index, None)
-        if not attempts:
+        if attempts is None:
             return set()
+        self._num_digests -= sum(len(wrong) for wrong, _ in attempts)
         right = digests()
         return {
             sender
@@ -83,10 +94,7 @@ class Suspects:
         """Return how many good pieces an address has had a part in."""
         return self._good.get(sender, 0)
 
-    @staticmethod
-    def _count(table: dict[Hashable, int], key: Hashable) -> int:
-        count = table.pop(key, 0) + 1
-        table[key] = count
-        if len(table) > MAX_ADDRESSES:
-            del table[next(iter(table))]
-        return count
+    def _count_good(self, sender: Hashable) -> None:
+        self._good[sender] = self._good.pop(sender, 0) + 1
+        if len(self._good) > MAX_ADDRESSES:
+            del self._good[next(iter(self._good))]
