@@ -11,7 +11,6 @@ from bittern.codec import wire
 from bittern.codec.extension import ExtendedHandshake, decode_extended_handshake
 from bittern.codec.wire import MessageId
 from bittern.engine import events
-from bittern.engine.config import SessionConfig
 from bittern.engine.roster import client_name, is_loopback, reserved_bits
 from bittern.engine.shelf import Shelf
 from bittern.testing.loop import VirtualLoop
@@ -263,15 +262,13 @@ def test_loopback(host: str, found: bool) -> None:
     assert is_loopback(host) is found
 
 
-@pytest.mark.parametrize(("is_private", "has_dht"), [(False, True), (True, False)])
-def test_the_dht_bit_is_not_set_for_private_torrents(
-    is_private: bool, has_dht: bool, tmp_path: Path, simulate: Simulate
-) -> None:
-    """BEP 27."""
+def test_no_bit_is_set_for_what_we_do_not_run(tmp_path: Path, simulate: Simulate) -> None:
+    """The DHT bit says that a node of ours answers (BEP 5); there is none yet."""
 
     async def main(loop: VirtualLoop) -> None:
-        shelf = Shelf(Scene(loop, tmp_path, is_private=is_private).metainfo)
-        bits = reserved_bits(shelf, SessionConfig())
-        assert (bits.has_dht, bits.has_v2) == (has_dht, False)
+        bits = reserved_bits(Shelf(Scene(loop, tmp_path).metainfo))
+        assert (bits.has_dht, bits.has_v2) == (False, False)
+        assert bits.has_fast
+        assert bits.has_extensions
 
     simulate(main)

@@ -33,7 +33,6 @@ VERBS = {
     "verify": ("bittern.cli.verify:verify", "Hash data on disk and compare it with a .torrent."),
     "magnet": ("bittern.cli.magnet:magnet", "Print the magnet link of a .torrent."),
     "tracker": ("bittern.cli.tracker:tracker", "Run a tracker."),
-    "dht": ("bittern.cli.dht:app", "Run a DHT node, or ask the DHT."),
     "demo": (
         "bittern.cli.demo:demo",
         "Watch a whole transfer step by step, on this machine alone.",

@@ -19,7 +19,7 @@ from bittern.core.endpoint import Endpoint, network_of
 from bittern.core.geometry import Geometry
 from bittern.core.ids import InfoHash
 from bittern.engine import events
-from bittern.engine.config import SessionConfig, TorrentConfig
+from bittern.engine.config import TorrentConfig
 from bittern.engine.peer import PeerConnection, PeerOwner
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
@@ -310,9 +310,6 @@ def client_name(peer_id: bytes) -> str:
     return ""
 
 
-def reserved_bits(shelf: Shelf, config: SessionConfig) -> Reserved:
+def reserved_bits(shelf: Shelf) -> Reserved:
     """Return what handshakes of a torrent announce; a hybrid has the v2 bit on both (BEP 52)."""
-    return Reserved(
-        has_dht=config.enable_dht and not shelf.is_private,
-        has_v2=shelf.info_hash_v2 is not None,
-    )
+    return Reserved(has_v2=shelf.info_hash_v2 is not None)
