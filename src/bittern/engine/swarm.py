@@ -133,6 +133,7 @@ class Swarm:
         self.num_uploaded = 0
         self.num_wasted = 0
         self._new_haves: list[int] = []
+        self._haves_for_seeds: list[int] = []
         self._counted: dict[PeerConnection, int] = {}
         """What the picker was told of each peer; ``protocol.remote`` may be ahead of it."""
         self._is_stopped = False
@@ -425,12 +426,16 @@ class Swarm:
         haves, self._new_haves = self._new_haves, []
         if self._is_stopped:
             return
+        # BEP 16: a super seed waits to hear of the very pieces that it showed us, so whoever
+        # has a piece is told of it too; full seeds, who only show it, once a second.
+        self._haves_for_seeds += haves
+        self._tell_of(haves, to_seeds=False)
+
+    def _tell_of(self, haves: list[int], *, to_seeds: bool) -> None:
         message = b"".join(map(wire.encode_have, haves))
         for peer in list(self.peers):
             remote = peer.protocol.remote
-            # BEP 16: a super seed waits to hear of the very pieces that it showed us, so
-            # whoever has a piece is told of it too; a full seed does not care.
-            if peer.is_open and remote is not None and not remote.is_full:
+            if peer.is_open and remote is not None and remote.is_full is to_seeds:
                 peer.protocol.send_message(message)
                 peer.flush()
 
@@ -488,6 +493,9 @@ class Swarm:
         """Do what is due; called about once a second."""
         self.roster.tick(now=now)
         self._extensions.tick(now=now)
+        if self._haves_for_seeds:
+            haves, self._haves_for_seeds = self._haves_for_seeds, []
+            self._tell_of(haves, to_seeds=True)
         for peer in self.peers:
             self._judge_pace(peer, now)
         self.assembly.pieces.share_slow_pieces()

@@ -1,0 +1,183 @@
+"""engine.discovery: sources of peers of one torrent, and the goodbye to dead ones (F19)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from bittern.codec.magnet import parse_magnet
+from bittern.core.announce import AnnounceAnswer, AnnounceRequest, Event, ScrapeEntry
+from bittern.core.endpoint import Endpoint
+from bittern.core.errors import TrackerUnreachable
+from bittern.core.ids import InfoHash
+from bittern.engine import events
+from bittern.engine.config import TorrentConfig
+from bittern.engine.discovery import tiers_of
+from bittern.engine.session import Session
+from bittern.engine.shelf import Shelf
+from bittern.engine.tracker_client import TrackerClient
+from bittern.testing.loop import VirtualLoop
+from tests.conftest import Simulate
+from tests.engine.scene import Scene, Watch, endpoint_of
+
+URL = "http://tracker.example/announce"
+TRACKER_HOST = "10.0.99.1"
+
+
+class FakeClient(TrackerClient):
+    """A tracker that names peers, or never answers."""
+
+    def __init__(self) -> None:
+        self.peers: tuple[Endpoint, ...] = ()
+        self.is_dead = False
+        self.heard: list[tuple[str, Event, int]] = []
+
+    async def announce(
+        self,
+        url: str,
+        requests: Sequence[AnnounceRequest],
+        *,
+        answered: Callable[[AnnounceAnswer, str], None] = lambda answer, host: None,
+    ) -> AnnounceAnswer:
+        self.heard.append((url, requests[0].event, requests[0].left))
+        if self.is_dead:
+            await asyncio.sleep(3600)
+            raise TrackerUnreachable("silent")
+        await asyncio.sleep(0.1)
+        answer = AnnounceAnswer(peers=self.peers)
+        answered(answer, TRACKER_HOST)
+        return answer
+
+    async def scrape(
+        self, url: str, info_hashes: Sequence[InfoHash]
+    ) -> dict[InfoHash, ScrapeEntry]:
+        return {}
+
+
+class TrackedSession(Session):
+    """A session whose trackers are played by ``client``."""
+
+    client: FakeClient
+
+    def _make_tracker_client(self) -> TrackerClient:
+        return self.client
+
+
+def tracked(client: FakeClient) -> type[Session]:
+    return type("Tracked", (TrackedSession,), {"client": client})
+
+
+def test_a_tracker_brings_peers_together(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, trackers=((URL,),)) as scene:
+            client = FakeClient()
+            seed = await scene.node(is_seed=True)
+            client.peers = (seed.endpoint,)
+            leecher = await scene.node(make=tracked(client), enable_trackers=True)
+            watch = Watch(leecher.torrent)
+            await leecher.complete(within=30)
+            await asyncio.sleep(1)
+            assert [(url, event) for url, event, _ in client.heard] == [
+                (URL, Event.STARTED),
+                (URL, Event.COMPLETED),
+            ]
+            assert [left for *_, left in client.heard] == [len(scene.data), 0]
+            assert events.PeersFound("tracker", 1) in watch.seen
+            assert [status.url for status in leecher.torrent.trackers()] == [URL]
+            leecher.torrent.announce_now()
+            await leecher.close()
+            assert client.heard[-1][1] is Event.STOPPED
+            assert leecher.torrent.trackers() == []
+
+    simulate(main)
+
+
+def test_without_trackers_there_is_nothing_to_ask(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node()
+            node.torrent.announce_now()
+            assert node.torrent.trackers() == []
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("was_alive", [False, True])
+def test_dead_trackers_do_not_hold_up_the_end(
+    was_alive: bool, tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: F19. Many torrents with dead trackers end within ``stop_timeout`` altogether."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            client = FakeClient()
+            client.is_dead = not was_alive
+            session = await scene.session(
+                scene.add_host(), make=tracked(client), enable_trackers=True
+            )
+            for number in range(30):
+                other = Scene(loop, tmp_path / str(number), files={"": 1000 + number})
+                await session.add(
+                    other.raw,
+                    TorrentConfig(output=tmp_path / str(number) / "out", trackers=((URL,),)),
+                )
+            await asyncio.sleep(10)
+            client.is_dead = True
+            began = loop.time()
+            scene.sessions.remove(session)
+            await session.__aexit__(None, None, None)
+            assert loop.time() - began <= 5.5
+
+    simulate(main)
+
+
+def test_a_seed_at_rest_goes_on_announcing(tmp_path: Path, simulate: Simulate) -> None:
+    """And one that it is told of wakes it up."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, trackers=((URL,),)) as scene:
+            client = FakeClient()
+            seed = await scene.node(
+                is_seed=True,
+                make=tracked(client),
+                enable_trackers=True,
+                state_dir=tmp_path / "state",
+                rest_after=5.0,
+            )
+            await asyncio.sleep(60)
+            assert seed.torrent.is_resting
+            # Nobody can connect to this one, so that the seed has to.
+            host = scene.add_host()
+            leecher = await scene.node(host=host)
+            client.peers = (endpoint_of(host),)
+            async with asyncio.timeout(3600):
+                await leecher.complete(within=3600)
+            assert leecher.has_content()
+            assert len(client.heard) > 1
+
+    simulate(main, limit=20_000)
+
+
+def test_tiers_are_those_of_the_torrent_and_then_of_its_settings(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 12."""
+
+    async def main(loop: VirtualLoop) -> None:
+        config = TorrentConfig(trackers=(("http://c/", "http://d/"),))
+        scene = Scene(loop, tmp_path, trackers=(("http://a/",), ("http://b/",)))
+        shelf = Shelf(scene.metainfo)
+        assert tiers_of(shelf, config) == (
+            ("http://a/",),
+            ("http://b/",),
+            ("http://c/", "http://d/"),
+        )
+        magnet = parse_magnet(
+            "magnet:?xt=urn:btih:" + "a" * 40 + "&tr=http%3A%2F%2Fe%2F&tr=http%3A%2F%2Ff%2F"
+        )
+        assert tiers_of(Shelf(magnet), TorrentConfig()) == (("http://e/",), ("http://f/",))
+
+    simulate(main)
