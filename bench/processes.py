@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Any
 
 from bittern.codec.info import Version
 from bittern.storage.creator import CreateOptions, create_torrent
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout: every end runs the code that this one belongs to."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,11 @@ class End:
         self._process = subprocess.Popen(
             [
                 sys.executable, "-W", "ignore", "-m", "bench.ends",
-                program, role, str(material.torrent), str(folder), "0",
+                program, role, str(material.torrent.absolute()), str(folder.absolute()), "0",
                 *map(str, peers),
             ],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

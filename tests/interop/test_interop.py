@@ -79,15 +79,6 @@ async def test_info_dictionary_comes_from_peers(
 
 
 @both_directions
-@pytest.mark.parametrize("transport", [Transport.MSE, Transport.UTP], ids=lambda item: item.value)
-async def test_transport_that_the_other_side_insists_on(
-    sample: Sample, tmp_path: Path, transport: Transport, does_left_seed: bool
-) -> None:
-    pair = make_pair(LIBTORRENT, does_left_seed=does_left_seed, transport=transport)
-    await transfer_by_tracker(pair, sample, tmp_path, timeout=TIMEOUT)
-
-
-@both_directions
 @pytest.mark.parametrize(
     ("partner", "scheme"),
     [(ARIA2, Scheme.HTTP), (LIBTORRENT, Scheme.HTTP), (LIBTORRENT, Scheme.UDP)],
