@@ -10,7 +10,7 @@ import pytest
 
 from bittern.codec import wire
 from bittern.codec.extension import ExtendedHandshake
-from bittern.codec.wire import MessageId
+from bittern.codec.wire import MessageId, Reserved
 from bittern.engine import events
 from bittern.engine.events import TorrentState
 from bittern.testing.loop import VirtualLoop, run
@@ -544,6 +544,44 @@ def test_who_breaks_the_protocol_is_closed(data: bytes, tmp_path: Path, simulate
             peer.send(data)
             await peer.expect_closed(timeout=1)
             assert seed.torrent.num_connections == 0
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("answer", ["blocks", "rejects", "choke"])
+def test_what_comes_with_the_last_straw_is_not_forgotten(
+    answer: str, tmp_path: Path, simulate: Simulate
+) -> None:
+    """
+    A peer is closed for one message, and answers our requests in the same breath.
+
+    Else its blocks would stay asked for with nobody to send them.
+    """
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.add_host()
+            listener = scene.listener(host)
+            leecher = await scene.node(peers=[endpoint_of(host)])
+            peer = await listener.accept()
+            has_fast = Reserved(has_fast=answer != "choke")
+            await scene.greet(peer, reserved=has_fast, bitfield=BITFIELD_ALL + wire.UNCHOKE)
+            first = await peer.expect(MessageId.REQUEST)
+            index, begin, length = first.numbers
+            await asyncio.sleep(0.1)
+            flood = wire.encode_extended(1, b"de") * 7
+            answers = {
+                "blocks": wire.encode_piece(index, begin, scene.block(index, begin, length)),
+                "rejects": wire.encode_reject(index, begin, length),
+                "choke": wire.CHOKE,
+            }
+            peer.send(flood + answers[answer])
+            await peer.expect_closed(timeout=1)
+            listener.close()
+            seed = await scene.node(is_seed=True)
+            leecher.torrent.add_peers([seed.endpoint], "user")
+            await leecher.complete(within=20)
+            assert leecher.has_content()
 
     simulate(main)
 

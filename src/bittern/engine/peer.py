@@ -26,9 +26,11 @@ from bittern.policy.pipeline import Pipeline
 from bittern.proto.peer import PeerProtocol
 from bittern.proto.peer_events import (
     BlocksReceived,
+    Choked,
     PeerEvent,
     ReceivedBlock,
     Request,
+    RequestRejected,
     RequestsReceived,
 )
 
@@ -175,12 +177,16 @@ class PeerConnection:
         except PeerViolation as error:
             violation = error
         for event in protocol.events():
+            # Also of a peer that an earlier event has closed: what became of our requests must
+            # be heard, or their blocks would be waited for in vain.
             if type(event) is BlocksReceived:
                 self.owner.blocks_received(self, event.blocks, now=now)
+            elif self._is_closed and not isinstance(event, Choked | RequestRejected):
+                continue
             elif type(event) is not RequestsReceived:
                 self.owner.peer_event(self, event, now=now)
-            if self._is_closed:
-                return
+        if self._is_closed:
+            return
         if violation is not None:
             self.close(str(violation), was_violation=True)
             return
