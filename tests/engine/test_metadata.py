@@ -272,6 +272,41 @@ def test_what_a_peer_says_early_counts_later(tmp_path: Path, simulate: Simulate)
     simulate(main)
 
 
+def test_who_has_nothing_says_so_first(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 6."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(source=link_of(scene))
+            peer = await scene.scripted(node)
+            await peer.expect_next(MessageId.HAVE_NONE)
+            await peer.expect_next(MessageId.EXTENDED)
+            plain = await scene.scripted(node, reserved=wire.Reserved(has_fast=False))
+            await plain.expect_next(MessageId.EXTENDED)
+            peer.close()
+            plain.close()
+
+    simulate(main)
+
+
+def test_content_that_is_there_already_is_told_of(tmp_path: Path, simulate: Simulate) -> None:
+    """The connection that brought the metadata learns of every piece."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(source=link_of(scene), is_seed=True)
+            other = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+            server = Server(scene, scene.metainfo.info.raw)
+            node.torrent.add_peers([endpoint_of(server.host)], "user")
+            told = {(await other.expect(MessageId.HAVE)).numbers[0] for _ in range(NUM_PIECES)}
+            assert told == set(range(NUM_PIECES))
+            assert node.torrent.is_complete
+            other.close()
+            server.close()
+
+    simulate(main)
+
+
 @pytest.mark.parametrize(
     "early",
     [

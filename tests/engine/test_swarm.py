@@ -105,6 +105,33 @@ def test_two_runs_with_one_seed_are_the_same(tmp_path: Path, seed: int) -> None:
     assert first == trace(1, seed)
 
 
+def test_single_messages_are_told_to_who_asks(tmp_path: Path, simulate: Simulate) -> None:
+    """Metadata, blocks and all; what was sent on one side is received on the other."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            theirs = Watch(seed.torrent, trace=True)
+            leecher = await scene.node(
+                source=f"magnet:?xt=urn:btih:{scene.info_hash}", torrent={"paused": True}
+            )
+            ours = Watch(leecher.torrent, trace=True)
+            await leecher.torrent.resume()
+            leecher.torrent.add_peers([seed.endpoint], "user")
+            await leecher.complete()
+            await asyncio.sleep(1)
+            sent = [(event.kind, event.raw) for event in theirs.of(events.MessageSent)]
+            received = [(event.kind, event.raw) for event in ours.of(events.MessageReceived)]
+            assert sent[0][0] == "handshake"
+            assert received == sent[: len(received)]
+            kinds = [kind for kind, _ in received]
+            assert kinds.count("piece") == -(-len(scene.data) // BLOCK_LENGTH)
+            requests = [e for e in ours.of(events.MessageSent) if e.kind == "request"]
+            assert len(requests) == kinds.count("piece")
+
+    simulate(main)
+
+
 # --- limits ----------------------------------------------------------------------------------
 
 RATE = 100_000

@@ -6,13 +6,15 @@ import asyncio
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bittern.codec import wire
+from bittern.codec.bencode import decode, encode
 from bittern.codec.info import Version
 from bittern.codec.wire import MessageId
-from bittern.core.errors import ConfigError, DiskFull, MetainfoError, StorageError
+from bittern.core.errors import ConfigError, DiskFull, Inconsistent, MetainfoError, StorageError
 from bittern.engine import events
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import TorrentState
@@ -310,6 +312,38 @@ def test_a_choice_of_files_outlives_a_pause(tmp_path: Path, simulate: Simulate) 
                     Scene(loop, tmp_path / "x", files={"z": 5}).raw,
                     TorrentConfig(output=tmp_path, files=frozenset([9])),
                 )
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("has_data", [False, True])
+def test_a_hybrid_that_contradicts_itself_stops(
+    has_data: bool, tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: P13. No bytes satisfy both of its halves, and no peer is to blame."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            value: Any = decode(scene.raw)
+            info = value[b"info"]
+            pieces = info[b"pieces"]
+            info[b"pieces"] = pieces[:20] + bytes(20) + pieces[40:]
+            scene.raw = encode(value)
+            host = scene.add_host()
+            listener = scene.listener(host)
+            node = await scene.node(peers=[endpoint_of(host)], is_seed=has_data)
+            watch = Watch(node.torrent)
+            if not has_data:
+                peer = await listener.accept()
+                await scene.greet(peer, bitfield=wire.HAVE_ALL + wire.UNCHOKE)
+                await peer.serve(scene.block)
+            with pytest.raises(Inconsistent):
+                await node.torrent.wait_complete()
+            await asyncio.sleep(1)
+            assert node.torrent.state is TorrentState.ERROR
+            assert watch.of(events.PeerBanned) == []
+            assert node.torrent.num_connections == 0
+            listener.close()
 
     simulate(main)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from hashlib import sha1, sha256
 from typing import Protocol
 
+from bittern.codec import wire
 from bittern.codec.extension import (
     MetadataMessage,
     MetadataMessageType,
@@ -96,6 +97,9 @@ class MetadataPhase:
         match event:
             case peer_events.HandshakeReceived(handshake):
                 if self.roster.opened(peer, handshake, now=now):
+                    if peer.protocol.has_fast:
+                        # BEP 6: one of bitfield, have all, have none comes first.
+                        peer.protocol.send_message(wire.HAVE_NONE)
                     self.roster.send_extended_handshake(peer, is_upload_only=False)
                     self._owner.peer_opened(peer)
             case peer_events.ExtendedHandshakeReceived(handshake):
