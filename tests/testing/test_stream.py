@@ -169,6 +169,23 @@ def test_the_slower_line_sets_the_rate(
     assert simulate(main) == pytest.approx(20.0, rel=0.02)
 
 
+def test_bytes_keep_their_order_when_a_line_loses_its_limit(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        pair = Pair(loop, download_rate=10_000)
+        ours, theirs = await pair.connect()
+        receiver = Handler(theirs)
+        ours.send(b"a" * 4_000)
+        await asyncio.sleep(0.1)
+        pair.a.download.rate = None
+        ours.send(b"b" * 4_000)
+        await asyncio.sleep(10)
+        assert receiver.received == b"a" * 4_000 + b"b" * 4_000
+        assert pair.a.download.total == 8_000
+        close_all(ours, theirs)
+
+    simulate(main)
+
+
 def test_a_delay_is_kept_and_jitter_stays_inside_its_bounds(simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         ours, theirs = await Pair(loop, link=Link(delay=0.2, jitter=0.1)).connect()

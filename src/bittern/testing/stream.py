@@ -151,9 +151,14 @@ class Download:
         self.stream.deliver_soon()
 
     @property
+    def is_idle(self) -> bool:
+        """True when nothing waits before the line or is on it."""
+        return not (self.queue or self._num_passing)
+
+    @property
     def has_ended(self) -> bool:
         """True when nothing but the end is left to deliver."""
-        return self.end is not None and not (self.inbox or self.queue or self._num_passing)
+        return self.end is not None and self.is_idle and not self.inbox
 
 
 class SimStream:
@@ -265,9 +270,17 @@ class SimStream:
         """Take what came over the link: bytes, the end, or the start of an accepted stream."""
         if isinstance(what, bytearray):
             # Bytes for a stream that is over go nowhere, and the sender's window stays shut.
-            if not self.is_over:
-                self._download.queue += what
-                self.host.download.wake(self._download)
+            if self.is_over:
+                return
+            download, line = self._download, self.host.download
+            if line.rate is None and download.is_idle:
+                # A line without a limit is no line: half of the cost of a small message.
+                line.total += len(what)
+                download.inbox.append(what)
+                self.deliver_soon()
+            else:
+                download.queue += what
+                line.wake(download)
         elif isinstance(what, End):
             self._download.end = what
             if what.reason is not None:
