@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import socket
 import sys
 from collections.abc import Callable
@@ -24,10 +23,8 @@ from bittern.net.stream import Buffer, Stream, StreamHandler
 ACCEPTS_PER_WAKEUP = 64
 """Connections accepted before other callbacks get their turn."""
 ACCEPT_PAUSE = 1.0
-"""Limit: F13. Seconds without accepting after the process ran out of descriptors."""
+"""Limit: F13. Seconds without accepting after an error, such as no descriptor being left."""
 LISTEN_BACKLOG = 256
-
-_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 def _endpoint(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
@@ -37,7 +34,16 @@ def _endpoint(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
 class TcpStream:
     """One TCP connection; see ``net.stream.Stream``."""
 
-    __slots__ = ("_buffer", "_handler", "_is_paused", "_is_writing", "_loop", "_sock", "remote")
+    __slots__ = (
+        "_buffer",
+        "_handler",
+        "_has_reader",
+        "_has_writer",
+        "_loop",
+        "_sock",
+        "_wants_room",
+        "remote",
+    )
 
     def __init__(
         self,
@@ -50,8 +56,9 @@ class TcpStream:
         self._loop = loop
         self._buffer = buffer
         self._handler: StreamHandler | None = None
-        self._is_paused = False
-        self._is_writing = False
+        self._has_reader = False
+        self._has_writer = False
+        self._wants_room = False
         self.remote = remote
 
     @property
@@ -65,23 +72,24 @@ class TcpStream:
         """Begin to deliver to ``handler``, or go on with another one."""
         self._handler = handler
         self.resume_reading()
+        self._watch_for_room()
 
     def resume_reading(self) -> None:
-        """Deliver again; idempotent."""
-        self._is_paused = False
-        if self._sock is not None:
+        """Deliver again; idempotent. Before ``start`` there is nobody to deliver to."""
+        if not self._has_reader and self._handler is not None and self._sock is not None:
+            self._has_reader = True
             self._loop.add_reader(self._sock.fileno(), self._read)
 
     def pause_reading(self) -> None:
         """Stop delivering; idempotent."""
-        if not self._is_paused and self._sock is not None:
+        if self._has_reader and self._sock is not None:
+            self._has_reader = False
             self._loop.remove_reader(self._sock.fileno())
-        self._is_paused = True
 
     def _read(self) -> None:
         sock, handler = self._sock, self._handler
-        if sock is None or handler is None:
-            return
+        assert sock is not None
+        assert handler is not None
         try:
             length = sock.recv_into(self._buffer)
         except (BlockingIOError, InterruptedError):
@@ -106,26 +114,34 @@ class TcpStream:
         except OSError as error:
             self._loop.call_soon(self._lose, error)
             return len(data)
-        if sent < len(data) and not self._is_writing:
-            self._is_writing = True
-            self._loop.add_writer(sock.fileno(), self._write)
+        if sent < len(data):
+            self._wants_room = True
+            self._watch_for_room()
         return sent
 
+    def _watch_for_room(self) -> None:
+        is_needed = self._wants_room and not self._has_writer and self._handler is not None
+        if is_needed and self._sock is not None:
+            self._has_writer = True
+            self._loop.add_writer(self._sock.fileno(), self._write)
+
     def _write(self) -> None:
-        sock, handler = self._sock, self._handler
-        if sock is None:
-            return
-        self._is_writing = False
-        self._loop.remove_writer(sock.fileno())
-        if handler is not None:
+        handler = self._handler
+        assert handler is not None
+        self._wants_room = False
+        try:
             handler.writable()
+        finally:
+            # A handler that fills the socket again at once costs no change of what is watched.
+            if not self._wants_room and self._sock is not None:
+                self._has_writer = False
+                self._loop.remove_writer(self._sock.fileno())
 
     def _lose(self, error: Exception | None) -> None:
-        if self._sock is None:
-            return
         handler = self._handler
-        self.close()
         if handler is not None:
+            # Without a handler the end waits in the socket, to be found after ``start``.
+            self.close()
             handler.connection_lost(error)
 
     def close(self) -> None:
@@ -133,13 +149,14 @@ class TcpStream:
         sock, self._sock = self._sock, None
         if sock is None:
             return
-        descriptor = sock.fileno()
-        self._loop.remove_reader(descriptor)
-        self._loop.remove_writer(descriptor)
+        self._handler = None
+        if self._has_reader:
+            self._loop.remove_reader(sock.fileno())
+        if self._has_writer:
+            self._loop.remove_writer(sock.fileno())
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_WR)
         sock.close()
-        self._handler = None
 
 
 class TcpListener:
@@ -156,12 +173,14 @@ class TcpListener:
         self._buffer = buffer
         self._accept = accept
         self._loop = loop
+        self._pause: asyncio.TimerHandle | None = None
         self.endpoint = _endpoint(sock.getsockname())
         self._resume()
 
     def _resume(self) -> None:
-        if self._sock is not None:
-            self._loop.add_reader(self._sock.fileno(), self._ready)
+        assert self._sock is not None
+        self._pause = None
+        self._loop.add_reader(self._sock.fileno(), self._ready)
 
     def _ready(self) -> None:
         for _ in range(ACCEPTS_PER_WAKEUP):
@@ -169,13 +188,14 @@ class TcpListener:
                 return
             try:
                 sock, address = self._sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            except ConnectionAbortedError:
+                continue
+            except (BlockingIOError, InterruptedError):
                 return
-            except OSError as error:
-                if error.errno not in _OUT_OF_DESCRIPTORS:
-                    return
+            except OSError:
+                # The connection is still there and would wake us at once, again and again.
                 self._loop.remove_reader(self._sock.fileno())
-                self._loop.call_later(ACCEPT_PAUSE, self._resume)
+                self._pause = self._loop.call_later(ACCEPT_PAUSE, self._resume)
                 return
             _prepare(sock)
             self._accept(TcpStream(sock, _endpoint(address), self._buffer, self._loop))
@@ -183,9 +203,13 @@ class TcpListener:
     def close(self) -> None:
         """Stop listening; idempotent."""
         sock, self._sock = self._sock, None
-        if sock is not None:
+        if sock is None:
+            return
+        if self._pause is None:
             self._loop.remove_reader(sock.fileno())
-            sock.close()
+        else:
+            self._pause.cancel()
+        sock.close()
 
 
 def _prepare(sock: socket.socket) -> None:
