@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from bittern.codec.bencode import EXTENSION_LIMITS, Value, decode, decode_prefix, encode
+from bittern.core.announce import clean_text
 from bittern.core.endpoint import (
     COMPACT_LENGTH,
     COMPACT_LENGTH_V6,
@@ -28,6 +29,8 @@ from bittern.core.errors import BencodeDecodeError, WireDecodeError
 
 MAX_EXTENSIONS = 64
 """Limit: H14. Extensions named in one handshake."""
+MAX_EXTENSION_NAME_LENGTH = 64
+"""Limit: H14. Bytes of a name that we keep; the extension register has none above 20."""
 MAX_CLIENT_NAME_LENGTH = 128
 """Limit: H14. Bytes of a client name that we keep."""
 MAX_REQUEST_QUEUE = 2_000
@@ -59,9 +62,7 @@ class ExtendedHandshake:
 
 
 def _text(value: Value | None) -> str | None:
-    if not isinstance(value, bytes):
-        return None
-    return value[:MAX_CLIENT_NAME_LENGTH].decode("utf-8", "replace")
+    return clean_text(value, limit=MAX_CLIENT_NAME_LENGTH) if isinstance(value, bytes) else None
 
 
 def _number(value: Value | None, low: int, high: int) -> int | None:
@@ -93,7 +94,11 @@ def decode_extended_handshake(payload: bytes | memoryview) -> ExtendedHandshake:
         if len(named) > MAX_EXTENSIONS:
             raise WireDecodeError("extended handshake names many extensions", limit=MAX_EXTENSIONS)
         for name, number in named.items():
-            if isinstance(number, int) and 0 <= number <= 255:
+            if (
+                isinstance(number, int)
+                and 0 <= number <= 255
+                and len(name) <= MAX_EXTENSION_NAME_LENGTH
+            ):
                 extensions[name.decode("utf-8", "replace")] = number
         used = [number for number in extensions.values() if number]
         if len(set(used)) != len(used):
@@ -171,22 +176,23 @@ def decode_metadata_message(payload: bytes | memoryview) -> MetadataMessage | No
     except BencodeDecodeError as error:
         raise WireDecodeError(f"ut_metadata: {error}") from error
     fields = _dictionary(value)
-    kind, piece = fields.get(b"msg_type"), fields.get(b"piece")
-    if not isinstance(kind, int):
+    number, piece = fields.get(b"msg_type"), fields.get(b"piece")
+    if not isinstance(number, int):
         raise WireDecodeError("ut_metadata without a msg_type")
+    if number not in MetadataMessageType.__members__.values():
+        return None
+    kind = MetadataMessageType(number)
     if not isinstance(piece, int) or not 0 <= piece < MAX_METADATA_LENGTH // METADATA_PIECE_LENGTH:
         raise WireDecodeError("ut_metadata with an impossible piece")
-    if kind not in MetadataMessageType.__members__.values():
-        return None
-    if kind != MetadataMessageType.DATA:
-        return MetadataMessage(MetadataMessageType(kind), piece)
+    if kind is not MetadataMessageType.DATA:
+        return MetadataMessage(kind, piece)
     data = raw[end:]
     if not 0 < len(data) <= METADATA_PIECE_LENGTH:
         raise WireDecodeError(
             f"ut_metadata piece of {len(data)} bytes", limit=METADATA_PIECE_LENGTH
         )
     total = _number(fields.get(b"total_size"), 1, MAX_METADATA_LENGTH)
-    return MetadataMessage(MetadataMessageType.DATA, piece, total, data)
+    return MetadataMessage(kind, piece, total, data)
 
 
 def encode_metadata_message(message: MetadataMessage) -> bytes:
