@@ -45,7 +45,7 @@ READ_LENGTH: Final = 512 << 10
 BATCH_LENGTH: Final = 4 << 20
 """Bytes of adjacent pieces that a thread takes at a time, at least one piece."""
 
-SMALL_PIECE: Final = 128 << 10
+SMALL_PIECE: Final = 64 << 10
 """Pieces shorter than this are hashed in processes: measured, two threads gain nothing there."""
 
 MIN_PROCESS_LENGTH: Final = 64 << 20
