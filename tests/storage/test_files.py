@@ -637,6 +637,48 @@ def test_trimming_reports_errors(tmp_path: Path) -> None:
     storage.close()
 
 
+def with_links(folder: Path) -> FileStorage:
+    places = [
+        Place(100, path=("f0",)),
+        Place(0, 100, symlink_target=("f0",), path=("d", "link")),
+        Place(0, 100, symlink_target=("..", "secret"), path=("bad",)),
+    ]
+    layout = Layout(places, Geometry.contiguous(64, 100, 100))
+    paths = [("t", "f0"), ("t", "d", "link"), ("t", "bad")]
+    return FileStorage(layout, folder, paths, part_suffix=".part")
+
+
+def test_links_are_made_on_request_once_their_file_is_complete(tmp_path: Path) -> None:
+    """Limit: P11."""
+    storage = with_links(tmp_path)
+    storage.prepare()
+    storage.write(0, [noise(100)])
+    assert storage.make_links() == []
+    storage.finish_file(0)
+    assert storage.make_links() == [1]
+    assert storage.make_links() == []
+    link = tmp_path / "t/d/link"
+    assert link.readlink() == Path("../f0")
+    assert link.read_bytes() == noise(100)
+    assert not (tmp_path / "t/bad").is_symlink()
+    storage.sync()
+    storage.move(tmp_path / "moved", [("t", "g0"), ("t", "link"), ("t", "bad")])
+    assert not link.is_symlink()
+    assert (tmp_path / "moved/t/link").readlink() == Path("g0")
+    assert not (tmp_path / "t").exists()
+    storage.delete()
+    assert list((tmp_path / "moved").iterdir()) == []
+
+
+def test_a_link_of_somebody_else_is_not_removed(tmp_path: Path) -> None:
+    storage = with_links(tmp_path)
+    storage.prepare()
+    (tmp_path / "t" / "d").mkdir(parents=True)
+    (tmp_path / "t/d/link").symlink_to("elsewhere")
+    storage.delete()
+    assert (tmp_path / "t/d/link").is_symlink()
+
+
 # --- moving and deleting -----------------------------------------------------------------
 
 

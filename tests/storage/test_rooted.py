@@ -101,7 +101,11 @@ def test_a_link_as_the_file_is_refused_and_removed_as_a_link(
             tree.open_file(("f",), writable=writable, create=writable)
     assert tree.stat(("f",)) is None
     assert tree.exists(("f",))
+    assert tree.read_link(("f",)) == str(tmp_path / "outside" / "f")
     assert tree.unlink(("f",))
+    assert tree.read_link(("f",)) is None
+    make_file(tree, "f")
+    assert tree.read_link(("f",)) is None
     assert (tmp_path / "outside" / "f").exists()
 
 

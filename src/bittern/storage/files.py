@@ -28,6 +28,7 @@ from bittern.core.errors import FileVanished, MisuseError, StorageError, UnsafeP
 from bittern.storage.base import Buffer, FileStamp, skip, storage_error
 from bittern.storage.handles import Handle, HandleCache
 from bittern.storage.layout import NOT_STORED, Layout
+from bittern.storage.links import make_links, remove_links
 from bittern.storage.names import check_component, part_paths
 from bittern.storage.relocate import move_files, prune_folders
 from bittern.storage.rooted import FilePath, RootedTree
@@ -94,8 +95,9 @@ class FileStorage:
         if len(paths) != len(self.layout.files):
             raise MisuseError(f"{len(paths)} paths for {len(self.layout.files)} files")
         used: set[FilePath] = set()
-        for index in self._stored:
-            path = paths[index]
+        for index, path in enumerate(paths):
+            if not path and not self.layout.is_stored(index):
+                continue
             for component in path:
                 check_component(component)
             if not path or path in used:
@@ -356,6 +358,27 @@ class FileStorage:
         finally:
             self._handles.release(handle, self._calls.close)
 
+    def make_links(self) -> list[int]:
+        """
+        Make the symbolic links of the torrent that are harmless (Limit: P11).
+
+        For a torrent that is complete, and only if a person asked for links.
+
+        Returns:
+            Indices of the links made. Left out are those that ``plan_links`` leaves out, those
+            whose file is not there under its final name, and where something is in the way.
+
+        Raises:
+            StorageError: a link cannot be made, as on a file system that has none.
+        """
+        made = make_links(self._tree, self.layout.files, self.paths)
+        for index in made:
+            self._names_changed(self.paths[index])
+        return made
+
+    def _remove_links(self) -> list[FilePath]:
+        return remove_links(self._tree, self.layout.files, self.paths)
+
     def stat_file(self, index: int) -> FileStamp | None:
         """Return length, time and inode of a file as it is now."""
         if not self.layout.is_stored(index):
@@ -381,13 +404,16 @@ class FileStorage:
             if self._tree.stat(path) is not None:
                 moves.append((path, target._place(index, is_final=path == self.paths[index])))
         move_files(self._tree, target._tree, moves, self._calls)
-        prune_folders(self._tree, [old for old, _ in moves])
+        links = self._remove_links()
+        prune_folders(self._tree, [old for old, _ in moves] + links)
         self._tree = target._tree
         self._set_paths(target.paths)
         self._unsynced_folders.clear()
         self._nowait_flag = self._calls.nowait_flag
         for _, new in moves:
             self._names_changed(new)
+        if links:
+            self.make_links()
 
     def delete(self) -> None:
         """Remove files, also incomplete ones, and folders that are empty then."""
@@ -397,7 +423,7 @@ class FileStorage:
             mine += [self._part_paths[index] for index in self._stored]
         for path in mine:
             self._tree.unlink(path)
-        prune_folders(self._tree, mine)
+        prune_folders(self._tree, mine + self._remove_links())
         self._final.clear()
         self._dirty.clear()
         self._unsynced_folders.clear()

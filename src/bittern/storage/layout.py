@@ -24,7 +24,11 @@ NOT_STORED: Final = -1
 
 
 class PlacedFile(Protocol):
-    """What the layout reads of a file entry."""
+    """What the layout, and storage through it, reads of a file entry."""
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Elements as the torrent has them; only to find the targets of links."""
 
     @property
     def length(self) -> int:

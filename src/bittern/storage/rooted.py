@@ -159,6 +159,14 @@ class RootedTree:
         with self._enter(path[:-1], create=True) as (handle, base), self._errors(path):
             self._calls.symlink(target, base + path[-1], dir_fd=handle)
 
+    def read_link(self, path: FilePath) -> str | None:
+        """Return the text of a symbolic link; None for anything else, or nothing."""
+        try:
+            with self._enter(path[:-1]) as (handle, base):
+                return self._calls.readlink(base + path[-1], dir_fd=handle)
+        except (OSError, FileVanished, UnsafePath):
+            return None
+
     def unlink(self, path: FilePath) -> bool:
         """Remove a file; False if there is none. Folders stay, links are not followed."""
         try:

@@ -49,6 +49,7 @@ class OsCalls:
         self.unlink: Callable[..., None] = os.unlink
         self.rmdir: Callable[..., None] = os.rmdir
         self.symlink: Callable[..., None] = os.symlink
+        self.readlink: Callable[..., str] = os.readlink
         self.ftruncate: Callable[[int, int], None] = os.ftruncate
         self.fchmod: Callable[[int, int], None] = getattr(os, "fchmod", _ignore_mode)
         self.fsync: Callable[[int], None] = _full_sync
