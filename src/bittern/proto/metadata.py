@@ -1,12 +1,18 @@
 """
 The info dictionary from peers, and to them, as bookkeeping without I/O.
 
-Fetching trusts nobody: the announced size is one peer's word, so an assembly is
-kept per claimed size, grows only with pieces that arrive, and at most two sizes
-are tried at a time. When an assembly does not match the info hash its senders
-are not blamed yet; the size is fetched again from one peer alone, and a peer
-that fails alone is guilty. Sizes take turns, so that many liars who agree
-cannot keep out the one honest peer.
+Fetching trusts nobody. The announced size is one peer's word, so each claimed
+size is an *attempt* of its own, which grows only with pieces that arrive. When
+an attempt does not match the info hash and several peers had a part in it,
+nobody is blamed yet: from then on that size is fetched from one peer at a time,
+and a peer that fails alone is guilty.
+
+Attempts take turns. Two go on at a time, the others wait in a queue, first come
+first served. While others wait, an attempt that brings nothing for a while, or
+that is not done within its turn, goes to the end of the queue and gets twice
+the time next. So liars who send garbage, who fall silent, who send slowly or
+who come back again and again cost a turn each, and an honest peer gets its turn
+after those who came before it.
 
 Sources: BEP 9; threats.md H7.
 """
@@ -15,35 +21,51 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from bittern.codec.extension import MAX_METADATA_LENGTH, METADATA_PIECE_LENGTH
 
-MAX_SIZES = 2
-"""Limit: H7. Claimed sizes that are being assembled at the same time."""
+MAX_ATTEMPTS = 2
+"""Limit: H7. Attempts, and so claimed sizes, that go on at the same time."""
 MAX_OUTSTANDING = 2
 """Limit: H7. Requests under way to one peer."""
 REQUEST_TIMEOUT = 8.0
 """Seconds until a request counts as refused."""
-STALL_TIMEOUT = 10.0
-"""Seconds without a piece after which another size gets its turn."""
+REFUSAL_PAUSE = 10.0
+"""Seconds for which a peer is not asked after a refusal; twice as many after the next."""
+MAX_REFUSAL_PAUSE = 160.0
+TURN = 3.0
+"""Seconds of an attempt's first turn while others wait; every later one is twice as long."""
+STALL = 2.0
+"""Seconds without a piece that end the first turn; every later one is twice as patient."""
+MAX_PATIENCE = 32
+"""Times that turn and stall are lengthened at the most."""
+DUPLICATE_AFTER = 1.0
+"""Seconds after which everybody is asked for a piece that is all that is missing."""
 MAX_SERVED_QUEUE = 64
 """Limit: H7. Requests of one peer that are answered within a window."""
 SERVED_WINDOW = 10.0
 """Seconds of that window."""
 
+_Key = tuple[int, Hashable | None]
+"""A claimed size, and the only peer that is asked; None for all who claim it."""
+
 
 @dataclass(slots=True)
-class _Assembly:
-    """Pieces of one claimed size."""
+class _Attempt:
+    """An info dictionary of one claimed size in the making."""
 
     length: int
-    started_at: float
-    progress_at: float
+    patience: int
+    missing: dict[int, None]
+    """Pieces that nobody is asked for."""
+    asked: dict[int, dict[Hashable, float]] = field(default_factory=dict)
+    """Pieces under way: who was asked, and when."""
     pieces: dict[int, bytes] = field(default_factory=dict)
-    senders: dict[int, Hashable] = field(default_factory=dict)
-    asked: dict[int, tuple[Hashable, float]] = field(default_factory=dict)
-    only: Hashable | None = None
-    """When set, nobody else is asked."""
+    senders: dict[Hashable, None] = field(default_factory=dict)
+    started_at: float | None = None
+    """When somebody was first asked."""
+    progress_at: float = 0.0
 
     @property
     def num_pieces(self) -> int:
@@ -51,6 +73,25 @@ class _Assembly:
 
     def length_of(self, piece: int) -> int:
         return min(METADATA_PIECE_LENGTH, self.length - piece * METADATA_PIECE_LENGTH)
+
+    def unask(self, piece: int, peer: Hashable) -> bool:
+        """Forget that ``peer`` was asked for a piece; False if it was not."""
+        askers = self.asked.get(piece, {})
+        if peer not in askers:
+            return False
+        del askers[peer]
+        if not askers:
+            del self.asked[piece]
+            self.missing[piece] = None
+        return True
+
+    def is_over(self, now: float) -> bool:
+        """Tell whether its turn, which has begun, has ended, if others wait."""
+        assert self.started_at is not None
+        return (
+            now - self.started_at >= TURN * self.patience
+            or now - self.progress_at >= STALL * self.patience
+        )
 
 
 class MetadataFetch:
@@ -64,75 +105,98 @@ class MetadataFetch:
     def __init__(self, matches: Callable[[bytes], bool]) -> None:
         self._matches = matches
         self._claims: dict[Hashable, int] = {}
-        self._assemblies: dict[int, _Assembly] = {}
-        self._failed: dict[int, int] = {}
-        """How often each size has failed or stalled; those that failed less go first."""
-        self._refusals: dict[Hashable, int] = {}
-        self._alone: set[int] = set()
-        """Sizes that are fetched from one peer at a time after a mismatch."""
+        self._attempts: dict[_Key, _Attempt] = {}
+        self._waiting: dict[_Key, int] = {}
+        """The queue, with the patience that each attempt will have."""
+        self._is_mixed: set[int] = set()
+        """Sizes of which an attempt with several senders has failed."""
+        self._refusals: dict[Hashable, tuple[float, float]] = {}
+        """Until when a peer is not asked, and for how long next time."""
+        self._now = 0.0
         self.metadata: bytes | None = None
         """The info dictionary once it is complete and matches."""
 
+    # --- who claims what -----------------------------------------------------------------
+
     def claim(self, peer: Hashable, length: int) -> None:
         """Note the size that a peer announced; out of range is ignored."""
-        if 0 < length <= MAX_METADATA_LENGTH:
-            self._claims[peer] = length
+        if self._claims.get(peer) == length or not 0 < length <= MAX_METADATA_LENGTH:
+            return
+        self._unclaim(peer)
+        self._claims[peer] = length
+        key = (length, peer if length in self._is_mixed else None)
+        if key not in self._attempts:
+            self._waiting.setdefault(key, 1)
 
     def forget(self, peer: Hashable) -> None:
         """Drop a peer that has left or was banned."""
-        self._claims.pop(peer, None)
+        self._unclaim(peer)
         self._refusals.pop(peer, None)
-        for assembly in self._assemblies.values():
-            for piece in [p for p, (who, _) in assembly.asked.items() if who == peer]:
-                del assembly.asked[piece]
-            if assembly.only == peer:
-                self._restart(assembly)
 
-    @staticmethod
-    def _restart(assembly: _Assembly) -> None:
-        assembly.only = None
-        assembly.pieces.clear()
-        assembly.senders.clear()
-        assembly.asked.clear()
+    def _unclaim(self, peer: Hashable) -> None:
+        length = self._claims.pop(peer, None)
+        if length is None:
+            return
+        for attempt in self._attempts.values():
+            for piece in list(attempt.asked):
+                attempt.unask(piece, peer)
+        self._drop((length, peer))
+        if length not in self._claims.values():
+            self._drop((length, None))
+            self._is_mixed.discard(length)
+
+    def _drop(self, key: _Key) -> None:
+        self._attempts.pop(key, None)
+        self._waiting.pop(key, None)
+
+    # --- asking --------------------------------------------------------------------------
 
     def next_requests(self, peer: Hashable, *, now: float) -> list[int]:
         """Return the pieces to ask a peer for now, counted as asked."""
+        self._now = now
         length = self._claims.get(peer)
-        if self.metadata is not None or length is None:
+        if self.metadata is not None or length is None or self._is_resting(peer):
             return []
-        assembly = self._assembly_of(length, now)
-        if assembly is None:
+        self._fill_slots()
+        attempt = self._attempt_of(peer)
+        if attempt is None:
             return []
-        if length in self._alone and assembly.only is None:
-            assembly.only = peer
-        if assembly.only is not None and assembly.only != peer:
-            return []
-        num_asked = sum(who == peer for who, _ in assembly.asked.values())
-        wanted: list[int] = []
-        for piece in range(assembly.num_pieces):
-            if num_asked + len(wanted) >= MAX_OUTSTANDING:
-                break
-            if piece not in assembly.pieces and piece not in assembly.asked:
-                assembly.asked[piece] = (peer, now)
-                wanted.append(piece)
+        space = MAX_OUTSTANDING - sum(peer in askers for askers in attempt.asked.values())
+        wanted = list(islice(attempt.missing, max(0, space)))
+        if not attempt.missing and space > 0:
+            late = (
+                piece
+                for piece, askers in attempt.asked.items()
+                if peer not in askers and now - min(askers.values()) > DUPLICATE_AFTER
+            )
+            wanted = list(islice(late, space))
+        for piece in wanted:
+            attempt.missing.pop(piece, None)
+            attempt.asked.setdefault(piece, {})[peer] = now
+        if wanted and attempt.started_at is None:
+            attempt.started_at = attempt.progress_at = now
         return wanted
 
-    def _assembly_of(self, length: int, now: float) -> _Assembly | None:
-        assembly = self._assemblies.get(length)
-        if assembly is not None:
-            return assembly
-        if len(self._assemblies) >= MAX_SIZES:
+    def _attempt_of(self, peer: Hashable) -> _Attempt | None:
+        length = self._claims.get(peer)
+        if length is None:
             return None
-        least = min(self._failed.get(size, 0) for size in self._claims.values())
-        waiting = {
-            size
-            for size in self._claims.values()
-            if size not in self._assemblies and self._failed.get(size, 0) <= least
-        }
-        if waiting and length not in waiting:
-            return None
-        assembly = self._assemblies[length] = _Assembly(length, now, now)
-        return assembly
+        return self._attempts.get((length, None)) or self._attempts.get((length, peer))
+
+    def _is_resting(self, peer: Hashable) -> bool:
+        return self._now < self._refusals.get(peer, (0.0, 0.0))[0]
+
+    def _fill_slots(self) -> None:
+        while len(self._attempts) < MAX_ATTEMPTS:
+            ready = (key for key in self._waiting if key[1] is None or not self._is_resting(key[1]))
+            key = next(ready, None)
+            if key is None:
+                return
+            patience = self._waiting.pop(key)
+            num_pieces = -(-key[0] // METADATA_PIECE_LENGTH)
+            self._attempts[key] = _Attempt(key[0], patience, dict.fromkeys(range(num_pieces)))
+
+    # --- answers -------------------------------------------------------------------------
 
     def data_received(
         self, peer: Hashable, piece: int, data: bytes, *, now: float
@@ -142,69 +206,81 @@ class MetadataFetch:
 
         Returns:
             Peers that are now known to have lied: those that sent a whole wrong
-            dictionary alone, or a piece of a wrong length.
+            dictionary alone, or a piece of a wrong length. They are forgotten.
         """
-        length = self._claims.get(peer)
-        assembly = None if length is None else self._assemblies.get(length)
-        if assembly is None or assembly.asked.get(piece, (None, 0.0))[0] != peer:
+        self._now = now
+        attempt = self._attempt_of(peer)
+        if attempt is None or not attempt.unask(piece, peer):
             return set()
-        del assembly.asked[piece]
-        if len(data) != assembly.length_of(piece):
+        if len(data) != attempt.length_of(piece):
+            self.forget(peer)
             return {peer}
-        assembly.pieces[piece] = data
-        assembly.senders[piece] = peer
-        assembly.progress_at = now
-        if len(assembly.pieces) < assembly.num_pieces:
+        attempt.missing.pop(piece, None)
+        attempt.asked.pop(piece, None)
+        attempt.pieces[piece] = data
+        attempt.senders[peer] = None
+        attempt.progress_at = now
+        self._refusals.pop(peer, None)
+        if len(attempt.pieces) < attempt.num_pieces:
             return set()
-        whole = b"".join(assembly.pieces[number] for number in range(assembly.num_pieces))
+        whole = b"".join(attempt.pieces[number] for number in range(attempt.num_pieces))
         if self._matches(whole):
             self.metadata = whole
-            self._assemblies.clear()
+            self._attempts.clear()
+            self._waiting.clear()
             return set()
-        return self._mismatched(assembly)
+        return self._mismatched(attempt, peer)
 
-    def _mismatched(self, assembly: _Assembly) -> set[Hashable]:
-        senders = set(assembly.senders.values())
-        self._drop(assembly)
-        self._alone.add(assembly.length)
-        return senders if len(senders) == 1 else set()
-
-    def _drop(self, assembly: _Assembly) -> None:
-        self._assemblies.pop(assembly.length, None)
-        self._failed[assembly.length] = self._failed.get(assembly.length, 0) + 1
+    def _mismatched(self, attempt: _Attempt, peer: Hashable) -> set[Hashable]:
+        """Blame the only sender, or begin to find out which of several it was."""
+        length = attempt.length
+        self._drop((length, None))
+        self._drop((length, peer))
+        if len(attempt.senders) == 1:
+            self.forget(peer)
+            if length in self._claims.values() and length not in self._is_mixed:
+                self._waiting.setdefault((length, None), 1)
+            return {peer}
+        self._is_mixed.add(length)
+        for other, claimed in self._claims.items():
+            if claimed == length:
+                self._waiting.setdefault((length, other), 1)
+        return set()
 
     def rejected(self, peer: Hashable, piece: int) -> None:
-        """Note that a peer will not send a piece; it may have metadata only in part."""
-        length = self._claims.get(peer)
-        assembly = None if length is None else self._assemblies.get(length)
-        if assembly is not None and assembly.asked.get(piece, (None, 0.0))[0] == peer:
-            del assembly.asked[piece]
-            self._refuse(peer, assembly)
+        """Note that a peer will not send a piece; it may not have the metadata itself yet."""
+        attempt = self._attempt_of(peer)
+        if attempt is not None and attempt.unask(piece, peer):
+            self._refuse(peer)
 
-    def _refuse(self, peer: Hashable, assembly: _Assembly) -> None:
-        self._refusals[peer] = self._refusals.get(peer, 0) + 1
-        if self._refusals[peer] >= MAX_OUTSTANDING:
-            # It said that it had this; let it claim again before it is asked again.
-            self._claims.pop(peer, None)
-            if assembly.only == peer:
-                self._restart(assembly)
+    def _refuse(self, peer: Hashable) -> None:
+        if not self._is_resting(peer):
+            pause = self._refusals.get(peer, (0.0, REFUSAL_PAUSE))[1]
+            self._refusals[peer] = (self._now + pause, min(2 * pause, MAX_REFUSAL_PAUSE))
+
+    # --- time ----------------------------------------------------------------------------
 
     def handle_timer(self, *, now: float) -> None:
-        """Give up requests that are overdue and sizes that do not get on; about once a second."""
-        for assembly in list(self._assemblies.values()):
-            for piece, (peer, asked_at) in list(assembly.asked.items()):
-                if now - asked_at > REQUEST_TIMEOUT:
-                    del assembly.asked[piece]
-                    self._refuse(peer, assembly)
-            has_claims = assembly.length in self._claims.values()
-            if not has_claims or now - assembly.progress_at > STALL_TIMEOUT:
-                self._drop(assembly)
+        """Give up requests that are overdue and turns that have ended; about once a second."""
+        self._now = now
+        for key, attempt in list(self._attempts.items()):
+            for piece, askers in list(attempt.asked.items()):
+                for peer, asked_at in list(askers.items()):
+                    if now - asked_at > REQUEST_TIMEOUT:
+                        attempt.unask(piece, peer)
+                        self._refuse(peer)
+            if attempt.started_at is None:
+                attempt.started_at = attempt.progress_at = now
+            elif self._waiting and attempt.is_over(now):
+                del self._attempts[key]
+                self._waiting[key] = min(2 * attempt.patience, MAX_PATIENCE)
+        self._fill_slots()
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Pieces there and pieces in all, of the assembly that is furthest; (0, 0) without one."""
+        """Pieces there and pieces in all, of the attempt that is furthest; (0, 0) without one."""
         best = max(
-            self._assemblies.values(), key=lambda a: len(a.pieces) / a.num_pieces, default=None
+            self._attempts.values(), key=lambda a: len(a.pieces) / a.num_pieces, default=None
         )
         return (0, 0) if best is None else (len(best.pieces), best.num_pieces)
 
