@@ -1,70 +1,105 @@
-"""Peer exchange: who is told of whom, and how often."""
+"""proto.pex: what a peer was told of others, and how often it may tell (BEP 11, H8)."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bittern.codec.extension import MAX_PEX_PEERS, PexFlag
+from bittern.codec.extension import MAX_PEX_PEERS, PexFlag, PexMessage
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import PeerViolation
 from bittern.proto.pex import MAX_PER_MINUTE, MIN_RECEIVE_INTERVAL, SEND_INTERVAL, PexState
 
 
-def peers(first: int, count: int) -> dict[Endpoint, PexFlag]:
-    return {Endpoint(f"10.0.{n // 250}.{n % 250}", 1): PexFlag.OUTGOING
-            for n in range(first, first + count)}  # fmt: skip
+def peers(*numbers: int) -> dict[Endpoint, PexFlag]:
+    return {Endpoint(f"10.0.{number >> 8}.{number & 255}", 6881): PexFlag(1) for number in numbers}
 
 
-def test_first_everybody_then_what_changed() -> None:
+def message(added: dict[Endpoint, PexFlag], dropped: dict[Endpoint, PexFlag]) -> PexMessage:
+    return PexMessage(tuple(added.items()), tuple(dropped))
+
+
+# --- telling ---------------------------------------------------------------------------------
+
+
+def test_the_first_message_goes_at_once_and_tells_everything() -> None:
+    assert PexState().next_message(peers(1, 2), now=0.0) == message(peers(1, 2), {})
+
+
+def test_later_messages_tell_what_has_changed_once_a_minute() -> None:
     state = PexState()
-    first = state.next_message(peers(0, 3), now=100.0)
-    assert first is not None
-    assert dict(first.added) == peers(0, 3)
-    assert first.dropped == ()
-    second = state.next_message(peers(1, 3), now=100.0 + SEND_INTERVAL)
-    assert second is not None
-    assert dict(second.added) == peers(3, 1)
-    assert second.dropped == tuple(peers(0, 1))
+    state.next_message(peers(1, 2), now=100.0)
+    assert state.next_message(peers(2, 3), now=100.0 + SEND_INTERVAL - 0.1) is None
+    assert state.next_message(peers(2, 3), now=160.0) == message(peers(3), peers(1))
+    assert state.next_message(peers(2, 3), now=500.0) is None, "nothing new"
+    assert state.next_message(peers(2, 3, 4), now=501.0) == message(peers(4), {})
 
 
-def test_nothing_too_soon_and_nothing_when_nothing_is_new() -> None:
+def test_a_peer_that_came_and_went_in_between_is_never_mentioned() -> None:
     state = PexState()
-    assert state.next_message({}, now=0.0) is None
-    assert state.next_message(peers(0, 1), now=1.0) is not None
-    assert state.next_message(peers(0, 2), now=SEND_INTERVAL) is None
-    assert state.next_message(peers(0, 1), now=2 * SEND_INTERVAL) is None
+    state.next_message(peers(1), now=0.0)
+    assert state.next_message(peers(1, 2), now=30.0) is None
+    assert state.next_message(peers(1), now=60.0) is None
 
 
-def test_a_message_is_bounded_and_the_rest_follows() -> None:
+def test_nobody_to_tell_of_is_no_message() -> None:
+    assert PexState().next_message({}, now=0.0) is None
+
+
+def test_bep11_at_most_fifty_each_and_the_rest_next_time() -> None:
     state = PexState()
-    told: dict[Endpoint, PexFlag] = {}
-    for minute in range(4):
-        message = state.next_message(peers(0, 120), now=minute * SEND_INTERVAL)
-        if message is not None:
-            assert len(message.added) <= MAX_PEX_PEERS
-            told.update(message.added)
-    assert told == peers(0, 120)
-    gone = [state.next_message({}, now=(5 + n) * SEND_INTERVAL) for n in range(3)]
-    assert [len(message.dropped) for message in gone if message] == [50, 50, 20]
+    first = state.next_message(peers(*range(120)), now=0.0)
+    assert first == message(peers(*range(50)), {})
+    second = state.next_message(peers(*range(60, 120)), now=60.0)
+    assert second == message(peers(*range(60, 110)), peers(*range(50)))
+    third = state.next_message(peers(500), now=120.0)
+    assert third == message(peers(500), peers(*range(60, 110)))
+    assert MAX_PEX_PEERS == 50
 
 
-def test_messages_in_quick_succession_are_not_read() -> None:
-    """Limit: H8."""
+@given(st.lists(st.sets(st.integers(0, 300), max_size=200), min_size=1, max_size=12))
+def test_a_listener_knows_whom_we_are_connected_to(rounds: list[set[int]]) -> None:
+    """Nobody is added twice, dropped without having been added, or both at once (BEP 11)."""
+    state = PexState()
+    known: set[Endpoint] = set()
+    current: dict[Endpoint, PexFlag] = {}
+    for number in range(len(rounds) + 10):
+        current = peers(*sorted(rounds[min(number, len(rounds) - 1)]))
+        told = state.next_message(current, now=number * SEND_INTERVAL)
+        if told is None:
+            continue
+        added, dropped = [endpoint for endpoint, _ in told.added], list(told.dropped)
+        assert 0 < len(added) + len(dropped)
+        assert max(len(added), len(dropped)) <= MAX_PEX_PEERS
+        assert not known & set(added)
+        assert known >= set(dropped)
+        known = (known | set(added)) - set(dropped)
+        assert len(known) >= len(added)
+    assert known == set(current)
+
+
+# --- hearing ---------------------------------------------------------------------------------
+
+
+def test_h8_messages_that_come_too_soon_are_not_read() -> None:
     state = PexState()
     assert state.may_read(now=0.0)
     assert not state.may_read(now=MIN_RECEIVE_INTERVAL - 0.1)
     assert state.may_read(now=MIN_RECEIVE_INTERVAL)
+    assert not state.may_read(now=2 * MIN_RECEIVE_INTERVAL - 0.1)
 
 
-def test_a_flood_closes_the_connection() -> None:
-    """Limit: H8."""
+def test_h8_the_seventh_message_within_a_minute_closes() -> None:
     state = PexState()
-    for number in range(MAX_PER_MINUTE):
-        state.may_read(now=float(number))
-    with pytest.raises(PeerViolation, match="floods"):
-        state.may_read(now=50.0)
+    assert [state.may_read(now=float(number)) for number in range(MAX_PER_MINUTE)] == [
+        True,
+        *[False] * 5,
+    ]
+    with pytest.raises(PeerViolation, match="floods us with peer exchange"):
+        state.may_read(now=59.9)
 
 
-def test_an_honest_peer_goes_on_for_ever() -> None:
+def test_an_honest_peer_is_always_read() -> None:
     state = PexState()
-    assert all(state.may_read(now=60.0 * minute) for minute in range(1000))
+    assert all(state.may_read(now=minute * 60.0) for minute in range(1000))

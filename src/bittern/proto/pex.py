@@ -12,6 +12,7 @@ from itertools import islice
 from bittern.codec.extension import MAX_PEX_PEERS, PexFlag, PexMessage
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import PeerViolation
+from bittern.proto.incoming import WindowCounter
 
 SEND_INTERVAL = 60.0
 """Seconds between two messages to one peer (BEP 11)."""
@@ -24,14 +25,13 @@ MAX_PER_MINUTE = 6
 class PexState:
     """What one peer was told and what it has sent."""
 
-    __slots__ = ("_count", "_read_at", "_sent_at", "_told", "_window_at")
+    __slots__ = ("_read_at", "_received", "_sent_at", "_told")
 
     def __init__(self) -> None:
         self._told: dict[Endpoint, PexFlag] = {}
         self._sent_at = float("-inf")
         self._read_at = float("-inf")
-        self._window_at = float("-inf")
-        self._count = 0
+        self._received = WindowCounter()
 
     def may_read(self, *, now: float) -> bool:
         """
@@ -40,10 +40,7 @@ class PexState:
         Raises:
             PeerViolation: there are far too many of them.
         """
-        if now - self._window_at >= 60.0:
-            self._window_at, self._count = now, 0
-        self._count += 1
-        if self._count > MAX_PER_MINUTE:
+        if self._received.add(now=now) > MAX_PER_MINUTE:
             raise PeerViolation("floods us with peer exchange")
         if now - self._read_at < MIN_RECEIVE_INTERVAL:
             return False
