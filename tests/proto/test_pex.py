@@ -58,6 +58,7 @@ def test_bep11_at_most_fifty_each_and_the_rest_next_time() -> None:
     assert MAX_PEX_PEERS == 50
 
 
+@pytest.mark.slow
 @given(st.lists(st.sets(st.integers(0, 300), max_size=200), min_size=1, max_size=12))
 def test_a_listener_knows_whom_we_are_connected_to(rounds: list[set[int]]) -> None:
     """Nobody is added twice, dropped without having been added, or both at once (BEP 11)."""
@@ -70,12 +71,11 @@ def test_a_listener_knows_whom_we_are_connected_to(rounds: list[set[int]]) -> No
         if told is None:
             continue
         added, dropped = [endpoint for endpoint, _ in told.added], list(told.dropped)
-        assert 0 < len(added) + len(dropped)
+        assert added or dropped
         assert max(len(added), len(dropped)) <= MAX_PEX_PEERS
         assert not known & set(added)
         assert known >= set(dropped)
         known = (known | set(added)) - set(dropped)
-        assert len(known) >= len(added)
     assert known == set(current)
 
 
