@@ -178,6 +178,10 @@ def test_a_root_that_cannot_be_made_says_why(tree: RootedTree) -> None:
     with pytest.raises(StorageError) as caught:
         RootedTree(tree.root / "f" / "x", tree._calls).make_root()
     assert str(tree.root / "f" / "x") in str(caught.value)
+    with pytest.raises(StorageError, match="file exists"):
+        RootedTree(tree.root / "f", tree._calls).make_root()
+    with pytest.raises(StorageError, match="not a folder"):
+        RootedTree(tree.root / "f", tree._calls).check_root()
 
 
 def test_special_files_are_no_files(tree: RootedTree) -> None:

@@ -62,4 +62,4 @@ def test_small_calls(tmp_path: Path) -> None:
 
 def test_the_cache_cannot_be_dropped_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "posix_fadvise")
-    system._drop_cache(-1)
+    OsCalls().drop_cache(-1)

@@ -71,8 +71,11 @@ class RootedTree:
     def check_root(self) -> int:
         """Take what is there now for the right root and return its device number."""
         with self._errors(()):
-            self._device = self._calls.stat(self.root).st_dev
-        return self._device
+            found = self._calls.stat(self.root)
+        if not stat.S_ISDIR(found.st_mode):
+            raise StorageError("not a folder", path=str(self.root))
+        self._device = found.st_dev
+        return found.st_dev
 
     def open_file(
         self, path: FilePath, *, writable: bool, create: bool = False, exclusive: bool = False

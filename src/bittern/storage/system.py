@@ -62,7 +62,11 @@ class OsCalls:
         else:
             self.preadv, self.pwritev = os.preadv, os.pwritev
         self.allocate: Callable[[int, int, int], None] = getattr(os, "posix_fallocate", _allocate)
-        self.drop_cache: Callable[[int], None] = _drop_cache
+
+    def drop_cache(self, fd: int) -> None:
+        """Make the next reader of a file ask the disk, where the system can."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class _SeekingIO:
@@ -106,11 +110,6 @@ def _allocate(fd: int, offset: int, length: int) -> None:
     # Without posix_fallocate the best that can be had is a file of the right length.
     if os.fstat(fd).st_size < offset + length:
         os.ftruncate(fd, offset + length)
-
-
-def _drop_cache(fd: int) -> None:
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _full_sync(fd: int) -> None:
