@@ -44,6 +44,10 @@ from tests.sim.dht_world import World
 HASH = InfoHash(b"h" * 20)
 
 
+MAX_TRIES = 10
+"""How often a client asks again in ten minutes."""
+
+
 class Party:
     """A few nodes in one world, the first of which all others know."""
 
@@ -213,14 +217,25 @@ def test_targets_and_ports_are_checked(seed: int) -> None:
 
 @pytest.mark.parametrize("loss", [0.1, 0.3])
 def test_a_lossy_link_delays_but_does_not_stop(seed: int, loss: float) -> None:
+    """One try may fail where every second answer is lost; a few tries do not."""
     party = Party(seed, 30, loss=loss)
     party.world.run(60.0)
-    party.nodes[1].announce(HASH, 7000, now=party.now)
-    (end,) = only(party.events(1, 60.0), PeersLookupEnded)
-    assert isinstance(end, PeersLookupEnded)
-    assert end.num_stored >= 2
-    party.nodes[2].get_peers(HASH, now=party.now)
-    assert only(party.events(2, 60.0), PeersFound)
+    num_stored = 0
+    for _ in range(MAX_TRIES):
+        party.nodes[1].announce(HASH, 7000, now=party.now)
+        (end,) = only(party.events(1, 60.0), PeersLookupEnded)
+        assert isinstance(end, PeersLookupEnded)
+        num_stored = max(num_stored, end.num_stored)
+        if num_stored >= 2:
+            break
+    assert num_stored >= 2
+    found: list[object] = []
+    for _ in range(MAX_TRIES):
+        party.nodes[2].get_peers(HASH, now=party.now)
+        found = only(party.events(2, 60.0), PeersFound)
+        if found:
+            break
+    assert found
 
 
 def test_repeated_and_reordered_datagrams_do_no_harm(seed: int) -> None:
