@@ -117,6 +117,7 @@ def test_a_session_without_a_state_folder_keeps_nothing(tmp_path: Path, simulate
         (None, {}),
         ([1], {}),
         ({"0": [0, 3]}, {0: [0, 3]}),
+        ({"\u00b2": [0], "9" * 5000: [0]}, {}),
         ({"0": [0, 4, -1, "x"], "9": [0], "x": [0], "-1": [0], "1": 5}, {0: [0]}),
     ],
 )

@@ -215,8 +215,13 @@ class Keeper:
     async def _sync(self, have: int, downloaded: int, uploaded: int, *, is_settled: bool) -> None:
         storage = self._content.storage
         await self._services.disk.run(storage.sync, lane=storage)
-        self._kept.bits = have
-        await self._commit(downloaded, uploaded, is_settled=is_settled)
+        before, self._kept.bits = self._kept.bits, have
+        try:
+            await self._commit(downloaded, uploaded, is_settled=is_settled)
+        except StorageError:
+            # The journal does not know of them, so the next checkpoint tries again.
+            self._kept.bits = before
+            raise
 
     async def _commit(self, downloaded: int, uploaded: int, *, is_settled: bool) -> None:
         assert self._journal is not None
@@ -270,7 +275,9 @@ def _read_partial(record: ResumeRecord, geometry: Geometry) -> dict[int, list[in
         return {}
     found: dict[int, list[int]] = {}
     for text, numbers in stored.items():
-        if not text.isdigit() or not isinstance(numbers, list | tuple):
+        if not (text.isascii() and text.isdigit() and len(text) < 8) or not isinstance(
+            numbers, list | tuple
+        ):
             continue
         index = int(text)
         if index < geometry.num_pieces:
