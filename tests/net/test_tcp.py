@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +50,15 @@ class Sink:
             while not condition():
                 self._news.clear()
                 await self._news.wait()
+
+
+class Counter(Sink):
+    """Counts bytes and keeps none."""
+
+    num_received = 0
+
+    def data_received(self, data: memoryview) -> None:
+        self.num_received += len(data)
 
 
 async def rest() -> None:
@@ -125,6 +135,66 @@ async def test_small_messages_do_not_wait_for_acknowledgements() -> None:
             assert not sock.getblocking()
 
 
+async def test_pauses_and_an_orderly_end() -> None:
+    async with connected(TcpNetwork()) as (ours, theirs):
+        sink = Sink()
+        theirs.start(sink)
+        theirs.pause_reading()
+        theirs.pause_reading()
+        ours.send(b"data")
+        ours.close()
+        await rest()
+        assert (sink.received, sink.ends) == (b"", [])
+        theirs.resume_reading()
+        await sink.until(lambda: sink.ends)
+        assert (sink.received, sink.ends) == (b"data", [None])
+        assert theirs.send(b"taken") == ours.send(b"taken") == 5
+
+
+def reset(stream: TcpStream) -> None:
+    """Close the socket of a stream that was not started so that the other side gets an RST."""
+    sock = cast("socket.socket", stream._sock)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+    stream._sock = None
+
+
+@pytest.mark.parametrize("does_send", [True, False])
+async def test_a_reset_is_found_when_reading_or_sending(does_send: bool) -> None:
+    async with connected(TcpNetwork()) as (ours, theirs):
+        sink = Sink()
+        reset(ours)
+        if does_send:
+            assert theirs.send(b"taken") == 5
+        theirs.start(sink)
+        await sink.until(lambda: sink.ends)
+        await rest()
+        [reason] = sink.ends
+        assert isinstance(reason, ConnectionResetError)
+
+
+async def test_an_error_that_a_stream_finds_before_its_start_is_kept_for_its_handler() -> None:
+    async with connected(TcpNetwork()) as (ours, theirs):
+        sink = Sink()
+        reset(ours)
+        assert theirs.send(b"taken") == 5
+        await rest()
+        theirs.start(sink)
+        await sink.until(lambda: sink.ends)
+
+
+async def test_a_stream_may_be_closed_where_it_hears_of_room() -> None:
+    async with connected(TcpNetwork()) as (ours, theirs):
+        sink, source = Counter(), Sink()
+        source.on_writable = ours.close
+        while ours.send(bytes(1 << 20)):
+            await rest()
+        ours.start(source)
+        theirs.start(sink)
+        await sink.until(lambda: sink.ends == [None])
+        assert source.ends == []
+
+
 async def test_a_wake_up_for_nothing_is_harmless() -> None:
     async with connected(TcpNetwork()) as (ours, theirs):
         sink = Sink()
@@ -134,15 +204,6 @@ async def test_a_wake_up_for_nothing_is_harmless() -> None:
         theirs.send(b"x")
         await sink.until(lambda: sink.received == b"x")
         assert sink.ends == []
-
-
-class Counter(Sink):
-    """Counts bytes and keeps none."""
-
-    num_received = 0
-
-    def data_received(self, data: memoryview) -> None:
-        self.num_received += len(data)
 
 
 async def test_a_sender_that_fills_the_socket_again_stays_watched() -> None:
