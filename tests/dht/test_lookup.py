@@ -185,9 +185,9 @@ def test_who_names_the_dead_is_no_longer_believed() -> None:
         for candidate in taken:
             asked.append(candidate.distance)
             lookup.failed(candidate)
-    # Two of the liar's own suggestions, and what others vouch for.
+    # Three of the liar's own suggestions, and what others vouch for.
     made_up = [distance for distance in asked if distance < 8]
-    assert len(made_up) == 2
+    assert len(made_up) == 3
     assert 8 in asked
     assert 500 in asked
 
@@ -195,12 +195,12 @@ def test_who_names_the_dead_is_no_longer_believed() -> None:
 def test_a_false_id_is_corrected_and_blamed() -> None:
     lookup = start(1000)
     (liar,) = take_all(lookup)
-    lookup.answered(liar, liar.node_id, info(1) + info(2) + info(3), None)
-    for _ in range(2):
+    lookup.answered(liar, liar.node_id, b"".join(info(n) for n in range(1, 6)), None)
+    for _ in range(3):
         (false,) = take_all(lookup)
         lookup.answered(false, node_id(70_000 + false.distance), b"", b"t")
     assert take_all(lookup) == []
-    assert distances(lookup.closest()) == [1000, 70_001, 70_002]
+    assert distances(lookup.closest()) == [1000, 70_001, 70_002, 70_003]
 
 
 def test_an_address_is_asked_once() -> None:
@@ -286,6 +286,83 @@ def test_without_verified_nodes_there_is_an_end_too() -> None:
         for candidate in taken:
             lookup.answered(candidate, candidate.node_id, b"", b"token")
     assert lookup.num_queries <= 2 * BUCKET_SIZE + NUM_PATHS
+
+
+def far(rank: int, num_nodes: int) -> int:
+    """Return the distance at which the node of that rank lies in a network of that size."""
+    return rank * (1 << 160) // num_nodes
+
+
+def clique(lookup: Lookup, num_nodes: int) -> None:
+    """Let eight liars answer that name only each other, a fifth of the network's density."""
+    liars = [far(5 * rank, num_nodes) for rank in range(1, 9)]
+    names = b"".join(node_id(distance) + local(n) for n, distance in enumerate(liars))
+    while taken := take_all(lookup):
+        for candidate in taken:
+            answer = names if candidate.compact[3] < 8 else b""
+            lookup.answered(candidate, candidate.node_id, answer, b"t")
+
+
+@pytest.mark.parametrize("num_nodes", [0, 1000])
+def test_a_clique_that_is_too_thin_is_not_believed(num_nodes: int) -> None:
+    """Limit: N2. Liars who name only each other are sparser than the network is."""
+    lookup = Lookup(TARGET, OWN, num_nodes=num_nodes)
+    lookup.add_start(node_id(far(5, 1000)), local(0))
+    for number in range(20):  # from our own table, farther out
+        lookup.add_start(node_id(far(100 + number, 1000)), local(100 + number))
+    clique(lookup, 1000)
+    others = lookup.num_queries - BUCKET_SIZE
+    # Those that the paths began with, and twelve more if we know what to expect.
+    extra = 12 if num_nodes else 0
+    assert extra <= others <= extra + 4
+
+
+def test_one_honest_node_among_them_is_enough() -> None:
+    lookup = Lookup(TARGET, OWN, num_nodes=1000)
+    lookup.add_start(node_id(far(5, 1000)), local(0))
+    for number in range(20):
+        lookup.add_start(node_id(far(100 + number, 1000)), local(100 + number))
+    truth = [far(rank, 1000) + 1 for rank in range(1, 9)]
+    liars = [far(5 * rank, 1000) for rank in range(1, 9)]
+    names = b"".join(node_id(distance) + local(n) for n, distance in enumerate(liars))
+    honest = b"".join(node_id(distance) + local(50 + n) for n, distance in enumerate(truth))
+    while taken := take_all(lookup):
+        for candidate in taken:
+            number = candidate.compact[3]
+            answer = names if number < 8 else honest if number in (50, 110) else b""
+            lookup.answered(candidate, candidate.node_id, answer, b"t")
+    found = distances(lookup.closest())
+    assert sum(distance in truth for distance in found) >= 6
+    assert lookup.estimate_nodes() > 700
+
+
+def test_the_size_is_unknown_without_eight_answers() -> None:
+    assert start(1, 2).estimate_nodes() == 0
+
+
+def test_an_honest_lookup_is_not_checked() -> None:
+    lookup = Lookup(TARGET, OWN, num_nodes=1000)
+    for rank in range(1, 30):
+        lookup.add_start(node_id(far(rank, 1000)), local(rank))
+    while taken := take_all(lookup):
+        for candidate in taken:
+            lookup.answered(candidate, candidate.node_id, b"", b"t")
+    assert lookup.num_queries < BUCKET_SIZE + NUM_PATHS
+
+
+def test_slow_suggestions_count_against_who_made_them() -> None:
+    """Until they answer."""
+    lookup = start(1000)
+    (liar,) = take_all(lookup)
+    lookup.answered(liar, liar.node_id, b"".join(info(n) for n in range(1, 9)), None)
+    slow = []
+    for _ in range(3):
+        (candidate,) = take_all(lookup)
+        lookup.became_slow(candidate)
+        slow.append(candidate)
+    assert take_all(lookup) == []
+    lookup.answered(slow[0], slow[0].node_id, b"", None)
+    assert take_all(lookup)
 
 
 def test_writers_are_those_with_a_token() -> None:

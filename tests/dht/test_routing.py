@@ -49,7 +49,7 @@ def test_who_answered_is_in(table: RoutingTable) -> None:
     assert node is not None
     assert node.node_id == near(0, 1)
     assert node.compact == near(0, 1) + endpoint(1).to_compact()
-    assert node.is_fresh(now=6.0)
+    assert node.stale_at == 5.0 + FRESH_LIFETIME
     assert "20.0.1.1" in repr(node)
     assert "1 nodes" in repr(table)
 
@@ -227,10 +227,10 @@ def test_queries_are_heard_but_take_nobody_in(table: RoutingTable) -> None:
     assert not table.note_query(near(0, 1), endpoint(1), now=FRESH_LIFETIME)
     node = table.get(endpoint(1))
     assert node is not None
-    assert node.is_fresh(now=FRESH_LIFETIME + 1)
+    assert node.stale_at == 2 * FRESH_LIFETIME
     # A forged id changes nothing.
     assert not table.note_query(near(3, 1), endpoint(1), now=2 * FRESH_LIFETIME)
-    assert not node.is_fresh(now=2 * FRESH_LIFETIME)
+    assert node.stale_at == 2 * FRESH_LIFETIME
 
 
 def test_no_ping_is_wanted_for_a_full_bucket(table: RoutingTable) -> None:
@@ -247,7 +247,7 @@ def test_queries_alone_do_not_keep_a_node_for_ever(table: RoutingTable) -> None:
     table.note_query(near(0, 1), endpoint(1), now=MAX_TRUST)
     node = table.get(endpoint(1))
     assert node is not None
-    assert not node.is_fresh(now=MAX_TRUST)
+    assert node.stale_at == MAX_TRUST
 
 
 def test_the_stalest_is_one_that_failed_then_the_longest_silent(table: RoutingTable) -> None:
@@ -331,6 +331,12 @@ def check_invariants(table: RoutingTable) -> None:
         assert all(table.bucket_of(node.number) is bucket for node in bucket.nodes)
         good = b"".join(node.compact for node in bucket.nodes if not node.num_failures)
         assert bucket.good_compact() == good
+    assert table.num_good() == sum(not node.num_failures for node in table)
+    for now in (0.0, 1000.0, 5000.0):
+        stale = [node for node in table if node.num_failures or node.stale_at <= now]
+        stalest = table.stalest(now=now)
+        assert (stalest is None) == (not stale)
+        assert stalest is None or stalest in stale
     counts: dict[bytes, int] = {}
     for node in table:
         counts[node.network] = counts.get(node.network, 0) + 1

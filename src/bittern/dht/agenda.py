@@ -8,6 +8,7 @@ table's own refreshes neither wait nor count.
 
 from __future__ import annotations
 
+import statistics
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -22,6 +23,9 @@ from bittern.dht.lookup import Lookup
 from bittern.dht.operations import Operation, Refresh
 from bittern.dht.routing import RoutingTable
 from bittern.dht.transactions import Waiter
+
+_NUM_SIZES = 15
+"""Lookups whose findings tell how large the network is."""
 
 
 class Agenda:
@@ -45,6 +49,7 @@ class Agenda:
         self._active: dict[int, Operation] = {}
         self._waiting: deque[Operation] = deque()
         self._events: list[DhtEvent] = []
+        self._sizes: deque[int] = deque(maxlen=_NUM_SIZES)
 
     def __len__(self) -> int:
         return len(self._active) + len(self._waiting)
@@ -78,6 +83,16 @@ class Agenda:
         self._waiting = deque(each for each in self._waiting if each.request_id != request_id)
         self.advance(now=now)
 
+    def new_lookup(self, target: bytes) -> Lookup:
+        """Return a lookup of ``target`` that nobody has started yet."""
+        return Lookup(target, self._table.own_id, num_nodes=self.estimate_nodes())
+
+    def estimate_nodes(self) -> int:
+        """Return how many nodes the network probably has."""
+        ours = self._table.estimate_nodes()
+        # Liars make a network look smaller than it is, so the larger estimate counts.
+        return max(ours, int(statistics.median(self._sizes))) if self._sizes else ours
+
     def take_events(self) -> list[DhtEvent]:
         """Return and forget what happened since the last call."""
         events, self._events = self._events, []
@@ -102,6 +117,9 @@ class Agenda:
 
     def operation_ended(self, operation: Operation, *, now: float) -> None:
         """Forget an operation, which has told the owner all it has to tell."""
+        size = operation.lookup.estimate_nodes()
+        if size:
+            self._sizes.append(size)
         if self._active.pop(operation.request_id, None) is not None:
             self.advance(now=now)
 
@@ -115,7 +133,7 @@ class Agenda:
     ) -> None:
         """Look ``target`` up for the table's sake; ``on_end`` hears the instant of its end."""
         want = Want.V4 | Want.V6 if self.wants_both else Want.NONE
-        lookup = Lookup(target, self._table.own_id)
+        lookup = self.new_lookup(target)
         for node_id, endpoint in starts:
             lookup.add_start(node_id, pack_endpoint(endpoint))
         self._begin(Refresh(self, lookup, FindNode(target, want), on_end), now)

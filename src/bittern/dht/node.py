@@ -320,7 +320,7 @@ class DhtNode:
             host=None if address is None else format_packed(address),
             is_ready=self._agenda.is_ready,
             num_nodes=len(self.table),
-            num_nodes_estimate=self.table.estimate_nodes(),
+            num_nodes_estimate=self._agenda.estimate_nodes(),
             num_torrents=self.peers.num_torrents,
             num_peers=self.peers.num_peers,
             num_items=len(self.items),
@@ -369,7 +369,7 @@ class DhtNode:
     def _lookup(self, target: bytes) -> Lookup:
         if len(target) != NodeId.SIZE:
             raise MisuseError(f"a target has 20 bytes, not {len(target)}")
-        return Lookup(target, self.table.own_id)
+        return self._agenda.new_lookup(target)
 
     def _start(self, make: Callable[[int], Operation], now: float) -> int:
         operation = make(self._next_id())

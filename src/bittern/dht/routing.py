@@ -83,17 +83,14 @@ class Node:
     def __repr__(self) -> str:
         return f"<Node {self.node_id.hex()[:8]} {self.endpoint}>"
 
-    def is_fresh(self, *, now: float) -> bool:
+    @property
+    def stale_at(self) -> float:
         """
-        Tell whether it is good: heard from in the last 15 minutes (BEP 5).
+        Instant from which it has to be asked: 15 minutes after it was heard from (BEP 5).
 
         Queries alone keep a node for an hour only, since they can be forged.
         """
-        return (
-            self.num_failures == 0
-            and now - self.heard_at < FRESH_LIFETIME
-            and now - self.answered_at < MAX_TRUST
-        )
+        return min(self.heard_at + FRESH_LIFETIME, self.answered_at + MAX_TRUST)
 
 
 class Bucket:
@@ -146,6 +143,9 @@ class RoutingTable:
         self._chain_end = 0
         self._by_endpoint: dict[Endpoint, Node] = {}
         self._networks: Counter[bytes] = Counter()
+        self._num_failing = 0
+        self._stale_at = now
+        """Before that instant no node that answers becomes stale."""
 
     def __len__(self) -> int:
         return len(self._by_endpoint)
@@ -237,6 +237,7 @@ class RoutingTable:
             bucket.changed_at = node.answered_at = node.heard_at = now
             if node.num_failures:
                 node.num_failures = 0
+                self._num_failing -= 1
                 bucket.touch()
             return
         if node is not None:  # BEP 45: one address, two ids
@@ -274,6 +275,7 @@ class RoutingTable:
         node = self._by_endpoint.get(endpoint)
         if node is None:
             return
+        self._num_failing += not node.num_failures
         node.num_failures += 1
         self.bucket_of(node.number).touch()
         if node.num_failures >= MAX_FAILURES and may_remove:
@@ -312,6 +314,8 @@ class RoutingTable:
         bucket.changed_at = node.answered_at
         bucket.touch()
         self._by_endpoint[node.endpoint] = node
+        self._num_failing += node.num_failures > 0
+        self._stale_at = min(self._stale_at, node.stale_at)
         if node.network:
             self._networks[node.network] += 1
 
@@ -320,6 +324,7 @@ class RoutingTable:
         bucket.nodes.remove(node)
         bucket.touch()
         del self._by_endpoint[node.endpoint]
+        self._num_failing -= node.num_failures > 0
         if node.network:
             self._networks[node.network] -= 1
             if not self._networks[node.network]:
@@ -332,7 +337,7 @@ class RoutingTable:
 
     def num_good(self) -> int:
         """Return how many nodes answered the last query they got."""
-        return sum(not node.num_failures for node in self)
+        return len(self) - self._num_failing
 
     def estimate_nodes(self) -> int:
         """Return how many nodes the network probably has, by how near our nearest ones are."""
@@ -343,7 +348,10 @@ class RoutingTable:
 
     def stalest(self, *, now: float) -> Node | None:
         """Return the node that most needs to be asked whether it is still there, or None."""
-        nodes = [node for node in self if not node.is_fresh(now=now)]
+        if now < self._stale_at and not self._num_failing:
+            return None
+        self._stale_at = min((node.stale_at for node in self), default=now + FRESH_LIFETIME)
+        nodes = [node for node in self if node.num_failures or node.stale_at <= now]
         return min(nodes, key=lambda node: (-node.num_failures, node.heard_at), default=None)
 
     def stale_target(self, rng: random.Random, *, now: float) -> bytes | None:
