@@ -177,3 +177,39 @@ def test_requests_without_end_from_who_never_reads(tmp_path: Path, simulate: Sim
             peer.close()
 
     simulate(main)
+
+
+def test_pieces_that_we_do_not_have_are_refused_and_never_made_up(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """R8: what is not there is rejected, what is there is right."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Place(loop, tmp_path, num_pieces=NUM_PIECES) as place:
+            seed = place.add_host(upload_rate=20_000)
+            leecher, curious = place.add_host(), place.add_host()
+            await place.add(seed, is_seed=True)
+            torrent = await place.add(leecher, peers=(endpoint_of(seed),))
+            await asyncio.sleep(30)
+            num_before = torrent.stats().num_have
+            assert 0 < num_before < NUM_PIECES
+            peer = await ScriptedPeer.connect(curious, endpoint_of(leecher))
+            peer.send_handshake(place.info_hash)
+            await peer.expect_handshake()
+            peer.send(wire.HAVE_NONE + wire.INTERESTED)
+            await peer.expect(MessageId.UNCHOKE, timeout=60)
+            for index in range(NUM_PIECES):
+                peer.send(wire.encode_request(index, 0, 1_000))
+            num_served = num_rejected = 0
+            while num_served + num_rejected < NUM_PIECES:
+                answer = await peer.expect(MessageId.PIECE, MessageId.REJECT_REQUEST)
+                if answer.message_id == MessageId.REJECT_REQUEST:
+                    num_rejected += 1
+                    continue
+                num_served += 1
+                at = answer.numbers[0] * PIECE_LENGTH
+                assert answer.payload[8:] == place.data[at : at + 1_000]
+            assert num_before <= num_served <= torrent.stats().num_have < NUM_PIECES
+            peer.close()
+
+    simulate(main)

@@ -247,6 +247,7 @@ class PeerConnection:
                 return
             requests = self.owner.next_run(self)
             if not requests:
+                self.flush()
                 return
             data = self.owner.load_run(self, requests)
             if data is None:

@@ -221,7 +221,7 @@ class Swarm:
                 self._open(peer, handshake, now)
             case peer_events.BitfieldReceived(bitfield):
                 self.picker.add_peer(bitfield.bits)
-                self._counted[peer] = bitfield.bits
+                self._counted[peer] = self._counted.get(peer, 0) | bitfield.bits
                 if self._super_seeder is not None:
                     self._reveal(self._super_seeder.bitfield_seen(peer, bitfield.bits))
                 self._availability_changed(peer)
@@ -383,12 +383,25 @@ class Swarm:
         requests: list[Request] = []
         incoming, piece_length = peer.protocol.incoming, self.assembly.geometry.piece_length
         while length > 0 and (run := incoming.take_run(length, piece_length)):
-            requests += run
+            if not self.picker.is_seed:
+                run = self._refuse_missing(peer, run)
             length -= sum(each[2] for each in run)
+            requests += run
         num_bytes = sum(length for _, _, length in requests)
         gate.take(num_bytes)
         self.num_uploaded += num_bytes
         return requests
+
+    def _refuse_missing(self, peer: PeerConnection, requests: list[Request]) -> list[Request]:
+        """Reject requests for pieces that we do not have, and return the others (R8)."""
+        top, have = self.picker.top, self.picker.have
+        missing = {index for index, _, _ in requests if not have >> (top - index) & 1}
+        if not missing:
+            return requests
+        for request in requests:
+            if request[0] in missing:
+                peer.protocol.reject(request)
+        return [request for request in requests if request[0] not in missing]
 
     @staticmethod
     def _refuse_hidden(peer: PeerConnection, seeder: SuperSeeder) -> None:

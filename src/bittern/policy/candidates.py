@@ -148,7 +148,12 @@ class Candidates:
                 ):
                     continue
                 entry = self._insert(endpoint, source, named_by)
-                self._queue.put(entry, now)
+                if endpoint in self._active:
+                    # It connected while the list was full: known from now on, not to be dialled.
+                    entry.is_active = True
+                    entry.connected_at = now
+                else:
+                    self._queue.put(entry, now)
                 num_new += 1
             elif source is Source.USER and entry.source is not source:
                 entry.source = source
