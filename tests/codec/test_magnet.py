@@ -88,6 +88,11 @@ ALIKE: list[tuple[str, Magnet]] = [
     (f"{BTIH}&xl=-1&xl={'9' * 19}", Magnet(H1)),
     (f"{BTIH}&s=6e&xs=http://x", Magnet(H1)),
     (f"magnet:?xs=urn:btpk:{KEY}&s=", Magnet(public_key=bytes.fromhex(KEY))),
+    (
+        f"magnet:?xs=URN%3Abtpk%3A{KEY.upper()}&xs.1=urn:btpk:{KEY}",
+        Magnet(public_key=bytes.fromhex(KEY)),
+    ),
+    (f"{BTIH}&xs=urn:btpk:{KEY}&s=00ff", Magnet(H1, public_key=bytes.fromhex(KEY), salt=b"\0\xff")),
 ]
 
 
@@ -127,6 +132,8 @@ REFUSED: list[tuple[str, str]] = [
     ("magnet:?xs=urn:btpk:", "public key"),
     (f"magnet:?xs=urn:btpk:{KEY}00", "public key"),
     ("magnet:?xs=urn:btpk:" + "zz" * 32, "public key"),
+    ("magnet:?xs=urn:btpk:" + "a " * 32, "public key"),
+    (f"magnet:?xs=urn:btpk:{KEY}&xs=urn:btpk:{'0' * 64}", "two different public keys"),
     (f"magnet:?xs=urn:btpk:{KEY}&s=zz", "salt is not"),
     (f"magnet:?xs=urn:btpk:{KEY}&s=" + "00" * 65, "salt is longer"),
     (f"{BTIH}&so=a", "'a' is no file index"),

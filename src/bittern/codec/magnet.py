@@ -153,12 +153,10 @@ def _read_public_key(found: dict[str, list[str]]) -> tuple[bytes | None, bytes]:
         source = unquote_to_bytes(value).decode("utf-8", "replace")
         if source[:9].lower() != "urn:btpk:":
             continue
-        try:
-            key = bytes.fromhex(source[9:])
-        except ValueError:
-            key = b""
-        if len(key) != 32:
-            raise MagnetError("magnet link: the public key is not 64 hexadecimal digits")
+        one = parse_public_key(source[9:])
+        if key not in (None, one):
+            raise MagnetError("magnet link: two different public keys")
+        key = one
     if key is None or not found.get("s"):
         return key, b""
     try:
@@ -168,6 +166,16 @@ def _read_public_key(found: dict[str, list[str]]) -> tuple[bytes | None, bytes]:
     if len(salt) > MAX_SALT_LENGTH:
         raise MagnetError(f"magnet link: the salt is longer than {MAX_SALT_LENGTH} bytes")
     return key, salt
+
+
+def parse_public_key(text: str) -> bytes:
+    """Read a public key, 64 hexadecimal digits; MagnetError if it is none (BEP 46)."""
+    if len(text) == 64 and text.isascii():
+        try:
+            return bytes.fromhex(text)
+        except ValueError:
+            pass
+    raise MagnetError("magnet link: the public key is not 64 hexadecimal digits")
 
 
 def _read_urls(values: list[str] | tuple[()], limit: int) -> tuple[str, ...]:
