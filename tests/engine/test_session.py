@@ -18,7 +18,6 @@ from bittern.engine.session import (
     MAX_TORRENT_FILE_LENGTH,
     Session,
     is_info_hash,
-    raise_descriptor_limit,
     read_torrent_file,
 )
 from bittern.testing.loop import VirtualLoop
@@ -183,14 +182,6 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
 )
 def test_info_hashes_are_known_by_their_form(text: str, is_one: bool) -> None:
     assert is_info_hash(text) is is_one
-
-
-def test_the_descriptor_limit_only_grows() -> None:
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    raise_descriptor_limit()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert (soft, hard) == (before[1], before[1])
 
 
 async def test_a_real_loop_runs_it_too(tmp_path: Path) -> None:

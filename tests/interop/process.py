@@ -15,7 +15,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,9 +104,19 @@ class Program:
         """The exit code, negative for a signal, or None while it runs."""
         return self._process.returncode
 
+    @property
+    def pid(self) -> int:
+        """Its process id, and that of the group it leads."""
+        return self._process.pid
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """Everything it has printed so far."""
+        return self._lines
+
     def tail(self, num_lines: int = 15) -> str:
         """Return the last lines of output, for an error message."""
-        return "\n".join(self._lines[-num_lines:])
+        return "\n".join(line[:500] for line in self._lines[-num_lines:])
 
     async def wait_line(self, is_wanted: Callable[[str], bool], *, timeout: float) -> str:
         """

@@ -53,15 +53,3 @@ def test_a_mixed_swarm_completes_and_the_seed_sends_less_than_three_copies(
     material = make_material(tmp_path, length=length, piece_length=256 << 10)
     programs = ["bittern"] * num_ours + ["libtorrent"] * num_theirs
     assert run_swarm(tmp_path, material, programs) < 3
-
-
-@pytest.mark.parametrize("piece_length", [16 << 10, 16 << 20])
-def test_the_smallest_and_the_largest_pieces(piece_length: int, tmp_path: Path) -> None:
-    material = make_material(tmp_path, length=40 * MIB + 12_345, piece_length=piece_length)
-    run_swarm(tmp_path, material, ["bittern", "libtorrent"])
-
-
-@pytest.mark.soak
-def test_a_torrent_of_four_gib(tmp_path: Path) -> None:
-    material = make_material(tmp_path, length=4096 * MIB + 1, piece_length=4 * MIB)
-    run_swarm(tmp_path, material, ["bittern"])

@@ -261,3 +261,22 @@ def test_another_device_is_another_root(tmp_path: Path) -> None:
     made._device = -1
     with pytest.raises(FileVanished, match="not mounted"):
         made.stat(("f",)) or made.open_file(("f",), writable=False)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_without_descriptors_room_is_made_for_every_open(number: int, tmp_path: Path) -> None:
+    """Limit: F13. Also folders are opened, to look at a file or to make one."""
+    calls = FailingCalls(names={"open"})
+    room = [True]
+    tree = RootedTree(tmp_path, calls, lambda: bool(room) and room.pop())
+    for nth in range(4):
+        room[:] = [True]
+        calls.arm(nth, number)
+        os.close(tree.open_file(("a", str(nth), "f"), writable=True, create=True))
+        assert not room
+    room[:] = [True]
+    calls.arm(1, number)
+    assert tree.stat(("a", "0", "f")) is not None
+    calls.arm(1, number)
+    with pytest.raises(StorageError, match="too many open files"):
+        tree.stat(("a", "0", "f"))

@@ -28,6 +28,7 @@ from bittern.core.errors import ConfigError, MetainfoError
 from bittern.core.ids import InfoHash, PeerId
 from bittern.engine.acceptor import Acceptor
 from bittern.engine.config import SessionConfig, TorrentConfig
+from bittern.engine.descriptors import divide_descriptors, raise_descriptor_limit
 from bittern.engine.dialer import Dialer
 from bittern.engine.disk import Disk
 from bittern.engine.journal import Journal
@@ -113,8 +114,8 @@ class Session:
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
         loop = self._loop = asyncio.get_running_loop()
-        config, now = self.config, loop.time()
-        raise_descriptor_limit()
+        config = self.config = divide_descriptors(self.config, raise_descriptor_limit())
+        now = loop.time()
         network = self._network or TcpNetwork(
             receive_buffer_length=config.receive_buffer_length, source_host=config.listen_host
         )
@@ -348,14 +349,3 @@ def read_torrent_file(path: Path) -> bytes:
     if len(data) > MAX_TORRENT_FILE_LENGTH:
         raise MetainfoError(f"{path}: over {MAX_TORRENT_FILE_LENGTH} bytes, no .torrent file")
     return data
-
-
-def raise_descriptor_limit() -> None:
-    """Raise the soft limit of open descriptors to the hard one, where there is one (F13)."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

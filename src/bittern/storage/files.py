@@ -76,11 +76,13 @@ class FileStorage:
         self.layout = layout
         self._calls = os_calls or OsCalls()
         self._clock = clock
-        self._tree = RootedTree(Path(root).absolute(), self._calls)
         self._part_suffix = part_suffix
         self._preallocate = preallocate
         self._handles = HandleCache() if handles is None else handles
         self._owner = self._handles.new_owner()
+        self._tree = RootedTree(
+            Path(root).absolute(), self._calls, lambda: self._handles.make_room(self._calls.close)
+        )
         self._stored = [i for i in range(len(layout.files)) if layout.is_stored(i)]
         self._set_paths(paths)
         # Bound once: these two and the lookups before them are the data path.
@@ -226,15 +228,7 @@ class FileStorage:
 
     def _open(self, index: int, writable: bool, *, create: bool | None = None) -> Handle:
         path = self._current(index)
-        try:
-            fd = self._open_path(path, writable, writable if create is None else create)
-        except StorageError as error:
-            # Limit: F13. Somebody else took the descriptors: give back what is idle, try again.
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-            if not self._handles.make_room(self._calls.close):
-                raise
-            fd = self._open_path(path, writable, writable if create is None else create)
+        fd = self._open_path(path, writable, writable if create is None else create)
         return self._handles.add((self._owner, index), fd, writable, self._calls.close)
 
     def _open_path(self, path: FilePath, writable: bool, create: bool) -> int:
@@ -396,6 +390,7 @@ class FileStorage:
             root,
             self.paths if paths is None else paths,
             part_suffix=self._part_suffix,
+            handles=self._handles,
             os_calls=self._calls,
         )
         moves: list[tuple[FilePath, FilePath]] = []

@@ -20,7 +20,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -46,14 +46,18 @@ class RootedTree:
     Args:
         root: the folder, absolute.
         calls: the operating system.
+        make_room: called when no descriptor is left (F13); closes some, or returns False.
 
     All methods raise StorageError; UnsafePath when a link, or something that is no
     file or folder, is in the way; FileVanished when the root or the file is not there.
     """
 
-    def __init__(self, root: Path, calls: OsCalls) -> None:
+    def __init__(
+        self, root: Path, calls: OsCalls, make_room: Callable[[], bool] = lambda: False
+    ) -> None:
         self.root = root
         self._calls = calls
+        self._make_room = make_room
         self._device: int | None = None
 
     def full_path(self, path: FilePath) -> Path:
@@ -99,7 +103,7 @@ class RootedTree:
             try:
                 if not _NOFOLLOW or handle is None:
                     self._refuse_link(name, path)
-                fd = self._calls.open(name, flags, _FILE_MODE, dir_fd=handle)
+                fd = self._open(name, flags, handle)
             except OSError as error:
                 if error.errno in _LINK_ERRORS:
                     raise _unsafe("a symbolic link is in the way", self.full_path(path)) from error
@@ -227,9 +231,18 @@ class RootedTree:
         finally:
             self._calls.close(handle)
 
+    def _open(self, name: str, flags: int, folder: int | None) -> int:
+        while True:
+            try:
+                return self._calls.open(name, flags, _FILE_MODE, dir_fd=folder)
+            except OSError as error:
+                # Limit: F13. Somebody else took the descriptors: give back what is idle.
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._make_room():
+                    raise
+
     def _open_root(self) -> int:
         with self._errors(()):
-            handle = self._calls.open(self.root, _FOLDER_FLAGS)
+            handle = self._open(str(self.root), _FOLDER_FLAGS, None)
             try:
                 self._check_device(self._calls.fstat(handle))
             except BaseException:
@@ -246,13 +259,13 @@ class RootedTree:
     def _open_folder(self, name: str, parent: int, path: FilePath, create: bool) -> int:
         with self._errors(path):
             try:
-                return self._calls.open(name, _FOLDER_FLAGS | _NOFOLLOW, dir_fd=parent)
+                return self._open(name, _FOLDER_FLAGS | _NOFOLLOW, parent)
             except FileNotFoundError:
                 if not create:
                     raise
                 with contextlib.suppress(FileExistsError):
                     self._calls.mkdir(name, dir_fd=parent)
-                return self._calls.open(name, _FOLDER_FLAGS | _NOFOLLOW, dir_fd=parent)
+                return self._open(name, _FOLDER_FLAGS | _NOFOLLOW, parent)
             except OSError as error:
                 if error.errno in _LINK_ERRORS or error.errno == errno.ENOTDIR:
                     raise _unsafe("not a plain folder", self.full_path(path)) from error

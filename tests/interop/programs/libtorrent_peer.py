@@ -2,7 +2,8 @@
 A libtorrent client as a program of its own: one torrent, one session, on one address.
 
 It prints one JSON object a line: ``{"event": "complete"}`` once everything is there, ``error`` and
-``peer_disconnected`` with a message. SIGTERM ends it after every file has been closed.
+``peer_disconnected`` with a message, and at the end ``result`` with what was moved. SIGTERM ends it
+after every file has been closed.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ def main() -> None:
         host, _, port = peer.rpartition(":")
         handle.connect_peer((host, int(port)))
     serve(session, handle, is_seed=options.seed)
+    status = handle.status()
+    say("result", downloaded=status.total_payload_download, uploaded=status.total_payload_upload)
     # Dropping the last reference waits for the disk threads, so every write has reached its file.
     del handle, session
 
