@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 
 import pytest
 
@@ -12,20 +13,25 @@ from bittern.cli.narration import (
     event_text,
     is_trace,
     plain,
-    server_of,
 )
 from bittern.cli.output import encode_json
 from bittern.cli.values import HostPort
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
 from bittern.engine import events as ev
+from bittern.engine.sources import SourceKind, SourceState, SourceStatus
 
 PEER = Endpoint("127.0.0.1", 6881)
+SOURCE = SourceStatus(kind=SourceKind.DHT, name="IPv4", state=SourceState.ASKING, last_asked_at=5.0)
 
 TEXTS: list[tuple[ev.Event, str]] = [
     (ev.StateChanged(ev.TorrentState.METADATA), "fetching metadata"),
     (ev.MetadataReceived("cat", 1024), "metadata of cat received, 1.0 KiB"),
     (ev.CheckProgressed(1, 2), ""),
+    (ev.TrackerAsked("udp://t:1/key", "started"), "asking tracker udp://t:1 (started)"),
+    (ev.TrackerAsked("udp://t:1/key", ""), "asking tracker udp://t:1"),
+    (ev.SourceChanged(SOURCE), "DHT IPv4: being asked"),
+    (ev.SourceChanged(dataclasses.replace(SOURCE, kind=SourceKind.TRACKER)), ""),
     (
         ev.TrackerAnnounced("http://u:p@t.example:80/key/announce?x=1", "started", 2, 1, 1, 1800),
         (
@@ -123,13 +129,12 @@ def test_every_state_has_a_text() -> None:
     assert set(STATE_TEXTS) == set(ev.TorrentState)
 
 
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("https://user:secret@t.example/passkey/announce?key=1", "https://t.example"),
-        ("udp://[2001:db8::1]:80", "udp://[2001:db8::1]:80"),
-        ("http://[", "a malformed URL"),
-    ],
-)
-def test_a_shown_url_holds_no_secret(url: str, shown: str) -> None:
-    assert server_of(url) == shown
+def test_a_source_is_an_object_and_its_instants_are_seconds_since_1970() -> None:
+    source = dataclasses.replace(SOURCE, last_asked_at=time.monotonic())
+    value = event_json(ev.SourceChanged(source))["source"]
+    assert isinstance(value, dict)
+    assert list(value) == [field.name for field in dataclasses.fields(SourceStatus)]
+    assert (value["kind"], value["name"], value["state"]) == ("dht", "IPv4", "asking")
+    assert value["next_at"] is None
+    assert isinstance(value["last_asked_at"], float)
+    assert abs(value["last_asked_at"] - time.time()) < 60

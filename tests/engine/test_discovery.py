@@ -18,6 +18,13 @@ from bittern.engine.config import TorrentConfig
 from bittern.engine.discovery import tiers_of
 from bittern.engine.session import Session
 from bittern.engine.shelf import Shelf
+from bittern.engine.sources import (
+    PRIVATE,
+    DiscoveringTorrent,
+    PeerSource,
+    SourceKind,
+    SwitchedOff,
+)
 from bittern.engine.tracker_client import TrackerClient
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
@@ -179,5 +186,116 @@ def test_tiers_are_those_of_the_torrent_and_then_of_its_settings(
             "magnet:?xt=urn:btih:" + "a" * 40 + "&tr=http%3A%2F%2Fe%2F&tr=http%3A%2F%2Ff%2F"
         )
         assert tiers_of(Shelf(magnet), TorrentConfig()) == (("http://e/",), ("http://f/",))
+
+    simulate(main)
+
+
+class FakeShared:
+    """A source of the whole session that remembers who joined and left it."""
+
+    def __init__(self, kind: SourceKind) -> None:
+        self.kind = kind
+        self.log: list[str] = []
+
+    def join(self, torrent: DiscoveringTorrent) -> PeerSource:
+        self.log.append(f"join {len(torrent.all_hashes)} {torrent.is_private}")
+        return FakeSource(self)
+
+
+class FakeSource(SwitchedOff):
+    """One torrent's share in it."""
+
+    def __init__(self, shared: FakeShared) -> None:
+        super().__init__(shared.kind, "a fake")
+        self.shared = shared
+
+    def start(self, name: str) -> None:
+        self.shared.log.append(f"start {name}")
+
+    def completed(self) -> None:
+        self.shared.log.append("completed")
+
+    def ask_now(self) -> None:
+        self.shared.log.append("ask")
+
+    async def stop(self) -> None:
+        self.shared.log.append("stop")
+
+
+def sharing(shared: FakeShared) -> type[Session]:
+    """Return a session with a source for all its torrents."""
+
+    class Sharing(Session):
+        async def __aenter__(self) -> Session:
+            await super().__aenter__()
+            self._services.shared_sources.append(shared)
+            return self
+
+    return Sharing
+
+
+def test_a_source_of_the_session_serves_each_torrent(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            shared = FakeShared(SourceKind.DHT)
+            seed = await scene.node(is_seed=True)
+            node = await scene.node(make=sharing(shared), enable_dht=True, peers=[seed])
+            node.torrent.announce_now()
+            await node.complete()
+            await node.close()
+            name = scene.metainfo.info.name
+            assert shared.log == ["join 1 False", f"start {name}", "ask", "completed", "stop"]
+
+    simulate(main)
+
+
+def test_sources_that_are_switched_off_say_by_what(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            shared = FakeShared(SourceKind.DHT)
+            node = await scene.node(make=sharing(shared), enable_pex=False)
+            reasons = {status.kind: status.message for status in node.torrent.sources()}
+            assert reasons[SourceKind.DHT] == "switched off by the setting enable_dht"
+            assert reasons[SourceKind.LSD] == "switched off by the setting enable_lsd"
+            assert reasons[SourceKind.PEX] == "switched off by the setting enable_pex"
+            assert not shared.log
+
+    simulate(main)
+
+
+def test_a_private_torrent_has_its_trackers_only(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 27."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, is_private=True) as scene:
+            shared = FakeShared(SourceKind.DHT)
+            node = await scene.node(make=sharing(shared), enable_dht=True, enable_lsd=True)
+            reasons = {status.kind: status.message for status in node.torrent.sources()}
+            for kind in (SourceKind.DHT, SourceKind.LSD, SourceKind.PEX):
+                assert reasons[kind] == PRIVATE
+            assert not shared.log
+
+    simulate(main)
+
+
+def test_a_torrent_that_turns_out_to_be_private_leaves_its_other_sources(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 27. A magnet link does not say so; the metadata does."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, is_private=True) as scene:
+            shared = FakeShared(SourceKind.DHT)
+            seed = await scene.node(is_seed=True)
+            link = f"magnet:?xt=urn:btih:{scene.info_hash}"
+            node = await scene.node(
+                make=sharing(shared), enable_dht=True, source=link, peers=[seed]
+            )
+            assert shared.log == ["join 1 False", f"start {node.torrent.name}"]
+            await node.complete()
+            assert shared.log[2:] == ["stop"]
+            reasons = {status.kind: status.message for status in node.torrent.sources()}
+            assert reasons[SourceKind.DHT] == PRIVATE
+            assert reasons[SourceKind.PEX] == PRIVATE
 
     simulate(main)

@@ -9,6 +9,7 @@ import pytest
 from bittern.codec.bencode import encode
 from bittern.codec.magnet import parse_magnet
 from bittern.codec.metainfo import decode_metainfo
+from bittern.core.bitfield import Bitfield
 from bittern.core.errors import MetainfoError
 from bittern.engine.shelf import Shelf
 
@@ -63,3 +64,18 @@ def test_a_magnet_link_knows_its_hash_only() -> None:
     shelf.put(decode_metainfo(make()))
     assert shelf.name == "content"
     assert Shelf(parse_magnet(f"magnet:?xt=urn:btih:{info_hash}&dn=shown")).name == "shown"
+
+
+def test_hashes_and_lengths() -> None:
+    shelf = Shelf(decode_metainfo(make()))
+    assert shelf.all_hashes == (shelf.info_hash,)
+    lengths = [
+        shelf.length_of(Bitfield.of(3, pieces).bits) for pieces in ((0, 1, 2), (2,), (0, 1), ())
+    ]
+    assert lengths == [40_000, 40_000 - 2 * 16_384, 2 * 16_384, 0]
+    hybrid = Shelf(parse_magnet(f"magnet:?xt=urn:btih:{'a' * 40}&xt=urn:btmh:1220{'b' * 64}"))
+    assert [bytes(each) for each in hybrid.all_hashes] == [b"\xaa" * 20, b"\xbb" * 20]
+    assert [
+        bytes(each)
+        for each in Shelf(parse_magnet(f"magnet:?xt=urn:btmh:1220{'b' * 64}")).all_hashes
+    ] == [b"\xbb" * 20]

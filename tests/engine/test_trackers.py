@@ -159,7 +159,9 @@ def test_peers_and_reports_reach_the_torrent(simulate: Simulate) -> None:
             assert scene.torrent.peers == [PEERS[0]]
             assert scene.announcer.external_host == "203.0.113.9"
             assert scene.torrent.reports == [
+                events.TrackerAsked("a", "started"),
                 events.TrackerFailed("a", "closed today", 601),
+                events.TrackerAsked("b", "started"),
                 events.TrackerAnnounced("b", "started", 3, 3, None, 1800),
             ]
             await asyncio.sleep(1900)
@@ -184,11 +186,13 @@ def test_status_for_display(simulate: Simulate) -> None:
                 tier=0,
                 state=TrackerState.WORKING,
                 next_at=1801,
+                last_asked_at=0,
                 last_at=1,
                 num_seeds=3,
                 num_leechers=4,
                 num_downloaded=5,
                 num_peers=3,
+                num_found=3,
                 message="take care",
             )
             failing = scene.status("b")
@@ -199,7 +203,9 @@ def test_status_for_display(simulate: Simulate) -> None:
             refused = scene.status("c")
             assert (refused.state, refused.next_at) == (TrackerState.REFUSED, None)
             assert refused.message == "never come back"
-            assert scene.status("d") == TrackerStatus("d", 3, TrackerState.ANNOUNCING)
+            assert scene.status("d") == TrackerStatus(
+                "d", 3, TrackerState.ANNOUNCING, last_asked_at=0
+            )
             # An answer without counts does not forget the scrape's.
             scene.client.answers["a"] = AnnounceAnswer(num_seeds=1)
             await asyncio.sleep(1900)
@@ -263,7 +269,7 @@ def test_stopping_during_an_announce_drops_it(simulate: Simulate) -> None:
             assert scene.events() == [("a", Event.STARTED), ("a", Event.STOPPED)]
             assert loop.time() == 1.5
         assert scene.torrent.peers == []
-        assert scene.torrent.reports == []
+        assert scene.torrent.reports == [events.TrackerAsked("a", "started")]
 
     simulate(main)
 

@@ -167,7 +167,8 @@ class Torrent:
         self.peers.update(endpoints)
 
     def report(self, event: events.Event) -> None:
-        self.reports.append(event)
+        if not isinstance(event, events.TrackerAsked):
+            self.reports.append(event)
         self.woken.set()
 
     async def reported(self) -> events.Event:

@@ -21,6 +21,7 @@ from bittern.policy.candidates import (
     PAUSED_CAPACITY,
     RECONNECT_DELAY,
     Candidates,
+    Heard,
     Source,
 )
 from bittern.policy.peer_priority import canonical_priority
@@ -612,3 +613,17 @@ class CandidatesMachine(RuleBasedStateMachine):
 
 TestCandidatesMachine = pytest.mark.slow(CandidatesMachine.TestCase)
 TestCandidatesMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+def test_what_each_source_has_named_is_counted() -> None:
+    candidates = make()
+    assert candidates.heard(Source.TRACKER) is None
+    candidates.add([at(1), at(2)], Source.TRACKER, now=5)
+    candidates.add([at(2), at(3)], Source.TRACKER, now=5)
+    assert candidates.heard(Source.TRACKER) == Heard(5, num_last=4, num_named=4, num_new=3)
+    candidates.add([at(1)], Source.TRACKER, now=9)
+    assert candidates.heard(Source.TRACKER) == Heard(9, num_last=1, num_named=5, num_new=3)
+    candidates.connected(at(7), now=10)
+    assert candidates.heard(Source.INCOMING) == Heard(10, num_last=1, num_named=1, num_new=1)
+    candidates.connected(at(7), now=11)
+    assert candidates.heard(Source.INCOMING) == Heard(10, num_last=1, num_named=1, num_new=1)

@@ -3,7 +3,7 @@ Engine events in words for a person, and as JSON for a program.
 
 The JSON form of an event is its class name in snake case under ``type`` and
 its fields by name: endpoints as ``host:port``, bytes in hexadecimal, states by
-value. Fields are only ever added.
+value, instants (``*_at``) as seconds since 1970. Fields are only ever added.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ import dataclasses
 import enum
 import math
 import re
+import time
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from bittern.cli.values import HostPort, format_duration, format_size
 from bittern.core.endpoint import Endpoint
 from bittern.engine import events
+from bittern.engine.phrases import describe_source, server_of
+from bittern.engine.sources import SourceKind, SourceStatus
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from bittern.cli.output import Json
 
 STATE_TEXTS = {
@@ -43,9 +47,18 @@ def event_name(event: events.Event) -> str:
 
 def event_json(event: events.Event) -> dict[str, Json]:
     """Return an event as a JSON object."""
-    result: dict[str, Json] = {"type": event_name(event)}
-    for field in dataclasses.fields(event):
-        result[field.name] = plain(getattr(event, field.name))
+    return {"type": event_name(event), **fields_json(event)}
+
+
+def fields_json(value: DataclassInstance) -> dict[str, Json]:
+    """Return the fields of a value by name; instants of the loop become seconds since 1970."""
+    since_1970 = time.time() - time.monotonic()
+    result: dict[str, Json] = {}
+    for field in dataclasses.fields(value):
+        found = getattr(value, field.name)
+        if field.name.endswith("_at") and isinstance(found, float):
+            found = round(found + since_1970, 3)
+        result[field.name] = plain(found)
     return result
 
 
@@ -64,21 +77,14 @@ def plain(value: object) -> Json:
             return bytes(value).hex()
         case tuple() | list():
             return [plain(item) for item in value]
+        case SourceStatus():
+            return fields_json(value)
     return str(value)
 
 
 def is_trace(event: events.Event) -> bool:
     """Tell whether an event is about a single protocol message."""
     return isinstance(event, _TRACE)
-
-
-def server_of(url: str) -> str:
-    """Return what of a URL may be shown: never the path, where trackers put passkeys."""
-    try:
-        parts = urlsplit(url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    except ValueError:
-        return "a malformed URL"
 
 
 def event_text(event: events.Event) -> str:
@@ -90,6 +96,12 @@ def event_text(event: events.Event) -> str:
             return f"metadata of {name} received, {format_size(length)}"
         case events.CheckProgressed():
             return ""  # the progress display tells that
+        case events.TrackerAsked(url, what):
+            return f"asking tracker {server_of(url)}" + (f" ({what})" if what else "")
+        case events.SourceChanged(source) if source.kind is SourceKind.TRACKER:
+            return ""  # events of their own say that of trackers
+        case events.SourceChanged(source):
+            return describe_source(source, now=time.monotonic())
         case events.TrackerAnnounced():
             return _announced(event)
         case events.TrackerFailed(url, reason, _):

@@ -18,13 +18,14 @@ from bittern.cli.data import stored_paths
 from bittern.cli.display import Row
 from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
 from bittern.cli.loop import STOP_TIMEOUT, StopSignal
-from bittern.cli.narration import STATE_TEXTS, server_of
+from bittern.cli.narration import STATE_TEXTS
 from bittern.cli.report import Report
 from bittern.codec.metainfo import Metainfo
 from bittern.core.errors import BitTorrentError, StorageError
 from bittern.engine import events
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.events import TorrentState
+from bittern.engine.phrases import server_of
 from bittern.engine.session import Session
 from bittern.engine.torrent import Torrent
 

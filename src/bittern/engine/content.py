@@ -108,12 +108,13 @@ def wanted_priorities(layout: Layout, num_pieces: int, files: frozenset[int] | N
     return priorities
 
 
-def check_files(files: frozenset[int], info: Info) -> None:
-    """Refuse a choice of files that the torrent does not have; ConfigError."""
+def check_files(files: frozenset[int] | None, info: Info) -> frozenset[int] | None:
+    """Return a choice of files, None for all, if the torrent has them; else ConfigError."""
     num_files = len(info.files)
-    for index in files:
+    for index in files or ():
         if not 0 <= index < num_files:
             raise ConfigError(f"there is no file {index}: the torrent has {num_files}")
+    return files
 
 
 def bits_of_files(info: Info, files: frozenset[int] | None) -> int:

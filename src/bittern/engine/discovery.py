@@ -1,62 +1,36 @@
 """
-Where a torrent's peers come from: trackers now, the DHT and the local network beside them.
+Where a torrent's peers come from: a list of sources, each running by itself.
 
-Each source runs by itself and brings endpoints to the torrent's candidates; a
-dead one costs nothing but its own waiting.
+Each brings endpoints to the torrent's candidates; a dead one costs nothing but its
+own waiting, and one that is not used is there as well, to say why.
 
-Sources: BEP 12 (trackers), BEP 27 (private torrents hear of peers from their
-own trackers only).
+Sources: BEP 12 (trackers), BEP 27 (private torrents hear of peers from their own
+trackers only).
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Protocol
 
-from bittern.core.endpoint import Endpoint
-from bittern.core.ids import InfoHash
 from bittern.engine.config import TorrentConfig
-from bittern.engine.events import Event
+from bittern.engine.passive_sources import ExchangedPeers, GivenPeers, IncomingPeers
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
-from bittern.engine.trackers import TrackerAnnouncer, TrackerStatus
+from bittern.engine.sources import (
+    PRIVATE,
+    DiscoveringTorrent,
+    PeerSource,
+    SourceKind,
+    SourceStatus,
+    SwitchedOff,
+    switched_off_by,
+)
+from bittern.engine.tracker_source import TrackerSource
+from bittern.engine.trackers import TrackerStatus
 
-
-class DiscoveringTorrent(Protocol):
-    """What the sources ask of a torrent."""
-
-    @property
-    def num_downloaded(self) -> int:
-        """Bytes of blocks received."""
-
-    @property
-    def num_uploaded(self) -> int:
-        """Bytes of blocks sent."""
-
-    @property
-    def num_left(self) -> int:
-        """Bytes still wanted."""
-
-    def add_peers(
-        self, endpoints: Sequence[Endpoint], source: str, from_host: str | None = None
-    ) -> None:
-        """Take peers that a source named."""
-
-    def report(self, event: Event) -> None:
-        """Tell the outside."""
-
-
-class _TrackerSurroundings:
-    """A torrent as its announcer sees it."""
-
-    def __init__(self, torrent: DiscoveringTorrent) -> None:
-        self._torrent = torrent
-        self.add_peers = torrent.add_peers
-        self.report = torrent.report
-
-    def stats(self) -> tuple[int, int, int]:
-        torrent = self._torrent
-        return torrent.num_uploaded, torrent.num_downloaded, torrent.num_left
+_SHARED = {SourceKind.DHT: "enable_dht", SourceKind.LSD: "enable_lsd"}
+"""The setting of each source that belongs to the session."""
 
 
 class Discovery:
@@ -67,7 +41,6 @@ class Discovery:
         torrent: takes the peers.
         services: of the session.
         tiers: announce URLs by tier.
-        info_hashes: the 20-byte hashes to look for and announce.
     """
 
     def __init__(
@@ -76,45 +49,79 @@ class Discovery:
         services: Services,
         *,
         tiers: Sequence[Sequence[str]],
-        info_hashes: Sequence[InfoHash],
     ) -> None:
+        self._torrent = torrent
         self._services = services
-        self._announcer: TrackerAnnouncer | None = None
-        if services.tracker_client is not None and any(tiers):
-            self._announcer = TrackerAnnouncer(
-                tiers,
-                client=services.tracker_client,
-                surroundings=_TrackerSurroundings(torrent),
-                info_hashes=info_hashes,
-                peer_id=services.peer_id,
-                port=services.listen_port,
-                rng=services.rng,
-                announce_to_all_tiers=services.config.announce_to_all_tiers,
-            )
+        self._trackers = TrackerSource(torrent, services, tiers)
+        self._given = GivenPeers(torrent)
+        self._incoming = IncomingPeers(
+            torrent, port=services.listen_port, is_enabled=services.config.enable_incoming
+        )
+        self._others = self._make_others()
+        self._is_restricted = torrent.is_private
+
+    def _make_others(self) -> list[PeerSource]:
+        """Return the sources that a private torrent has not, or what stands for them."""
+        config, torrent = self._services.config, self._torrent
+        sources: list[PeerSource] = []
+        shared = {source.kind: source for source in self._services.shared_sources}
+        for kind, setting in _SHARED.items():
+            if torrent.is_private:
+                sources.append(SwitchedOff(kind, PRIVATE))
+            elif not getattr(config, setting):
+                sources.append(SwitchedOff(kind, switched_off_by(setting)))
+            elif kind in shared:
+                sources.append(shared[kind].join(torrent))
+        if torrent.is_private:
+            sources.append(SwitchedOff(SourceKind.PEX, PRIVATE))
+        elif not config.enable_pex:
+            sources.append(SwitchedOff(SourceKind.PEX, switched_off_by("enable_pex")))
+        else:
+            sources.append(ExchangedPeers(torrent))
+        return sources
+
+    @property
+    def _sources(self) -> list[PeerSource]:
+        return [self._given, self._trackers, *self._others, self._incoming]
 
     def start(self, name: str) -> None:
         """Begin to ask; ``name`` is the torrent's, for the names of tasks."""
-        if self._announcer is not None:
-            self._services.spawn(self._announcer.run(), f"trackers of {name}")
+        for source in self._sources:
+            source.start(name)
 
     def completed(self) -> None:
         """Say that the download has finished."""
-        if self._announcer is not None:
-            self._announcer.completed()
+        for source in self._sources:
+            source.completed()
 
     def ask_now(self) -> None:
         """Ask all sources again, as soon as their rules allow."""
-        if self._announcer is not None:
-            self._announcer.announce_now()
+        for source in self._sources:
+            source.ask_now()
+
+    def statuses(self) -> list[SourceStatus]:
+        """Return the state of every source."""
+        return [status for source in self._sources for status in source.statuses()]
 
     def trackers(self) -> list[TrackerStatus]:
         """Return the state of every tracker."""
-        return [] if self._announcer is None else self._announcer.trackers()
+        return self._trackers.trackers()
+
+    def metadata_known(self) -> None:
+        """Give up all sources but the trackers if the torrent turns out to be private (BEP 27)."""
+        if self._torrent.is_private and not self._is_restricted:
+            self._is_restricted = True
+            others, self._others = self._others, self._make_others()
+            self._services.spawn(_stop_all(others), "leave sources of a private torrent")
 
     async def stop(self) -> None:
         """Say goodbye where it is due, within ``stop_timeout``."""
-        if self._announcer is not None:
-            await self._announcer.stop(timeout=self._services.config.stop_timeout)
+        await _stop_all(self._sources)
+
+
+async def _stop_all(sources: Sequence[PeerSource]) -> None:
+    """Stop sources side by side; a slow one does not hold up the others."""
+    await asyncio.gather(*(source.stop() for source in sources))
 
 
 def tiers_of(shelf: Shelf, config: TorrentConfig) -> tuple[tuple[str, ...], ...]:

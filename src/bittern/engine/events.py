@@ -13,6 +13,7 @@ import enum
 from dataclasses import dataclass
 
 from bittern.core.endpoint import Endpoint
+from bittern.engine.sources import SourceStatus
 
 
 class TorrentState(enum.Enum):
@@ -59,6 +60,14 @@ class CheckProgressed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TrackerAsked(Event):
+    """An announce went out; ``event`` is ``started``, ``completed``, or empty."""
+
+    url: str
+    event: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrackerAnnounced(Event):
     """A tracker answered."""
 
@@ -77,6 +86,13 @@ class TrackerFailed(Event):
     url: str
     reason: str
     retry_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChanged(Event):
+    """A source of peers was asked, has answered, failed, or was switched on or off."""
+
+    source: SourceStatus
 
 
 @dataclass(frozen=True, slots=True)

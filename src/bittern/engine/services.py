@@ -18,6 +18,7 @@ from bittern.engine.config import SessionConfig
 from bittern.engine.disk import Disk
 from bittern.engine.journal import Journal
 from bittern.engine.limits import SharedLimit
+from bittern.engine.sources import SharedSource
 from bittern.engine.tracker_client import TrackerClient
 from bittern.engine.upload import SendBuffer
 from bittern.net.stream import Network
@@ -51,6 +52,8 @@ class Services:
     """Says that a torrent would like to connect to somebody."""
     may_connect: Callable[[], bool]
     """Tells whether the session has room for one more connection."""
+    shared_sources: list[SharedSource]
+    """The session's own sources of peers, which every torrent may use that is not private."""
     journal: Journal | None
     """None when nothing is kept beyond the session."""
     bans: Bans

@@ -148,6 +148,7 @@ class Session:
             listen_port=lambda: self._acceptor.port,
             request_dial=self._dialer.request,
             may_connect=self._may_connect,
+            shared_sources=[],
             journal=journal,
             bans=Bans(),
             folding={},

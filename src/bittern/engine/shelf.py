@@ -70,6 +70,19 @@ class Shelf:
         """True when the metadata is known, here or on disk."""
         return self._metainfo is not None or self._path is not None
 
+    @property
+    def all_hashes(self) -> tuple[InfoHash, ...]:
+        """Every 20-byte hash that handshakes may name, ours first (BEP 52)."""
+        v1, v2 = self.info_hash, self.info_hash_v2
+        hashes = () if v1 is None else (v1,)
+        return hashes if v2 is None else (*hashes, v2.truncated)
+
+    def length_of(self, bits: int) -> int:
+        """Return the bytes of a set of pieces, given as the bits of a ``Bitfield``."""
+        if bits.bit_count() == self.num_pieces:
+            return self.total_length
+        return self.metainfo().info.geometry.total_of(bits) if bits else 0
+
     def metainfo(self) -> Metainfo:
         """
         Return the metainfo, read from disk if it was put away.

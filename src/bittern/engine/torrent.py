@@ -41,6 +41,7 @@ from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import Roster, reserved_bits
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
+from bittern.engine.sources import SourceStatus
 from bittern.engine.stats import PeerInfo, TorrentStats, describe_peers, file_progress, measure
 from bittern.engine.swarm import Swarm
 from bittern.engine.trackers import TrackerStatus
@@ -88,7 +89,7 @@ class Torrent:
         self._retry: asyncio.TimerHandle | None = None
         self._was_closed = False
         self._was_resumed = False
-        if config.files is not None and self.shelf.has_metainfo:
+        if self.shelf.has_metainfo:
             check_files(config.files, self.info)
 
     @property
@@ -144,9 +145,7 @@ class Torrent:
     @property
     def all_hashes(self) -> tuple[InfoHash, ...]:
         """Every 20-byte hash that handshakes may name, ours first (BEP 52)."""
-        v1, v2 = self.info_hash, self.info_hash_v2
-        hashes = [] if v1 is None else [v1]
-        return tuple(hashes if v2 is None else [*hashes, v2.truncated])
+        return self.shelf.all_hashes
 
     @property
     def is_complete(self) -> bool:
@@ -187,9 +186,7 @@ class Torrent:
 
     def length_of(self, bits: int) -> int:
         """Return the bytes of a set of pieces."""
-        if bits.bit_count() == self.shelf.num_pieces:
-            return self.shelf.total_length
-        return self.info.geometry.total_of(bits) if bits else 0
+        return self.shelf.length_of(bits)
 
     @property
     def num_wasted(self) -> int:
@@ -305,10 +302,9 @@ class Torrent:
         self.shelf.put(metainfo_from(magnet, raw))
         info = self.info
         self._have = Bitfield(info.geometry.num_pieces)
-        if self.config.files is None:
-            self.config = replace(self.config, files=selection_of(magnet, len(info.files)))
-        if self.config.files is not None:
-            check_files(self.config.files, info)
+        chosen = self.config.files
+        chosen = selection_of(magnet, len(info.files)) if chosen is None else chosen
+        self.config = replace(self.config, files=check_files(chosen, info))
         self.report(events.MetadataReceived(info.name, len(raw)))
 
     async def _wake(self, roster: Roster, *, force_check: bool = False) -> None:
@@ -357,9 +353,10 @@ class Torrent:
                 self,
                 self._services,
                 tiers=tiers_of(self.shelf, self.config),
-                info_hashes=self.all_hashes,
             )
             self._discovery.start(self.name)
+        else:
+            self._discovery.metadata_known()
 
     async def recheck(self) -> None:
         """
@@ -457,6 +454,10 @@ class Torrent:
         """Return the state of every tracker."""
         return [] if self._discovery is None else self._discovery.trackers()
 
+    def sources(self) -> list[SourceStatus]:
+        """Return the state of every source of peers; none while the torrent does not run."""
+        return [] if self._discovery is None else self._discovery.statuses()
+
     def announce_now(self) -> None:
         """Ask trackers and other sources for peers again, as soon as their rules allow."""
         if self._discovery is not None:
@@ -470,7 +471,7 @@ class Torrent:
             ConfigError: there is no such file.
         """
         chosen = None if files is None else frozenset(files)
-        if chosen is not None and self.shelf.has_metainfo:
+        if self.shelf.has_metainfo:
             check_files(chosen, self.info)
         self.config = replace(self.config, files=chosen)
         if self.swarm is None:

@@ -57,9 +57,11 @@ class TrackerStatus:
 
     Args:
         next_at: loop time of the next announce, None while none is planned.
+        last_asked_at: loop time of the last announce.
         last_at: loop time of the last answer or failure.
         num_seeds, num_leechers, num_downloaded: the swarm as the tracker sees it.
-        num_peers: how many it named in its last answer.
+        num_peers: how many it named in its last answer, None while it has not answered.
+        num_found: how many in all its answers.
         message: its warning, or why the last announce failed.
     """
 
@@ -68,11 +70,13 @@ class TrackerStatus:
     state: TrackerState
     num_failures: int = 0
     next_at: float | None = None
+    last_asked_at: float | None = None
     last_at: float | None = None
     num_seeds: int | None = None
     num_leechers: int | None = None
     num_downloaded: int | None = None
-    num_peers: int = 0
+    num_peers: int | None = None
+    num_found: int = 0
     message: str | None = None
 
 
@@ -81,9 +85,11 @@ class _Memory:
     """What was heard from one tracker."""
 
     tracker_id: bytes = b""
+    last_asked_at: float | None = None
     last_at: float | None = None
     counts: ScrapeEntry = dataclasses.field(default_factory=ScrapeEntry)
-    num_peers: int = 0
+    num_peers: int | None = None
+    num_found: int = 0
     message: str | None = None
 
 
@@ -230,11 +236,13 @@ class TrackerAnnouncer:
                     state=tracker.state,
                     num_failures=tracker.num_failures,
                     next_at=tracker.next_at,
+                    last_asked_at=memory.last_asked_at,
                     last_at=memory.last_at,
                     num_seeds=memory.counts.num_seeds,
                     num_leechers=memory.counts.num_leechers,
                     num_downloaded=memory.counts.num_downloaded,
                     num_peers=memory.num_peers,
+                    num_found=memory.num_found,
                     message=memory.message,
                 )
             )
@@ -270,6 +278,8 @@ class TrackerAnnouncer:
     async def _announce(self, decision: AnnounceDecision) -> None:
         loop = asyncio.get_running_loop()
         url = decision.url
+        self._memory.setdefault(url, _Memory()).last_asked_at = loop.time()
+        self._surroundings.report(events.TrackerAsked(url, decision.event.value))
         try:
             answer = await self._client.announce(
                 url, self._requests(decision), answered=self._take_peers
@@ -299,6 +309,7 @@ class TrackerAnnouncer:
             answer.num_leechers,
         )
         memory.num_peers = len(answer.peers)
+        memory.num_found += len(answer.peers)
         memory.message = answer.warning
         self._schedule.succeeded(decision.url, answer, now=now)
         self._surroundings.report(

@@ -26,6 +26,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from bittern.core.endpoint import Endpoint, is_dialable, is_local, network_of
 from bittern.policy.bans import Bans
@@ -34,7 +35,7 @@ from bittern.policy.dial_queue import DialQueue
 from bittern.policy.peer_book import Candidate, PeerBook, Source
 from bittern.policy.peer_priority import canonical_priority
 
-__all__ = ["CAPACITY", "Candidates", "Source"]
+__all__ = ["CAPACITY", "Candidates", "Heard", "Source"]
 
 CAPACITY = 3_000
 """Limit: H8. Endpoints known of one torrent; libtorrent's ``max_peerlist_size``."""
@@ -62,6 +63,17 @@ _SEEDS = "seeds"
 
 _PUBLIC, _PRIVATE, _LOOPBACK = range(3)
 """How near an address is; who is at one may name others that are no nearer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one source has named: at what instant last, how many then, how many in all."""
+
+    at: float
+    num_last: int = 0
+    num_named: int = 0
+    num_new: int = 0
+    """Those that were not known before and are taken."""
 
 
 class Candidates:
@@ -102,6 +114,7 @@ class Candidates:
         self._self: set[Endpoint] = set()
         self._external: dict[bool, Endpoint] = {}
         """Our own endpoint as others see it, by whether it is IPv6."""
+        self._heard: dict[Source, Heard] = {}
         self._is_seeding = False
         self._is_paused = False
 
@@ -137,8 +150,9 @@ class Candidates:
             reach = _PUBLIC if from_host is None else _nearness(from_host)
         is_exchange = source is Source.PEX and from_host is not None
         named_by = network_of(from_host) if is_exchange and from_host is not None else None
-        num_new = 0
+        num_named = num_new = 0
         for endpoint in endpoints:
+            num_named += 1
             entry = self._book.entries.get(endpoint)
             if entry is None:
                 if not (
@@ -161,7 +175,21 @@ class Candidates:
                 if not entry.is_active:
                     self._queue.put(entry, now)
             entry.is_seed = entry.is_seed or is_seed
+        self._note(source, num_named, num_new)
         return num_new
+
+    def _note(self, source: Source, num_named: int, num_new: int) -> None:
+        now, last = self._now, self._heard.get(source, Heard(self._now))
+        self._heard[source] = Heard(
+            now,
+            num_named + (last.num_last if last.at == now else 0),
+            last.num_named + num_named,
+            last.num_new + num_new,
+        )
+
+    def heard(self, source: Source) -> Heard | None:
+        """Return what a source has named; None while it has named nothing."""
+        return self._heard.get(source)
 
     def set_external(self, endpoint: Endpoint) -> None:
         """
@@ -243,6 +271,7 @@ class Candidates:
             and self._book.has_room(Source.INCOMING)
         ):
             entry = self._insert(endpoint, Source.INCOMING, None)
+            self._note(Source.INCOMING, 1, 1)
         if entry is not None:
             entry.connected_at = now
         self._activate(endpoint)

@@ -1,0 +1,95 @@
+"""engine.phrases: what a person reads of sources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bittern.engine.phrases import (
+    KIND_NAMES,
+    count_of,
+    describe_source,
+    format_span,
+    server_of,
+    source_name,
+)
+from bittern.engine.sources import SourceKind, SourceState, SourceStatus
+
+TRACKER = SourceKind.TRACKER
+NOW = 1_000.0
+
+LINES: list[tuple[str, dict[str, Any]]] = [
+    (
+        "tracker udp://t:80: failed (timed out); tried again in 32 s",
+        {"state": SourceState.FAILING, "message": "timed out", "next_at": NOW + 32},
+    ),
+    ("tracker udp://t:80: failed (never)", {"state": SourceState.FAILING, "message": "never"}),
+    (
+        "tracker udp://t:80: being asked (is slow)",
+        {"state": SourceState.ASKING, "message": "is slow", "next_at": NOW + 9},
+    ),
+    (
+        "tracker udp://t:80: 2 peers in its last answer; asked again in 30 min",
+        {"state": SourceState.WORKING, "num_peers": 2, "next_at": NOW + 1800},
+    ),
+    (
+        "tracker udp://t:80: no peers in its last answer 5 s ago; asked again now",
+        {
+            "state": SourceState.WORKING,
+            "num_peers": 0,
+            "last_answer_at": NOW - 5,
+            "next_at": NOW - 1,
+        },
+    ),
+    (
+        "tracker udp://t:80: 1 peer in its last answer",
+        {"state": SourceState.WORKING, "num_peers": 1, "last_answer_at": NOW},
+    ),
+    (
+        "tracker udp://t:80: nothing yet (waits for its turn)",
+        {"state": SourceState.WAITING, "message": "waits for its turn"},
+    ),
+    (
+        "peer exchange: off (the torrent is private)",
+        {
+            "kind": SourceKind.PEX,
+            "name": "",
+            "state": SourceState.OFF,
+            "message": "the torrent is private",
+        },
+    ),
+    (
+        "DHT IPv6: being asked",
+        {"kind": SourceKind.DHT, "name": "IPv6", "state": SourceState.ASKING},
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "values"), LINES, ids=lambda value: str(value)[:40])
+def test_a_source_in_one_line(line: str, values: dict[str, Any]) -> None:
+    status = SourceStatus(**{"kind": TRACKER, "name": "udp://t:80/secret", **values})
+    assert describe_source(status, now=NOW) == line
+
+
+def test_every_kind_has_a_name() -> None:
+    assert KIND_NAMES.keys() == set(SourceKind)
+    assert source_name(SourceStatus(kind=SourceKind.PEX, state=SourceState.OFF)) == "peer exchange"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:secret@t.example/passkey/announce?key=1", "https://t.example"),
+        ("udp://[2001:db8::1]:80", "udp://[2001:db8::1]:80"),
+        ("http://[", "a malformed URL"),
+    ],
+)
+def test_a_shown_url_holds_no_secret(url: str, shown: str) -> None:
+    assert server_of(url) == shown
+
+
+def test_counts_and_spans() -> None:
+    assert [count_of(n, "peer") for n in (0, 1, 2)] == ["no peers", "1 peer", "2 peers"]
+    spans = [format_span(seconds) for seconds in (-1, 0.4, 99.4, 99.5, 1800, 5969, 5971, 86_400)]
+    assert spans == ["0 s", "0 s", "99 s", "2 min", "30 min", "99 min", "2 h", "24 h"]
