@@ -45,6 +45,13 @@ def test_addresses_do_not_share_their_rate(guard: Guard) -> None:
     assert num_admitted(guard, "1.2.3.5", 1, 0.0) == 1
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.8.7", "::1"])
+def test_all_nodes_of_this_machine_may_share_an_address(guard: Guard, host: str) -> None:
+    assert num_admitted(guard, host, 100, 0.0) == 100
+    guard.spend(1500)
+    assert num_admitted(guard, host, 1, 0.0) == 0
+
+
 def test_the_whole_node_has_a_rate(guard: Guard) -> None:
     guard.spend(1500)
     assert num_admitted(guard, HOST, 1, 0.0) == 0

@@ -13,6 +13,7 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.ids import NodeId
 from bittern.dht.limits import (
     BOOTSTRAP_INTERVAL,
+    FILL_INTERVAL,
     FRESH_LIFETIME,
     MAX_BOOTSTRAP_INTERVAL,
     MAX_SUGGESTIONS,
@@ -212,3 +213,28 @@ def test_saved_nodes_are_bounded(work: Work) -> None:
     work.upkeep.add_nodes([(b"", endpoint(n)) for n in range(5000)], (), now=0.0)
     work.upkeep.tick(now=0.0)
     assert len(work.refreshes[0][1]) == MAX_SUGGESTIONS
+
+
+def test_a_nearly_empty_table_is_filled_from_those_who_ask(work: Work) -> None:
+    work.upkeep.add_nodes([SAVED], (), now=0.0)
+    work.upkeep.tick(now=0.0)
+    work.end(0.1)
+    for number in range(5):
+        work.upkeep.suggest(endpoint(number))
+    assert work.upkeep.next_tick_at == FILL_INTERVAL
+    pinged = []
+    for _ in range(3):
+        work.asked.clear()
+        now = work.upkeep.next_tick_at
+        work.upkeep.tick(now=now)
+        pinged.append(len(work.asked))
+        assert len(work.asked) <= PINGS_PER_UPKEEP
+    assert pinged == [2, 2, 2]  # the saved node is one of them
+    assert work.upkeep.next_tick_at == now + UPKEEP_INTERVAL
+
+
+def test_a_filled_table_takes_its_time(work: Work) -> None:
+    work.fill(2 * MIN_TABLE_NODES)
+    work.upkeep.tick(now=0.0)
+    work.upkeep.suggest(endpoint(1000))
+    assert work.upkeep.next_tick_at == UPKEEP_INTERVAL

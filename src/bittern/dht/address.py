@@ -20,6 +20,7 @@ from bittern.dht.limits import MAX_NODES_PER_ANSWER
 
 PACKED_LENGTH: Final = 4
 PACKED_LENGTH_V6: Final = 16
+_LOOPBACK_V6: Final = bytes(15) + b"\x01"
 
 
 class Reach(enum.Enum):
@@ -101,7 +102,12 @@ def _reach_of_v6(packed: bytes) -> Reach:
         return Reach.LOCAL if packed[:4] == b"\x20\x01\x0d\xb8" else Reach.PUBLIC
     if first & 0xFE == 0xFC or (first == 0xFE and packed[1] & 0xC0 == 0x80):
         return Reach.LOCAL
-    return Reach.LOCAL if packed == b"\0" * 15 + b"\x01" else Reach.NOWHERE
+    return Reach.LOCAL if packed == _LOOPBACK_V6 else Reach.NOWHERE
+
+
+def is_loopback(packed: bytes) -> bool:
+    """Tell whether an address never leaves this machine."""
+    return packed[0] == 127 if len(packed) == PACKED_LENGTH else packed == _LOOPBACK_V6
 
 
 def is_plausible(compact: bytes, *, from_local: bool) -> bool:

@@ -132,7 +132,7 @@ class QueryFailed:
 
 @dataclass(frozen=True, slots=True)
 class Bootstrapped:
-    """The table has enough nodes to work with, for the first time or again."""
+    """A try to bootstrap is over; without nodes another one follows by itself."""
 
     num_nodes: int
 

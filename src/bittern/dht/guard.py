@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 
-from bittern.dht.address import network_of, pack_host
+from bittern.dht.address import is_loopback, network_of, pack_host
 from bittern.dht.limits import (
     MAX_ANSWER_LENGTH,
     MAX_SOURCES,
@@ -35,16 +35,19 @@ class Source:
     Attributes:
         packed: the address, 4 or 16 bytes.
         network: its /24 or /64.
+        is_loopback: nobody outside this machine can have sent from it, and many nodes may
+            share it, so it has no rate of its own.
         level: queries that would be answered now.
         updated_at: when ``level`` was true.
         proven_until: instant up to which the address counts as its own.
     """
 
-    __slots__ = ("level", "network", "packed", "proven_until", "updated_at")
+    __slots__ = ("is_loopback", "level", "network", "packed", "proven_until", "updated_at")
 
     def __init__(self, packed: bytes, level: float, now: float) -> None:
         self.packed = packed
         self.network = network_of(packed)
+        self.is_loopback = is_loopback(packed)
         self.level = level
         self.updated_at = now
         self.proven_until = -math.inf
@@ -94,6 +97,8 @@ class Guard:
             self._updated_at = now
         if self._budget <= 0:
             return False
+        if source.is_loopback:
+            return True
         level = source.level + (now - source.updated_at) * self._query_rate
         source.updated_at = now
         if level < 1:

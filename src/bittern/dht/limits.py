@@ -113,6 +113,8 @@ MAX_FAILURES: Final = 2
 """BEP 5: try once more before discarding a node."""
 UPKEEP_INTERVAL: Final = 5.0
 """How often the table is looked after; at most one node is asked each time."""
+FILL_INTERVAL: Final = 0.5
+"""The same while the table is nearly empty and others ask us something."""
 PINGS_PER_UPKEEP: Final = 2
 """Limit: N1. Nodes that asked us something and are pinged, at each upkeep."""
 MAX_SUGGESTIONS: Final = 400

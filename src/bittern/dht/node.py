@@ -356,8 +356,7 @@ class DhtNode:
     def bootstrapped(self, *, now: float) -> None:
         """Hear that a try to bootstrap is over, whatever came of it."""
         self._agenda.is_ready = True
-        if len(self.table):
-            self._agenda.emit(Bootstrapped(len(self.table)))
+        self._agenda.emit(Bootstrapped(len(self.table)))
         self._agenda.advance(now=now)
 
     # --- inside ------------------------------------------------------------------------------

@@ -122,7 +122,8 @@ class Responder:
         self._items = items
         self._verify = verify
         self._challenge = challenge
-        self._signatures = TokenBucket(SIGNATURE_RATE, now=now, burst=SIGNATURE_RATE)
+        # A bucket starts empty; this one has a second's worth.
+        self._signatures = TokenBucket(SIGNATURE_RATE, now=now - 1.0, burst=SIGNATURE_RATE)
         self._own_want = Want.V6 if is_ipv6 else Want.V4
         self._own_key = b"6:nodes6" if is_ipv6 else b"5:nodes"
         self._other_key = b"5:nodes" if is_ipv6 else b"6:nodes6"

@@ -1,0 +1,144 @@
+"""net.dht_node: one machine on one socket; timers, batches, handlers."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bittern.codec.krpc_encoding import encode_query
+from bittern.codec.krpc_message import Ping
+from bittern.core.endpoint import Endpoint
+from bittern.dht.events import DhtEvent, Ponged, QueryFailed
+from bittern.dht.node import DhtNode
+from bittern.net.dht_node import NodeShell
+from bittern.testing.loop import VirtualLoop
+from tests.conftest import Simulate
+
+OWN = Endpoint("10.0.0.1", 6881)
+OTHER = Endpoint("10.0.0.2", 6881)
+
+
+class FakeSocket:
+    """Keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.endpoint = OWN
+        self.sent: list[tuple[bytes, Endpoint]] = []
+
+    def send(self, data: bytes, target: Endpoint) -> None:
+        self.sent.append((data, target))
+
+
+class Scene:
+    """A shell with what it sent and heard."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.socket = FakeSocket()
+        self.heard: list[DhtEvent] = []
+        node = DhtNode(
+            random_bytes=loop.random.randbytes,
+            rng=loop.random,
+            verify=lambda key, signature, message: False,
+            now=loop.time(),
+        )
+        self.shell = NodeShell(self.socket, node, lambda _shell, event: self.heard.append(event))
+
+    def ping(self, events: list[DhtEvent]) -> int:
+        return self.shell.begin(lambda node, now: node.ping(OTHER, now=now), events.append)
+
+
+def query(number: int = 0) -> bytes:
+    return encode_query(b"t%03d" % number, b"n" * 20, Ping())
+
+
+def test_a_batch_is_answered_when_it_ends(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        scene = Scene(loop)
+        for number in range(3):
+            scene.shell.receive(memoryview(query(number)), OTHER)
+        assert not scene.socket.sent
+        scene.shell.flush()
+        assert [target for _, target in scene.socket.sent] == [OTHER] * 3
+        scene.shell.receive_alone(query(3), OTHER)
+        assert len(scene.socket.sent) == 4
+        scene.shell.close()
+
+    simulate(main)
+
+
+def test_time_passes_from_start_to_close(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        scene = Scene(loop)
+        events: list[DhtEvent] = []
+        await asyncio.sleep(100)
+        assert not scene.heard
+        scene.shell.start()
+        assert scene.shell.is_started
+        scene.ping(events)
+        await asyncio.sleep(10)
+        assert len(scene.heard) == 1  # it tried to bootstrap, without anybody
+        assert [type(event) for event in events] == [QueryFailed]
+        assert scene.shell.close() == []
+        assert scene.shell.close() == []
+        assert not scene.shell.is_started
+        assert "10.0.0.1" in repr(scene.shell)
+
+    simulate(main)
+
+
+def test_handlers_hear_their_own_request_only(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        scene = Scene(loop)
+        other = Scene(loop)
+        scene.shell.start()
+        first: list[DhtEvent] = []
+        second: list[DhtEvent] = []
+        number = scene.ping(first)
+        scene.ping(second)
+        scene.shell.cancel(number)
+        scene.shell.cancel(number)
+        for data, _ in scene.socket.sent:
+            other.shell.receive_alone(data, OWN)
+        for data, _ in other.socket.sent:
+            scene.shell.receive_alone(data, OTHER)
+        assert first == []
+        assert [type(event) for event in second] == [Ponged]
+        scene.shell.close()
+        other.shell.close()
+
+    simulate(main)
+
+
+def test_a_handler_may_make_the_next_request(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        scene = Scene(loop)
+        scene.shell.start()
+        events: list[DhtEvent] = []
+
+        def again(event: DhtEvent) -> None:
+            events.append(event)
+            if len(events) < 3:
+                scene.shell.begin(lambda node, now: node.ping(OTHER, now=now), again)
+
+        scene.shell.begin(lambda node, now: node.ping(OTHER, now=now), again)
+        await asyncio.sleep(30)
+        assert len(events) == 3
+        assert len(scene.socket.sent) == 3
+        scene.shell.close()
+
+    simulate(main)
+
+
+def test_closing_gives_back_who_still_waits(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        scene = Scene(loop)
+        events: list[DhtEvent] = []
+        scene.shell.start()
+        number = scene.ping(events)
+        assert scene.shell.close() == [events.append]
+        scene.shell.cancel(number)
+        num_sent = len(scene.socket.sent)
+        scene.shell.receive_alone(query(), OTHER)
+        await asyncio.sleep(30)
+        assert len(scene.socket.sent) == num_sent
+
+    simulate(main)
