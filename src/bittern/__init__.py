@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bittern.engine.session import Session
     from bittern.engine.stats import PeerInfo, TorrentStats
     from bittern.engine.torrent import Torrent
+    from bittern.storage.adopt import ReuseHow
     from bittern.storage.creator import CreateOptions, create_torrent
 
 _HOMES = {
@@ -31,6 +32,7 @@ _HOMES = {
     "Magnet": "codec.magnet",
     "Metainfo": "codec.metainfo",
     "PeerInfo": "engine.stats",
+    "ReuseHow": "storage.adopt",
     "Session": "engine.session",
     "SessionConfig": "engine.config",
     "Torrent": "engine.torrent",
@@ -50,6 +52,7 @@ __all__ = [
     "Magnet",
     "Metainfo",
     "PeerInfo",
+    "ReuseHow",
     "Session",
     "SessionConfig",
     "Torrent",

@@ -100,6 +100,7 @@ def test_json_has_the_keys_of_the_contract(
         "downloaded",
         "uploaded",
         "wasted",
+        "reused",
         "seconds",
         "download_rate",
         "peers_seen",
@@ -107,7 +108,7 @@ def test_json_has_the_keys_of_the_contract(
     ]
     assert value["name"] == "cat.mp4"
     assert value["total_length"] == value["downloaded"] == len(DATA)
-    assert value["uploaded"] == value["wasted"] == 0
+    assert value["uploaded"] == value["wasted"] == value["reused"] == 0
     assert value["seconds"] > 0
     assert value["download_rate"] > 0
     assert value["peers_seen"] == 1
@@ -396,3 +397,40 @@ def test_a_signal_while_seeding_finds_the_work_done(
 
     monkeypatch.setattr("bittern.cli.get.run_transfers", begin)
     assert bittern("get", "cat.torrent", "-o", "out", "--seed", *ALONE).code == 0
+
+
+class TestReuse:
+    """Files that are there already, elsewhere."""
+
+    def test_files_are_taken_from_a_folder(self, bittern: Program, tmp_path: Path) -> None:
+        for path, data in FILES:
+            write(tmp_path / "old/deep" / path[0].decode(), data)
+        ran = bittern(
+            "get", "cats.torrent", "-o", "out", "--reuse-from", "old", "--json", "-v", *ALONE
+        )
+        assert ran.code == 0
+        assert (ran.json["downloaded"], ran.json["reused"]) == (0, 4 * PIECE_LENGTH)
+        for path, data in FILES:
+            assert (tmp_path / "out/cats" / path[0].decode()).read_bytes() == data
+
+    def test_what_is_taken_is_told(self, bittern: Program, tmp_path: Path) -> None:
+        write(tmp_path / "old/cat.mp4", DATA)
+        ran = bittern("get", "cat.torrent", "-o", "out", "--reuse-from", "old", "-v", *ALONE)
+        assert ran.code == 0
+        assert "cat.mp4: taken from old/cat.mp4 (copy)" in ran.out
+
+    def test_a_hard_link_on_request(self, bittern: Program, tmp_path: Path) -> None:
+        write(tmp_path / "old/cat", DATA)
+        ran = bittern(
+            *("get", "cat.torrent", "-o", "out", "--reuse-from", "old", "--jsonl"),
+            *("--reuse-how", "hardlink", *ALONE),
+        )
+        assert ran.code == 0
+        assert (tmp_path / "out/cat.mp4").samefile(tmp_path / "old/cat")
+        told = next(record for record in records(ran) if record["type"] == "file_reused")
+        assert told["how"] == "hardlink"
+
+    def test_a_folder_that_is_not_there_is_refused(self, bittern: Program) -> None:
+        ran = bittern("get", "cat.torrent", "--reuse-from", "nowhere", *ALONE)
+        assert ran.code == 3
+        assert "nowhere: no such file or folder" in ran.err

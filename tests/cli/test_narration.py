@@ -57,6 +57,7 @@ TEXTS: list[tuple[ev.Event, str]] = [
     (ev.PieceFailed(3), "piece 3 does not match its hash and is fetched again"),
     (ev.PieceLost(3), "piece 3 is not on disk any more and is fetched again"),
     (ev.FileCompleted(0, "a/b"), "file complete: a/b"),
+    (ev.FileReused(0, "a/b", 5, "/old/b", "copy"), "a/b: taken from /old/b (copy)"),
     (ev.TorrentCompleted(), "complete"),
     (ev.StorageFailed("disk full"), "disk: disk full"),
     (ev.MessageSent(PEER, "choke", "choke", b""), "127.0.0.1:6881 <- choke"),

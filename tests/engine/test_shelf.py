@@ -79,3 +79,36 @@ def test_hashes_and_lengths() -> None:
         bytes(each)
         for each in Shelf(parse_magnet(f"magnet:?xt=urn:btmh:1220{'b' * 64}")).all_hashes
     ] == [b"\xbb" * 20]
+
+
+class TestRoots:
+    """What is remembered of the roots of v2 files."""
+
+    ROOTS = (bytes(range(32)), bytes(range(100, 132)))
+
+    def make(self) -> Shelf:
+        tree = {
+            b"%d" % number: {b"": {b"length": 5, b"pieces root": root}}
+            for number, root in enumerate(self.ROOTS)
+        }
+        info = {b"name": b"n", b"piece length": 16_384, b"meta version": 2, b"file tree": tree}
+        return Shelf(decode_metainfo(encode({b"info": info})))  # type: ignore[dict-item]
+
+    def test_each_is_found(self) -> None:
+        shelf = self.make()
+        for root in self.ROOTS:
+            assert shelf.may_hold({root, b"x" * 32})
+
+    def test_others_are_not(self) -> None:
+        shelf = self.make()
+        across = self.ROOTS[0][4:8] + self.ROOTS[1][:4] + bytes(24)
+        assert not shelf.may_hold({across, b"x" * 32})
+        assert not shelf.may_hold(())
+
+    def test_they_stay_while_the_metainfo_is_away(self, tmp_path: Path) -> None:
+        shelf = self.make()
+        shelf.put_away(tmp_path / "away.torrent")
+        assert shelf.may_hold(self.ROOTS)
+
+    def test_v1_torrents_have_none(self) -> None:
+        assert not Shelf(decode_metainfo(make())).may_hold(self.ROOTS)

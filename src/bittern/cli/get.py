@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -28,6 +28,7 @@ from bittern.cli.values import HostPort, format_duration, format_rate, format_si
 from bittern.codec.metainfo import Metainfo
 from bittern.core.endpoint import Endpoint, is_local
 from bittern.engine.config import TorrentConfig
+from bittern.storage.adopt import ReuseHow
 
 _ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - to know them, not to bind
 
@@ -41,6 +42,8 @@ def get(
     seed_ratio: Ratio = None,
     seed_time: Duration = None,
     skip_check: bool = False,
+    reuse_from: Annotated[tuple[Path, ...], Parameter(consume_multiple=False, metavar="DIR")] = (),
+    reuse_how: Literal["copy", "reflink", "hardlink"] = "copy",
     timeout: Duration = None,
     network: NetworkOptions = NetworkOptions(),  # noqa: B008 - immutable
     report: ReportOptions = ReportOptions(),  # noqa: B008
@@ -58,6 +61,10 @@ def get(
         seed_ratio: Upload until this many times as much was uploaded as downloaded.
         seed_time: Upload for this long, such as 30m or 2h.
         skip_check: Trust that the data is complete.
+        reuse_from: Look here for files of the torrent first; those that are right are taken,
+            not downloaded. Repeatable.
+        reuse_how: How they are taken: copied, or sharing their room as a clone (reflink) or
+            a second name (hardlink); where that cannot be had they are copied.
         timeout: Give up after this long with exit code 7, or 4 if neither a tracker nor
             a peer could be reached; what is there is kept for the next run.
         network: Where peers come from and how fast data may go.
@@ -72,11 +79,26 @@ def get(
         ratio=seed_ratio,
         seconds=seed_time,
     )
-    config = TorrentConfig(output=output, files=files, sequential=sequential, skip_check=skip_check)
+    config = TorrentConfig(
+        output=output,
+        files=files,
+        sequential=sequential,
+        skip_check=skip_check,
+        reuse_from=_check_reuse(reuse_from),
+        reuse_how=ReuseHow(reuse_how),
+    )
     jobs = [replace(job_for(one), config=config) for one in source]
     _check_distinct(source, jobs)
     prepare_output(output)
     return run_loop(lambda stop: _download(jobs, goal, timeout, network, report, stop))
+
+
+def _check_reuse(folders: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the places as they are; CommandFailed when one is not there."""
+    for folder in folders:
+        if not folder.exists():
+            raise CommandFailed(f"{folder}: no such file or folder", ExitCode.NOT_FOUND)
+    return folders
 
 
 async def _download(

@@ -123,6 +123,8 @@ def event_text(event: events.Event) -> str:
             return f"piece {index} is not on disk any more and is fetched again"
         case events.FileCompleted(_, path):
             return f"file complete: {path}"
+        case events.FileReused(_, path, _, source, how):
+            return f"{path}: taken from {source} ({how})"
         case events.TorrentCompleted():
             return "complete"
         case events.StorageFailed(reason):

@@ -111,6 +111,7 @@ class Transfer:
         self._completed_at: float | None = None
         self._earlier: tuple[int, int] | None = None
         self._listener: asyncio.Task[None] | None = None
+        self._num_reused = 0
         self._summary: dict[str, Json] | None = None
         self._next_statistics = self._started_at + STATISTICS_INTERVAL
 
@@ -193,12 +194,16 @@ class Transfer:
                 self.was_reached = True
             if self.torrent is not None and isinstance(event, events.StateChanged):
                 self._note_earlier(self.torrent)  # a magnet link learns of them later
+            if isinstance(event, events.FileReused):
+                self._num_reused += event.length
             self._report.event(self.key, self.name, event)
 
     async def drain(self) -> None:
         """Tell the last events; call it after the session has ended."""
         if self._listener is not None:
             await self._listener
+        if self._summary is not None:
+            self._summary["reused"] = self._num_reused
 
     def row(self) -> Row:
         """Return what to show now."""
@@ -231,6 +236,7 @@ class Transfer:
             "downloaded": downloaded,
             "uploaded": uploaded,
             "wasted": stats.wasted,
+            "reused": 0,
             "seconds": round(seconds, 3),
             "download_rate": round(downloaded / seconds, 1),
             "peers_seen": stats.peers_seen,

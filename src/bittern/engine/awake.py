@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bittern.codec.info import Info
 from bittern.codec.metainfo import Metainfo, encode_metainfo
 from bittern.engine.assembly import Assembly
 from bittern.engine.config import TorrentConfig
 from bittern.engine.content import Content, open_content, wanted_priorities
+from bittern.engine.events import FileReused
 from bittern.engine.keeper import Found, Keeper, make_record
+from bittern.engine.reuse import reuse_files
 from bittern.engine.roster import Roster
 from bittern.engine.services import Services
 from bittern.engine.swarm import Swarm, SwarmOwner
 from bittern.policy.picker import Picker
+from bittern.storage.reuse import Reuse
 from bittern.storage.volume import Folding, probe_folding
 
 
@@ -95,21 +99,14 @@ async def wake(
     info = metainfo.info
     content = await locate(services, metainfo, config)
     storage = content.storage
-    keeper = Keeper(
-        services,
-        services.journal,
-        info_hash=info.wire_hash,
-        content=content,
-        geometry=info.geometry,
-        record=make_record(info.wire_hash, info.name, storage.root, content.paths, time.time()),
-        metainfo=_to_file(metainfo),
-    )
+    keeper = _make_keeper(services, metainfo, content)
     found = await keeper.find(
         skip_check=config.skip_check and not force_check,
         force_check=force_check,
         progress=progress,
         is_stopped=is_stopped,
     )
+    found = await _reuse(owner, services, info, config, content, found, is_stopped)
     if not config.skip_check:
         await services.disk.run(lambda: storage.prepare(config.files))
     picker = Picker(info.geometry.num_pieces, services.rng, sequential=config.sequential)
@@ -131,6 +128,61 @@ async def wake(
     swarm.attach(assembly)
     assembly.restore(found.partial)
     return Awake(content, keeper, found, swarm)
+
+
+def _make_keeper(services: Services, metainfo: Metainfo, content: Content) -> Keeper:
+    info, root = metainfo.info, content.storage.root
+    return Keeper(
+        services,
+        services.journal,
+        info_hash=info.wire_hash,
+        content=content,
+        geometry=info.geometry,
+        record=make_record(info.wire_hash, info.name, root, content.paths, time.time()),
+        metainfo=_to_file(metainfo),
+    )
+
+
+async def _reuse(
+    owner: SwarmOwner,
+    services: Services,
+    info: Info,
+    config: TorrentConfig,
+    content: Content,
+    found: Found,
+    is_stopped: Callable[[], bool],
+) -> Found:
+    """Take what is missing from where it is already, and tell of it."""
+    reuse = Reuse(
+        content.storage,
+        info.geometry,
+        content.hashes,
+        how=config.reuse_how,
+        calls=services.os_calls,
+        num_threads=services.config.hashing_threads,
+        is_stopped=is_stopped,
+    )
+    us: object = owner
+    result = await reuse_files(
+        found.have,
+        content,
+        info,
+        config,
+        reuse,
+        disk=services.disk,
+        donors=[each for each in services.torrents() if each is not us],
+        locate=lambda metainfo, config: locate(services, metainfo, config),
+    )
+    for file in result.files:
+        entry = info.files[file.index]
+        owner.report(
+            FileReused(
+                file.index, "/".join(entry.path), entry.length, str(file.source), file.how.value
+            )
+        )
+    # What was copied was hashed where it came from: hash it here before the first upload (F5).
+    unverified = found.unverified | result.have & ~found.have
+    return replace(found, have=result.have, unverified=unverified)
 
 
 def _to_file(metainfo: Metainfo) -> bytes:

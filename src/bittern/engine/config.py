@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError
+from bittern.storage.adopt import ReuseHow
 
 DEFAULT_DHT_BOOTSTRAP = (
     ("router.bittorrent.com", 6881),
@@ -165,6 +166,12 @@ class TorrentConfig:
     paused: bool = False
     skip_check: bool = False
     """Take the data for complete; every piece is still hashed before its first upload."""
+    reuse_session: bool = True
+    """Take files that another torrent of the session has, verified, instead of fetching them."""
+    reuse_from: tuple[Path, ...] = ()
+    """Folders, or files, to look through for missing files; each is verified, then taken."""
+    reuse_how: ReuseHow = ReuseHow.COPY
+    """How they are taken: copied, cloned (reflink) or hard-linked; copied where that fails."""
     trackers: tuple[tuple[str, ...], ...] = ()
     """Tiers of trackers in addition to the torrent's own."""
     web_seeds: tuple[str, ...] = ()

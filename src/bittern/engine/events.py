@@ -161,6 +161,17 @@ class FileCompleted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FileReused(Event):
+    """A file was there already, elsewhere; ``how`` is ``copy``, ``reflink`` or ``hardlink``."""
+
+    index: int
+    path: str
+    length: int
+    source: str
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
 class TorrentCompleted(Event):
     """Everything wanted is there and verified."""
 

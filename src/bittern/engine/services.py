@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from bittern.engine.config import SessionConfig
 from bittern.engine.disk import Disk
 from bittern.engine.journal import Journal
 from bittern.engine.limits import SharedLimit
+from bittern.engine.reuse import Donor
 from bittern.engine.sources import SharedSource
 from bittern.engine.tracker_client import TrackerClient
 from bittern.engine.upload import SendBuffer
@@ -56,6 +57,8 @@ class Services:
     """The session's own sources of peers, which every torrent may use that is not private."""
     journal: Journal | None
     """None when nothing is kept beyond the session."""
+    torrents: Callable[[], Sequence[Donor]]
+    """All torrents of the session; a new one may take files that another has."""
     bans: Bans
     folding: dict[Path, Folding]
     """By output folder, which names fall together there."""

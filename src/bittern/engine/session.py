@@ -150,6 +150,7 @@ class Session:
             may_connect=self._may_connect,
             shared_sources=[],
             journal=journal,
+            torrents=lambda: self.torrents,
             bans=Bans(),
             folding={},
             spawn=self._spawn,

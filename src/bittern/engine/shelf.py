@@ -10,13 +10,18 @@ Source: engine.md sections 5 and 7 (a torrent at rest).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Final
 
 from bittern.codec.magnet import Magnet
 from bittern.codec.metainfo import Metainfo, decode_metainfo
 from bittern.core.errors import MetainfoError
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.storage.hashing import PieceHashes
+
+_MARK_LENGTH: Final = 8
+"""Bytes of a root that are kept in memory: two different ones share them by chance never."""
 
 
 class Shelf:
@@ -30,6 +35,7 @@ class Shelf:
     __slots__ = (
         "_metainfo",
         "_path",
+        "_root_marks",
         "info_hash",
         "info_hash_v2",
         "is_private",
@@ -42,6 +48,7 @@ class Shelf:
     def __init__(self, source: Metainfo | Magnet) -> None:
         self._metainfo: Metainfo | None = None
         self._path: Path | None = None
+        self._root_marks = b""
         self.magnet: Magnet | None = None
         self.is_private = False
         self.num_pieces = 0
@@ -64,6 +71,20 @@ class Shelf:
         self.is_private = info.is_private
         self.num_pieces = info.geometry.num_pieces
         self.total_length = info.geometry.total_length
+        self._root_marks = b"".join(
+            [entry.pieces_root[:_MARK_LENGTH] for entry in info.files if entry.pieces_root]
+        )
+
+    def may_hold(self, roots: Collection[bytes]) -> bool:
+        """Tell whether a file with one of these roots may be in it, without its metainfo (v2)."""
+        marks = self._root_marks
+        for root in roots:
+            at = marks.find(root[:_MARK_LENGTH])
+            while at >= 0:
+                if not at % _MARK_LENGTH:
+                    return True
+                at = marks.find(root[:_MARK_LENGTH], at + 1)
+        return False
 
     @property
     def has_metainfo(self) -> bool:

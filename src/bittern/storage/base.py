@@ -37,27 +37,8 @@ class FileStamp(NamedTuple):
     inode: int
 
 
-class Storage(Protocol):
-    """
-    One torrent's bytes at rest.
-
-    Any call may raise a StorageError: DiskFull, FileVanished, UnsafePath, or the
-    class itself with ``errno`` set. A failed call may have done a part of its work
-    and may be repeated; ``sync`` is the exception, see there.
-    """
-
-    def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
-        """
-        Write ``buffers`` end to end, beginning at ``offset``.
-
-        The bytes are with the operating system when this returns, so they survive the
-        end of the process, not yet that of the machine. Files and folders are made as
-        needed, the torrent's output folder itself is not.
-
-        Raises:
-            MisuseError: the run leaves the piece space.
-            FileVanished: the output folder is not there (any more).
-        """
+class Readable(Protocol):
+    """What can be hashed: a torrent's storage, or files elsewhere that may hold the same bytes."""
 
     def read_into(
         self, offset: int, buffers: Sequence[memoryview], *, nowait: bool = False
@@ -77,6 +58,32 @@ class Storage(Protocol):
         Raises:
             FileVanished: a file is missing or too short.
             MisuseError: the run leaves the piece space.
+        """
+
+    def stat_file(self, index: int) -> FileStamp | None:
+        """Return what is known of a file without opening it; None if there is none."""
+
+
+class Storage(Readable, Protocol):
+    """
+    One torrent's bytes at rest.
+
+    Any call may raise a StorageError: DiskFull, FileVanished, UnsafePath, or the
+    class itself with ``errno`` set. A failed call may have done a part of its work
+    and may be repeated; ``sync`` is the exception, see there.
+    """
+
+    def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        """
+        Write ``buffers`` end to end, beginning at ``offset``.
+
+        The bytes are with the operating system when this returns, so they survive the
+        end of the process, not yet that of the machine. Files and folders are made as
+        needed, the torrent's output folder itself is not.
+
+        Raises:
+            MisuseError: the run leaves the piece space.
+            FileVanished: the output folder is not there (any more).
         """
 
     def prepare(self, wanted: Collection[int] | None = None, *, create_root: bool = True) -> None:
@@ -104,9 +111,6 @@ class Storage(Protocol):
 
         Call it when all pieces of the file are verified; calling it again does nothing.
         """
-
-    def stat_file(self, index: int) -> FileStamp | None:
-        """Return what is known of a file without opening it; None if there is none."""
 
     def move(self, root: Path, paths: Sequence[tuple[str, ...]] | None = None) -> None:
         """

@@ -24,7 +24,7 @@ from typing import Final
 from bittern.core.bitfield import Bitfield
 from bittern.core.errors import FileVanished, MisuseError, StorageError
 from bittern.core.geometry import Geometry
-from bittern.storage.base import Storage
+from bittern.storage.base import Readable
 from bittern.storage.hash_process import HashProcess
 from bittern.storage.hashing import (
     BlockHasher,
@@ -73,7 +73,7 @@ class CheckResult:
 
 
 def check_pieces(
-    storage: Storage,
+    storage: Readable,
     layout: Layout,
     geometry: Geometry,
     hashes: PieceHashes,
@@ -128,7 +128,7 @@ def check_pieces(
 
 
 def check_blocks(
-    storage: Storage, geometry: Geometry, hashes: PieceHashes, index: int, expected: bytes
+    storage: Readable, geometry: Geometry, hashes: PieceHashes, index: int, expected: bytes
 ) -> list[int]:
     """
     Tell which blocks of a v2 piece are bad.
@@ -156,7 +156,7 @@ def check_blocks(
 
 
 def feed(
-    storage: Storage, hasher: Hasher, offset: int, length: int, buffer: memoryview | None = None
+    storage: Readable, hasher: Hasher, offset: int, length: int, buffer: memoryview | None = None
 ) -> None:
     """
     Read a run of the piece space in steps and give it to a hash.
@@ -183,7 +183,7 @@ def feed(
 
 
 def _find_missing(
-    storage: Storage, layout: Layout, geometry: Geometry
+    storage: Readable, layout: Layout, geometry: Geometry
 ) -> tuple[list[int], bytearray]:
     """Return the files that lack bytes, and a mark for each piece that reaches into the lack."""
     missing = []
@@ -213,7 +213,7 @@ class _Check:
 
     def __init__(
         self,
-        storage: Storage,
+        storage: Readable,
         geometry: Geometry,
         hashes: PieceHashes,
         progress: Callable[[int], None],

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from bittern.core.errors import FileVanished, MisuseError, StorageError, UnsafePath
+from bittern.storage.adopt import ReuseHow, adopt_file
 from bittern.storage.base import Buffer, FileStamp, skip, storage_error
 from bittern.storage.handles import Handle, HandleCache
 from bittern.storage.layout import NOT_STORED, Layout
@@ -351,6 +352,21 @@ class FileStorage:
             raise storage_error(error, self.path_of(index)) from error
         finally:
             self._handles.release(handle, self._calls.close)
+
+    def adopt(
+        self, index: int, source: Path, how: ReuseHow, *, stamp: FileStamp
+    ) -> ReuseHow | None:
+        """
+        Take a verified file from elsewhere as file ``index``; see ``adopt.adopt_file``.
+
+        Nobody may read or write the file meanwhile.
+        """
+        path = self._current(index)
+        self._handles.drop((self._owner, index), self._calls.close)
+        made = adopt_file(self._tree, path, source, how, self._calls, stamp=stamp)
+        self._dirty.add(index)
+        self._names_changed(path)
+        return made
 
     def make_links(self) -> list[int]:
         """

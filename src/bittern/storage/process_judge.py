@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bittern.core.errors import StorageError
 from bittern.core.geometry import Geometry
-from bittern.storage.base import Storage
+from bittern.storage.base import Readable
 from bittern.storage.hash_process import (
     FIRST,
     LAST,
@@ -47,7 +47,7 @@ class ProcessJudge:
 
     def __init__(
         self,
-        storage: Storage,
+        storage: Readable,
         geometry: Geometry,
         hashes: PieceHashes,
         process: HashProcess,

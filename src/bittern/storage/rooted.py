@@ -166,6 +166,11 @@ class RootedTree:
         with self._enter(path[:-1], create=True) as (handle, base), self._errors(path):
             self._calls.symlink(target, base + path[-1], dir_fd=handle)
 
+    def hard_link(self, path: FilePath, source: Path) -> None:
+        """Give a regular file another name here; nothing may have that name yet."""
+        with self._enter(path[:-1], create=True) as (handle, base), self._errors(path):
+            self._calls.link(source, base + path[-1], dst_dir_fd=handle, follow_symlinks=False)
+
     def read_link(self, path: FilePath) -> str | None:
         """Return the text of a symbolic link; None for anything else, or nothing."""
         try:

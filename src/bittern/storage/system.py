@@ -13,6 +13,7 @@ seeking under a lock. Where it lacks calls relative to a folder handle, see
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -23,6 +24,9 @@ from bittern.storage.base import Buffer
 
 MAX_BUFFERS: Final = 1024
 """Buffers of one preadv or pwritev: IOV_MAX of Linux, macOS and the BSDs."""
+
+_FICLONE: Final = 0x40049409
+"""Linux: the ioctl that makes a file share another's blocks until either is written to."""
 
 
 class OsCalls:
@@ -50,6 +54,8 @@ class OsCalls:
         self.rmdir: Callable[..., None] = os.rmdir
         self.symlink: Callable[..., None] = os.symlink
         self.readlink: Callable[..., str] = os.readlink
+        self.link: Callable[..., None] = os.link
+        self.clone: Callable[[int, int], None] = _clone
         self.ftruncate: Callable[[int, int], None] = os.ftruncate
         self.fchmod: Callable[[int, int], None] = getattr(os, "fchmod", _ignore_mode)
         self.fsync: Callable[[int], None] = _full_sync
@@ -110,6 +116,15 @@ def _allocate(fd: int, offset: int, length: int) -> None:
     # Without posix_fallocate the best that can be had is a file of the right length.
     if os.fstat(fd).st_size < offset + length:
         os.ftruncate(fd, offset + length)
+
+
+def _clone(fd: int, source: int) -> None:
+    """Make ``fd`` share the blocks of ``source`` (FICLONE); OSError where that cannot be had."""
+    if sys.platform != "linux":
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    import fcntl
+
+    fcntl.ioctl(fd, _FICLONE, source)
 
 
 def _full_sync(fd: int) -> None:
