@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import errno
-import logging
-import os
-import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +11,9 @@ from bittern.codec.merkle import block_hashes
 from bittern.core.bitfield import Bitfield
 from bittern.core.errors import DiskFull, FileVanished, Inconsistent, MisuseError, StorageError
 from bittern.core.geometry import BLOCK_LENGTH
-from bittern.storage import checker
-from bittern.storage.checker import CheckResult, check_blocks, check_pieces, feed
+from bittern.storage import checker, run_hashing
+from bittern.storage.checker import CheckResult, check_blocks, check_pieces
 from bittern.storage.files import FileStorage
-from bittern.storage.hash_process import HashProcess
 from bittern.storage.layout import Layout
 from bittern.storage.memory import MemoryStorage
 from tests.storage.places import noise
@@ -64,12 +60,13 @@ def test_complete_content_is_found_complete(version: str, num_threads: int) -> N
     assert result.unreadable == ()
 
 
+@pytest.mark.parametrize("buffer_length", [PIECE // 2, 3 * PIECE, run_hashing.BUFFER_LENGTH])
 @pytest.mark.parametrize("version", ["1", "2", "hybrid"])
 def test_bad_pieces_and_no_others_are_found_bad(
-    version: str, monkeypatch: pytest.MonkeyPatch
+    version: str, buffer_length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checker, "BATCH_LENGTH", PIECE)
-    monkeypatch.setattr(checker, "READ_LENGTH", 10_000)
+    monkeypatch.setattr(run_hashing, "BUFFER_LENGTH", buffer_length)
     content = Content(Torrent(version, CONTENTS)).fill()
     for index in (0, 3, content.geometry.num_pieces - 1):
         at = content.geometry.offset_of(index)
@@ -91,14 +88,14 @@ def test_missing_and_short_files_cost_no_reading() -> None:
     real = content.storage.read_into
 
     def read_into(offset: int, buffers: Sequence[memoryview], *, nowait: bool = False) -> bool:
-        reads.append(offset // PIECE)
+        reads.extend(range(offset // PIECE, (offset + len(buffers[0]) - 1) // PIECE + 1))
         return real(offset, buffers, nowait=nowait)
 
     content.storage.read_into = read_into  # type: ignore[method-assign]
     result = content.check()
     assert result.missing_files == (1, 3, 4)
     # Files 3 and 4 begin in pieces 3 and 4; of file 4 one piece's length is there.
-    assert sorted(set(reads)) == [0, 1, 2]
+    assert reads == [0, 1, 2]
     assert list(result.have) == [0, 1, 2]
     assert result.num_checked == content.geometry.num_pieces
 
@@ -151,7 +148,7 @@ def failing(content: Content, index: int, error: StorageError) -> None:
     real = content.storage.read_into
 
     def read_into(offset: int, buffers: Sequence[memoryview], *, nowait: bool = False) -> bool:
-        if offset // PIECE == index:
+        if offset <= index * PIECE < offset + sum(map(len, buffers)):
             raise error
         return real(offset, buffers, nowait=nowait)
 
@@ -243,96 +240,3 @@ def test_v1_has_no_hashes_of_blocks() -> None:
     content = Content(Torrent("1", CONTENTS)).fill()
     with pytest.raises(MisuseError):
         check_blocks(content.storage, content.geometry, content.hashes, 0, b"")
-
-
-def test_feed_makes_its_own_buffer() -> None:
-    content = Content(Torrent("1", CONTENTS)).fill()
-    hasher = content.hashes.start(1)
-    feed(content.storage, hasher, PIECE, PIECE)
-    assert content.hashes.is_good(1, hasher)
-
-
-# --- with processes ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_torrents_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checker, "MIN_PROCESS_LENGTH", 1)
-    monkeypatch.setattr(checker, "BATCH_LENGTH", 2 * PIECE)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("small_torrents_too")
-@pytest.mark.parametrize("version", ["1", "2", "hybrid"])
-def test_processes_find_the_same(version: str) -> None:
-    content = Content(Torrent(version, CONTENTS)).fill()
-    at = content.geometry.offset_of(2)
-    content.storage.write(at, [bytes([content.torrent.space[at] ^ 1])])
-    del content.storage.files[len(content.layout.files) - 1]
-    seen: list[int] = []
-    result = content.check(num_threads=2, progress=seen.append)
-    alone = content.check(num_threads=1)
-    assert result == alone
-    assert 2 not in result.have
-    assert seen == sorted(seen)
-    assert seen[-1] == content.geometry.num_pieces
-
-
-@pytest.mark.usefixtures("small_torrents_too")
-def test_where_no_process_can_be_had_threads_do_it(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refuse() -> None:
-        raise OSError("not here")
-
-    monkeypatch.setattr(checker, "HashProcess", refuse)
-    content = Content(Torrent("2", CONTENTS)).fill()
-    with caplog.at_level(logging.INFO):
-        assert content.check(num_threads=2).have.is_full
-    assert "not here" in caplog.text
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("small_torrents_too")
-@pytest.mark.parametrize("fail_at", [0, 1, 3])
-def test_when_a_process_dies_nothing_is_left_out(
-    fail_at: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Dying(HashProcess):
-        num_answers = 0
-
-        def answer(self, length: int) -> bytes:
-            if Dying.num_answers == fail_at:
-                os.kill(self.pid, signal.SIGKILL)
-                self._child.wait()
-            Dying.num_answers += 1
-            return super().answer(length)
-
-    monkeypatch.setattr(checker, "HashProcess", Dying)
-    content = Content(Torrent("2", [noise(20 * PIECE)])).fill()
-    seen: list[int] = []
-    result = content.check(num_threads=2, progress=seen.append)
-    assert result.have.is_full
-    assert result.num_checked == 20
-    assert seen[-1] == 20
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("small_torrents_too")
-def test_errors_end_a_check_with_processes() -> None:
-    content = Content(Torrent("2", CONTENTS)).fill()
-    failing(content, 0, DiskFull("odd", errno=errno.ENOSPC))
-    with pytest.raises(DiskFull):
-        content.check(num_threads=2)
-
-
-def test_long_pieces_and_small_torrents_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
-        raise AssertionError("a process was started")
-
-    monkeypatch.setattr(checker, "HashProcess", fail)
-    assert Content(Torrent("2", CONTENTS)).fill().check(num_threads=2).have.is_full
-    monkeypatch.setattr(checker, "MIN_PROCESS_LENGTH", 1)
-    large = Torrent("1", [noise(1 << 20)], piece_length=checker.SMALL_PIECE)
-    assert Content(large).fill().check(num_threads=2).have.is_full
-    assert Content(Torrent("2", CONTENTS)).fill().check(num_threads=1).have.is_full

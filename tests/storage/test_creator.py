@@ -17,7 +17,6 @@ from bittern.storage.creator import (
     CreateOptions,
     choose_piece_length,
     create_torrent,
-    num_processors,
 )
 
 BLOCK = 16_384
@@ -245,9 +244,3 @@ def test_too_many_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "ten").write_bytes(b"x" * 10)
     with pytest.raises(ConfigError, match="more than a torrent can hold"):
         create_torrent(tmp_path)
-
-
-def test_processors_are_counted_where_affinity_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert num_processors() >= 1
-    monkeypatch.delattr(os, "sched_getaffinity")
-    assert num_processors() == os.cpu_count()

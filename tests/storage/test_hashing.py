@@ -240,15 +240,35 @@ def test_differing_blocks_are_named() -> None:
     assert differing_blocks(b"", b"") == []
 
 
-def test_plans_say_what_to_hash_elsewhere() -> None:
+def test_plans_say_what_to_hash_in_one_go() -> None:
     contents = [noise(2 * PIECE + 5), noise(10, 2)]
     v1, v2, hybrid = (Torrent(version, contents).hashes() for version in ("1", "2", "hybrid"))
-    assert [v1.has_v2, v2.has_v2, hybrid.has_v2] == [False, True, True]
-    assert v1.plan(0) == (True, 0, None)
-    assert [v2.plan(index) for index in range(4)] == [
-        (False, PIECE, 2),
-        (False, PIECE, 2),
-        (False, 5, 2),
-        (False, 10, None),
+    assert v1.plan_run(0, 3) == (3, True, 0, None)
+    assert [v2.plan_run(index, 1) for index in range(4)] == [
+        (1, False, PIECE, 2),
+        (1, False, PIECE, 2),
+        (1, False, 5, 2),
+        (1, False, 10, None),
     ]
-    assert hybrid.plan(2) == (True, 5, 2)
+    assert v2.plan_run(0, 4) == (3, False, 2 * PIECE + 5, 2)
+    assert hybrid.plan_run(1, 2) == (2, True, PIECE + 5, 2)
+    assert hybrid.plan_run(2, 2) == (1, True, 5, 2)
+
+
+@pytest.mark.parametrize("version", ["1", "2", "hybrid"])
+def test_a_run_is_good_when_all_of_it_is(version: str) -> None:
+    torrent = Torrent(version, [noise(3 * PIECE + 5), noise(10, 2)])
+    hashes, num_pieces = torrent.hashes(), torrent.info.geometry.num_pieces
+    pieces = [torrent.piece(index) for index in range(num_pieces)]
+    v1 = b"".join(hashlib.sha1(piece).digest() for piece in pieces) if version != "2" else b""
+    v2 = b"".join(torrent.layers.values()) if version != "1" else b""
+    count = num_pieces if version == "1" else 4
+    v1 = v1[: count * 20]
+    assert hashes.are_good(0, count, v1, v2)
+    assert hashes.are_good(1, 2, v1[20:60], v2[32:96])
+    assert not hashes.are_good(0, 2, v1[20:60], v2[:64] if version == "hybrid" else v2[32:96])
+    if version != "1":
+        assert not hashes.are_good(0, 2, v1[:40], v2[32:96])
+        assert hashes.are_good(4, 1, b"", root_of(block_hashes(noise(10, 2))))
+        # A layer that is not known yet makes nothing good.
+        assert not PieceHashes(torrent.info, {}).are_good(0, count, v1, v2)

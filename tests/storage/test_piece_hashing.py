@@ -16,7 +16,7 @@ from bittern.codec.info import Version
 from bittern.codec.info_builder import arrange_files
 from bittern.codec.merkle import block_hashes, piece_layer_of, root_of
 from bittern.core.errors import FileVanished, StorageError
-from bittern.storage import piece_hashing
+from bittern.storage import run_hashing
 from bittern.storage.piece_hashing import Hashing, PieceDigests
 from bittern.storage.scan import SourceFile, scan
 
@@ -200,5 +200,5 @@ def test_memory_does_not_grow_with_the_piece_length(
     for version in Version:
         expected = _hashing(tmp_path / "r", 4 * BLOCK, version).run(1, None)
         with monkeypatch.context() as patch:
-            patch.setattr(piece_hashing, "BUFFER_LENGTH", BLOCK)
+            patch.setattr(run_hashing, "BUFFER_LENGTH", BLOCK)
             assert _hashing(tmp_path / "r", 4 * BLOCK, version).run(2, None) == expected

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bittern.storage import system
-from bittern.storage.system import OsCalls
+from bittern.storage.system import OsCalls, num_processors
 from tests.storage.places import noise
 
 
@@ -63,3 +63,9 @@ def test_small_calls(tmp_path: Path) -> None:
 def test_the_cache_cannot_be_dropped_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "posix_fadvise")
     OsCalls().drop_cache(-1)
+
+
+def test_processors_are_counted_where_affinity_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert num_processors() >= 1
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert num_processors() == os.cpu_count()

@@ -2,10 +2,9 @@
 Recheck: read pieces back and tell which are good.
 
 Hashing and reading both release the interpreter lock, so a few threads, each
-with its own buffer and its own pieces, use all cores: as long as what is
-hashed at a time is long. Small pieces and the blocks of v2 are not, and go to
-a process per thread (``hash_process``); where that cannot be had, or dies, the
-threads do it themselves.
+with its own buffer and its own runs of adjacent pieces, use all cores
+(``run_hashing``). A run is compared with what the torrent says in one go; only
+a run that holds something bad is looked at piece by piece.
 
 A piece that reaches into a file which is missing or too short is bad without
 being read, so a torrent of which nothing is there costs one look per file.
@@ -14,44 +13,32 @@ being read, so a torrent of which nothing is there costs one look per file.
 from __future__ import annotations
 
 import errno
-import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bittern.codec.merkle import HASH_LENGTH
 from bittern.core.bitfield import Bitfield
 from bittern.core.errors import FileVanished, MisuseError, StorageError
 from bittern.core.geometry import Geometry
 from bittern.storage.base import Readable
-from bittern.storage.hash_process import HashProcess
 from bittern.storage.hashing import (
+    SHA1_LENGTH,
     BlockHasher,
-    Hasher,
     HybridHasher,
     PieceHashes,
     differing_blocks,
 )
 from bittern.storage.layout import Layout
-from bittern.storage.process_judge import ProcessJudge
+from bittern.storage.run_hashing import BUFFER_LENGTH, RunHasher, run_length
+from bittern.storage.system import num_processors
 from bittern.storage.worker import run_in_threads
 
-_log = logging.getLogger(__name__)
-
-READ_LENGTH: Final = 512 << 10
-"""Bytes per read: small enough to be hashed while still in the core's cache."""
-
 BATCH_LENGTH: Final = 4 << 20
-"""Bytes of adjacent pieces that a thread takes at a time, at least one piece."""
+"""Bytes of pieces that a thread takes at a time, at least one piece."""
 
-SMALL_PIECE: Final = 64 << 10
-"""Pieces shorter than this are hashed in processes: measured, two threads gain nothing there."""
-
-MIN_PROCESS_LENGTH: Final = 64 << 20
-"""Bytes per thread below which starting a process takes longer than it saves."""
-
-_GOOD: Final = ord("1")
+_GOOD: Final = b"1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +79,7 @@ def check_pieces(
         geometry: of the torrent.
         hashes: of the torrent; all that is asked for must be known.
         pieces: indices, best in rising order; None for all.
-        num_threads: None for one per core.
+        num_threads: None for one per processor.
         progress: told how many pieces are judged so far, in rising order, from whichever
             thread judged the last.
         is_stopped: asked before each batch of pieces; True ends the check early.
@@ -108,15 +95,10 @@ def check_pieces(
     check = _Check(storage, geometry, hashes, progress, is_stopped)
     if len(to_read) < len(wanted):
         check.count(len(wanted) - len(to_read))
-    check.batches = iter(_batches(to_read, max(1, BATCH_LENGTH // geometry.piece_length)))
-    num_threads = num_threads or os.cpu_count() or 1
-    num_threads = max(1, min(num_threads, len(to_read)))
-    is_fine_grained = hashes.has_v2 or geometry.piece_length < SMALL_PIECE
-    is_worth_it = len(to_read) * geometry.piece_length >= num_threads * MIN_PROCESS_LENGTH
-    if num_threads > 1 and is_fine_grained and is_worth_it:
-        run_in_threads(check.work_with_process, num_threads)
-    else:
-        run_in_threads(check.work, num_threads)
+    size = max(1, BATCH_LENGTH // geometry.piece_length)
+    check.batches = iter([to_read[at : at + size] for at in range(0, len(to_read), size)])
+    num_threads = num_threads or num_processors()
+    run_in_threads(check.work, max(1, min(num_threads, -(-len(to_read) // size))))
     spare = -geometry.num_pieces % 8
     bits = int(check.marks, 2) << spare if geometry.num_pieces else 0
     return CheckResult(
@@ -148,38 +130,16 @@ def check_blocks(
         MisuseError: a v1 torrent, which has no hashes of blocks.
     """
     hasher = hashes.start(index)
-    feed(storage, hasher, geometry.offset_of(index), geometry.length_of(index))
+    end = geometry.offset_of(index) + geometry.length_of(index)
+    buffer = memoryview(bytearray(min(geometry.piece_length, BUFFER_LENGTH)))
+    for at in range(geometry.offset_of(index), end, len(buffer)):
+        part = buffer[: end - at]
+        storage.read_into(at, (part,))
+        hasher.update(part)
     blocks = hasher.blocks if isinstance(hasher, HybridHasher) else hasher
     if not isinstance(blocks, BlockHasher):
         raise MisuseError("a v1 torrent has no hashes of blocks")
     return differing_blocks(blocks.leaves(), expected)
-
-
-def feed(
-    storage: Readable, hasher: Hasher, offset: int, length: int, buffer: memoryview | None = None
-) -> None:
-    """
-    Read a run of the piece space in steps and give it to a hash.
-
-    Args:
-        storage: of the torrent.
-        hasher: takes the bytes.
-        offset: where the run begins.
-        length: of the run.
-        buffer: what to read into, a step at a time; None for a new one.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
-    if buffer is None:
-        buffer = memoryview(bytearray(min(length, READ_LENGTH)))
-    step = len(buffer)
-    end = offset + length
-    while offset < end:
-        part = buffer if end - offset >= step else buffer[: end - offset]
-        storage.read_into(offset, (part,))
-        hasher.update(part)
-        offset += step
 
 
 def _find_missing(
@@ -203,11 +163,6 @@ def _find_missing(
     return missing, lost
 
 
-def _batches(pieces: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for at in range(0, len(pieces), size):
-        yield pieces[at : at + size]
-
-
 class _Check:
     """What the threads of one check share."""
 
@@ -225,7 +180,6 @@ class _Check:
         self._progress = progress
         self._is_stopped = is_stopped
         self._lock = threading.Lock()
-        self._local = threading.local()
         self._has_failed = False
         self.batches: Iterator[Sequence[int]] = iter(())
         self.num_checked = 0
@@ -233,65 +187,17 @@ class _Check:
         self.marks = bytearray(b"0") * geometry.num_pieces
         """A digit per piece: together the bitfield as a binary number."""
 
-    def work(self, first: Sequence[int] = ()) -> None:
-        """Judge ``first``, then take batches until there are none; runs in several threads."""
+    def work(self) -> None:
+        """Take batches until there are none; runs in several threads."""
+        hasher = RunHasher(self._geometry.piece_length)
         try:
-            self._judge_all(first)
             while batch := self._take():
-                self._judge_all(batch)
+                for first, count in self._runs(batch):
+                    self._judge(hasher, first, count)
+                self.count(len(batch))
         except BaseException:
             self._has_failed = True
             raise
-
-    def work_with_process(self) -> None:
-        """Do the same with a process that hashes; without one, do it here."""
-        try:
-            process = HashProcess()
-        except OSError as error:
-            _log.info("no hashing process, threads hash instead: %s", error)
-            self.work()
-            return
-        judge = ProcessJudge(
-            self._storage,
-            self._geometry,
-            self._hashes,
-            process,
-            judged=self._judged,
-            judge_alone=lambda index: self._judge_all([index]),
-        )
-        try:
-            try:
-                while batch := self._take():
-                    judge.judge(batch)
-                judge.finish()
-            finally:
-                process.close()
-        except OSError as error:
-            _log.warning("a hashing process failed, threads go on: %s", error)
-            self.work(list(judge.unjudged))
-        except BaseException:
-            self._has_failed = True
-            raise
-
-    def _judge_all(self, pieces: Sequence[int]) -> None:
-        buffer = self._buffer()
-        for index in pieces:
-            self._judge(index, buffer)
-        if pieces:
-            self.count(len(pieces))
-
-    def _judged(self, index: int, is_good: bool) -> None:
-        if is_good:
-            self.marks[index] = _GOOD
-        self.count(1)
-
-    def _buffer(self) -> memoryview:
-        """Return the calling thread's own buffer."""
-        if not hasattr(self._local, "buffer"):
-            length = min(READ_LENGTH, self._geometry.piece_length)
-            self._local.buffer = memoryview(bytearray(length))
-        buffer: memoryview = self._local.buffer
-        return buffer
 
     def count(self, num_pieces: int) -> None:
         """Count judged pieces and tell the caller."""
@@ -305,20 +211,57 @@ class _Check:
                 return None
             return next(self.batches, None)
 
-    def _judge(self, index: int, buffer: memoryview) -> None:
-        geometry = self._geometry
-        hasher = self._hashes.start(index)
+    def _runs(self, pieces: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Cut into runs of adjacent pieces that are hashed together: first and number."""
+        longest = run_length(self._geometry.piece_length)
+        at = 0
+        while at < len(pieces):
+            first = pieces[at]
+            most = self._hashes.plan_run(first, min(longest, len(pieces) - at)).num_pieces
+            count = 1
+            while count < most and pieces[at + count] == first + count:
+                count += 1
+            yield first, count
+            at += count
+
+    def _judge(self, hasher: RunHasher, first: int, count: int) -> None:
+        """Judge a run; one that cannot be read, piece by piece."""
+        plan = self._hashes.plan_run(first, count)
+        start = self._geometry.offset_of(first)
+        last = first + count - 1
+        length = self._geometry.offset_of(last) + self._geometry.length_of(last) - start
         try:
-            feed(
-                self._storage, hasher, geometry.offset_of(index), geometry.length_of(index), buffer
+            v1, v2 = hasher.hash(
+                self._read,
+                start,
+                v1_length=length if plan.has_v1 else 0,
+                v2_length=plan.v2_length,
+                level=plan.v2_level,
             )
-        except FileVanished:
-            return
         except StorageError as error:
-            # Limit: F2. One bad sector costs a piece, not the check.
-            if error.errno != errno.EIO:
+            if count > 1:
+                for index in range(first, first + count):
+                    self._judge(hasher, index, 1)
+            elif isinstance(error, FileVanished):
+                pass
+            elif error.errno == errno.EIO:
+                # Limit: F2. One bad sector costs a piece, not the check.
+                self.unreadable.append(first)
+            else:
                 raise
-            self.unreadable.append(index)
             return
-        if self._hashes.is_good(index, hasher):
-            self.marks[index] = _GOOD
+        self._compare(first, count, v1, v2)
+
+    def _read(self, offset: int, view: memoryview) -> None:
+        self._storage.read_into(offset, (view,))
+
+    def _compare(self, first: int, count: int, v1: bytes, v2: bytes) -> None:
+        hashes = self._hashes
+        if hashes.are_good(first, count, v1, v2):
+            self.marks[first : first + count] = _GOOD * count
+            return
+        for number in range(count):
+            own_v1 = v1[number * SHA1_LENGTH :][:SHA1_LENGTH] or None
+            own_v2 = v2[number * HASH_LENGTH :][:HASH_LENGTH] or None
+            if hashes.is_match(first + number, own_v1, own_v2):
+                self.marks[first + number : first + number + 1] = _GOOD

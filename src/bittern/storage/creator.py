@@ -21,6 +21,7 @@ from bittern.core.errors import ConfigError, StorageError
 from bittern.core.geometry import BLOCK_LENGTH
 from bittern.storage.piece_hashing import Hashing, Progress
 from bittern.storage.scan import Content, SourceFile, scan
+from bittern.storage.system import num_processors
 
 MAX_AUTOMATIC_PIECE_LENGTH = 16 << 20
 """Bytes; above it only where there would be too many pieces otherwise."""
@@ -115,13 +116,6 @@ def create_torrent(
         raise StorageError("all files are empty", path=os.fspath(path))
     piece_length = _check_piece_length(options, content.total_length)
     return _create(content, options, piece_length, progress, num_threads or num_processors())
-
-
-def num_processors() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _check_piece_length(options: CreateOptions, total_length: int) -> int:

@@ -32,7 +32,8 @@ from bittern.core.errors import Inconsistent, MisuseError
 from bittern.core.geometry import BLOCK_LENGTH
 from bittern.storage.base import Buffer
 
-_SHA1_LENGTH: Final = 20
+SHA1_LENGTH: Final = 20
+"""Bytes of a v1 hash."""
 
 
 class Hasher(Protocol):
@@ -110,14 +111,16 @@ class HybridHasher:
         self.blocks.update(data)
 
 
-class PiecePlan(NamedTuple):
-    """How to hash a piece elsewhere."""
+class RunPlan(NamedTuple):
+    """How to hash pieces without ``PieceHashes.start``."""
 
+    num_pieces: int
+    """Adjacent pieces, in v2 all of one file."""
     has_v1: bool
     v2_length: int
-    """Bytes of the piece that v2 counts; 0 for a v1 torrent."""
+    """Bytes of them that v2 counts; 0 for a v1 torrent."""
     v2_level: int | None
-    """Level of the tree that holds the piece's hash; None for the root of the file."""
+    """Level of the tree that holds the pieces' hashes; None for the root of the file."""
 
 
 class PieceHashes:
@@ -148,17 +151,23 @@ class PieceHashes:
         """Return what takes the bytes of piece ``index``, all of them, in order."""
         if not self._has_v2:
             return hashlib.sha1()
-        length = self.plan(index).v2_length
+        length = self.plan_run(index, 1).v2_length
         return HybridHasher(length) if self._has_v1 else BlockHasher(length)
 
-    def plan(self, index: int) -> PiecePlan:
-        """Return what hashes piece ``index`` needs, for who makes them without ``start``."""
+    def plan_run(self, first: int, count: int) -> RunPlan:
+        """Say how to hash ``count`` pieces from ``first`` on, or as many as may go together."""
         if not self._has_v2:
-            return PiecePlan(True, 0, None)
-        entry, _ = self._place_of(index)
-        length = min(self._piece_length, entry.offset + entry.length - index * self._piece_length)
+            return RunPlan(count, True, 0, None)
+        entry, number = self._place_of(first)
+        rest = entry.length - number * self._piece_length
+        count = min(count, -(-rest // self._piece_length))
         is_small = entry.length <= self._piece_length
-        return PiecePlan(self._has_v1, length, None if is_small else self._level)
+        return RunPlan(
+            count,
+            self._has_v1,
+            min(count * self._piece_length, rest),
+            None if is_small else self._level,
+        )
 
     def is_good(self, index: int, hasher: Hasher) -> bool:
         """
@@ -186,7 +195,7 @@ class PieceHashes:
         Args:
             index: of the piece.
             v1: SHA-1 of the piece; None for a v2 torrent.
-            v2: the hash that ``plan`` describes; None for a v1 torrent.
+            v2: the hash that ``plan_run`` describes; None for a v1 torrent.
 
         Raises:
             Inconsistent: one is right and the other wrong.
@@ -200,6 +209,26 @@ class PieceHashes:
         if v1 is not None and v2 is not None and is_good_v1 is not is_good_v2:
             raise Inconsistent(index)
         return is_good_v1 and is_good_v2
+
+    def are_good(self, first: int, count: int, v1: bytes, v2: bytes) -> bool:
+        """
+        Tell whether a run of pieces is all good; if not, ask ``is_match`` about each.
+
+        Args:
+            first: of a run that ``plan_run`` describes.
+            count: of pieces.
+            v1: their SHA-1 end to end; empty for a v2 torrent.
+            v2: their v2 hashes end to end; empty for a v1 torrent.
+        """
+        if v1 and v1 != self._pieces[first * SHA1_LENGTH : (first + count) * SHA1_LENGTH]:
+            return False
+        if not self._has_v2:
+            return True
+        entry, number = self._place_of(first)
+        if entry.length <= self._piece_length:
+            return v2 == entry.pieces_root
+        layer = self._layers.get(entry.pieces_root or b"", b"")
+        return v2 == layer[number * HASH_LENGTH : (number + count) * HASH_LENGTH]
 
     def is_known(self, index: int) -> bool:
         """Tell whether everything needed to judge piece ``index`` is there."""
@@ -231,17 +260,12 @@ class PieceHashes:
         return False
 
     @property
-    def has_v2(self) -> bool:
-        """True when pieces are hashed block by block."""
-        return self._has_v2
-
-    @property
     def piece_layers(self) -> Mapping[bytes, bytes]:
         """The piece layers known so far, by root."""
         return self._layers
 
     def _v1_hash(self, index: int) -> bytes:
-        return self._pieces[index * _SHA1_LENGTH : (index + 1) * _SHA1_LENGTH]
+        return self._pieces[index * SHA1_LENGTH : (index + 1) * SHA1_LENGTH]
 
     def _v2_hash(self, index: int) -> bytes:
         entry, number = self._place_of(index)
@@ -256,7 +280,7 @@ class PieceHashes:
 
     def _top_of(self, index: int, blocks: BlockHasher) -> bytes:
         leaves = blocks.leaves()
-        level = self.plan(index).v2_level
+        level = self.plan_run(index, 1).v2_level
         if not leaves or level is None:
             return root_of(leaves)
         return layer_above(leaves, 0, level)

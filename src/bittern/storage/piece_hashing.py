@@ -1,10 +1,10 @@
 """
 Hashing the files of a new torrent with several threads.
 
-The piece space is cut into *spans*: runs of whole pieces of about a mebibyte,
-or one piece where pieces are longer. Threads take spans in turn, each with one
-buffer and one open file. Reading and hashing release the interpreter lock, so
-they run side by side; what runs under the lock is a few calls per span.
+The piece space is cut into *spans*: runs of whole pieces, or one piece where
+pieces are longer. Threads take spans in turn, each with one buffer and one open
+file (``run_hashing``). Reading and hashing release the interpreter lock, so they
+run side by side.
 
 The calling thread works too. Between two spans it reports progress, and
 whatever the report raises stops the work and is raised to the caller.
@@ -15,7 +15,6 @@ with the piece length.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import os
@@ -26,13 +25,11 @@ from dataclasses import dataclass
 
 from bittern.codec.file_list import FileEntry
 from bittern.codec.info import Version
-from bittern.codec.merkle import HASH_LENGTH, block_hashes, layer_above, piece_level, root_of
+from bittern.codec.merkle import HASH_LENGTH, piece_level
 from bittern.core.errors import FileVanished, StorageError
+from bittern.storage.hashing import SHA1_LENGTH
+from bittern.storage.run_hashing import BUFFER_LENGTH, RunHasher, run_length
 from bittern.storage.scan import SourceFile, storage_error
-
-SHA1_LENGTH = 20
-BUFFER_LENGTH = 1 << 20
-"""Bytes read at once: large enough that calls cost nothing, small enough for the cache."""
 
 Progress = Callable[[int, int], None]
 
@@ -60,6 +57,7 @@ class _Span:
     offset: int
     length: int
     v1_length: int
+    v2_length: int
     file_length: int
     """Bytes of the one file that it belongs to; not used in v1."""
 
@@ -136,16 +134,16 @@ class Hashing:
 
     def _cut(self) -> list[_Span]:
         """Cut a v1 piece space, in which files share pieces."""
-        step = max(BUFFER_LENGTH // self._piece_length, 1) * self._piece_length
+        step = run_length(self._piece_length) * self._piece_length
         return [
-            _Span(at // self._piece_length, at, length, length, 0)
+            _Span(at // self._piece_length, at, length, length, 0, 0)
             for at in range(0, self._end, step)
             if (length := min(step, self._end - at))
         ]
 
     def _cut_by_file(self) -> list[_Span]:
         """Cut a v2 or hybrid piece space, in which a piece belongs to one file."""
-        step = max(BUFFER_LENGTH // self._piece_length, 1) * self._piece_length
+        step = run_length(self._piece_length) * self._piece_length
         spans = []
         for file in self.files:
             end = _end_of(file.entry)
@@ -156,6 +154,7 @@ class Hashing:
                     at,
                     min(step, end - at),
                     min(step, padded_end - at) if self._has_v1 else 0,
+                    min(step, end - at),
                     file.entry.length,
                 )
                 for at in range(file.entry.offset, end, step)
@@ -169,56 +168,25 @@ class Hashing:
             self._failures.append(error)
 
     def _work(self, progress: Progress | None) -> None:
+        hasher = RunHasher(self._piece_length)
+        level = piece_level(self._piece_length) if self._has_v2 else 0
         with _Reader(self.files, self.starts) as reader:
             while (number := next(self._turn)) < len(self._spans) and not self._failures:
                 span = self._spans[number]
-                if self._piece_length > BUFFER_LENGTH:
-                    self._hash_long_piece(span, reader)
-                else:
-                    self._hash_pieces(span, reader)
+                v1, v2 = hasher.hash(
+                    reader.read,
+                    span.offset,
+                    v1_length=span.v1_length,
+                    v2_length=span.v2_length,
+                    level=level if span.file_length > self._piece_length else None,
+                )
+                begin = span.first * SHA1_LENGTH
+                self._pieces[begin : begin + len(v1)] = v1
+                begin = span.first * HASH_LENGTH
+                self._layers[begin : begin + len(v2)] = v2
                 self._num_done += span.length  # a lost update costs a little progress only
                 if progress is not None:
                     progress(min(self._num_done, self.total_length), self.total_length)
-
-    def _hash_pieces(self, span: _Span, reader: _Reader) -> None:
-        """Hash pieces that fit into the buffer together."""
-        size = self._piece_length
-        view = reader.read(span.offset, span.length, span.v1_length)
-        if self._has_v1:
-            sha1 = hashlib.sha1
-            digests = b"".join(
-                [sha1(view[at : at + size]).digest() for at in range(0, span.v1_length, size)]
-            )
-            begin = span.first * SHA1_LENGTH
-            self._pieces[begin : begin + len(digests)] = digests
-        if self._has_v2:
-            self._put_layer(span, block_hashes(view[: span.length]))
-
-    def _hash_long_piece(self, span: _Span, reader: _Reader) -> None:
-        """Hash one piece that is longer than the buffer, a buffer at a time."""
-        sha1 = hashlib.sha1()
-        leaves = []
-        for at in range(0, max(span.length, span.v1_length), BUFFER_LENGTH):
-            length = max(min(span.length - at, BUFFER_LENGTH), 0)
-            v1_length = max(min(span.v1_length - at, BUFFER_LENGTH), 0)
-            view = reader.read(span.offset + at, length, v1_length)
-            if self._has_v1:
-                sha1.update(view[:v1_length])
-            if self._has_v2:
-                leaves.append(block_hashes(view[:length]))
-        if self._has_v1:
-            begin = span.first * SHA1_LENGTH
-            self._pieces[begin : begin + SHA1_LENGTH] = sha1.digest()
-        if self._has_v2:
-            self._put_layer(span, b"".join(leaves))
-
-    def _put_layer(self, span: _Span, leaves: bytes) -> None:
-        if span.file_length <= self._piece_length:
-            layer = root_of(leaves)
-        else:
-            layer = layer_above(leaves, 0, piece_level(self._piece_length))
-        begin = span.first * HASH_LENGTH
-        self._layers[begin : begin + len(layer)] = layer
 
     def _layers_by_file(self) -> tuple[bytes, ...]:
         if not self._has_v2:
@@ -249,12 +217,11 @@ def _check_again(file: SourceFile) -> None:
 
 
 class _Reader:
-    """One thread's buffer and open file."""
+    """One thread's open file."""
 
     def __init__(self, files: Sequence[SourceFile], starts: Sequence[int]) -> None:
         self._files = files
         self._starts = starts
-        self._view = memoryview(bytearray(BUFFER_LENGTH))
         self._current = -1
         self._handle: io.FileIO | None = None
         self._at = 0
@@ -270,34 +237,26 @@ class _Reader:
             self._handle.close()
             self._handle = None
 
-    def read(self, offset: int, length: int, padded_length: int) -> memoryview:
-        """
-        Read from the piece space.
-
-        Args:
-            offset: position in the piece space.
-            length: bytes of files, one after the other.
-            padded_length: where it is greater, zeros up to there follow.
-
-        Returns:
-            That much of the buffer; valid until the next call.
-        """
-        view = self._view
+    def read(self, offset: int, view: memoryview) -> None:
+        """Fill ``view`` from the piece space: files, and zeros where none is."""
         index = bisect_right(self._starts, offset) - 1
-        done = 0
-        while done < length:
+        while view:
             file = self._files[index]
-            begin = offset + done - file.entry.offset
-            count = min(length - done, file.entry.length - begin)
-            try:
-                self._read_file(index, begin, view[done : done + count])
-            except OSError as error:
-                raise storage_error(error, file.os_path) from error
-            done += count
-            index += 1
-        if padded_length > length:
-            view[length:padded_length] = bytes(padded_length - length)
-        return view[: max(length, padded_length)]
+            begin = offset - file.entry.offset
+            count = min(len(view), file.entry.length - begin)
+            if count > 0:
+                try:
+                    self._read_file(index, begin, view[:count])
+                except OSError as error:
+                    raise storage_error(error, file.os_path) from error
+            else:
+                index += 1
+                is_last = index == len(self._files)
+                gap = len(view) if is_last else self._starts[index] - offset
+                count = min(len(view), gap)
+                view[:count] = bytes(count)
+            offset += count
+            view = view[count:]
 
     def _read_file(self, index: int, begin: int, view: memoryview) -> None:
         file = self._files[index]
