@@ -21,17 +21,21 @@ from typing import Protocol
 from bittern.core.errors import Inconsistent, StorageError
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.engine.disk import Disk
+from bittern.engine.hash_queue import HashQueue, feed_parts
 from bittern.engine.upload import SendBuffer, read_requests
 from bittern.policy.picker import Picker
 from bittern.policy.pieces import OpenPiece, PeerShare, Pieces, Received
 from bittern.policy.suspects import Suspects
 from bittern.proto.peer_events import ReceivedBlock, Request
 from bittern.storage.base import Storage
-from bittern.storage.hashing import Hasher, PieceHashes
+from bittern.storage.hashing import PieceHashes
 from bittern.storage.layout import Layout
 
-MAX_IN_PLACE_READ = 1 << 20
-"""Bytes that are read back on the loop to finish a hash; more goes to the worker."""
+HAND_OFF_BLOCKS = 16
+"""
+Blocks of one wake-up from which on their hashes are left to the worker. So many arrive only when
+the loop falls behind; then a second core hashes while the first one receives.
+"""
 
 
 class AssemblyOwner(Protocol):
@@ -111,6 +115,9 @@ class Assembly:
         self.pieces = Pieces(geometry, picker, hashes.start, self._pad_blocks)
         self.suspects = Suspects()
         self._pad_table = find_pad_blocks(layout, geometry)
+        self._hash_queue = HashQueue(
+            storage, geometry, disk, hashed=self._judge_all, failed=self._fail
+        )
         self._waiting: dict[int, list[tuple[LoadedRun, list[Request]]]] = {}
         """Runs that wait for a piece to be verified before its first upload."""
 
@@ -137,6 +144,7 @@ class Assembly:
         """Take no further part: later callbacks of the worker do nothing."""
         self._is_stopped = True
         self._waiting.clear()
+        self._hash_queue.stop()
         self._disk.forget(self._storage)
 
     def _pad_blocks(self, index: int) -> Sequence[int]:
@@ -146,7 +154,8 @@ class Assembly:
 
     def receive(self, share: PeerShare, blocks: Sequence[ReceivedBlock]) -> Received:
         """Hash, write and count a batch of blocks; judge the pieces that it completes."""
-        result = self.pieces.receive(share, blocks)
+        hands_off = len(blocks) >= HAND_OFF_BLOCKS and self._hash_queue.has_room
+        result = self.pieces.receive(share, blocks, hashes=not hands_off)
         storage, write = self._storage, self._disk.write
         try:
             for offset, buffers, pieces in result.writes:
@@ -182,36 +191,16 @@ class Assembly:
         self._owner.storage_failed(error)
 
     def _finish(self, piece: OpenPiece) -> None:
-        """Feed the hash with what did not pass in order, then judge the piece."""
-        start = piece.num_hashed * BLOCK_LENGTH
-        length = self.geometry.length_of(piece.index) - start
-        if length <= 0:
+        """Judge a piece, once its hash has seen what did not pass it in order."""
+        if piece.num_hashed == piece.num_blocks:
             self._judge(piece)
-            return
-        offset = self.geometry.offset_of(piece.index) + start
-        if length <= MAX_IN_PLACE_READ:
-            data = memoryview(bytearray(length))
-            try:
-                if self._storage.read_into(offset, [data], nowait=True):
-                    piece.hasher.update(data)
-                    self._judge(piece)
-                    return
-            except StorageError as error:
-                self._fail(error)
-                return
+        else:
+            self._hash_queue.add(piece)
 
-        def read_back() -> None:
-            feed_hash(self._storage, piece.hasher, offset, length)
-
-        def done(_: None, error: BaseException | None) -> None:
-            if self._is_stopped:
-                return
-            if error is not None:
-                self._fail(error)
-            else:
+    def _judge_all(self, pieces: list[OpenPiece]) -> None:
+        for piece in pieces:
+            if not self._is_stopped:
                 self._judge(piece)
-
-        self._disk.submit(read_back, done)
 
     def _judge(self, piece: OpenPiece) -> None:
         index = piece.index
@@ -340,7 +329,7 @@ class Assembly:
                 raise error
             self._verified(index, error is None and self._hashes.is_good(index, hasher))
 
-        self._disk.submit(lambda: feed_hash(self._storage, hasher, offset, length), done)
+        self._disk.submit(lambda: feed_parts(self._storage, [(hasher, offset, length)]), done)
 
     def _verified(self, index: int, is_good: bool) -> None:
         waiting = self._waiting.pop(index, [])
@@ -369,17 +358,6 @@ class _WriteDone:
 
     def __call__(self, _: None, error: BaseException | None) -> None:
         self._assembly.write_done(self._pieces, error)
-
-
-def feed_hash(storage: Storage, hasher: Hasher, offset: int, length: int) -> None:
-    """Read a run of the piece space in steps of 1 MiB and feed it to a hash; for the worker."""
-    buffer = memoryview(bytearray(min(length, MAX_IN_PLACE_READ)))
-    while length > 0:
-        part = buffer[: min(length, len(buffer))]
-        storage.read_into(offset, [part])
-        hasher.update(part)
-        offset += len(part)
-        length -= len(part)
 
 
 def find_pad_blocks(layout: Layout, geometry: Geometry) -> dict[int, tuple[int, ...]]:

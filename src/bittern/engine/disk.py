@@ -65,6 +65,11 @@ class Disk:
         """True while more waits to be written than should."""
         return self._is_congested
 
+    @property
+    def is_parallel(self) -> bool:
+        """True when the worker can work while the loop does."""
+        return self._worker.is_parallel
+
     def write(
         self, storage: Storage, offset: int, buffers: Sequence[Buffer], done: Done[None]
     ) -> bool:

@@ -317,14 +317,20 @@ class Pieces:
 
     # --- receiving -----------------------------------------------------------------------
 
-    def receive(self, share: PeerShare, blocks: Sequence[ReceivedBlock]) -> Received:
+    def receive(
+        self, share: PeerShare, blocks: Sequence[ReceivedBlock], *, hashes: bool = True
+    ) -> Received:
         """
         Take a batch of blocks from one peer.
 
-        Each block that is the next of its piece is hashed here and now, while
-        it is in the processor's cache. The payloads are referred to by
-        ``writes`` of the result, which the caller must carry out before its
-        receive buffer is used again.
+        The payloads are referred to by ``writes`` of the result, which the caller
+        must carry out before its receive buffer is used again.
+
+        Args:
+            share: of the peer.
+            blocks: that it sent.
+            hashes: hash each block that is the next of its piece here and now, while it is
+                in the processor's cache; otherwise the piece is to be read back.
         """
         result = Received()
         open_pieces, piece_length = self.open, self._geometry.piece_length
@@ -343,7 +349,7 @@ class Pieces:
             piece.states[number] = RECEIVED
             piece.senders[number] = key
             piece.num_received += 1
-            if number == piece.num_hashed:
+            if hashes and number == piece.num_hashed:
                 piece.hasher.update(data)
                 piece.num_hashed = number + 1
             offset = index * piece_length + begin

@@ -20,6 +20,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Final, NamedTuple, TypeVar
 
 from bittern.core.errors import StorageError
+from bittern.storage.system import num_processors
 
 DEFAULT_HIGH_WATER: Final = 64 << 20
 """Limit: F16. Cost, mostly bytes, that waits before ``is_congested``; libtorrent's is 100 MiB."""
@@ -59,6 +60,8 @@ class Worker:
         congestion_changed: Callable[[bool], None] = lambda _: None,
         name: str = "bittern-storage",
     ) -> None:
+        self.is_parallel = num_processors() > 1
+        """True when a thread has a processor of its own beside the submitter's."""
         self._max_threads = max(num_threads, 1)
         self._high_water = high_water
         self._low_water = high_water // 2 if low_water is None else low_water

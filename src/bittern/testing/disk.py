@@ -139,12 +139,14 @@ class SimWorker(Worker):
     Args:
         loop: runs the jobs.
         delay: virtual seconds each job takes; jobs of one lane wait for each other.
+        is_parallel: what a worker with a processor of its own says, whatever this machine has.
 
     Waiting jobs are the program's: those left at its end are a leak.
     """
 
-    def __init__(self, loop: VirtualLoop, *, delay: float = 0.0) -> None:
+    def __init__(self, loop: VirtualLoop, *, delay: float = 0.0, is_parallel: bool = False) -> None:
         super().__init__(1)
+        self.is_parallel = is_parallel
         self.delay = delay
         self._loop = loop
         self._busy_until: dict[Hashable, float] = {}
