@@ -7,11 +7,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import hashing, rest, startup, swarm, transfer
+from bench import hashing, rest, startup, swarm, transfer, versions
 from bench.report import Row, machine, print_table
 
 BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "transfer": transfer.run,
+    "versions": versions.run,
     "swarm": swarm.run,
     "hashing": hashing.run,
     "rest": rest.run,
