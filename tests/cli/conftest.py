@@ -17,3 +17,10 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def bittern(capsys: pytest.CaptureFixture[str]) -> Program:
     return Program(capsys)
+
+
+@pytest.fixture
+def impatient_dht(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a DHT query fail sooner than on the internet, where there is nobody to answer."""
+    monkeypatch.setattr("bittern.dht.transactions.SLOW_TIMEOUT", 0.3)
+    monkeypatch.setattr("bittern.dht.transactions.QUERY_TIMEOUT", 0.6)

@@ -151,6 +151,8 @@ class Shown:
     def update(self, rows: Sequence[Row]) -> None:
         self.rows += rows
 
+    def status(self, text: str) -> None: ...
+
     def line(self, text: str) -> None: ...
 
     def close(self) -> None: ...
@@ -188,3 +190,30 @@ def test_hashing_is_shown_on_a_terminal_without_peers(monkeypatch: pytest.Monkey
     display.close()
     assert "verifying 50.0 %  1.0 MiB/s  5s" in stream.getvalue()
     assert "peer" not in stream.getvalue()
+
+
+def test_a_status_is_a_line_now_and_then_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(display_module, "time", clock)
+    stream = io.StringIO()
+    display = make_display(stream, quiet=False, plain=True)
+    for text in ("1 node", "2 nodes", "2 nodes", "2 nodes", "3\x1b nodes"):
+        display.status(text)
+        clock.now += 3
+    display.close()
+    assert stream.getvalue() == "2 nodes\n3\\x1b nodes\n"
+
+
+def test_a_status_is_replaced_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    display = make_display(stream, quiet=False, plain=True)
+    display.status("1 node")
+    display.status("2\x1b nodes")
+    display.line("hello")
+    display.status("3 nodes")
+    display.close()
+    clear = "\r\x1b[2K"
+    assert stream.getvalue() == (f"{clear}1 node{clear}2\\x1b nodes{clear}hello\n{clear}3 nodes\n")

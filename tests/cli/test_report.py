@@ -164,3 +164,12 @@ def test_a_terminal_is_redrawn_more_often(streams: Streams) -> None:
     assert streams.report().interval == 1.0
     streams.stdout = Terminal()
     assert streams.report().interval == 0.25
+
+
+def test_a_status_is_for_persons(streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bittern.cli.display.PLAIN_INTERVAL", 0.0)
+    streams.report().status("fine")
+    assert streams.out == "fine\n"
+    streams.report(json=True).status("fine")
+    streams.report(quiet=True).status("fine")
+    assert streams.out == "fine\n"

@@ -8,7 +8,7 @@ line and exit code 2; every option has a twin in the environment.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from cyclopts import (
     App,
@@ -33,14 +33,26 @@ VERBS = {
     "verify": ("bittern.cli.verify:verify", "Hash data on disk and compare it with a .torrent."),
     "magnet": ("bittern.cli.magnet:magnet", "Print the magnet link of a .torrent."),
     "tracker": ("bittern.cli.tracker:tracker", "Run a tracker."),
+    "dht": ("", "Run a DHT node, or ask the DHT."),
     "demo": (
         "bittern.cli.demo:demo",
         "Watch a whole transfer step by step, on this machine alone.",
     ),
 }
 
+DHT_VERBS = {
+    "node": ("bittern.cli.dht_node:node", "Run a DHT node."),
+    "peers": ("bittern.cli.dht_peers:peers", "Find peers of a torrent."),
+    "get": ("bittern.cli.dht_items:get", "Find an item and print its value."),
+    "put": ("bittern.cli.dht_items:put", "Store a value."),
+    "ping": ("bittern.cli.dht_peers:ping", "Ask one node whether it is there."),
+    "sample": ("bittern.cli.dht_peers:sample", "List info hashes that nodes store peers of."),
+    "stats": ("bittern.cli.dht_node:stats", "Tell how large the DHT is and how it sees us."),
+}
+"""What follows ``bittern dht``."""
+
 HELP = """\
-A complete BitTorrent system: download, seed, make and check torrents, run a tracker.
+A complete BitTorrent system: download, seed, make and check torrents, run a tracker or a DHT node.
 
 Every option --like-this may also be given in the environment as BITTERN_LIKE_THIS.
 
@@ -65,6 +77,10 @@ class _Environment(Env):
                 continue
             key = self._convert_argument(commands, argument)
             text = os.environ.get(key, "")
+            for name in argument.names[1:]:
+                if not text and name.startswith("--"):
+                    key = ENVIRONMENT_PREFIX + name[2:].upper().replace("-", "_")
+                    text = os.environ.get(key, "")
             if not text or argument.children:
                 continue
             if argument.parameter.count:
@@ -98,8 +114,18 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,  # one place decides what an interrupt means
     )
     for name, (target, summary) in VERBS.items():
-        app.command(target, name=name, help=summary)
+        if target:
+            app.command(target, name=name, help=summary)
+    _add_verbs(app, "dht", DHT_VERBS)
     return app
+
+
+def _add_verbs(app: App, name: str, verbs: dict[str, tuple[str, str]]) -> None:
+    """Add a verb that consists of verbs."""
+    group = App(name=name, help=VERBS[name][1])
+    for inner, (target, summary) in verbs.items():
+        group.command(target, name=inner, help=summary)
+    app.command(group)
 
 
 def call(arguments: Sequence[str]) -> int:
@@ -121,12 +147,18 @@ def call(arguments: Sequence[str]) -> int:
 
 def _check_verb(arguments: Sequence[str]) -> None:
     """Refuse an unknown verb here: the parser would import all verbs to say the same."""
-    if not arguments or arguments[0].startswith("-") or arguments[0] in VERBS:
+    _check_one(arguments, VERBS, "bittern")
+    if arguments and arguments[0] == "dht":
+        _check_one(arguments[1:], DHT_VERBS, "bittern dht")
+
+
+def _check_one(arguments: Sequence[str], verbs: Collection[str], program: str) -> None:
+    if not arguments or arguments[0].startswith("-") or arguments[0] in verbs:
         return
     import difflib
 
-    close = difflib.get_close_matches(arguments[0], VERBS, n=1)
-    hint = f"did you mean {close[0]}?" if close else "bittern --help lists them"
+    close = difflib.get_close_matches(arguments[0], verbs, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"{program} --help lists them"
     raise CommandFailed(f"no verb {arguments[0]!r}; {hint}", ExitCode.USAGE)
 
 

@@ -60,6 +60,9 @@ class Display(Protocol):
     def update(self, rows: Sequence[Row]) -> None:
         """Show the present state of all torrents."""
 
+    def status(self, text: str) -> None:
+        """Show one line that the next one replaces; ``text`` is escaped."""
+
     def line(self, text: str) -> None:
         """Write one line that stays; ``text`` is escaped."""
 
@@ -165,6 +168,7 @@ class LineDisplay:
         self._stream = stream
         self._every = interval
         self._next = time.monotonic() + interval
+        self._status = ""
         self.interval = min(1.0, interval)
 
     def update(self, rows: Sequence[Row]) -> None:
@@ -175,6 +179,14 @@ class LineDisplay:
         self._next = now + self._every
         for row in rows:
             self.line(row_text(row))
+
+    def status(self, text: str) -> None:
+        """Write the line if it says something else and the time has come."""
+        now = time.monotonic()
+        if text != self._status and now >= self._next:
+            self._next = now + self._every
+            self._status = text
+            self.line(text)
 
     def line(self, text: str) -> None:
         """Write one line."""
@@ -207,6 +219,7 @@ class LiveDisplay:
         )
         self._tasks: dict[int, TaskID] = {}
         self._is_open = False
+        self._has_status = False
 
     def update(self, rows: Sequence[Row]) -> None:
         """Redraw all bars."""
@@ -226,12 +239,26 @@ class LiveDisplay:
             )
         self._progress.refresh()
 
+    def status(self, text: str) -> None:
+        """Write the line over the one before."""
+        shown = _shorten(printable(text), max(12, self._console.width - 1))
+        self._console.file.write(f"\r\x1b[2K{shown}")
+        self._console.file.flush()
+        self._has_status = True
+
+    def _end_status(self, end: str) -> None:
+        if self._has_status:
+            self._console.file.write(end)
+            self._has_status = False
+
     def line(self, text: str) -> None:
         """Write one line above the bars."""
+        self._end_status("\r\x1b[2K")
         self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the last state of the bars on the screen and show the cursor again."""
+        self._end_status("\n")
         if self._is_open:
             self._progress.stop()
             self._is_open = False

@@ -19,6 +19,7 @@ from bittern.core.errors import (
     FileVanished,
     Inconsistent,
     PeerTimeout,
+    QueryTimeout,
     StorageError,
     TrackerUnreachable,
     UnsafePath,
@@ -94,7 +95,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
             return ExitCode.USAGE
         case BadPiece() | Inconsistent():
             return ExitCode.MISMATCH
-        case TrackerUnreachable() | PeerTimeout():
+        case TrackerUnreachable() | PeerTimeout() | QueryTimeout():
             return ExitCode.UNREACHABLE
         case FetchError():
             return _code_of_status(error.status)

@@ -75,6 +75,7 @@ FileList = Annotated[
     ),
 ]
 Addresses = Annotated[tuple[HostPort, ...], _repeated(parse_host_port, metavar="HOST:PORT")]
+OneAddress = Annotated[HostPort, _single(parse_host_port)]
 Listeners = Annotated[tuple[HostPort, ...], _repeated(_parse_listener, metavar="HOST:PORT")]
 Texts = Annotated[tuple[str, ...], Parameter(consume_multiple=False)]
 Urls = Annotated[tuple[str, ...], Parameter(consume_multiple=False, metavar="URL")]

@@ -107,6 +107,11 @@ class Report:
         """Show how far the torrents are."""
         self._display.update(rows)
 
+    def status(self, text: str) -> None:
+        """Show how it stands, on a line that the next call replaces."""
+        if self._tells_lines:
+            self._display.status(text)
+
     def statistics(self, torrent: str, fields: Mapping[str, object]) -> None:
         """Write a torrent's figures as a JSON line, where such lines are asked for."""
         if self._wishes.jsonl:

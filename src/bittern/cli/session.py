@@ -51,6 +51,13 @@ def state_key(place: Path, names: Iterable[str]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
+def default_state_dir() -> Path:
+    """Return the platform's place for state, whether it is there or not."""
+    from platformdirs import user_state_path
+
+    return user_state_path("bittern", appauthor=False)
+
+
 def choose_state_dir(given: Path | None, key: str) -> Path | None:
     """
     Return the folder for resume data and DHT state, made if need be.
@@ -66,10 +73,7 @@ def choose_state_dir(given: Path | None, key: str) -> Path | None:
     Returns:
         None if there is none that can be used; then we go on, but remember nothing.
     """
-    if given is None:
-        from platformdirs import user_state_path
-
-        given = user_state_path("bittern", appauthor=False)
+    given = default_state_dir() if given is None else given
     own = given / RUNS_FOLDER / key
     candidates = [own, given] if own.is_dir() else [given, own]
     problem: StorageError | None = None

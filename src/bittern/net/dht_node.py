@@ -57,6 +57,7 @@ class NodeShell:
         self._loop = asyncio.get_running_loop()
         self._handlers: dict[int, Handler] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_at = 0.0
         self._is_started = False
         self._is_closed = False
         self._is_flushing = False
@@ -119,15 +120,16 @@ class NodeShell:
             return
         due_at = self.node.next_timer()
         if self._timer is not None:
-            if self._timer.when() <= due_at:
+            if self._timer_due_at <= due_at:
                 return
             self._timer.cancel()
+        # uvloop's handle of an instant that is over does not tell it.
+        self._timer_due_at = due_at
         self._timer = self._loop.call_at(due_at, self._timer_fired)
 
     def _timer_fired(self) -> None:
-        assert self._timer is not None
         # The instant that was asked for: timers may fire a rounding error early.
-        now = max(self._loop.time(), self._timer.when())
+        now = max(self._loop.time(), self._timer_due_at)
         self._timer = None
         self.node.handle_timer(now=now)
         self.flush()
