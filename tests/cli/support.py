@@ -35,6 +35,13 @@ class Ran:
         return json.loads(self.out)
 
     @property
+    def errors(self) -> list[str]:
+        """The lines on stderr, after checking that each is the program's own."""
+        lines = self.err.splitlines()
+        assert all(line.startswith("bittern: ") for line in lines), self.err
+        return [line.removeprefix("bittern: ") for line in lines]
+
+    @property
     def error(self) -> str:
         """The one line on stderr, after checking that it is one."""
         assert self.err.startswith("bittern: "), self.err

@@ -282,8 +282,11 @@ def test_nobody_reached_in_time_is_code_4(bittern: Program, unused_port: int) ->
         "--peer", f"127.0.0.1:{unused_port}", *ALONE,
     )  # fmt: skip
     assert ran.code == 4
-    assert ran.error == "no tracker and no peer could be reached"
+    lines = ran.errors
+    assert lines[0] == "no tracker and no peer could be reached"
+    assert lines[1].startswith("1 of 1 known peer could not be reached (1 connection refused)")
     assert ran.json["downloaded"] == 0
+    assert ran.json["reasons"][0] == {"code": "peers_unreachable", "text": lines[1]}
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from bittern.cli.values import HostPort
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
 from bittern.engine import events as ev
+from bittern.engine.reasons import Reason, ReasonCode
 from bittern.engine.sources import SourceKind, SourceState, SourceStatus
 
 PEER = Endpoint("127.0.0.1", 6881)
@@ -60,13 +61,30 @@ TEXTS: list[tuple[ev.Event, str]] = [
     (ev.FileReused(0, "a/b", 5, "/old/b", "copy"), "a/b: taken from /old/b (copy)"),
     (ev.TorrentCompleted(), "complete"),
     (ev.StorageFailed("disk full"), "disk: disk full"),
+    (ev.PeerDialled(PEER), "connecting to 127.0.0.1:6881"),
+    (ev.PeerUnreachable(PEER, "refused", None), "no connection to 127.0.0.1:6881: refused"),
+    (
+        ev.PeerUnreachable(PEER, "refused", time.monotonic() + 3_000_000),
+        "no connection to 127.0.0.1:6881: refused; tried again in 34d 17h",
+    ),
+    (ev.PeerUnchoked(PEER, False), "serving 127.0.0.1:6881 from now on"),
+    (ev.PeerUnchoked(PEER, True), "serving 127.0.0.1:6881 from now on, by chance"),
+    (
+        ev.PeerChoked(PEER, "its turn is over"),
+        "not serving 127.0.0.1:6881 for now: its turn is over",
+    ),
+    (
+        ev.Stalled(5.0, (Reason(ReasonCode.CHOKED, "All choke."), Reason(ReasonCode.SOURCE, "x"))),
+        "nothing has arrived for 5s:\n  All choke.\n  x",
+    ),
+    (ev.StallEnded(65.0), "bytes arrive again, after 1m 05s"),
     (ev.MessageSent(PEER, "choke", "choke", b""), "127.0.0.1:6881 <- choke"),
     (ev.MessageReceived(PEER, "have", "have 3", b""), "127.0.0.1:6881 -> have 3"),
 ]
 
 
 @pytest.mark.parametrize(("event", "text"), TEXTS, ids=lambda value: type(value).__name__)
-def test_every_event_is_told_in_one_line(event: ev.Event, text: str) -> None:
+def test_every_event_is_told_in_words(event: ev.Event, text: str) -> None:
     assert event_text(event) == text
 
 
@@ -121,9 +139,9 @@ def test_values_become_json(value: object, expected: object) -> None:
     assert plain(value) == expected
 
 
-def test_only_messages_are_trace() -> None:
+def test_only_messages_and_attempts_are_trace() -> None:
     traced = {type(event).__name__ for event, _ in TEXTS if is_trace(event)}
-    assert traced == {"MessageSent", "MessageReceived"}
+    assert traced == {"MessageSent", "MessageReceived", "PeerDialled"}
 
 
 def test_every_state_has_a_text() -> None:

@@ -6,9 +6,6 @@ from hypothesis import strategies as st
 
 from bittern.cli.values import (
     HostPort,
-    format_duration,
-    format_rate,
-    format_size,
     parse_duration,
     parse_file_list,
     parse_host_port,
@@ -212,35 +209,3 @@ def test_a_listening_address_may_be_all_and_any_port(text: str, value: HostPort)
 def test_what_is_no_port_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a port"):
         parse_port(text)
-
-
-@pytest.mark.parametrize(
-    ("length", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1536, "1.5 KiB"),
-        (10_485_760, "10.0 MiB"),
-        (1 << 30, "1.0 GiB"),
-        (5 << 50, "5120.0 TiB"),
-    ],
-)
-def test_sizes_are_written_for_people(length: int, text: str) -> None:
-    assert format_size(length) == text
-    assert format_rate(length) == text + "/s"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (None, "-"),
-        (float("inf"), "-"),
-        (-3, "0s"),
-        (59.4, "59s"),
-        (185, "3m 05s"),
-        (7800, "2h 10m"),
-        (4 * 86400 + 3 * 3600, "4d 03h"),
-    ],
-)
-def test_durations_are_written_for_people(seconds: float | None, text: str) -> None:
-    assert format_duration(seconds) == text

@@ -9,10 +9,11 @@ import pytest
 
 from bittern.codec import wire
 from bittern.codec.wire import MessageId
+from bittern.engine import events
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ExpectationFailed, ScriptedPeer
 from tests.conftest import Simulate
-from tests.engine.scene import BLOCK_LENGTH, Node, Scene
+from tests.engine.scene import BLOCK_LENGTH, Node, Scene, Watch
 
 
 async def interested(scene: Scene, node: Node) -> ScriptedPeer:
@@ -141,3 +142,60 @@ async def keep_alive(peers: list[ScriptedPeer]) -> None:
         await asyncio.sleep(20)
         for peer in peers:
             peer.send(wire.KEEP_ALIVE)
+
+
+@pytest.mark.slow
+def test_decisions_are_told_with_their_reasons(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True, upload_slots=2)
+            watch = Watch(seed.torrent)
+            peers = [await interested(scene, seed) for _ in range(4)]
+            alive = loop.create_task(keep_alive(peers))
+            await asyncio.sleep(100)
+            served = watch.of(events.PeerUnchoked)
+            assert {event.endpoint for event in served} == {peer.stream.local for peer in peers}
+            assert {event.is_optimistic for event in served} == {False, True}
+            reasons = {event.reason for event in watch.of(events.PeerChoked)}
+            assert reasons == {"its turn is over and others wait"}
+            unchoked = {p.endpoint for p in seed.torrent.peers() if not p.am_choking}
+            for peer in peers:
+                if peer.stream.local in unchoked:
+                    peer.send(wire.NOT_INTERESTED)
+                    break
+            await asyncio.sleep(1)
+            assert watch.of(events.PeerChoked)[-1] == events.PeerChoked(
+                peer.stream.local, "it wants nothing from us"
+            )
+            alive.cancel()
+            for peer in peers:
+                peer.close()
+
+    simulate(main)
+
+
+@pytest.mark.slow
+def test_who_owes_us_blocks_snubs_us_until_it_sends_one(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 3: anti-snubbing. The choker must hear of it, though other peers are asked by then."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files={"": 64 * 65_536}) as scene:
+            node = await scene.node(upload_slots=2, snub_timeout=15.0)
+            giver = await scene.scripted(node, bitfield=wire.HAVE_ALL)
+            giver.send(wire.INTERESTED)
+            giver.send(wire.UNCHOKE)
+            takers = [await scene.scripted(node, bitfield=wire.HAVE_NONE) for _ in range(2)]
+            alive = loop.create_task(keep_alive([giver, *takers]))
+            await asyncio.sleep(20)
+            connections = list(node.torrent.roster.peers) if node.torrent.roster else []
+            (owing,) = (peer for peer in connections if peer.is_snubbing)
+            assert owing.endpoint == giver.stream.local
+            serving = loop.create_task(giver.serve(scene.block))
+            await asyncio.sleep(1)
+            serving.cancel()
+            assert not any(peer.is_snubbing for peer in connections)
+            alive.cancel()
+            for peer in (giver, *takers):
+                peer.close()
+
+    simulate(main)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
 from bittern.core.endpoint import Endpoint
+from bittern.core.errors import BitTorrentError, PeerTimeout
 from bittern.engine.config import SessionConfig
-from bittern.engine.dialer import Dialer
+from bittern.engine.dialer import Dialer, reason_of
 from bittern.net.stream import Stream
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.network import Link, SimNetwork
@@ -24,6 +26,7 @@ class Wanting:
         self.tried_at: list[float] = []
         self.streams: list[Stream] = []
         self.num_failed = 0
+        self.reasons: list[str] = []
 
     def next_to_dial(self, *, now: float) -> Endpoint | None:
         if not self.left:
@@ -34,8 +37,9 @@ class Wanting:
     def dialled(self, endpoint: Endpoint, stream: Stream) -> None:  # contract
         self.streams.append(stream)
 
-    def dial_failed(self, endpoint: Endpoint) -> None:  # contract
+    def dial_failed(self, endpoint: Endpoint, reason: str) -> None:  # contract
         self.num_failed += 1
+        self.reasons.append(reason)
 
 
 class Place:
@@ -73,7 +77,7 @@ def test_twenty_at_a_time(simulate: Simulate) -> None:
         place.dialer.request()
         place.dialer.request()
         await asyncio.sleep(9)
-        assert len(torrent.tried_at) == place.most == 20
+        assert len(torrent.tried_at) == place.most == place.dialer.num_half_open == 20
         await asyncio.sleep(60)
         assert torrent.num_failed == 100
         assert place.most == 20
@@ -127,6 +131,8 @@ def test_success_and_refusal_are_told(simulate: Simulate) -> None:
         place.dialer.request()
         await asyncio.sleep(1)
         assert (len(torrent.streams), len(accepted), torrent.num_failed) == (1, 1, 2)
+        assert place.dialer.num_half_open == 0
+        assert "connection refused" in torrent.reasons
         for stream in [*torrent.streams, *accepted]:
             stream.close()
         listener.close()
@@ -148,3 +154,11 @@ def test_an_attempt_that_is_cut_off_gives_its_place_back(simulate: Simulate) -> 
         assert len(torrent.tried_at) == 2
 
     simulate(main)
+
+
+def test_reasons_are_words_without_the_endpoint() -> None:
+    assert reason_of(PeerTimeout("no connection to 1.2.3.4:5 within 10 s")) == "no answer in time"
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('1.2.3.4', 5)")
+    assert reason_of(refused) == "connection refused"
+    assert reason_of(OSError("odd")) == "odd"
+    assert reason_of(BitTorrentError()) == "BitTorrentError"

@@ -642,3 +642,25 @@ def test_nobody_is_forgotten_by_who_rests(tmp_path: Path, simulate: Simulate) ->
             listener.close()
 
     simulate(main)
+
+
+def test_who_waits_for_a_torrent_finds_its_files_under_their_names(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """However slow the disk is at renaming: ``FileCompleted`` comes before ``wait_complete``."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files={"a": 200_000, "b": 300_000}) as scene:
+            seed = await scene.node(is_seed=True)
+            node = await scene.node(peers=[seed], part_suffix=".part", worker_delay=3.0)
+            watch = Watch(node.torrent)
+            await node.complete()
+            assert node.has_content()
+            await asyncio.sleep(0)
+            kinds = [type(event) for event in watch.seen]
+            assert kinds.count(events.FileCompleted) == 2
+            last_file = len(kinds) - 1 - kinds[::-1].index(events.FileCompleted)
+            assert last_file < kinds.index(events.TorrentCompleted)
+            assert node.torrent.stats().state is TorrentState.SEEDING
+
+    simulate(main)

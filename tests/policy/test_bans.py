@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from bittern.core.endpoint import network_of
-from bittern.policy.bans import FIRST_BAN, GOOD_PIECES, LONGEST_BAN, Bans
+from bittern.policy.bans import FIRST_BAN, GOOD_PIECES, LONGEST_BAN, Ban, Bans
 
 HOUR = 3600.0
 
@@ -83,3 +83,15 @@ def test_what_is_over_is_forgotten_before_anything_else() -> None:
     bans.ban("9.9.9.9", now=later)
     assert len(bans) == 2
     assert bans.banned_until("9.9.9.8", now=later) is not None
+
+
+def test_bans_in_force_with_their_reasons() -> None:
+    bans = Bans()
+    bans.ban("5.6.7.8", now=0.0, reason="sent corrupt data")
+    bans.ban("2001:db8::1", now=1.0, reason="lied")
+    bans.ban("9.9.9.9", now=2.0, num_good_pieces=GOOD_PIECES, reason="only a warning")
+    assert bans.current(now=3.0) == [
+        Ban("5.6.7.8", FIRST_BAN, "sent corrupt data"),
+        Ban("2001:db8::/64", 1.0 + FIRST_BAN, "lied"),
+    ]
+    assert bans.current(now=FIRST_BAN + 0.5) == bans.current(now=3.0)[1:]

@@ -28,9 +28,12 @@ from bittern.cli.values import HostPort, format_duration, format_rate, format_si
 from bittern.codec.metainfo import Metainfo
 from bittern.core.endpoint import Endpoint, is_local
 from bittern.engine.config import TorrentConfig
+from bittern.engine.reasons import ReasonCode
 from bittern.storage.adopt import ReuseHow
 
 _ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - to know them, not to bind
+MAX_REASONS = 6
+"""Lines that say why a torrent is not complete; ``-v`` tells more while it runs."""
 
 
 def get(
@@ -218,11 +221,23 @@ def finish(transfers: list[Transfer], report: Report, stop: StopSignal, output: 
     code = exit_code(transfers, stop)
     if code is ExitCode.UNREACHABLE and not any(transfer.error for transfer in transfers):
         complain("no tracker and no peer could be reached")
+        _tell_why(transfers)
     elif code is ExitCode.UNFINISHED:
         complain("not finished; the same command goes on from here")
+        if not stop.is_set():
+            _tell_why(transfers)
     elif code is ExitCode.INTERRUPTED:
         complain("interrupted")
     return code
+
+
+def _tell_why(transfers: Sequence[Transfer]) -> None:
+    """Say what kept each torrent from being complete in time."""
+    for transfer in transfers:
+        if transfer.reasons and transfer.reasons[0].code is ReasonCode.MOVING:
+            continue  # only the time was too short
+        for reason in transfer.reasons[:MAX_REASONS]:
+            complain(f"{transfer.name}: {reason}" if len(transfers) > 1 else str(reason))
 
 
 def _outcome_text(transfer: Transfer, output: Path) -> str:

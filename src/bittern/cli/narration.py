@@ -19,7 +19,7 @@ from bittern.cli.values import HostPort, format_duration, format_size
 from bittern.core.endpoint import Endpoint
 from bittern.engine import events
 from bittern.engine.phrases import describe_source, server_of
-from bittern.engine.sources import SourceKind, SourceStatus
+from bittern.engine.sources import SourceKind
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -37,7 +37,8 @@ STATE_TEXTS = {
 }
 """What each state is called on the screen."""
 
-_TRACE = (events.MessageSent, events.MessageReceived)
+_TRACE = (events.MessageSent, events.MessageReceived, events.PeerDialled)
+"""Told only to whom wants everything."""
 
 
 def event_name(event: events.Event) -> str:
@@ -77,18 +78,22 @@ def plain(value: object) -> Json:
             return bytes(value).hex()
         case tuple() | list():
             return [plain(item) for item in value]
-        case SourceStatus():
-            return fields_json(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return fields_json(value)
     return str(value)
 
 
 def is_trace(event: events.Event) -> bool:
-    """Tell whether an event is about a single protocol message."""
+    """Tell whether an event is about a single message or attempt."""
     return isinstance(event, _TRACE)
 
 
 def event_text(event: events.Event) -> str:
-    """Return an event as one line for a person, not yet escaped; empty when it says nothing."""
+    """
+    Return an event in words for a person, not yet escaped; empty when it says nothing.
+
+    It is one line, and for ``Stalled`` one more for each reason.
+    """
     match event:
         case events.StateChanged(state):
             return STATE_TEXTS[state]
@@ -96,25 +101,6 @@ def event_text(event: events.Event) -> str:
             return f"metadata of {name} received, {format_size(length)}"
         case events.CheckProgressed():
             return ""  # the progress display tells that
-        case events.TrackerAsked(url, what):
-            return f"asking tracker {server_of(url)}" + (f" ({what})" if what else "")
-        case events.SourceChanged(source) if source.kind is SourceKind.TRACKER:
-            return ""  # events of their own say that of trackers
-        case events.SourceChanged(source):
-            return describe_source(source, now=time.monotonic())
-        case events.TrackerAnnounced():
-            return _announced(event)
-        case events.TrackerFailed(url, reason, _):
-            return f"tracker {server_of(url)} failed: {reason}"
-        case events.PeersFound(source, num_peers):
-            return f"{num_peers} {_plural('peer', num_peers)} from {source}"
-        case events.PeerConnected(endpoint, is_outgoing, _, client):
-            way = "to" if is_outgoing else "from"
-            return f"connected {way} {endpoint}" + (f" ({client})" if client else "")
-        case events.PeerDisconnected(endpoint, reason):
-            return f"disconnected from {endpoint}: {reason}"
-        case events.PeerBanned(endpoint, reason):
-            return f"banned {endpoint}: {reason}"
         case events.PieceVerified(index, num_have, num_pieces):
             return f"piece {index} verified ({num_have} of {num_pieces})"
         case events.PieceFailed(index):
@@ -133,6 +119,48 @@ def event_text(event: events.Event) -> str:
             return f"{endpoint} <- {text}"
         case events.MessageReceived(endpoint, _, text, _):
             return f"{endpoint} -> {text}"
+    return _source_text(event)
+
+
+def _source_text(event: events.Event) -> str:
+    match event:
+        case events.TrackerAsked(url, what):
+            return f"asking tracker {server_of(url)}" + (f" ({what})" if what else "")
+        case events.SourceChanged(source) if source.kind is SourceKind.TRACKER:
+            return ""  # events of their own say that of trackers
+        case events.SourceChanged(source):
+            return describe_source(source, now=time.monotonic())
+        case events.TrackerAnnounced():
+            return _announced(event)
+        case events.TrackerFailed(url, reason, retry_at):
+            return f"tracker {server_of(url)} failed: {reason}{_retry(retry_at)}"
+        case events.PeersFound(source, num_peers):
+            return f"{num_peers} {_plural('peer', num_peers)} from {source}"
+    return _peer_text(event)
+
+
+def _peer_text(event: events.Event) -> str:
+    match event:
+        case events.PeerDialled(endpoint):
+            return f"connecting to {endpoint}"
+        case events.PeerUnreachable(endpoint, reason, retry_at):
+            return f"no connection to {endpoint}: {reason}{_retry(retry_at)}"
+        case events.PeerUnchoked(endpoint, is_optimistic):
+            return f"serving {endpoint} from now on" + (", by chance" if is_optimistic else "")
+        case events.PeerChoked(endpoint, reason):
+            return f"not serving {endpoint} for now: {reason}"
+        case events.Stalled(seconds, reasons):
+            why = [f"nothing has arrived for {format_duration(seconds)}:", *map(str, reasons)]
+            return "\n  ".join(why)
+        case events.StallEnded(seconds):
+            return f"bytes arrive again, after {format_duration(seconds)}"
+        case events.PeerConnected(endpoint, is_outgoing, _, client):
+            way = "to" if is_outgoing else "from"
+            return f"connected {way} {endpoint}" + (f" ({client})" if client else "")
+        case events.PeerDisconnected(endpoint, reason):
+            return f"disconnected from {endpoint}: {reason}"
+        case events.PeerBanned(endpoint, reason):
+            return f"banned {endpoint}: {reason}"
     return event_name(event).replace("_", " ")
 
 
@@ -143,6 +171,12 @@ def _announced(event: events.TrackerAnnounced) -> str:
     if event.num_seeds is not None and event.num_leechers is not None:
         text += f"; {event.num_seeds} seeding, {event.num_leechers} downloading"
     return f"{text}; next announce in {format_duration(event.interval)}"
+
+
+def _retry(instant: float | None) -> str:
+    if instant is None:
+        return ""
+    return f"; tried again in {format_duration(instant - time.monotonic())}"
 
 
 def _plural(word: str, count: int) -> str:

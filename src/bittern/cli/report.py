@@ -93,8 +93,8 @@ class Report:
         if not self._is_wanted(event):
             return
         text = event_text(event)
-        if text:
-            self._line(f"{name}: {text}" if self._several else text)
+        for line in text.splitlines():
+            self._line(f"{name}: {line}" if self._several else line)
 
     def note(self, kind: str, text: str, **fields: object) -> None:
         """Tell something that is no engine event; ``fields`` go with it as JSON."""

@@ -18,7 +18,7 @@ from bittern.cli.data import stored_paths
 from bittern.cli.display import Row
 from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
 from bittern.cli.loop import STOP_TIMEOUT, StopSignal
-from bittern.cli.narration import STATE_TEXTS
+from bittern.cli.narration import STATE_TEXTS, plain
 from bittern.cli.report import Report
 from bittern.codec.metainfo import Metainfo
 from bittern.core.errors import BitTorrentError, StorageError
@@ -26,6 +26,7 @@ from bittern.engine import events
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.events import TorrentState
 from bittern.engine.phrases import server_of
+from bittern.engine.reasons import Reason
 from bittern.engine.session import Session
 from bittern.engine.torrent import Torrent
 
@@ -113,6 +114,8 @@ class Transfer:
         self._listener: asyncio.Task[None] | None = None
         self._num_reused = 0
         self._summary: dict[str, Json] | None = None
+        self.reasons: tuple[Reason, ...] = ()
+        """Why it was not complete when it ended, the most important first."""
         self._next_statistics = self._started_at + STATISTICS_INTERVAL
 
     @property
@@ -226,6 +229,8 @@ class Transfer:
         earlier = self._earlier or (stats.downloaded, stats.uploaded)
         downloaded, uploaded = stats.downloaded - earlier[0], stats.uploaded - earlier[1]
         self.was_reached = self.was_reached or downloaded > 0 or stats.peers_seen > 0
+        if not self.is_complete:
+            self.reasons = self.torrent.diagnose().reasons
         ended_at = self._completed_at or time.monotonic()
         seconds = max(ended_at - self._started_at, 0.001)
         self._summary = {
@@ -242,6 +247,8 @@ class Transfer:
             "peers_seen": stats.peers_seen,
             "files": list(_files_of(self.torrent)),
         }
+        if not self.is_complete:
+            self._summary["reasons"] = [plain(reason) for reason in self.reasons]
 
     @property
     def summary(self) -> dict[str, Json] | None:

@@ -2,14 +2,30 @@
 The values of the command line as text: durations, sizes, rates, file lists, addresses.
 
 ``parse_*`` take what a person typed and raise ValueError with one phrase that
-says what is wrong; ``format_*`` write for a person. Only ASCII digits count, so
-that nothing looks like a number and is read as another one.
+says what is wrong; the ``format_*`` of ``core.units`` write for a person. Only
+ASCII digits count, so that nothing looks like a number and is read as another one.
 """
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
+
+from bittern.core.units import format_duration, format_rate, format_size
+
+__all__ = [
+    "HostPort",
+    "format_duration",
+    "format_rate",
+    "format_size",
+    "parse_duration",
+    "parse_file_list",
+    "parse_host_port",
+    "parse_port",
+    "parse_rate",
+    "parse_ratio",
+    "parse_size",
+]
 
 MAX_FILE_INDEX = 1_000_000
 """Limit: P14. The highest file index a list may name, so that a range cannot fill memory."""
@@ -152,32 +168,3 @@ def parse_host_port(text: str, *, listen: bool = False) -> HostPort:
     if not host.isprintable() or any(char in " /@\\" for char in host):
         raise ValueError(f"{text!r} is not HOST:PORT")
     return HostPort(host, port)
-
-
-def format_size(length: float) -> str:
-    """Write bytes for a person: ``512 B``, ``1.5 KiB``, ``10.0 MiB``."""
-    value = float(length)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(value) < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
-def format_rate(rate: float) -> str:
-    """Write bytes per second for a person: ``1.5 MiB/s``."""
-    return format_size(rate) + "/s"
-
-
-def format_duration(seconds: float | None) -> str:
-    """Write seconds for a person: ``12s``, ``3m 05s``, ``2h 10m``, ``4d 03h``; ``-`` for None."""
-    if seconds is None or seconds == float("inf"):
-        return "-"
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    if whole < 86_400:
-        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
-    return f"{whole // 86_400}d {whole % 86_400 // 3600:02d}h"

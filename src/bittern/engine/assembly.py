@@ -14,7 +14,7 @@ Sources: BEP 3 (piece hashes), engine.md sections 2 and 4, threats.md H4, F2, F5
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
@@ -114,6 +114,9 @@ class Assembly:
         self.unverified = unverified
         self.pieces = Pieces(geometry, picker, hashes.start, self._pad_blocks)
         self.suspects = Suspects()
+        self._num_finishing = 0
+        """Complete files that are still being given their names."""
+        self._when_finished: Callable[[], None] | None = None
         self._pad_table = find_pad_blocks(layout, geometry)
         self._hash_queue = HashQueue(
             storage, geometry, disk, hashed=self._judge_all, failed=self._fail
@@ -125,6 +128,11 @@ class Assembly:
     def send_length(self) -> int:
         """Bytes of blocks that one run may have."""
         return self._send_buffer.length
+
+    @property
+    def is_slow(self) -> bool:
+        """True while writing takes long."""
+        return self._disk.is_slow(self._storage)
 
     def partial_blocks(self) -> dict[int, list[int]]:
         """Return, for the pieces in progress, the blocks that are with the operating system."""
@@ -247,12 +255,25 @@ class Assembly:
         def done(_: None, error: BaseException | None) -> None:
             if self._is_stopped:
                 return
+            self._num_finishing -= 1
             if error is not None:
                 self._fail(error)
-            else:
-                self._owner.file_completed(number)
+                return
+            self._owner.file_completed(number)
+            if not self._num_finishing and self._when_finished is not None:
+                self._when_finished()
 
+        self._num_finishing += 1
         self._disk.submit(lambda: self._storage.finish_file(number), done, lane=self._storage)
+
+    def is_finished(self, *, then: Callable[[], None]) -> bool:
+        """
+        Tell whether every complete file has its name and was reported.
+
+        If not, ``then`` is called once that is so: who waits for a torrent wants its files.
+        """
+        self._when_finished = then if self._num_finishing else None
+        return not self._num_finishing
 
     def prepare(self, files: frozenset[int] | None) -> None:
         """Make what wanted files need before their first write, as empty files, in the worker."""

@@ -10,11 +10,12 @@ Sources: threats.md H8 (half-open connections, attempts per second).
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Protocol
 
 from bittern.core.endpoint import Endpoint
-from bittern.core.errors import BitTorrentError
+from bittern.core.errors import BitTorrentError, PeerTimeout
 from bittern.core.rate import TokenBucket
 from bittern.engine.config import SessionConfig
 from bittern.net.stream import Network, Stream
@@ -29,8 +30,8 @@ class DialingRoster(Protocol):
     def dialled(self, endpoint: Endpoint, stream: Stream) -> None:
         """Take a new connection."""
 
-    def dial_failed(self, endpoint: Endpoint) -> None:
-        """Hear that there is none."""
+    def dial_failed(self, endpoint: Endpoint, reason: str) -> None:
+        """Hear that there is none, and why."""
 
 
 class Dialer:
@@ -66,6 +67,11 @@ class Dialer:
         self._handle: asyncio.Handle | None = None
         self._is_closed = False
 
+    @property
+    def num_half_open(self) -> int:
+        """Attempts under way."""
+        return self._num_half_open
+
     def request(self) -> None:
         """Look, soon, whether somebody should be dialled."""
         if self._handle is None and not self._is_closed:
@@ -93,8 +99,8 @@ class Dialer:
     async def _dial(self, roster: DialingRoster, endpoint: Endpoint) -> None:
         try:
             stream = await self._network.connect(endpoint, timeout=self._config.connect_timeout)
-        except (OSError, BitTorrentError):
-            roster.dial_failed(endpoint)
+        except (OSError, BitTorrentError) as error:
+            roster.dial_failed(endpoint, reason_of(error))
         else:
             roster.dialled(endpoint, stream)
         finally:
@@ -106,3 +112,12 @@ class Dialer:
         self._is_closed = True
         if self._handle is not None:
             self._handle.cancel()
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a connection failed, in words that do not name the endpoint again."""
+    if isinstance(error, PeerTimeout):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__

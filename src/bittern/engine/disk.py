@@ -70,6 +70,15 @@ class Disk:
         """True when the worker can work while the loop does."""
         return self._worker.is_parallel
 
+    @property
+    def num_queued(self) -> int:
+        """Bytes that wait to be written."""
+        return self._queued
+
+    def is_slow(self, storage: Storage) -> bool:
+        """Tell whether a torrent's writes have lately taken long, so that the worker does them."""
+        return self._loop.time() < self._slow_until.get(storage, float("-inf"))
+
     def write(
         self, storage: Storage, offset: int, buffers: Sequence[Buffer], done: Done[None]
     ) -> bool:

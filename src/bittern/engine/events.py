@@ -13,6 +13,7 @@ import enum
 from dataclasses import dataclass
 
 from bittern.core.endpoint import Endpoint
+from bittern.engine.reasons import Reason
 from bittern.engine.sources import SourceStatus
 
 
@@ -104,6 +105,22 @@ class PeersFound(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PeerDialled(Event):
+    """A connection to a known peer is being tried."""
+
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUnreachable(Event):
+    """A connection failed before its handshake; ``retry_at`` None: not tried again by itself."""
+
+    endpoint: Endpoint
+    reason: str
+    retry_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class PeerConnected(Event):
     """A connection finished its handshake."""
 
@@ -124,6 +141,22 @@ class PeerDisconnected(Event):
 @dataclass(frozen=True, slots=True)
 class PeerBanned(Event):
     """An address sent corrupt data and is not talked to for a while."""
+
+    endpoint: Endpoint
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUnchoked(Event):
+    """We let a peer ask us for blocks; ``is_optimistic`` by chance and not for what it gives."""
+
+    endpoint: Endpoint
+    is_optimistic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChoked(Event):
+    """We stop serving a peer for now."""
 
     endpoint: Endpoint
     reason: str
@@ -181,6 +214,21 @@ class StorageFailed(Event):
     """Our disk failed."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled(Event):
+    """Nothing has moved for ``seconds``; the reasons are those of ``Torrent.diagnose``."""
+
+    seconds: float
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StallEnded(Event):
+    """Bytes move again, after ``seconds``."""
+
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

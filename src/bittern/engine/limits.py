@@ -15,6 +15,7 @@ the peer's queue fill up with data that we refuse to read.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -118,6 +119,12 @@ class RateGate:
     def num_waiting(self) -> int:
         """Callbacks that wait."""
         return len(self._waiting)
+
+    @property
+    def rate(self) -> float | None:
+        """The limit that counts, in bytes per second; None for none."""
+        rate = min(self._bucket.rate, self._shared.bucket.rate)
+        return None if rate == math.inf else rate
 
     def set_bucket(self, bucket: TokenBucket) -> None:
         """Change the torrent's own limit."""

@@ -38,6 +38,9 @@ class Listeners:
         """True while somebody wants single protocol messages."""
         return any(listener.is_tracing for listener in self._listeners)
 
+    def __bool__(self) -> bool:
+        return bool(self._listeners)
+
     def report(self, event: Event) -> None:
         """Give an event to everybody who wants its kind."""
         is_trace = isinstance(event, MessageSent | MessageReceived)

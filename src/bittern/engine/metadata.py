@@ -9,6 +9,7 @@ Sources: BEP 9 (ut_metadata); threats.md H7.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha1, sha256
 from typing import Protocol
 
@@ -26,10 +27,13 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.errors import WireDecodeError
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
+from bittern.engine.config import TorrentConfig
+from bittern.engine.content import check_files
 from bittern.engine.extensions import Extensions
 from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import Roster
 from bittern.engine.services import Services
+from bittern.engine.shelf import Shelf
 from bittern.net.stream import Stream
 from bittern.proto import peer_events
 from bittern.proto.metadata import MetadataFetch
@@ -222,6 +226,27 @@ def metainfo_from(magnet: Magnet, raw: bytes) -> Metainfo:
         trackers=tuple((url,) for url in magnet.trackers),
         web_seeds=magnet.web_seeds,
     )
+
+
+def learn(shelf: Shelf, config: TorrentConfig, raw: bytes) -> TorrentConfig:
+    """
+    Put an info dictionary on the shelf, beside the magnet link that is there.
+
+    Returns:
+        The settings, with the link's choice of files if they have none.
+
+    Raises:
+        MetainfoError: it is unusable.
+        ConfigError: the settings name a file that it does not have.
+    """
+    magnet = shelf.magnet
+    assert magnet is not None
+    shelf.put(metainfo_from(magnet, raw))
+    info = shelf.metainfo().info
+    chosen = config.files
+    if chosen is None:
+        chosen = selection_of(magnet, len(info.files))
+    return replace(config, files=check_files(chosen, info))
 
 
 def selection_of(magnet: Magnet, num_files: int) -> frozenset[int] | None:

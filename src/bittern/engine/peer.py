@@ -104,6 +104,7 @@ class PeerConnection:
         "protocol",
         "refused",
         "share",
+        "snub_total",
         "stream",
         "up",
     )
@@ -137,6 +138,8 @@ class PeerConnection:
         self.pipeline = Pipeline(now=now)
         self.refused = 0
         """Pieces of which the peer rejected a request though it does not choke us."""
+        self.snub_total = -1
+        """What it had sent when it was found to send nothing that it owes us."""
         self.down = RateMeter(now=now)
         self.up = RateMeter(now=now)
         self.connected_at = now
@@ -149,6 +152,11 @@ class PeerConnection:
         self._is_closed = False
         self._serve_handle: asyncio.Handle | None = None
         self._tracers: tuple[MessageTracer, MessageTracer] | None = None
+
+    @property
+    def is_snubbing(self) -> bool:
+        """True from when the peer has owed us blocks for too long until it sends one (BEP 3)."""
+        return self.snub_total == self.down.total
 
     def start(self) -> None:
         """Send what is queued and begin to receive."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from bittern.core.units import format_duration
 from bittern.engine.sources import SourceKind, SourceState, SourceStatus
 
 KIND_NAMES = {
@@ -36,15 +37,6 @@ def count_of(number: int, word: str) -> str:
     return f"{number or 'no'} {word}{'' if number == 1 else 's'}"
 
 
-def format_span(seconds: float) -> str:
-    """Return a time for people, as ``32 s``, ``5 min``, ``2 h``."""
-    if seconds < 99.5:
-        return f"{max(0, round(seconds))} s"
-    if seconds < 99.5 * 60:
-        return f"{round(seconds / 60)} min"
-    return f"{round(seconds / 3600)} h"
-
-
 def source_name(status: SourceStatus) -> str:
     """Return what a source is called, as ``tracker udp://host:80`` or ``DHT IPv4``."""
     name = server_of(status.name) if "://" in status.name else status.name
@@ -60,7 +52,7 @@ def describe_source(status: SourceStatus, *, now: float) -> str:
         now: loop time.
 
     Returns:
-        As ``tracker udp://host:80: failed (timed out); tried again in 32 s``.
+        As ``tracker udp://host:80: failed (timed out); tried again in 32s``.
     """
     match status.state:
         case SourceState.OFF:
@@ -72,7 +64,7 @@ def describe_source(status: SourceStatus, *, now: float) -> str:
         case SourceState.WORKING:
             text = f"{count_of(status.num_peers or 0, 'peer')} in its last answer"
             if status.last_answer_at is not None and now - status.last_answer_at >= 1:
-                text += f" {format_span(now - status.last_answer_at)} ago"
+                text += f" {format_duration(now - status.last_answer_at)} ago"
         case SourceState.FAILING:
             text = "failed"
     if status.message:
@@ -80,5 +72,5 @@ def describe_source(status: SourceStatus, *, now: float) -> str:
     if status.next_at is not None and status.state is not SourceState.ASKING:
         word = "tried" if status.state is SourceState.FAILING else "asked"
         wait = status.next_at - now
-        text += f"; {word} again " + (f"in {format_span(wait)}" if wait >= 0.5 else "now")
+        text += f"; {word} again " + (f"in {format_duration(wait)}" if wait >= 0.5 else "now")
     return f"{source_name(status)}: {text}"

@@ -123,6 +123,7 @@ class Roster:
             if not found:
                 return None
             if self.may_add(found[0]):
+                self._owner.report(events.PeerDialled(found[0]))
                 return found[0]
             self.candidates.disconnected(found[0], now=now)
         return None
@@ -135,9 +136,11 @@ class Roster:
             return
         self.adopter.adopt(stream, endpoint, is_outgoing=True).start()
 
-    def dial_failed(self, endpoint: Endpoint) -> None:
-        """Hear that an endpoint could not be reached."""
-        self.candidates.failed(endpoint, now=self._services.loop.time())
+    def dial_failed(self, endpoint: Endpoint, reason: str) -> None:
+        """Hear that an endpoint could not be reached, and why."""
+        now = self._services.loop.time()
+        retry_at = self.candidates.failed(endpoint, now=now, reason=reason)
+        self._owner.report(events.PeerUnreachable(endpoint, reason, retry_at))
 
     def accept(self, stream: Stream) -> PeerConnection | None:
         """Make a peer of an incoming stream, not yet started; None to refuse it."""
@@ -253,9 +256,11 @@ class Roster:
                 # The torrent stops: that says nothing about the peer.
                 self.candidates.let_go(peer.listen_endpoint, now=now)
             elif peer.is_open and not was_violation:
-                self.candidates.disconnected(peer.listen_endpoint, now=now)
+                self.candidates.disconnected(peer.listen_endpoint, now=now, reason=reason)
             else:
-                self.candidates.failed(peer.listen_endpoint, now=now)
+                retry_at = self.candidates.failed(peer.listen_endpoint, now=now, reason=reason)
+                if not peer.is_open:
+                    self._owner.report(events.PeerUnreachable(peer.endpoint, reason, retry_at))
         if peer.is_open:
             self._owner.report(events.PeerDisconnected(peer.endpoint, reason))
         self._services.request_dial()
@@ -270,7 +275,7 @@ class Roster:
             num_good_pieces: what speaks for it; enough of them forgive the first time.
         """
         now = self._services.loop.time()
-        self.candidates.ban(address, now=now, num_good_pieces=num_good_pieces)
+        self.candidates.ban(address, now=now, num_good_pieces=num_good_pieces, reason=reason)
         if not self.candidates.is_banned(address, now=now):
             return
         for peer in [peer for peer in self.peers if peer.address == address]:

@@ -55,6 +55,10 @@ class Services:
     """Tells whether the session has room for one more connection."""
     shared_sources: list[SharedSource]
     """The session's own sources of peers, which every torrent may use that is not private."""
+    num_connections: Callable[[], int]
+    """Connections of all torrents, those in handshake too."""
+    num_half_open: Callable[[], int]
+    """Outgoing connections under way in the whole session."""
     journal: Journal | None
     """None when nothing is kept beyond the session."""
     torrents: Callable[[], Sequence[Donor]]

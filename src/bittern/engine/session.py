@@ -115,7 +115,6 @@ class Session:
         await self._group.__aenter__()
         loop = self._loop = asyncio.get_running_loop()
         config = self.config = divide_descriptors(self.config, raise_descriptor_limit())
-        now = loop.time()
         network = self._network or TcpNetwork(
             receive_buffer_length=config.receive_buffer_length, source_host=config.listen_host
         )
@@ -131,7 +130,13 @@ class Session:
         self._acceptor = Acceptor(network, config, loop, find=self._find, rouse=self._rouse)
         self._dialer = Dialer(network, config, loop, rosters=self._rosters, spawn=self._spawn)
         self._acceptor.listen()
-        self._services = Services(
+        self._services = self._make_services(network, journal)
+        self._tick_handle = loop.call_later(TICK_INTERVAL, self._tick)
+        return self
+
+    def _make_services(self, network: Network, journal: Journal | None) -> Services:
+        config, loop, now = self.config, self._loop, self._loop.time()
+        return Services(
             loop=loop,
             config=config,
             rng=self._rng,
@@ -149,6 +154,8 @@ class Session:
             request_dial=self._dialer.request,
             may_connect=self._may_connect,
             shared_sources=[],
+            num_connections=self._num_connections,
+            num_half_open=lambda: self._dialer.num_half_open,
             journal=journal,
             torrents=lambda: self.torrents,
             bans=Bans(),
@@ -156,8 +163,6 @@ class Session:
             spawn=self._spawn,
             dht_node_seen=lambda _host, _port: None,
         )
-        self._tick_handle = loop.call_later(TICK_INTERVAL, self._tick)
-        return self
 
     async def __aexit__(
         self,
@@ -296,8 +301,10 @@ class Session:
         return rosters
 
     def _may_connect(self) -> bool:
-        count = sum(torrent.num_connections for torrent in self.torrents)
-        return count < self.config.max_connections
+        return self._num_connections() < self.config.max_connections
+
+    def _num_connections(self) -> int:
+        return sum(torrent.num_connections for torrent in self.torrents)
 
     def _congestion_changed(self, is_congested: bool) -> None:
         for torrent in self.torrents:

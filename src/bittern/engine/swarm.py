@@ -120,7 +120,10 @@ class Swarm:
         )
         self.assembly: Assembly
         self._choking = ChokeRounds(
-            services, config.upload_slots or services.config.upload_slots, self.peers
+            services,
+            config.upload_slots or services.config.upload_slots,
+            self.peers,
+            report=owner.report,
         )
         self._super_seeder = SuperSeeder(picker.num_pieces) if config.super_seeding else None
         self.download_gate = RateGate(
@@ -453,7 +456,7 @@ class Swarm:
                 peer.flush()
 
     def _completed(self) -> None:
-        if self._is_stopped:
+        if self._is_stopped or not self.assembly.is_finished(then=self._completed):
             return
         self._owner.swarm_completed()
         for peer in list(self.peers):
@@ -533,6 +536,7 @@ class Swarm:
             # then it is asked for a single block.
             self._give_back(peer, protocol.drop_outstanding())
             peer.pipeline.target = 1
+            peer.snub_total = peer.down.total
         else:
             expected = num_bytes / share.rate if share.rate else silent_for
             share.expected_wait = max(expected, silent_for)

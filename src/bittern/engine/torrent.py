@@ -33,15 +33,17 @@ from bittern.engine import events
 from bittern.engine.awake import Awake, locate, wake
 from bittern.engine.config import TorrentConfig
 from bittern.engine.content import bits_of_files, check_files, wanted_priorities
+from bittern.engine.diagnosis import Diagnosis, diagnose
 from bittern.engine.discovery import Discovery, tiers_of
 from bittern.engine.events import Event, TorrentState
 from bittern.engine.listeners import Listeners
-from bittern.engine.metadata import MetadataPhase, matcher, metainfo_from, selection_of
+from bittern.engine.metadata import MetadataPhase, learn, matcher
 from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import Roster, reserved_bits
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
 from bittern.engine.sources import SourceStatus
+from bittern.engine.stall import StallWatch
 from bittern.engine.stats import PeerInfo, TorrentStats, describe_peers, file_progress, measure
 from bittern.engine.swarm import Swarm
 from bittern.engine.trackers import TrackerStatus
@@ -71,6 +73,7 @@ class Torrent:
         self.state = TorrentState.STOPPED
         self.error: BitTorrentError | None = None
         self.listeners = Listeners()
+        self._stall = StallWatch()
         self._candidates: Candidates | None = None
         self.metadata_phase: MetadataPhase | None = None
         self._discovery: Discovery | None = None
@@ -286,26 +289,18 @@ class Torrent:
     async def _learn(self, raw: bytes) -> None:
         async with self._lock:
             phase = self.metadata_phase
-            magnet = self.shelf.magnet
-            if phase is None or magnet is None:
+            if phase is None:
                 return
             try:
-                self._accept_metadata(raw, magnet)
+                self.config = learn(self.shelf, self.config, raw)
+                self._have = Bitfield(self.shelf.num_pieces)
+                self.report(events.MetadataReceived(self.name, len(raw)))
                 self.metadata_phase = None
                 await self._wake(phase.roster)
             except (StorageError, MetainfoError, ConfigError, Inconsistent) as error:
                 self.metadata_phase = None
                 phase.stop()
                 self._failed(error)
-
-    def _accept_metadata(self, raw: bytes, magnet: Magnet) -> None:
-        self.shelf.put(metainfo_from(magnet, raw))
-        info = self.info
-        self._have = Bitfield(info.geometry.num_pieces)
-        chosen = self.config.files
-        chosen = selection_of(magnet, len(info.files)) if chosen is None else chosen
-        self.config = replace(self.config, files=check_files(chosen, info))
-        self.report(events.MetadataReceived(info.name, len(raw)))
 
     async def _wake(self, roster: Roster, *, force_check: bool = False) -> None:
         metainfo = self.shelf.take()
@@ -458,6 +453,12 @@ class Torrent:
         """Return the state of every source of peers; none while the torrent does not run."""
         return [] if self._discovery is None else self._discovery.statuses()
 
+    def diagnose(self) -> Diagnosis:
+        """Return all that is known of why the torrent does what it does, or nothing."""
+        return diagnose(
+            self, self._services, retry_at=None if self._retry is None else self._retry.when()
+        )
+
     def announce_now(self) -> None:
         """Ask trackers and other sources for peers again, as soon as their rules allow."""
         if self._discovery is not None:
@@ -525,6 +526,8 @@ class Torrent:
         at_work = self.swarm or self.metadata_phase
         if at_work is not None:
             at_work.tick(now=now)
+        if self.listeners:
+            self._stall.tick(self, now=now)
         if self._awake is not None:
             self._awake.keeper.tick(
                 self._awake.swarm.picker.have,

@@ -13,6 +13,8 @@ Source: threats.md H4.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from bittern.core.endpoint import network_of
 
 FIRST_BAN = 3_600.0
@@ -27,6 +29,15 @@ GOOD_PIECES = 8
 MAX_ENTRIES = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """An address that nothing is exchanged with now, until when, and why."""
+
+    address: str
+    until: float
+    reason: str
+
+
 class Bans:
     """
     The banned addresses of a session, or of one torrent.
@@ -39,10 +50,12 @@ class Bans:
 
     def __init__(self, *, max_entries: int = MAX_ENTRIES) -> None:
         self._max_entries = max_entries
-        self._records: dict[str, tuple[float, float]] = {}
-        """By address: when its ban ends and how long it is; the last one changed is last."""
+        self._records: dict[str, tuple[float, float, str]] = {}
+        """By address: when its ban ends, how long it is and why; the last one changed is last."""
 
-    def ban(self, address: str, *, now: float, num_good_pieces: int = 0) -> float | None:
+    def ban(
+        self, address: str, *, now: float, num_good_pieces: int = 0, reason: str = ""
+    ) -> float | None:
         """
         Ban an address, for longer than the last time.
 
@@ -50,6 +63,7 @@ class Bans:
             address: a host, or the network that ``network_of`` makes of it.
             now: monotonic seconds.
             num_good_pieces: verified pieces to which the address has contributed.
+            reason: for people.
 
         Returns:
             The instant at which the ban ends, or None when it was only a warning.
@@ -61,10 +75,10 @@ class Bans:
         if known is not None and known[0] + LONGEST_BAN <= now:
             known = None
         if known is None and num_good_pieces >= GOOD_PIECES:
-            self._records[network] = (now, 0.0)
+            self._records[network] = (now, 0.0, reason)
             return None
         length = FIRST_BAN if known is None else max(FIRST_BAN, min(2 * known[1], LONGEST_BAN))
-        self._records[network] = (now + length, length)
+        self._records[network] = (now + length, length, reason)
         return now + length
 
     def banned_until(self, address: str, *, now: float) -> float | None:
@@ -73,6 +87,14 @@ class Bans:
             return None
         record = self._records.get(_key(address))
         return record[0] if record is not None and record[0] > now else None
+
+    def current(self, *, now: float) -> list[Ban]:
+        """Return the bans in force, the latest last."""
+        return [
+            Ban(address, until, reason)
+            for address, (until, _, reason) in self._records.items()
+            if until > now
+        ]
 
     def lift(self, address: str) -> None:
         """Forget everything about an address."""

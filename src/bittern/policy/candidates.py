@@ -117,6 +117,8 @@ class Candidates:
         self._heard: dict[Source, Heard] = {}
         self._is_seeding = False
         self._is_paused = False
+        self.num_forgotten = 0
+        """Endpoints given up after ``MAX_FAILURES``."""
 
     # --- who is there --------------------------------------------------------------------
 
@@ -167,13 +169,13 @@ class Candidates:
                     entry.is_active = True
                     entry.connected_at = now
                 else:
-                    self._queue.put(entry, now)
+                    self._put(entry, now)
                 num_new += 1
             elif source is Source.USER and entry.source is not source:
                 entry.source = source
                 entry.failures = 0
                 if not entry.is_active:
-                    self._queue.put(entry, now)
+                    self._put(entry, now)
             entry.is_seed = entry.is_seed or is_seed
         self._note(source, num_named, num_new)
         return num_new
@@ -223,6 +225,10 @@ class Candidates:
         good = [e for e in self._book.entries.values() if not e.failures]
         good.sort(key=lambda e: (e.connected_at is None, e.rank))
         return [entry.endpoint for entry in good[:count]]
+
+    def entries(self) -> Iterable[Candidate]:
+        """Return the book's entries, for reading."""
+        return self._book.entries.values()
 
     def __len__(self) -> int:
         return len(self._book.entries)
@@ -276,30 +282,43 @@ class Candidates:
             entry.connected_at = now
         self._activate(endpoint)
 
-    def failed(self, endpoint: Endpoint, *, now: float) -> None:
-        """Note that an attempt failed or that the peer broke the rules."""
+    def failed(self, endpoint: Endpoint, *, now: float, reason: str = "") -> float | None:
+        """
+        Note that an attempt failed or that the peer broke the rules.
+
+        Args:
+            endpoint: whom it concerns.
+            now: monotonic seconds.
+            reason: for people.
+
+        Returns:
+            When it may be tried again; None when it is not known any more.
+        """
         self._now = now
         self._release(endpoint)
         entry = self._book.entries.get(endpoint)
         if entry is None:
-            return
+            return None
         entry.connected_at = None
         entry.failures += 1
+        entry.reason = reason
         self._book.changed()
         if entry.failures >= MAX_FAILURES and entry.source is not Source.USER:
+            self.num_forgotten += 1
             self._book.remove(entry)
-            return
+            return None
         backoff = min(FIRST_BACKOFF * 2.0 ** min(entry.failures - 1, 30), LONGEST_BACKOFF)
-        self._queue.put(entry, now + self._vary(backoff))
+        self._put(entry, now + self._vary(backoff))
+        return entry.next_at
 
-    def disconnected(self, endpoint: Endpoint, *, now: float) -> None:
+    def disconnected(self, endpoint: Endpoint, *, now: float, reason: str = "") -> None:
         """Note the ordinary end of a connection, or that one was not wanted after all."""
         entry = self._book.entries.get(endpoint)
         lasted = SHORT_CONNECTION
         if entry is not None and entry.connected_at is not None:
             lasted = now - entry.connected_at
         if lasted < SHORT_CONNECTION:
-            self.failed(endpoint, now=now)
+            self.failed(endpoint, now=now, reason=reason)
             return
         self._now = now
         self._release(endpoint)
@@ -309,7 +328,7 @@ class Candidates:
             entry.connected_at = None
             entry.was_useful, entry.failures = True, 0
         self._book.changed()
-        self._queue.put(entry, now + self._vary(RECONNECT_DELAY))
+        self._put(entry, now + self._vary(RECONNECT_DELAY))
 
     def let_go(self, endpoint: Endpoint, *, now: float) -> None:
         """Note that we ended a connection for a reason of our own; it may be dialled at once."""
@@ -319,7 +338,7 @@ class Candidates:
         if entry is not None:
             entry.connected_at = None
             self._dials.forgive(entry.address)
-            self._queue.put(entry, now)
+            self._put(entry, now)
 
     # --- circumstances -------------------------------------------------------------------
 
@@ -344,15 +363,23 @@ class Candidates:
         self._is_paused = value
         self._book.limit = min(self._capacity, PAUSED_CAPACITY) if value else self._capacity
 
-    def ban(self, address: str, *, now: float, num_good_pieces: int = 0) -> None:
+    def ban(self, address: str, *, now: float, num_good_pieces: int = 0, reason: str = "") -> None:
         """Keep away from an address, a host or what ``network_of`` makes of it; see ``Bans``."""
-        self.bans.ban(address, now=now, num_good_pieces=num_good_pieces)
+        self.bans.ban(address, now=now, num_good_pieces=num_good_pieces, reason=reason)
 
     def is_banned(self, host: str, *, now: float) -> bool:
         """Tell whether nothing is exchanged with an address now."""
         return self.bans.banned_until(host, now=now) is not None
 
     # --- the books -----------------------------------------------------------------------
+
+    def _put(self, entry: Candidate, instant: float) -> None:
+        entry.next_at = instant
+        self._queue.put(entry, instant)
+
+    def _park(self, entry: Candidate, name: str) -> None:
+        entry.next_at = None
+        self._queue.park(entry, name)
 
     def _is_credible(self, endpoint: Endpoint, reach: int) -> bool:
         return (
@@ -395,10 +422,10 @@ class Candidates:
     def _put_aside(self, entry: Candidate, now: float) -> bool:
         """Find another place for an entry that may not be dialled now."""
         if entry.is_seed and self._is_seeding:
-            self._queue.park(entry, _SEEDS)
+            self._park(entry, _SEEDS)
             return True
         if not self.allow_multiple_per_address and self._busy[entry.address]:
-            self._queue.park(entry, entry.address)
+            self._park(entry, entry.address)
             return True
         host = entry.endpoint.host
         until = self.bans.banned_until(host, now=now)
@@ -406,7 +433,7 @@ class Candidates:
             until = self._dials.blocked_until(entry.address, host, now=now)
         if until is None:
             return False
-        self._queue.put(entry, until)
+        self._put(entry, until)
         return True
 
     def _vary(self, delay: float) -> float:

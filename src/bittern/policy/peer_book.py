@@ -61,7 +61,11 @@ class Candidate:
     """A connection to it has lasted."""
     failures: int = 0
     """Since the last connection that lasted."""
+    reason: str = ""
+    """Of the last failure, for people."""
     connected_at: float | None = None
+    next_at: float | None = None
+    """When it may be dialled next; None while that depends on something else."""
     ticket: int = 0
     """Belongs to the ``DialQueue``."""
 

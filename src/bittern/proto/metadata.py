@@ -116,6 +116,11 @@ class MetadataFetch:
         self.metadata: bytes | None = None
         """The info dictionary once it is complete and matches."""
 
+    @property
+    def num_claims(self) -> int:
+        """Peers that say they have it."""
+        return len(self._claims)
+
     # --- who claims what -----------------------------------------------------------------
 
     def claim(self, peer: Hashable, length: int) -> None:
