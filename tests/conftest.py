@@ -9,11 +9,14 @@ Every test derives its own stream from it and its name, so that a single test ca
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import inspect
+import ipaddress
 import logging
 import os
 import random
+import socket
 import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -166,6 +169,69 @@ async def no_task_left() -> AsyncIterator[None]:
             return
         await asyncio.sleep(0)
     pytest.fail("tasks left: " + "; ".join(sorted(map(describe_task, left))), pytrace=False)
+
+
+_REACHES_OUT = "this test would reach beyond the machine: "
+_INVENTED = ("localhost", ".localhost", ".example", ".invalid", ".test")
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaves_the_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """
+    Fail a test that sends something to an address that is not loopback, or looks up a real name.
+
+    No public tracker, DHT node or peer must ever hear of a test. Watches Python's own sockets;
+    other programs are told by their options, or live in a network namespace.
+    """
+    found: list[str] = []
+
+    def check(sock: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else None
+        # What is bound to loopback cannot leave it.
+        if isinstance(host, str) and not (_is_here(host) or _is_loopback(sock.getsockname()[0])):
+            found.append(str(address))
+            raise OSError(errno.ENETUNREACH, _REACHES_OUT + str(address))
+
+    def watch(name: str, position: int) -> None:
+        real = getattr(socket.socket, name)
+
+        def watched(self: socket.socket, *args: Any) -> Any:
+            if self.family in (socket.AF_INET, socket.AF_INET6) and len(args) > max(position, 0):
+                check(self, args[position])
+            return real(self, *args)
+
+        monkeypatch.setattr(socket.socket, name, watched)
+
+    real_lookup = socket.getaddrinfo
+
+    def watched_lookup(host: Any, *args: Any, **options: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        is_name = isinstance(name, str) and len(name.partition(".")[0]) < 64
+        if is_name and not (_is_here(name) or name.endswith(_INVENTED)):
+            found.append(name)
+            raise socket.gaierror(socket.EAI_NONAME, _REACHES_OUT + name)
+        return real_lookup(host, *args, **options)
+
+    watch("sendto", -1)
+    watch("sendmsg", 3)
+    watch("connect", 0)
+    watch("connect_ex", 0)
+    monkeypatch.setattr(socket, "getaddrinfo", watched_lookup)
+    yield
+    if found:
+        pytest.fail(_REACHES_OUT + ", ".join(dict.fromkeys(found)), pytrace=False)
+
+
+def _is_here(host: str) -> bool:
+    """Tell whether an address is loopback, or no address at all; names are not."""
+    return not host or host in ("0.0.0.0", "::") or _is_loopback(host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 class _Collector(logging.Handler):

@@ -35,7 +35,6 @@ SIZE_EXCEPTIONS: dict[str, str] = {
     "codec/bencode.py:_scan": "the decoder's one loop; a call for each token doubles its time",
     "dht/node.py:DhtNode methods": "one verb for each thing that a person can ask of a node",
     "engine/peer.py:PeerConnection attributes": "flat slots: the data path reads most of them",
-    "engine/session.py:Session attributes": "everything that belongs to the whole client",
     "engine/swarm.py:Swarm methods": "answers the connections and the assembly, two protocols",
     "engine/torrent.py:Torrent methods": "the public face of a torrent and its swarm's owner",
     "engine/torrent.py:Torrent attributes": "all that outlives being awake, flat and small",

@@ -15,7 +15,8 @@ from bittern.cli.session import (
 from bittern.cli.values import HostPort
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError
-from bittern.engine.config import DEFAULT_DHT_BOOTSTRAP, SessionConfig
+from bittern.dht.limits import WELL_KNOWN_ROUTERS
+from bittern.engine.config import SessionConfig
 from bittern.storage.statelock import StateLock
 from tests.cli.support import write
 
@@ -23,7 +24,7 @@ from tests.cli.support import write
 def test_without_options_the_engine_decides(tmp_path: Path) -> None:
     config = session_config(NetworkOptions(), tmp_path)
     assert config == SessionConfig(state_dir=tmp_path)
-    assert config.dht_bootstrap == DEFAULT_DHT_BOOTSTRAP
+    assert config.dht_bootstrap == WELL_KNOWN_ROUTERS
 
 
 def test_every_option_becomes_a_setting(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -262,13 +263,20 @@ def test_loopback(host: str, found: bool) -> None:
     assert is_loopback(host) is found
 
 
-def test_no_bit_is_set_for_what_we_do_not_run(tmp_path: Path, simulate: Simulate) -> None:
-    """The DHT bit says that a node of ours answers (BEP 5); there is none yet."""
+@pytest.mark.parametrize("is_private", [False, True])
+@pytest.mark.parametrize("port", [0, 6881])
+def test_the_dht_bit_says_that_a_node_of_ours_answers(
+    port: int, is_private: bool, tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 5; BEP 27: none for a private torrent."""
 
     async def main(loop: VirtualLoop) -> None:
-        bits = reserved_bits(Shelf(Scene(loop, tmp_path).metainfo))
-        assert (bits.has_dht, bits.has_v2) == (False, False)
-        assert bits.has_fast
-        assert bits.has_extensions
+        async with Scene(loop, tmp_path, is_private=is_private) as scene:
+            node = await scene.node()
+            services = replace(node.torrent._services, dht_port=lambda: port)
+            bits = reserved_bits(Shelf(scene.metainfo), services)
+            assert (bits.has_dht, bits.has_v2) == (bool(port) and not is_private, False)
+            assert bits.has_fast
+            assert bits.has_extensions
 
     simulate(main)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ResolveError
-from bittern.dht.limits import DhtConfig
-from bittern.net.dht import Dht, HostPort
+from bittern.dht.limits import DhtConfig, HostPort
+from bittern.net.dht import Dht
 from bittern.net.dht_node import NodeShell
 from bittern.net.dns import literal_address
 from bittern.testing.datagrams import SimDatagrams

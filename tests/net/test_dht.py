@@ -11,8 +11,8 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError, KrpcFailure, MisuseError, QueryTimeout
 from bittern.core.ids import InfoHash
 from bittern.dht.items import immutable_target, mutable_target
-from bittern.dht.limits import DhtConfig
-from bittern.net.dht import WELL_KNOWN_ROUTERS, Dht
+from bittern.dht.limits import WELL_KNOWN_ROUTERS, DhtConfig
+from bittern.net.dht import Dht
 from bittern.net.signing import SigningKey
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate

@@ -12,6 +12,17 @@ from typing import Final
 
 from bittern.core.errors import ConfigError
 
+HostPort = tuple[str, int]
+
+WELL_KNOWN_ROUTERS: Final[tuple[HostPort, ...]] = (
+    ("router.bittorrent.com", 6881),
+    ("dht.transmissionbt.com", 6881),
+    ("router.utorrent.com", 6881),
+    ("dht.libtorrent.org", 25401),
+    ("dht.aelitis.com", 6881),
+)
+"""The public nodes that a new node asks first."""
+
 # --- N1: reflection and amplification -----------------------------------------------------
 
 MAX_STRANGER_FACTOR: Final = 4

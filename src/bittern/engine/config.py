@@ -13,15 +13,8 @@ from pathlib import Path
 
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError
+from bittern.dht.limits import WELL_KNOWN_ROUTERS
 from bittern.storage.adopt import ReuseHow
-
-DEFAULT_DHT_BOOTSTRAP = (
-    ("router.bittorrent.com", 6881),
-    ("dht.transmissionbt.com", 6881),
-    ("dht.libtorrent.org", 25401),
-    ("router.utorrent.com", 6881),
-)
-"""The well-known public nodes that a new DHT node asks first."""
 
 
 def _check(name: str, value: float | None, low: float, high: float = float("inf")) -> None:
@@ -53,7 +46,8 @@ class SessionConfig:
     enable_dht: bool = True
     enable_pex: bool = True
     enable_lsd: bool = True
-    dht_bootstrap: tuple[tuple[str, int], ...] = DEFAULT_DHT_BOOTSTRAP
+    dht_bootstrap: tuple[tuple[str, int], ...] = WELL_KNOWN_ROUTERS
+    """DHT nodes to start from, by name or address; empty for none but saved ones."""
     announce_to_all_tiers: bool = False
     """Announce to one tracker of every tier instead of the first that works (BEP 12)."""
 

@@ -105,6 +105,7 @@ class MetadataPhase:
                         # BEP 6: one of bitfield, have all, have none comes first.
                         peer.protocol.send_message(wire.HAVE_NONE)
                     self.roster.send_extended_handshake(peer, is_upload_only=False)
+                    self.roster.send_port(peer)
                     self._owner.peer_opened(peer)
             case peer_events.ExtendedHandshakeReceived(handshake):
                 self.roster.extended(peer, handshake, now=now)
@@ -117,7 +118,7 @@ class MetadataPhase:
             case peer_events.ExtensionReceived(name, payload):
                 self._extensions.received(peer, name, payload, now=now)
             case peer_events.PortReceived(port):
-                self._services.dht_node_seen(peer.endpoint.host, port)
+                self.roster.port_received(peer, port)
             case _:
                 pass
 

@@ -14,7 +14,7 @@ import ipaddress
 from typing import Protocol
 
 from bittern.codec.extension import ExtendedHandshake
-from bittern.codec.wire import Handshake, Reserved
+from bittern.codec.wire import Handshake, Reserved, encode_port
 from bittern.core.endpoint import Endpoint, network_of
 from bittern.core.geometry import Geometry
 from bittern.core.ids import InfoHash
@@ -236,6 +236,18 @@ class Roster:
             )
         )
 
+    def send_port(self, peer: PeerConnection) -> None:
+        """Tell a peer that has a DHT node where ours is (BEP 5), unless private (BEP 27)."""
+        remote, port = peer.protocol.remote_handshake, self._services.dht_port()
+        has_both = self._reserved.has_dht and remote is not None and remote.reserved.has_dht
+        if port and has_both and not self._owner.is_private:
+            peer.protocol.send_message(encode_port(port))
+
+    def port_received(self, peer: PeerConnection, port: int) -> None:
+        """Take note of a peer's DHT node."""
+        if port and not self._owner.is_private:
+            self._services.dht_node_seen(peer.endpoint.host, port)
+
     def extended(self, peer: PeerConnection, handshake: ExtendedHandshake, *, now: float) -> None:
         """Take note of what a peer says of itself."""
         if handshake.request_queue is not None:
@@ -315,6 +327,13 @@ def client_name(peer_id: bytes) -> str:
     return ""
 
 
-def reserved_bits(shelf: Shelf) -> Reserved:
-    """Return what handshakes of a torrent announce; a hybrid has the v2 bit on both (BEP 52)."""
-    return Reserved(has_v2=shelf.info_hash_v2 is not None)
+def reserved_bits(shelf: Shelf, services: Services) -> Reserved:
+    """
+    Return what handshakes of a torrent announce.
+
+    A hybrid has the v2 bit on both its hashes (BEP 52), a private torrent no DHT (BEP 27).
+    """
+    return Reserved(
+        has_dht=services.dht_port() != 0 and not shelf.is_private,
+        has_v2=shelf.info_hash_v2 is not None,
+    )

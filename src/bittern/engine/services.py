@@ -68,5 +68,7 @@ class Services:
     """By output folder, which names fall together there."""
     spawn: Callable[[Coroutine[object, object, None], str], None]
     """Runs a coroutine as a supervised task of the session, under that name."""
+    dht_port: Callable[[], int]
+    """Where our DHT node is, for port messages; 0 when there is none."""
     dht_node_seen: Callable[[str, int], None]
     """Hears of a peer's DHT node (BEP 5)."""

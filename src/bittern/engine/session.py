@@ -18,7 +18,7 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -31,6 +31,7 @@ from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.descriptors import divide_descriptors, raise_descriptor_limit
 from bittern.engine.dialer import Dialer
 from bittern.engine.disk import Disk
+from bittern.engine.gateway import Gateway, SharedDatagrams, open_udp_sockets
 from bittern.engine.journal import Journal
 from bittern.engine.limits import SharedLimit, make_bucket
 from bittern.engine.roster import Roster
@@ -38,12 +39,9 @@ from bittern.engine.services import Services
 from bittern.engine.torrent import Torrent
 from bittern.engine.tracker_client import TrackerClient
 from bittern.engine.upload import SendBuffer
-from bittern.net.dns import Resolver
-from bittern.net.http import HttpClient
+from bittern.net.dht import Dht
 from bittern.net.stream import Network
 from bittern.net.tcp import TcpNetwork
-from bittern.net.udp import TRACKER_BYTES, UdpSocket
-from bittern.net.udp_tracker import UdpTrackers
 from bittern.policy.bans import Bans
 from bittern.storage.handles import HandleCache
 from bittern.storage.system import OsCalls
@@ -101,10 +99,6 @@ class Session:
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
-        self._http: HttpClient | None = None
-        self._udp_sockets: list[UdpSocket] = []
-        self._udp_trackers: UdpTrackers | None = None
-        self._resolver: Resolver | None = None
 
     # --- life ----------------------------------------------------------------------------
 
@@ -130,12 +124,38 @@ class Session:
         self._acceptor = Acceptor(network, config, loop, find=self._find, rouse=self._rouse)
         self._dialer = Dialer(network, config, loop, rosters=self._rosters, spawn=self._spawn)
         self._acceptor.listen()
+        self._gateway = Gateway(
+            config, port=lambda: self._acceptor.port, open_sockets=self._open_udp_sockets
+        )
         self._services = self._make_services(network, journal)
+        await self._start_shared_sources()
         self._tick_handle = loop.call_later(TICK_INTERVAL, self._tick)
         return self
 
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._group is not None
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+        self._acceptor.close()
+        self._dialer.close()
+        # All at once: dead trackers must not be waited for one torrent after the other.
+        await asyncio.gather(*(self.remove(torrent) for torrent in list(self.torrents)))
+        for task in list(self._tasks):
+            task.cancel()
+        await self._group.__aexit__(None, None, None)
+        if self._services.journal is not None:
+            await self._services.journal.close()
+        await self._gateway.close()
+        await self._loop.run_in_executor(None, self._worker.close)
+
     def _make_services(self, network: Network, journal: Journal | None) -> Services:
-        config, loop, now = self.config, self._loop, self._loop.time()
+        loop, config, gateway = self._loop, self.config, self._gateway
+        now = loop.time()
         return Services(
             loop=loop,
             config=config,
@@ -161,36 +181,9 @@ class Session:
             bans=Bans(),
             folding={},
             spawn=self._spawn,
-            dht_node_seen=lambda _host, _port: None,
+            dht_port=lambda: gateway.dht_port,
+            dht_node_seen=gateway.dht_node_seen,
         )
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._group is not None
-        if self._tick_handle is not None:
-            self._tick_handle.cancel()
-        self._acceptor.close()
-        self._dialer.close()
-        # All at once: dead trackers must not be waited for one torrent after the other.
-        await asyncio.gather(*(self.remove(torrent) for torrent in list(self.torrents)))
-        for task in list(self._tasks):
-            task.cancel()
-        await self._group.__aexit__(None, None, None)
-        if self._services.journal is not None:
-            await self._services.journal.close()
-        if self._http is not None:
-            await self._http.close()
-        if self._resolver is not None:
-            await self._resolver.close()
-        if self._udp_trackers is not None:
-            self._udp_trackers.close()
-        for udp_socket in self._udp_sockets:
-            udp_socket.close()
-        await self._loop.run_in_executor(None, self._worker.close)
 
     async def _open_journal(self) -> Journal | None:
         """Open the resume data; a failure leaves nothing of the session behind."""
@@ -206,13 +199,23 @@ class Session:
             raise
 
     def _make_tracker_client(self) -> TrackerClient:
-        resolver = self._resolver = Resolver()
-        self._http = HttpClient(resolver=resolver, user_agent=self.config.client_name)
-        self._udp_sockets = open_udp_sockets(self.config.listen_host, self._acceptor.port)
-        udp = self._udp_trackers = UdpTrackers(self._udp_sockets)
-        for udp_socket in self._udp_sockets:
-            udp_socket.add_receiver(TRACKER_BYTES, udp.receive)
-        return TrackerClient(http=self._http, udp=udp, resolver=resolver)
+        return self._gateway.make_tracker_client()
+
+    def _open_udp_sockets(self, host: str | None, port: int) -> Sequence[SharedDatagrams]:
+        """Open the sockets of UDP trackers and the DHT; a test's network brings its own."""
+        return open_udp_sockets(host, port)
+
+    async def _start_shared_sources(self) -> None:
+        """Start what all torrents that are not private find peers by."""
+        if self.config.enable_dht:
+            dht = await self._gateway.open_dht(
+                rng=self._rng,
+                random_bytes=self._random_bytes,
+                spawn=self._spawn,
+                disk=self._disk,
+            )
+            if dht is not None:
+                self._services.shared_sources.append(dht)
 
     def _spawn(self, job: Coroutine[object, object, None], name: str) -> None:
         """Run a task under the supervisor."""
@@ -220,6 +223,8 @@ class Session:
         task = self._group.create_task(self._supervise(job, name), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # A task that is cancelled before its first step would never await the job.
+        task.add_done_callback(lambda _task: job.close())
 
     async def _supervise(self, job: Coroutine[object, object, None], name: str) -> None:
         try:
@@ -234,6 +239,11 @@ class Session:
     def port(self) -> int:
         """The port that peers reach us at; 0 when we do not listen."""
         return self._acceptor.port
+
+    @property
+    def dht(self) -> Dht | None:
+        """Our nodes in the DHT; None while it is switched off."""
+        return None if self._gateway.dht is None else self._gateway.dht.dht
 
     async def add(self, source: Source, config: TorrentConfig | None = None) -> Torrent:
         """
@@ -319,19 +329,6 @@ class Session:
         now = self._loop.time()
         for torrent in list(self.torrents):
             torrent.tick(now=now)
-
-
-def open_udp_sockets(host: str | None, port: int) -> list[UdpSocket]:
-    """Open one UDP socket per family, at our TCP port where it is free, else at any."""
-    sockets = []
-    for address in [host] if host else ["0.0.0.0", "::"]:  # noqa: S104  # as configured
-        for candidate in dict.fromkeys((port, 0)):
-            try:
-                sockets.append(UdpSocket.open(address, candidate))
-                break
-            except OSError as error:
-                log.info("no UDP on %s port %d: %s", address, candidate, error)
-    return sockets
 
 
 def is_info_hash(text: str) -> bool:

@@ -30,6 +30,7 @@ from bittern.core.ids import InfoHash
 if TYPE_CHECKING:
     from bittern.engine.events import Event
     from bittern.engine.roster import Roster
+    from bittern.engine.shelf import Shelf
     from bittern.policy.candidates import Candidates
 
 
@@ -93,6 +94,9 @@ class SourceStatus:
 
 class DiscoveringTorrent(Protocol):
     """What the sources ask of a torrent."""
+
+    shelf: Shelf
+    """What it is called and made of."""
 
     @property
     def all_hashes(self) -> tuple[InfoHash, ...]:

@@ -252,7 +252,7 @@ class Swarm:
             case peer_events.UnexpectedBlockReceived(length):
                 self.num_wasted += length
             case peer_events.PortReceived(port):
-                self._services.dht_node_seen(peer.endpoint.host, port)
+                self.roster.port_received(peer, port)
             case peer_events.ExtendedHandshakeReceived(handshake):
                 self.roster.extended(peer, handshake, now=now)
                 self._close_if_useless(peer)
@@ -271,6 +271,7 @@ class Swarm:
             protocol.send_bitfield(Bitfield(self.picker.num_pieces))
             self._reveal(self._super_seeder.peer_joined(peer))
         self.roster.send_extended_handshake(peer, is_upload_only=self.picker.is_complete)
+        self.roster.send_port(peer)
         self._owner.peer_opened(peer)
 
     def _close_if_useless(self, peer: PeerConnection) -> None:

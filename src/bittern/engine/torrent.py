@@ -270,7 +270,7 @@ class Torrent:
             self._services,
             self.config,
             info_hashes=self.all_hashes,
-            reserved=reserved_bits(self.shelf),
+            reserved=reserved_bits(self.shelf, self._services),
             candidates=self.candidates,
         )
 

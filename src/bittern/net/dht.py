@@ -44,6 +44,7 @@ from bittern.core.errors import (
     ResolveError,
 )
 from bittern.core.ids import InfoHash
+from bittern.dht.address import is_loopback, pack_host
 from bittern.dht.events import (
     AddressLearned,
     Bootstrapped,
@@ -55,7 +56,7 @@ from bittern.dht.events import (
 )
 from bittern.dht.exchange import DhtCounters
 from bittern.dht.items import Item, immutable_target, mutable_target, signed_message
-from bittern.dht.limits import MAX_SALT_LENGTH, MAX_VALUE_LENGTH, DhtConfig
+from bittern.dht.limits import MAX_SALT_LENGTH, MAX_VALUE_LENGTH, DhtConfig, HostPort
 from bittern.dht.node import DhtNode, DhtStatus
 from bittern.dht.operations import MakeItem
 from bittern.net.dht_node import NodeShell, Verb
@@ -63,17 +64,6 @@ from bittern.net.dht_requests import ItemResult, ItemSearch, PeerSearch, PeersRe
 from bittern.net.dns import HostResolver, Resolver
 from bittern.net.signing import Signer, verify
 from bittern.net.udp import Datagrams
-
-HostPort = tuple[str, int]
-
-WELL_KNOWN_ROUTERS: tuple[HostPort, ...] = (
-    ("router.bittorrent.com", 6881),
-    ("dht.transmissionbt.com", 6881),
-    ("router.utorrent.com", 6881),
-    ("dht.libtorrent.org", 25401),
-    ("dht.aelitis.com", 6881),
-)
-"""The public nodes that a new node asks first."""
 
 NAMES_TIMEOUT = 1.0
 """Seconds that a node with saved nodes waits for the routers' names before it goes on."""
@@ -168,6 +158,7 @@ class Dht:
         lookups = [
             asyncio.ensure_future(self._add_name(resolver, name, is_router=is_router))
             for name, is_router in self._names
+            if not (is_router and self._is_cut_off)
         ]
         try:
             await self._wait_for_names(lookups)
@@ -186,6 +177,21 @@ class Dht:
                 for shell in self.shells:
                     shell.start()
         return sum(len(shell.node.table) for shell in self.shells)
+
+    @property
+    def _is_cut_off(self) -> bool:
+        """True when all our sockets are bound to loopback, from where no router is in reach."""
+        return all(is_loopback(pack_host(shell.socket.endpoint.host)) for shell in self.shells)
+
+    async def add_names(self, names: Iterable[HostPort]) -> None:
+        """Take nodes by name or address, as a .torrent file names them (BEP 5)."""
+        resolver = self._given_resolver or Resolver()
+        lookups = (self._add_name(resolver, name, is_router=False) for name in names)
+        try:
+            await asyncio.gather(*lookups)
+        finally:
+            if isinstance(resolver, Resolver) and self._given_resolver is None:
+                await resolver.close()
 
     async def _wait_for_names(self, lookups: Sequence[asyncio.Task[bool]]) -> None:
         """Wait until there is somebody to ask, or nobody will come."""
@@ -281,6 +287,7 @@ class Dht:
         scrape: bool = False,
         noseed: bool = False,
         found: Callable[[tuple[Endpoint, ...]], object] | None = None,
+        named: Callable[[tuple[Endpoint, ...], Endpoint], object] | None = None,
         ended: Callable[[Search[PeersResult]], object] | None = None,
     ) -> PeerSearch:
         """
@@ -291,6 +298,7 @@ class Dht:
             scrape: also estimate how many there are (BEP 33).
             noseed: ask for peers that are no seeds, as we are one.
             found: called with new peers as they come; otherwise iterate over the result.
+            named: the same, called with the node that named them as well.
             ended: called once at the end, not after ``cancel``.
 
         Raises:
@@ -302,7 +310,7 @@ class Dht:
                 info_hash, now=now, scrape=scrape, noseed=noseed
             )
 
-        return PeerSearch(self.shells, factory, found=found, ended=ended)
+        return PeerSearch(self.shells, factory, found=found, named=named, ended=ended)
 
     def announce(
         self,
@@ -313,6 +321,7 @@ class Dht:
         is_seed: bool = False,
         scrape: bool = False,
         found: Callable[[tuple[Endpoint, ...]], object] | None = None,
+        named: Callable[[tuple[Endpoint, ...], Endpoint], object] | None = None,
         ended: Callable[[Search[PeersResult]], object] | None = None,
     ) -> PeerSearch:
         """
@@ -326,6 +335,7 @@ class Dht:
             is_seed: we have everything.
             scrape: as for ``get_peers``, as are the following.
             found: called with new peers.
+            named: called with new peers and the node that named them.
             ended: called once at the end.
         """
 
@@ -335,7 +345,7 @@ class Dht:
                 info_hash, seen, now=now, is_seed=is_seed, scrape=scrape
             )
 
-        return PeerSearch(self.shells, factory, found=found, ended=ended)
+        return PeerSearch(self.shells, factory, found=found, named=named, ended=ended)
 
     async def scrape(self, info_hash: InfoHash) -> PeersResult:
         """Estimate how many seeds and leechers a torrent has (BEP 33)."""

@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bittern.core.errors import StorageError
-from bittern.dht.limits import DhtConfig
-from bittern.net.dht import WELL_KNOWN_ROUTERS, Dht, HostPort
+from bittern.dht.limits import WELL_KNOWN_ROUTERS, DhtConfig, HostPort
+from bittern.net.dht import Dht
 from bittern.net.dns import HostResolver
 from bittern.net.udp import DHT_BYTES, UdpSocket
 from bittern.storage.dht_state import read_dht_state, write_dht_state

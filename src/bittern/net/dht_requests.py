@@ -170,7 +170,9 @@ class PeerSearch(Search[PeersResult]):
 
     Args:
         shells, factory, ended: as for ``Search``.
-        found: called with new peers as they come; they are kept for iterating otherwise.
+        found: called with new peers as they come.
+        named: the same, called with the node that named them as well; without either of
+            them peers are kept for iterating.
 
     Example::
 
@@ -186,9 +188,11 @@ class PeerSearch(Search[PeersResult]):
         factory: Factory,
         *,
         found: Callable[[tuple[Endpoint, ...]], object] | None = None,
+        named: Callable[[tuple[Endpoint, ...], Endpoint], object] | None = None,
         ended: Callable[[Search[PeersResult]], object] | None = None,
     ) -> None:
         self._found = found
+        self._named = named
         self._seen: set[Endpoint] = set()
         self._fresh: deque[Endpoint] = deque()
         self._ends: list[PeersLookupEnded] = []
@@ -208,14 +212,19 @@ class PeerSearch(Search[PeersResult]):
         if isinstance(event, PeersFound):
             fresh = tuple(peer for peer in event.peers if peer not in self._seen)
             self._seen.update(fresh)
-            if self._found is None:
-                self._fresh.extend(fresh)
-            elif fresh:
-                self._found(fresh)
+            self._hand_on(fresh, event.node)
             return False
         assert isinstance(event, PeersLookupEnded), event
         self._ends.append(event)
         return True
+
+    def _hand_on(self, fresh: tuple[Endpoint, ...], node: Endpoint) -> None:
+        if self._found is None and self._named is None:
+            self._fresh.extend(fresh)
+        if self._found is not None and fresh:
+            self._found(fresh)
+        if self._named is not None and fresh:
+            self._named(fresh, node)
 
     def _result(self) -> PeersResult:
         ends = self._ends

@@ -1,0 +1,171 @@
+"""
+What a session has of the network beside its peer connections.
+
+One UDP socket for each address family, shared by UDP trackers and the DHT and at our TCP
+port where that is free; one resolver; one HTTP client. Each is made when it is first
+needed, and closed here.
+
+Sources: BEP 5, BEP 15.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Protocol
+
+from bittern.dht.limits import WELL_KNOWN_ROUTERS
+from bittern.engine.config import SessionConfig
+from bittern.engine.dht import DhtSource
+from bittern.engine.disk import Disk
+from bittern.engine.tracker_client import TrackerClient
+from bittern.net.dht import Dht
+from bittern.net.dns import Resolver
+from bittern.net.http import HttpClient
+from bittern.net.udp import DHT_BYTES, TRACKER_BYTES, Datagrams, ReceiveDatagram, UdpSocket
+from bittern.net.udp_tracker import UdpTrackers
+from bittern.storage.dht_state import read_dht_state
+
+log = logging.getLogger(__name__)
+
+
+class SharedDatagrams(Datagrams, Protocol):
+    """A datagram socket that several can use; real or simulated."""
+
+    def add_receiver(
+        self,
+        first_bytes: Iterable[int],
+        receive: ReceiveDatagram,
+        *,
+        batch_ended: Callable[[], object] | None = None,
+    ) -> None:
+        """Hand datagrams that start with one of the bytes to ``receive``."""
+
+    def close(self) -> None:
+        """Close; idempotent."""
+
+
+class Gateway:
+    """
+    The means described in the module's text; belongs to one session.
+
+    Args:
+        config: of the session.
+        port: tells our TCP port.
+        open_sockets: opens the UDP sockets at that port, one of a family.
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        *,
+        port: Callable[[], int],
+        open_sockets: Callable[[str | None, int], Sequence[SharedDatagrams]],
+    ) -> None:
+        self.dht: DhtSource | None = None
+        self._config = config
+        self._port = port
+        self._open_sockets = open_sockets
+        self._sockets: Sequence[SharedDatagrams] | None = None
+        self._resolver: Resolver | None = None
+        self._http: HttpClient | None = None
+        self._udp_trackers: UdpTrackers | None = None
+
+    @property
+    def sockets(self) -> Sequence[SharedDatagrams]:
+        """The UDP sockets."""
+        if self._sockets is None:
+            self._sockets = self._open_sockets(self._config.listen_host, self._port())
+        return self._sockets
+
+    @property
+    def resolver(self) -> Resolver:
+        """Looks up host names."""
+        if self._resolver is None:
+            self._resolver = Resolver()
+        return self._resolver
+
+    @property
+    def dht_port(self) -> int:
+        """The port of our DHT node; 0 when there is none."""
+        return 0 if self.dht is None else self.dht.port
+
+    def dht_node_seen(self, host: str, port: int) -> None:
+        """Hear of a peer's DHT node (BEP 5)."""
+        if self.dht is not None:
+            self.dht.node_seen(host, port)
+
+    def make_tracker_client(self) -> TrackerClient:
+        """Return what talks to trackers."""
+        http = self._http = HttpClient(resolver=self.resolver, user_agent=self._config.client_name)
+        udp = self._udp_trackers = UdpTrackers(self.sockets)
+        for socket in self.sockets:
+            socket.add_receiver(TRACKER_BYTES, udp.receive)
+        return TrackerClient(http=http, udp=udp, resolver=self.resolver)
+
+    async def open_dht(
+        self,
+        *,
+        rng: random.Random,
+        random_bytes: Callable[[int], bytes],
+        spawn: Callable[[Coroutine[object, object, None], str], None],
+        disk: Disk,
+    ) -> DhtSource | None:
+        """Start a DHT node on each socket; None where there is no socket."""
+        if not self.sockets:
+            return None
+        config = self._config
+        folder = config.state_dir
+        state = None if folder is None else await disk.run(partial(read_dht_state, folder))
+        is_usual = config.dht_bootstrap == WELL_KNOWN_ROUTERS
+        dht = Dht(
+            self.sockets,
+            nodes=() if is_usual else config.dht_bootstrap,
+            routers=WELL_KNOWN_ROUTERS if is_usual else (),
+            resolver=self.resolver,
+            state=state,
+            rng=rng,
+            random_bytes=random_bytes,
+        )
+        for socket, shell in zip(self.sockets, dht.shells, strict=True):
+            socket.add_receiver(DHT_BYTES, shell.receive, batch_ended=shell.flush)
+        self.dht = DhtSource(
+            dht,
+            loop=asyncio.get_running_loop(),
+            rng=rng,
+            port=self._port,
+            spawn=spawn,
+            disk=disk,
+            folder=folder,
+        )
+        self.dht.start()
+        return self.dht
+
+    async def close(self) -> None:
+        """Close all of it. Idempotent."""
+        if self.dht is not None:
+            await self.dht.close()
+        if self._http is not None:
+            await self._http.close()
+        if self._resolver is not None:
+            await self._resolver.close()
+        if self._udp_trackers is not None:
+            self._udp_trackers.close()
+        for socket in self._sockets or ():
+            socket.close()
+
+
+def open_udp_sockets(host: str | None, port: int) -> list[UdpSocket]:
+    """Open one UDP socket per family, at our TCP port where it is free, else at any."""
+    sockets = []
+    for address in [host] if host else ["0.0.0.0", "::"]:  # noqa: S104  # as configured
+        for candidate in dict.fromkeys((port, 0)):
+            try:
+                sockets.append(UdpSocket.open(address, candidate))
+                break
+            except OSError as error:
+                log.info("no UDP on %s port %d: %s", address, candidate, error)
+    return sockets

@@ -1,0 +1,66 @@
+"""engine.gateway: sockets that are shared, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+from bittern.core.endpoint import Endpoint
+from bittern.engine.config import SessionConfig
+from bittern.engine.gateway import open_udp_sockets
+from bittern.engine.session import Session
+from bittern.net.dht_host import open_dht
+
+
+def config(**settings: object) -> SessionConfig:
+    return SessionConfig(
+        listen_host="127.0.0.1",
+        listen_port=0,
+        enable_lsd=False,
+        **settings,  # type: ignore[arg-type]  # any setting
+    )
+
+
+async def test_the_dht_has_the_port_of_our_listener() -> None:
+    async with Session(config(dht_bootstrap=())) as session:
+        assert session.dht is not None
+        (shell,) = session.dht.shells
+        assert shell.socket.endpoint == Endpoint("127.0.0.1", session.port)
+        assert session._gateway.dht_port == session.port
+
+
+async def test_without_dht_there_is_no_node() -> None:
+    async with Session(config(enable_dht=False, enable_trackers=False)) as session:
+        assert session.dht is None
+        assert session._gateway.dht_port == 0
+        session._gateway.dht_node_seen("127.0.0.1", 1)
+        assert session._gateway._sockets is None
+
+
+async def test_a_node_on_loopback_asks_no_well_known_router() -> None:
+    async with Session(config()) as session:
+        assert session.dht is not None
+        await asyncio.sleep(0.05)
+        assert session.dht.stats()[0].counters.num_sent == 0
+
+
+async def test_a_session_joins_and_is_joined(tmp_path: Path) -> None:
+    async with open_dht(hosts=("127.0.0.1",), bootstrap=()) as other:
+        await other.bootstrap()
+        port = other.shells[0].socket.endpoint.port
+        async with Session(config(dht_bootstrap=(("localhost", port),))) as session:
+            assert session.dht is not None
+            async with asyncio.timeout(20):
+                while not (session.dht.num_nodes and other.num_nodes):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+
+
+async def test_another_port_where_ours_is_taken() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        (opened,) = open_udp_sockets("127.0.0.1", port)
+        assert opened.endpoint.port not in (0, port)
+        opened.close()
+    assert open_udp_sockets("192.0.2.1", 0) == []
