@@ -189,7 +189,9 @@ def test_loopback_is_exempt_from_the_limit_for_one_address(simulate: Simulate) -
     simulate(main)
 
 
-def test_64_and_no_more(simulate: Simulate) -> None:
+def test_64_and_then_the_oldest_makes_room(simulate: Simulate) -> None:
+    """Limit: H5. Otherwise silent ones would keep all others out until their deadline."""
+
     async def main(loop: VirtualLoop) -> None:
         door = Door(loop)
         door.acceptor.listen()
@@ -198,7 +200,7 @@ def test_64_and_no_more(simulate: Simulate) -> None:
             host = door.network.add_host(f"10.1.{number}.1")
             peers.append(await door.knock(host))
         await asyncio.sleep(1)
-        assert [peer.is_closed for peer in peers] == [False] * 64 + [True] * 6
+        assert [peer.is_closed for peer in peers] == [True] * 6 + [False] * 64
         door.acceptor.close()
         await asyncio.sleep(1)
 

@@ -23,6 +23,10 @@ from tests.interop.process import Program
 _LIBTORRENT = Path(__file__).parent / "programs" / "libtorrent_peer.py"
 
 
+# Until a program listens, seconds.
+_START_TIMEOUT = 40.0
+
+
 class Member:
     """
     One process, from the start of its program to its end; a context manager.
@@ -71,7 +75,7 @@ class Member:
         return self._program
 
     async def start(self, peers: Iterable[Member | Endpoint] = (), *options: str) -> Self:
-        """Start it; ``options`` are further ones of its command line."""
+        """Start it and wait until it listens; ``options`` are further ones of its command line."""
         known = [peer.endpoint if isinstance(peer, Member) else peer for peer in peers]
         bittern = self._kind == "bittern"
         argv = self._bittern() if bittern else self._libtorrent()
@@ -81,6 +85,7 @@ class Member:
             log=self._folder / "output.log",
             environment=ENVIRONMENT if bittern else None,
         )
+        await self.wait_for("listening" if bittern else "listen_succeeded", timeout=_START_TIMEOUT)
         return self
 
     def _bittern(self) -> Sequence[str]:

@@ -127,15 +127,18 @@ def test_a_stranger_is_closed_at_once(start: bytes, tmp_path: Path, simulate: Si
 
 
 def test_those_who_say_nothing_do_not_keep_others_out(tmp_path: Path, simulate: Simulate) -> None:
-    """Limit: H5. A handshake has a deadline, whoever drips bytes, and places are limited."""
+    """
+    Limit: H5. A thousand drip a byte a second; who has something to say is in within two seconds.
+    """
 
     async def main(loop: VirtualLoop) -> None:
         async with Place(loop, tmp_path) as place:
             seed, leecher = place.add_host(), place.add_host()
             await place.add(seed, is_seed=True)
-            slow = [
-                await ScriptedPeer.connect(place.add_host(), endpoint_of(seed)) for _ in range(30)
-            ]
+            hosts = [place.add_host() for _ in range(250)]
+            slow = await asyncio.gather(
+                *(ScriptedPeer.connect(host, endpoint_of(seed)) for host in hosts * 4)
+            )
             handshake = wire.encode_handshake(place.info_hash, bytes(20), wire.Reserved())
             began = loop.time()
 
@@ -149,6 +152,9 @@ def test_those_who_say_nothing_do_not_keep_others_out(tmp_path: Path, simulate: 
 
             dripping = [loop.create_task(drip(peer)) for peer in slow]
             torrent = await place.add(leecher, peers=(endpoint_of(seed),))
+            async with asyncio.timeout(2):
+                while not torrent.stats().num_peers:  # noqa: ASYNC110  # nothing tells of it
+                    await asyncio.sleep(0.05)
             await torrent.wait_complete()
             assert loop.time() - began < 5
             assert all(at < 13 for at in await asyncio.gather(*dripping))

@@ -2,8 +2,8 @@
 Incoming connections until they have said which torrent they are for.
 
 A newcomer gets a deadline for its whole handshake and a place among a limited
-number; one that sends anything but a BitTorrent handshake is closed at the
-first wrong byte.
+number, where the oldest makes room for the newest; one that sends anything but
+a BitTorrent handshake is closed at the first wrong byte.
 
 Sources: BEP 3 (handshake); threats.md H5 (slow newcomers), F14 (port in use).
 """
@@ -108,11 +108,13 @@ class Acceptor:
         address = network_of(host)
         count = self._per_address.get(address, 0)
         per_address = self._config.max_pending_handshakes_per_address
-        if len(self._newcomers) >= self._config.max_pending_handshakes or (
-            count >= per_address and not is_loopback(host)
-        ):
+        if count >= per_address and not is_loopback(host):
             stream.close()
             return
+        if len(self._newcomers) >= self._config.max_pending_handshakes:
+            # Limit: H5. Who has had most time goes, or silent ones would keep all others out.
+            next(iter(self._newcomers)).give_up()
+            count = self._per_address.get(address, 0)
         newcomer = _Newcomer(self, stream, address)
         self._newcomers[newcomer] = None
         self._per_address[address] = count + 1

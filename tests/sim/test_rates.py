@@ -1,0 +1,130 @@
+"""
+Rate limits, of a session and of a torrent, up and down, hold within 5 % over any 5 seconds.
+
+Never more from the first byte on, and no less once requests have found their pace. Blocks of 16 KiB
+are what is counted, so 5 % of 5 seconds can be told only above some 70 kB/s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bittern.codec.info import Version
+from bittern.engine.config import TorrentConfig
+from bittern.storage.creator import CreateOptions, create_torrent
+from bittern.testing.loop import VirtualLoop
+from bittern.testing.network import Link
+from tests.conftest import Simulate
+from tests.engine.scene import NAME, Node, Scene
+from tests.sim.windows import SECONDS, check_windows, sample
+
+pytestmark = pytest.mark.slow
+
+
+def downloaded(nodes: Sequence[Node]) -> Callable[[], int]:
+    return lambda: sum(node.torrent.stats().downloaded for node in nodes)
+
+
+LIMITS = [100_000, 500_000, 3_000_000]
+LINKS = [Link(delay=0.01), Link(delay=0.15, jitter=0.05)]
+
+
+@pytest.mark.parametrize("link", LINKS, ids=["near", "far"])
+@pytest.mark.parametrize("rate", LIMITS)
+@pytest.mark.parametrize("scope", ["session", "torrent"])
+def test_a_download_limit_holds(
+    scope: str, rate: int, link: Link, tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with make_scene(loop, tmp_path, rate, link) as scene:
+            seeds = [await scene.node(is_seed=True) for _ in range(3)]
+            leech = await scene.node(peers=seeds, **limits(scope, max_download_rate=rate))
+            check_windows(await sample(downloaded([leech])), rate)
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("link", LINKS, ids=["near", "far"])
+@pytest.mark.parametrize("rate", LIMITS)
+@pytest.mark.parametrize("scope", ["session", "torrent"])
+def test_an_upload_limit_holds(
+    scope: str, rate: int, link: Link, tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with make_scene(loop, tmp_path, rate, link) as scene:
+            seed = await scene.node(is_seed=True, **limits(scope, max_upload_rate=rate))
+            # They know nobody else, so all that they get is the seed's.
+            leeches = [await scene.node(peers=[seed], enable_pex=False) for _ in range(3)]
+            check_windows(await sample(downloaded(leeches)), rate)
+
+    simulate(main)
+
+
+def test_the_lower_of_two_limits_holds(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with make_scene(loop, tmp_path, 300_000, LINKS[0]) as scene:
+            seeds = [await scene.node(is_seed=True) for _ in range(2)]
+            one = await scene.node(
+                peers=seeds, torrent={"max_download_rate": 100_000}, max_download_rate=300_000
+            )
+            other = await scene.node(
+                peers=seeds, torrent={"max_download_rate": 300_000}, max_download_rate=100_000
+            )
+            found = await asyncio.gather(sample(downloaded([one])), sample(downloaded([other])))
+            for samples in found:
+                check_windows(samples, 100_000)
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("direction", ["download", "upload"])
+def test_a_session_divides_its_limit_among_torrents_that_have_their_own(
+    direction: str, tmp_path: Path, simulate: Simulate
+) -> None:
+    """One of two torrents may have a third; the other gets what is left, and no more."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with make_scene(loop, tmp_path, 300_000, LINKS[0]) as scene:
+            other = create_torrent(
+                scene.folder / "source" / NAME,
+                options=CreateOptions(piece_length=32_768, version=Version.V1),
+                num_threads=1,
+            )
+            whole, part = ({f"max_{direction}_rate": rate} for rate in (300_000, 100_000))
+            own: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+                "seed": ({}, {}),
+                "leech": ({}, {}),
+            }
+            own["leech" if direction == "download" else "seed"] = (whole, part)
+            config, limited = own["seed"]
+            seed = await scene.node(is_seed=True, torrent=limited, **config)
+            await seed.session.add(other, TorrentConfig(output=seed.folder))
+            config, limited = own["leech"]
+            leech = await scene.node(peers=[seed], torrent=limited, **config)
+            second = await leech.session.add(
+                other, TorrentConfig(output=tmp_path / "second", peers=(seed.endpoint,))
+            )
+            both, one = await asyncio.gather(
+                sample(lambda: leech.torrent.stats().downloaded + second.stats().downloaded),
+                sample(downloaded([leech])),
+            )
+            check_windows(both, 300_000)
+            check_windows(one, 100_000)
+
+    simulate(main)
+
+
+def make_scene(loop: VirtualLoop, folder: Path, rate: int, link: Link) -> Scene:
+    """Return a scene with more content than can pass in the time of a test."""
+    length = max(2_000_000, round(rate * (SECONDS + 10)))
+    return Scene(loop, folder, files={"": length}, link=link)
+
+
+def limits(scope: str, **rates: float) -> dict[str, Any]:
+    """Return options of ``Scene.node`` that set limits in a session or in a torrent."""
+    return dict(rates) if scope == "session" else {"torrent": rates}
