@@ -104,6 +104,8 @@ class Scene:
         self.folder = folder
         self.network = SimNetwork(loop, link=link or Link(delay=0.02), is_traced=True)
         self.sessions: list[Session] = []
+        self.at_end: list[Callable[[], None]] = []
+        """What scripted programs of a test want called at its end."""
         rng = random.Random(1)
         self.files = {name: rng.randbytes(length) for name, length in files.items()}
         self.data = b"".join(self.files.values())
@@ -249,6 +251,8 @@ class Scene:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for close in self.at_end:
+            close()
         for session in self.sessions:
             await session.__aexit__(None, None, None)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bittern.codec import wire
+from bittern.codec.wire import Reserved
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
 from bittern.engine.acceptor import Acceptor
@@ -31,7 +32,7 @@ class Refusing:
     def __init__(self) -> None:
         self.streams: list[Stream] = []
 
-    def accept(self, stream: Stream) -> PeerConnection | None:
+    def accept(self, stream: Stream, named: InfoHash, reserved: Reserved) -> PeerConnection | None:
         self.streams.append(stream)
         return None
 

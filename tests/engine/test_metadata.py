@@ -19,7 +19,6 @@ from bittern.codec.extension import (
 from bittern.codec.info import Version
 from bittern.codec.magnet import parse_magnet
 from bittern.codec.wire import MessageId
-from bittern.core.errors import MetainfoError
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
 from bittern.engine.events import TorrentState
@@ -27,6 +26,7 @@ from bittern.engine.metadata import matcher, metainfo_from, selection_of
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ExpectationFailed, ScriptedListener, ScriptedPeer
 from tests.conftest import Simulate
+from tests.engine.hash_peers import HashPeer
 from tests.engine.scene import FAST, NUM_PIECES, Scene, Watch, endpoint_of
 
 FILES = {"a": 100_000, "b": 200_000, "c": 150_000}
@@ -87,15 +87,15 @@ def test_a_hybrid_of_which_the_layers_are_unknown_rests_and_wakes(
     simulate(main)
 
 
-def test_a_v2_torrent_without_its_layers_says_so(tmp_path: Path, simulate: Simulate) -> None:
+def test_a_v2_torrent_whose_layers_nobody_gives_waits(tmp_path: Path, simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, files=FILES, version=Version.V2) as scene:
-            seed = await scene.node(is_seed=True)
-            node = await scene.node(peers=[seed], source=link_of(scene))
-            with pytest.raises(MetainfoError, match="piece hashes"):
-                await node.complete()
-            assert node.torrent.state is TorrentState.ERROR
-            assert node.torrent.num_connections == 0
+            peer = HashPeer(scene, lambda _: None)
+            node = await scene.node(source=link_of(scene), peers=[peer.endpoint])
+            await asyncio.sleep(60)
+            assert node.torrent.state is TorrentState.METADATA
+            assert node.torrent.num_connections == 1
+            assert len(peer.asked) > len(FILES)
 
     simulate(main)
 

@@ -220,7 +220,14 @@ def ancestor_of(hashes: bytes, uncles: bytes, *, level: int, index: int) -> byte
 
 
 def is_proof(
-    hashes: bytes, uncles: bytes, *, level: int, index: int, num_leaves: int, root: bytes
+    hashes: bytes,
+    uncles: bytes,
+    *,
+    level: int,
+    index: int,
+    num_leaves: int,
+    root: bytes,
+    top_level: int | None = None,
 ) -> bool:
     """
     Tell whether hashes from a peer belong to the file with this root.
@@ -231,13 +238,14 @@ def is_proof(
         level: of ``hashes``.
         index: of the first of them.
         num_leaves: blocks of the file.
-        root: the file's ``pieces root``.
+        root: the file's ``pieces root``, or a node of its tree that is known to be right.
+        top_level: the level of that node; None for the file's root.
 
     Source: BEP 52. Limit: P13: a hash that covers data is never all zeros, one that covers
     none is the pad hash.
     """
     count = len(hashes) // HASH_LENGTH
-    height = height_of(num_leaves)
+    height = height_of(num_leaves) if top_level is None else top_level
     if len(uncles) != (height - level - height_of(count)) * HASH_LENGTH:
         return False
     num_real = min(max(-(-num_leaves >> level) - index, 0), count)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from bittern.codec import wire
+from bittern.codec.wire import Reserved
 from bittern.core.endpoint import network_of
 from bittern.core.errors import WireDecodeError
 from bittern.core.ids import InfoHash
@@ -35,7 +36,7 @@ _NEEDED = 48
 class AcceptingRoster(Protocol):
     """What the acceptor asks of a torrent."""
 
-    def accept(self, stream: Stream) -> PeerConnection | None:
+    def accept(self, stream: Stream, named: InfoHash, reserved: Reserved) -> PeerConnection | None:
         """Make a peer of an incoming stream, not yet started; None to refuse it."""
 
 
@@ -130,7 +131,8 @@ class Acceptor:
         roster = self._find(info_hash)
         if roster is None and self._rouse(info_hash):
             return False
-        peer = None if roster is None else roster.accept(newcomer.stream)
+        reserved = Reserved.from_bytes(data[20:28])
+        peer = None if roster is None else roster.accept(newcomer.stream, info_hash, reserved)
         if peer is None:
             newcomer.give_up()
             return True

@@ -352,6 +352,10 @@ class Assembly:
 
         self._disk.submit(lambda: feed_parts(self._storage, [(hasher, offset, length)]), done)
 
+    def piece_is_bad(self, index: int) -> None:
+        """Hear that a piece which we have is not as it should be on disk."""
+        self._verified(index, is_good=False)
+
     def _verified(self, index: int, is_good: bool) -> None:
         waiting = self._waiting.pop(index, [])
         self.unverified &= ~(1 << (self._picker.top - index))

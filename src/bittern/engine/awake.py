@@ -17,10 +17,15 @@ from bittern.engine.assembly import Assembly
 from bittern.engine.config import TorrentConfig
 from bittern.engine.content import Content, open_content, wanted_priorities
 from bittern.engine.events import FileReused
+from bittern.engine.hash_exchange import HashExchange
+from bittern.engine.hash_seeker import HashSeeker
+from bittern.engine.hash_server import HashServer
 from bittern.engine.keeper import Found, Keeper, make_record
+from bittern.engine.peer import PeerConnection
 from bittern.engine.reuse import reuse_files
 from bittern.engine.roster import Roster
 from bittern.engine.services import Services
+from bittern.engine.shelf import Shelf
 from bittern.engine.swarm import Swarm, SwarmOwner
 from bittern.policy.picker import Picker
 from bittern.storage.reuse import Reuse
@@ -71,7 +76,7 @@ async def _folding_of(services: Services, root: Path) -> Folding:
 async def wake(
     owner: SwarmOwner,
     services: Services,
-    metainfo: Metainfo,
+    shelf: Shelf,
     config: TorrentConfig,
     roster: Roster,
     *,
@@ -85,7 +90,7 @@ async def wake(
     Args:
         owner: the torrent.
         services: of the session.
-        metainfo: of the torrent.
+        shelf: has the metainfo, and takes piece layers that peers bring (BEP 52).
         config: of the torrent.
         roster: its connections.
         force_check: hash everything, whatever the journal says.
@@ -93,9 +98,11 @@ async def wake(
         is_stopped: asked from threads; True ends hashing early.
 
     Raises:
+        MetainfoError: the metainfo cannot be read back.
         StorageError: files cannot be made or read.
         Inconsistent: the halves of a hybrid want different bytes (P13).
     """
+    metainfo = shelf.take()
     info = metainfo.info
     content = await locate(services, metainfo, config)
     storage = content.storage
@@ -109,6 +116,31 @@ async def wake(
     found = await _reuse(owner, services, info, config, content, found, is_stopped)
     if not config.skip_check:
         await services.disk.run(lambda: storage.prepare(config.files))
+    swarm = _make_swarm(
+        owner, services, content, found, metainfo=metainfo, config=config, roster=roster
+    )
+    if info.has_v2:
+
+        def layers_done() -> None:
+            known = replace(metainfo, piece_layers=dict(content.hashes.piece_layers))
+            shelf.put(known)
+            keeper.keep_metainfo(_to_file(known))
+
+        swarm.take_hashes(make_exchange(services, swarm, content, layers_done=layers_done))
+    return Awake(content, keeper, found, swarm)
+
+
+def _make_swarm(
+    owner: SwarmOwner,
+    services: Services,
+    content: Content,
+    found: Found,
+    *,
+    metainfo: Metainfo,
+    config: TorrentConfig,
+    roster: Roster,
+) -> Swarm:
+    info = metainfo.info
     picker = Picker(info.geometry.num_pieces, services.rng, sequential=config.sequential)
     picker.set_have(found.have)
     if config.files is not None:
@@ -118,7 +150,7 @@ async def wake(
         swarm,
         geometry=info.geometry,
         layout=content.layout,
-        storage=storage,
+        storage=content.storage,
         hashes=content.hashes,
         picker=picker,
         disk=services.disk,
@@ -127,7 +159,37 @@ async def wake(
     )
     swarm.attach(assembly)
     assembly.restore(found.partial)
-    return Awake(content, keeper, found, swarm)
+    return swarm
+
+
+def make_exchange(
+    services: Services,
+    swarm: Swarm,
+    content: Content,
+    *,
+    layers_done: Callable[[], None],
+) -> HashExchange:
+    """Make what asks for hashes and answers for them, and ask for what is missing (BEP 52)."""
+    hashes = content.hashes
+
+    def has_piece(peer: PeerConnection, index: int) -> bool:
+        remote = peer.protocol.remote
+        return remote is not None and index in remote
+
+    seeker = HashSeeker(
+        services, swarm.roster, hashes, layers_done=layers_done, is_holder=has_piece
+    )
+    if hashes.missing_layers():
+        seeker.fetch_layers()
+    server = HashServer(
+        services,
+        hashes,
+        content.storage,
+        swarm.picker,
+        swarm.upload_gate,
+        piece_lost=swarm.assembly.piece_is_bad,
+    )
+    return HashExchange(seeker, server)
 
 
 def _make_keeper(services: Services, metainfo: Metainfo, content: Content) -> Keeper:

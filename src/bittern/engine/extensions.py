@@ -1,7 +1,8 @@
 """
-Extension messages that are not about blocks: metadata for others, peer exchange.
+Messages that are not about blocks: metadata for others, peer exchange, v2 hashes.
 
-Sources: BEP 9, BEP 11, BEP 27 (no exchange for private torrents); threats.md H7, H8.
+Sources: BEP 9, BEP 11, BEP 27 (no exchange for private torrents), BEP 52; threats.md H7, H8,
+H10.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from bittern.codec.extension import (
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import PeerViolation, WireDecodeError
 from bittern.engine.events import Event, PeersFound
+from bittern.engine.hash_exchange import HashExchange, refuse
 from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import Roster
 from bittern.policy.candidates import Source
 from bittern.proto.metadata import MetadataServer
 from bittern.proto.peer import UT_METADATA, UT_PEX
+from bittern.proto.peer_events import PeerEvent
 from bittern.proto.pex import PexState
 
 
@@ -52,6 +55,20 @@ class Extensions:
         self._does_pex = does_pex
         self._report = report
         self._pex: dict[PeerConnection, PexState] = {}
+        self.hashes: HashExchange | None = None
+        """None for a torrent without a v2 half, and while the metadata is unknown."""
+
+    def peer_opened(self, peer: PeerConnection) -> None:
+        """Hear of a connection whose handshake is done."""
+        if self.hashes is not None:
+            self.hashes.seeker.peer_opened(peer)
+
+    def peer_event(self, peer: PeerConnection, event: PeerEvent, *, now: float) -> None:
+        """Act on a hash message; other events are none of its business."""
+        if self.hashes is not None:
+            self.hashes.peer_event(peer, event, now=now)
+        else:
+            refuse(peer, event)
 
     def received(self, peer: PeerConnection, name: str, payload: bytes, *, now: float) -> None:
         """Act on a message; a peer that breaks the rules is closed."""
@@ -91,7 +108,9 @@ class Extensions:
         return self._pex.setdefault(peer, PexState())
 
     def tick(self, *, now: float) -> None:
-        """Tell peers of peers where a minute has passed (BEP 11)."""
+        """Do what is due: tell peers of peers where a minute has passed (BEP 11)."""
+        if self.hashes is not None:
+            self.hashes.seeker.tick(now=now)
         if not self._does_pex:
             return
         current: dict[Endpoint, PexFlag] = {}
@@ -110,8 +129,15 @@ class Extensions:
     def forget(self, peer: PeerConnection) -> None:
         """Drop what is kept of a connection that is gone."""
         self._pex.pop(peer, None)
+        if self.hashes is not None:
+            self.hashes.forget(peer)
         if self._server is not None:
             self._server.forget(peer)
+
+    def stop(self) -> None:
+        """Take no further part."""
+        if self.hashes is not None:
+            self.hashes.stop()
 
 
 def _flags(peer: PeerConnection) -> PexFlag:

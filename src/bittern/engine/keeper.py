@@ -81,6 +81,8 @@ class Keeper:
         self._geometry = geometry
         self._record = record
         self._metainfo = metainfo
+        self._new_metainfo: bytes | None = None
+        """A .torrent file that is not kept yet."""
         self._kept = Bitfield(geometry.num_pieces)
         self._is_busy = False
         self._next_at = services.loop.time() + services.config.checkpoint_interval
@@ -241,6 +243,21 @@ class Keeper:
             for index, entry in enumerate(self._content.layout.files)
         ]
 
+    def keep_metainfo(self, metainfo: bytes) -> None:
+        """Keep a .torrent file that has become whole."""
+        self._new_metainfo = metainfo
+        if self._journal is not None:
+            self._services.spawn(self._save(metainfo), f"metainfo of {self._info_hash}")
+
+    async def _save(self, metainfo: bytes) -> None:
+        assert self._journal is not None
+        try:
+            await self._journal.save(self._record, metainfo)
+        except StorageError as error:
+            log.warning("metainfo of %s: %s", self._info_hash, error)
+        else:
+            self._new_metainfo = None
+
     async def finish(
         self, have: int, partial: Mapping[int, list[int]], *, downloaded: int, uploaded: int
     ) -> None:
@@ -250,7 +267,7 @@ class Keeper:
         try:
             options = {**self._record.options, _PARTIAL: {str(k): v for k, v in partial.items()}}
             await self._sync(have, downloaded, uploaded, is_settled=True)
-            await self._journal.save(replace(self._record, options=options))
+            await self._journal.save(replace(self._record, options=options), self._new_metainfo)
         except StorageError as error:
             log.warning("last checkpoint of %s: %s", self._info_hash, error)
 

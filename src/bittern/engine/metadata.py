@@ -1,16 +1,20 @@
 """
 A torrent of which only the info hash is known: fetch the info dictionary from peers.
 
-Takes the place of the swarm until then, and hands its connections over.
+Takes the place of the swarm until then, and hands its connections over. For a
+v2 torrent the piece layers, which are no part of the info dictionary, are
+fetched as well: without them no piece could be judged. A hybrid has its v1
+hashes and begins at once.
 
-Sources: BEP 9 (ut_metadata); threats.md H7.
+Sources: BEP 9 (ut_metadata), BEP 52 (hash request); threats.md H7, H10.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import sha1, sha256
+from types import MappingProxyType
 from typing import Protocol
 
 from bittern.codec import wire
@@ -24,12 +28,13 @@ from bittern.codec.info import decode_info
 from bittern.codec.magnet import Magnet
 from bittern.codec.metainfo import Metainfo
 from bittern.core.endpoint import Endpoint
-from bittern.core.errors import WireDecodeError
+from bittern.core.errors import MetainfoError, WireDecodeError
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
 from bittern.engine.config import TorrentConfig
 from bittern.engine.content import check_files
 from bittern.engine.extensions import Extensions
+from bittern.engine.hash_seeker import HashSeeker
 from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import Roster
 from bittern.engine.services import Services
@@ -39,6 +44,7 @@ from bittern.proto import peer_events
 from bittern.proto.metadata import MetadataFetch
 from bittern.proto.peer import UT_METADATA
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
+from bittern.storage.hashing import PieceHashes
 
 
 class MetadataOwner(Protocol):
@@ -47,8 +53,8 @@ class MetadataOwner(Protocol):
     def report(self, event: events.Event) -> None:
         """Tell the outside."""
 
-    def metadata_received(self, raw: bytes) -> None:
-        """Take the info dictionary; it matches the hash."""
+    def metadata_received(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
+        """Take the info dictionary, which matches the hash, and for v2 the piece layers."""
 
     def peer_opened(self, peer: PeerConnection) -> None:
         """Hear of a peer that finished its handshake."""
@@ -89,11 +95,21 @@ class MetadataPhase:
             report=owner.report,
         )
         self._is_over = False
+        self._hashes: PieceHashes | None = None
+        self._seeker: HashSeeker | None = None
+        """While piece layers are missing."""
 
-    def adopt(self, stream: Stream, endpoint: Endpoint, *, is_outgoing: bool) -> PeerConnection:
+    def adopt(
+        self, stream: Stream, endpoint: Endpoint, *, is_outgoing: bool, info_hash: InfoHash
+    ) -> PeerConnection:
         """Make a peer of a stream; the caller starts it."""
         return self.roster.adopt(
-            stream, endpoint, is_outgoing=is_outgoing, owner=self, geometry=None
+            stream,
+            endpoint,
+            is_outgoing=is_outgoing,
+            owner=self,
+            geometry=None,
+            info_hash=info_hash,
         )
 
     def peer_event(self, peer: PeerConnection, event: PeerEvent, *, now: float) -> None:
@@ -107,6 +123,8 @@ class MetadataPhase:
                     self.roster.send_extended_handshake(peer, is_upload_only=False)
                     self.roster.send_port(peer)
                     self._owner.peer_opened(peer)
+                    if self._seeker is not None:
+                        self._seeker.peer_opened(peer)
             case peer_events.ExtendedHandshakeReceived(handshake):
                 self.roster.extended(peer, handshake, now=now)
                 has_metadata = UT_METADATA in peer.protocol.remote_extensions
@@ -119,6 +137,14 @@ class MetadataPhase:
                 self._extensions.received(peer, name, payload, now=now)
             case peer_events.PortReceived(port):
                 self.roster.port_received(peer, port)
+            case peer_events.HashesRequested(wanted):
+                # BEP 52: each request is answered; we have nothing yet.
+                reject = wire.encode_hash_request(wanted, wire.MessageId.HASH_REJECT)
+                peer.protocol.send_message(reject)
+            case peer_events.HashesReceived(what, hashes) if self._seeker is not None:
+                self._seeker.hashes_received(peer, what, hashes, now=now)
+            case peer_events.HashesRejected(wanted) if self._seeker is not None:
+                self._seeker.rejected(peer, wanted, now=now)
             case _:
                 pass
 
@@ -145,9 +171,31 @@ class MetadataPhase:
             self._ask(peer, now)
 
     def _finish(self, raw: bytes) -> None:
+        if self._is_over or self._hashes is not None:
+            return
+        try:
+            info = decode_info(raw)
+        except MetainfoError:
+            self._hand_over(raw)  # The torrent finds the same and says so.
+            return
+        self._hashes = PieceHashes(info, {})
+        is_whole = info.has_v1 or not self._hashes.missing_layers()
+        if is_whole or self.roster.v2_hash is None:
+            self._hand_over(raw)
+            return
+        self._seeker = HashSeeker(
+            self._services,
+            self.roster,
+            self._hashes,
+            layers_done=lambda: self._hand_over(raw),
+        )
+        self._seeker.fetch_layers()
+
+    def _hand_over(self, raw: bytes) -> None:
         if not self._is_over:
             self._is_over = True
-            self._services.loop.call_soon(self._owner.metadata_received, raw)
+            layers = {} if self._hashes is None else self._hashes.piece_layers
+            self._services.loop.call_soon(self._owner.metadata_received, raw, layers)
 
     def _ask(self, peer: PeerConnection, now: float) -> None:
         for piece in self.fetch.next_requests(peer, now=now):
@@ -162,6 +210,8 @@ class MetadataPhase:
         self.roster.tick(now=now)
         self._extensions.tick(now=now)
         self.fetch.handle_timer(now=now)
+        if self._seeker is not None:
+            self._seeker.tick(now=now)
         for peer in list(self.roster.peers):
             self._ask(peer, now)
             peer.flush()
@@ -178,12 +228,16 @@ class MetadataPhase:
     def peer_lost(self, peer: PeerConnection, reason: str, *, was_violation: bool) -> None:
         """Forget a connection that is gone."""
         self.fetch.forget(peer)
+        if self._seeker is not None:
+            self._seeker.forget(peer)
         self._extensions.forget(peer)
         self.roster.lost(peer, reason, was_violation=was_violation)
 
     def stop(self) -> None:
         """Close every connection; idempotent."""
         self._is_over = True
+        if self._seeker is not None:
+            self._seeker.stop()
         self.roster.close()
 
     # Blocks do not move yet; a connection that brings some gave no reason to.
@@ -220,33 +274,42 @@ def matcher(v1: InfoHash | None, v2: InfoHashV2 | None) -> Callable[[bytes], boo
     return matches
 
 
-def metainfo_from(magnet: Magnet, raw: bytes) -> Metainfo:
-    """Return metainfo of an info dictionary and what the magnet link knows; MetainfoError."""
+def metainfo_from(
+    magnet: Magnet, raw: bytes, piece_layers: Mapping[bytes, bytes] = MappingProxyType({})
+) -> Metainfo:
+    """
+    Return metainfo of an info dictionary and what the magnet link knows.
+
+    Raises:
+        MetainfoError: the dictionary is unusable.
+    """
     return Metainfo(
         info=decode_info(raw),
+        piece_layers=piece_layers,
         trackers=tuple((url,) for url in magnet.trackers),
         web_seeds=magnet.web_seeds,
     )
 
 
-def learn(shelf: Shelf, config: TorrentConfig, raw: bytes) -> TorrentConfig:
+def learn(
+    shelf: Shelf, config: TorrentConfig, raw: bytes, piece_layers: Mapping[bytes, bytes]
+) -> TorrentConfig:
     """
-    Put an info dictionary on the shelf, beside the magnet link that is there.
+    Put what has come for a magnet link on the shelf, beside the link.
 
     Returns:
-        The settings, with the link's choice of files if they have none.
+        The torrent's settings, with the files that the link selects.
 
     Raises:
-        MetainfoError: it is unusable.
-        ConfigError: the settings name a file that it does not have.
+        MetainfoError: the info dictionary is unusable.
+        ConfigError: it lacks a file that was chosen.
     """
-    magnet = shelf.magnet
-    assert magnet is not None
-    shelf.put(metainfo_from(magnet, raw))
+    assert shelf.magnet is not None
+    shelf.put(metainfo_from(shelf.magnet, raw, piece_layers))
     info = shelf.metainfo().info
     chosen = config.files
     if chosen is None:
-        chosen = selection_of(magnet, len(info.files))
+        chosen = selection_of(shelf.magnet, len(info.files))
     return replace(config, files=check_files(chosen, info))
 
 

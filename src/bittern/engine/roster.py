@@ -28,6 +28,9 @@ from bittern.policy.candidates import Candidates
 from bittern.proto.incoming import MAX_INCOMING_REQUESTS
 from bittern.proto.peer import LOCAL_EXTENSIONS, UT_METADATA, UT_PEX, PeerProtocol
 
+MAX_GREETED = 1_000
+"""Endpoints of which we remember that they did not answer."""
+
 
 class RosterOwner(Protocol):
     """What a roster asks of its torrent."""
@@ -51,8 +54,10 @@ class RosterOwner(Protocol):
 class Adopter(Protocol):
     """Who makes peers of streams: whatever the torrent is at work on."""
 
-    def adopt(self, stream: Stream, endpoint: Endpoint, *, is_outgoing: bool) -> PeerConnection:
-        """Make a peer of a stream; the caller starts it."""
+    def adopt(
+        self, stream: Stream, endpoint: Endpoint, *, is_outgoing: bool, info_hash: InfoHash
+    ) -> PeerConnection:
+        """Make a peer of a stream, greeted with that hash; the caller starts it."""
 
 
 class Roster:
@@ -63,8 +68,7 @@ class Roster:
         owner: the torrent.
         services: of the session.
         config: of the torrent.
-        info_hashes: the 20-byte hashes that handshakes may name; the first is ours.
-        reserved: what we announce in handshakes.
+        shelf: knows the hashes that handshakes may name; metadata may bring another (BEP 52).
         candidates: known endpoints.
     """
 
@@ -73,21 +77,29 @@ class Roster:
         owner: RosterOwner,
         services: Services,
         config: TorrentConfig,
-        *,
-        info_hashes: tuple[InfoHash, ...],
-        reserved: Reserved,
+        shelf: Shelf,
         candidates: Candidates,
     ) -> None:
         self._owner = owner
         self._services = services
-        self._info_hashes = info_hashes
-        self._reserved = reserved
+        self._shelf = shelf
         self.candidates = candidates
         self.max_connections = config.max_connections or services.config.max_connections_per_torrent
         self.adopter: Adopter | None = None
         """The swarm, or whoever takes its place."""
+        self._greeted_v2: dict[Endpoint, bool] = {}
+        """Endpoints that did not answer one of our hashes, and whether the v2 hash is next."""
         self.peers: dict[PeerConnection, None] = {}
         """Connections in order of arrival, those in handshake too."""
+
+    @property
+    def v2_hash(self) -> InfoHash | None:
+        """The v2 hash cut to 20 bytes; None while the torrent has none that we know of."""
+        return self._shelf.v2_hash
+
+    @property
+    def _reserved(self) -> Reserved:
+        return reserved_bits(self._shelf, self._services)
 
     @property
     def has_room(self) -> bool:
@@ -134,7 +146,10 @@ class Roster:
             stream.close()
             self.candidates.disconnected(endpoint, now=self._services.loop.time())
             return
-        self.adopter.adopt(stream, endpoint, is_outgoing=True).start()
+        info_hash = self._shelf.all_hashes[0]
+        if self.v2_hash is not None and self._greeted_v2.get(endpoint):
+            info_hash = self.v2_hash
+        self.adopter.adopt(stream, endpoint, is_outgoing=True, info_hash=info_hash).start()
 
     def dial_failed(self, endpoint: Endpoint, reason: str) -> None:
         """Hear that an endpoint could not be reached, and why."""
@@ -142,14 +157,25 @@ class Roster:
         retry_at = self.candidates.failed(endpoint, now=now, reason=reason)
         self._owner.report(events.PeerUnreachable(endpoint, reason, retry_at))
 
-    def accept(self, stream: Stream) -> PeerConnection | None:
-        """Make a peer of an incoming stream, not yet started; None to refuse it."""
+    def accept(self, stream: Stream, named: InfoHash, reserved: Reserved) -> PeerConnection | None:
+        """
+        Make a peer of an incoming stream, not yet started; None to refuse it.
+
+        Args:
+            stream: the newcomer.
+            named: the hash in its handshake.
+            reserved: what it announces there.
+
+        BEP 3: it is answered with the hash that it named; BEP 52: but with the v2 hash when it
+        says that it speaks v2 as well.
+        """
         remote, now = stream.remote, self._services.loop.time()
         if self.adopter is None or not self.may_add(remote, is_incoming=True):
             return None
         if self.candidates.is_banned(remote.host, now=now):
             return None
-        return self.adopter.adopt(stream, remote, is_outgoing=False)
+        info_hash = self.v2_hash if self.v2_hash is not None and reserved.has_v2 else named
+        return self.adopter.adopt(stream, remote, is_outgoing=False, info_hash=info_hash)
 
     def adopt(
         self,
@@ -159,10 +185,11 @@ class Roster:
         is_outgoing: bool,
         owner: PeerOwner,
         geometry: Geometry | None,
+        info_hash: InfoHash,
     ) -> PeerConnection:
-        """Make a peer of a stream; the caller starts it."""
+        """Make a peer of a stream, greeted with ``info_hash``; the caller starts it."""
         protocol = PeerProtocol(
-            info_hashes=self._info_hashes,
+            info_hashes=(info_hash, *self._shelf.all_hashes),
             peer_id=self._services.peer_id,
             reserved=self._reserved,
             geometry=geometry,
@@ -269,6 +296,8 @@ class Roster:
                 self.candidates.let_go(peer.listen_endpoint, now=now)
             elif peer.is_open and not was_violation:
                 self.candidates.disconnected(peer.listen_endpoint, now=now, reason=reason)
+            elif not (peer.is_open or was_violation) and self._has_other_hash(peer.endpoint):
+                self.candidates.let_go(peer.listen_endpoint, now=now)
             else:
                 retry_at = self.candidates.failed(peer.listen_endpoint, now=now, reason=reason)
                 if not peer.is_open:
@@ -276,6 +305,20 @@ class Roster:
         if peer.is_open:
             self._owner.report(events.PeerDisconnected(peer.endpoint, reason))
         self._services.request_dial()
+
+    def _has_other_hash(self, endpoint: Endpoint) -> bool:
+        """
+        Tell whether to dial a peer that did not answer our hash again at once, with the v2 one.
+
+        It may know a hybrid by that hash only, as from a magnet link.
+        """
+        if self.v2_hash in (None, self._shelf.all_hashes[0]):
+            return False
+        was_v2 = self._greeted_v2.pop(endpoint, False)
+        if len(self._greeted_v2) >= MAX_GREETED:
+            del self._greeted_v2[next(iter(self._greeted_v2))]
+        self._greeted_v2[endpoint] = not was_v2
+        return not was_v2
 
     def ban(self, address: str, reason: str, *, num_good_pieces: int = 0) -> None:
         """

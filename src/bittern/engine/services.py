@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bittern.core.ids import PeerId
@@ -63,12 +63,14 @@ class Services:
     """None when nothing is kept beyond the session."""
     torrents: Callable[[], Sequence[Donor]]
     """All torrents of the session; a new one may take files that another has."""
+    hashes_learned: Callable[[object], None]
+    """Hears of a torrent that goes by more hashes than it did; ConfigError if one is taken."""
     bans: Bans
-    folding: dict[Path, Folding]
-    """By output folder, which names fall together there."""
     spawn: Callable[[Coroutine[object, object, None], str], None]
     """Runs a coroutine as a supervised task of the session, under that name."""
     dht_port: Callable[[], int]
     """Where our DHT node is, for port messages; 0 when there is none."""
     dht_node_seen: Callable[[str, int], None]
     """Hears of a peer's DHT node (BEP 5)."""
+    folding: dict[Path, Folding] = field(default_factory=dict)
+    """By output folder, which names fall together there."""

@@ -179,10 +179,10 @@ class Session:
             journal=journal,
             torrents=lambda: self.torrents,
             bans=Bans(),
-            folding={},
             spawn=self._spawn,
             dht_port=lambda: gateway.dht_port,
             dht_node_seen=gateway.dht_node_seen,
+            hashes_learned=self._register,
         )
 
     async def _open_journal(self) -> Journal | None:
@@ -262,15 +262,19 @@ class Session:
             ConfigError: it is in this session already, or the settings do not fit it.
         """
         torrent = Torrent(self._services, self._read(source), config or TorrentConfig())
-        for info_hash in torrent.all_hashes:
-            if info_hash in self._by_hash:
-                raise ConfigError(f"{info_hash} is in this session already")
+        self._register(torrent)
         self.torrents.append(torrent)
-        for info_hash in torrent.all_hashes:
-            self._by_hash[info_hash] = torrent
         if not torrent.config.paused:
             await torrent.start()
         return torrent
+
+    def _register(self, torrent: object) -> None:
+        """Let connections find a torrent under all of its hashes (BEP 52)."""
+        assert isinstance(torrent, Torrent)
+        for info_hash in torrent.all_hashes:
+            if self._by_hash.get(info_hash, torrent) is not torrent:
+                raise ConfigError(f"{info_hash} is in this session already")
+        self._by_hash.update(dict.fromkeys(torrent.all_hashes, torrent))
 
     @staticmethod
     def _read(source: Source) -> Metainfo | Magnet:

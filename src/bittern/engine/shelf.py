@@ -87,6 +87,11 @@ class Shelf:
         return False
 
     @property
+    def v2_hash(self) -> InfoHash | None:
+        """The v2 hash as it stands in handshakes, cut to 20 bytes; None without one."""
+        return None if self.info_hash_v2 is None else self.info_hash_v2.truncated
+
+    @property
     def has_metainfo(self) -> bool:
         """True when the metadata is known, here or on disk."""
         return self._metainfo is not None or self._path is not None

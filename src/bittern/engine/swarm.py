@@ -30,6 +30,7 @@ from bittern.engine.assembly import Assembly
 from bittern.engine.choking import ChokeRounds
 from bittern.engine.config import TorrentConfig
 from bittern.engine.extensions import Extensions
+from bittern.engine.hash_exchange import HashExchange
 from bittern.engine.limits import RateGate, make_bucket
 from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import Roster
@@ -146,9 +147,20 @@ class Swarm:
         """Take the assembly, which needs the swarm as its owner."""
         self.assembly = assembly
 
+    def take_hashes(self, hashes: HashExchange) -> None:
+        """Exchange hashes from now on: the torrent has a v2 half."""
+        self._extensions.hashes = hashes
+
+    @property
+    def hashes(self) -> HashExchange | None:
+        """Hash messages, both ways; None for a torrent without a v2 half."""
+        return self._extensions.hashes
+
     # --- connections come and go ---------------------------------------------------------
 
-    def adopt(self, stream: Stream, endpoint: Endpoint, *, is_outgoing: bool) -> PeerConnection:
+    def adopt(
+        self, stream: Stream, endpoint: Endpoint, *, is_outgoing: bool, info_hash: InfoHash
+    ) -> PeerConnection:
         """Make a peer of a stream; the caller starts it."""
         return self.roster.adopt(
             stream,
@@ -156,6 +168,7 @@ class Swarm:
             is_outgoing=is_outgoing,
             owner=self,
             geometry=self.assembly.geometry,
+            info_hash=info_hash,
         )
 
     def take_over(self, peer: PeerConnection) -> None:
@@ -259,7 +272,7 @@ class Swarm:
             case peer_events.ExtensionReceived(name, payload):
                 self._extensions.received(peer, name, payload, now=now)
             case _:
-                pass  # suggestions and v2 hash messages change nothing here
+                self._extensions.peer_event(peer, event, now=now)
 
     def _open(self, peer: PeerConnection, handshake: Handshake, now: float) -> None:
         if not self.roster.opened(peer, handshake, now=now):
@@ -273,6 +286,7 @@ class Swarm:
         self.roster.send_extended_handshake(peer, is_upload_only=self.picker.is_complete)
         self.roster.send_port(peer)
         self._owner.peer_opened(peer)
+        self._extensions.peer_opened(peer)
 
     def _close_if_useless(self, peer: PeerConnection) -> None:
         """Close when both sides have all they want (BEP 21)."""
@@ -567,6 +581,7 @@ class Swarm:
             return
         self._is_stopped = True
         self.assembly.stop()
+        self._extensions.stop()
         self.roster.close()
         self._choking.stop()
         self.download_gate.close()

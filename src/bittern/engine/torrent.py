@@ -12,7 +12,7 @@ Sources: BEP 3; threats.md F1 (disk full), F6 (volume missing).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 
 from bittern.codec.info import Info
@@ -39,7 +39,7 @@ from bittern.engine.events import Event, TorrentState
 from bittern.engine.listeners import Listeners
 from bittern.engine.metadata import MetadataPhase, learn, matcher
 from bittern.engine.peer import PeerConnection
-from bittern.engine.roster import Roster, reserved_bits
+from bittern.engine.roster import Roster
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
 from bittern.engine.sources import SourceStatus
@@ -265,14 +265,7 @@ class Torrent:
                 self._failed(error)
 
     def _make_roster(self) -> Roster:
-        return Roster(
-            self,
-            self._services,
-            self.config,
-            info_hashes=self.all_hashes,
-            reserved=reserved_bits(self.shelf, self._services),
-            candidates=self.candidates,
-        )
+        return Roster(self, self._services, self.config, self.shelf, self.candidates)
 
     def _wait_for_metadata(self) -> None:
         roster = self._make_roster()
@@ -282,18 +275,23 @@ class Torrent:
         self._set_state(TorrentState.METADATA)
         self._find_peers()
 
-    def metadata_received(self, raw: bytes) -> None:
+    def metadata_received(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
         """Go on as a torrent whose metadata is known."""
-        self._services.spawn(self._learn(raw), f"metadata of {self.name}")
+        self._services.spawn(self._learn(raw, piece_layers), f"metadata of {self.name}")
 
-    async def _learn(self, raw: bytes) -> None:
+    async def _learn(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
         async with self._lock:
-            phase = self.metadata_phase
+            phase, known = self.metadata_phase, self.all_hashes
             if phase is None:
                 return
             try:
-                self.config = learn(self.shelf, self.config, raw)
+                self.config = learn(self.shelf, self.config, raw, piece_layers)
                 self._have = Bitfield(self.shelf.num_pieces)
+                if self.all_hashes != known:
+                    self._services.hashes_learned(self)
+                    if self._discovery is not None:
+                        self._services.spawn(self._discovery.stop(), f"discovery of {self.name}")
+                        self._discovery = None
                 self.report(events.MetadataReceived(self.name, len(raw)))
                 self.metadata_phase = None
                 await self._wake(phase.roster)
@@ -303,14 +301,13 @@ class Torrent:
                 self._failed(error)
 
     async def _wake(self, roster: Roster, *, force_check: bool = False) -> None:
-        metainfo = self.shelf.take()
         if not self.is_complete:
             self._set_state(TorrentState.CHECKING)
         self.num_checked = 0
         awake = await wake(
             self,
             self._services,
-            metainfo,
+            self.shelf,
             self.config,
             roster,
             force_check=force_check,

@@ -393,6 +393,23 @@ class PeerProtocol:
         remote, local = self.remote_handshake, self._local.reserved
         return remote is not None and remote.reserved.has_extensions and local.has_extensions
 
+    def has_v2(self, v2_hash: InfoHash | None) -> bool:
+        """
+        True when hashes may be asked for: each side has said that it speaks v2.
+
+        Args:
+            v2_hash: the torrent's, cut to 20 bytes; None when it has none that we know of.
+
+        Source: BEP 52: by the bit of the handshake, or by naming the v2 hash in it.
+        """
+        remote, local = self.remote_handshake, self._local
+        return (
+            v2_hash is not None
+            and remote is not None
+            and (remote.reserved.has_v2 or remote.info_hash == v2_hash)
+            and (local.reserved.has_v2 or local.info_hash == v2_hash)
+        )
+
     def learn_geometry(self, geometry: Geometry) -> None:
         """
         Tell the sizes of the torrent once the metadata is there; queues what the peer has.

@@ -141,11 +141,17 @@ class PieceHashes:
         self._has_v1 = info.has_v1
         self._has_v2 = info.has_v2
         self._layers = dict(piece_layers)
+        self._noted: dict[bytes, dict[int, bytes]] = {}
+        """By root, the hashes of good pieces, until a file's are all there and make its layer."""
         self._files: list[FileEntry] = []
         self._first_pieces: list[int] = []
         if info.has_v2:
             self._files = [entry for entry in info.files if entry.pieces_root is not None]
             self._first_pieces = [entry.offset // info.piece_length for entry in self._files]
+        self._by_root: dict[bytes, FileEntry] = {}
+        for entry in self._files:
+            assert entry.pieces_root is not None
+            self._by_root.setdefault(entry.pieces_root, entry)
 
     def start(self, index: int) -> Hasher:
         """Return what takes the bytes of piece ``index``, all of them, in order."""
@@ -158,7 +164,7 @@ class PieceHashes:
         """Say how to hash ``count`` pieces from ``first`` on, or as many as may go together."""
         if not self._has_v2:
             return RunPlan(count, True, 0, None)
-        entry, number = self._place_of(first)
+        entry, number = self.place_of(first)
         rest = entry.length - number * self._piece_length
         count = min(count, -(-rest // self._piece_length))
         is_small = entry.length <= self._piece_length
@@ -204,8 +210,10 @@ class PieceHashes:
         is_good_v1 = v1 is None or v1 == self._v1_hash(index)
         if v1 is not None and not self.is_known(index):
             # A hybrid from a magnet link: its v1 hash says enough until the layer comes.
+            if is_good_v1 and v2 is not None:
+                self._note(index, v2)
             return is_good_v1
-        is_good_v2 = v2 is None or v2 == self._v2_hash(index)
+        is_good_v2 = v2 is None or v2 == self.piece_hash(index)
         if v1 is not None and v2 is not None and is_good_v1 is not is_good_v2:
             raise Inconsistent(index)
         return is_good_v1 and is_good_v2
@@ -224,17 +232,29 @@ class PieceHashes:
             return False
         if not self._has_v2:
             return True
-        entry, number = self._place_of(first)
+        entry, number = self.place_of(first)
         if entry.length <= self._piece_length:
             return v2 == entry.pieces_root
         layer = self._layers.get(entry.pieces_root or b"", b"")
         return v2 == layer[number * HASH_LENGTH : (number + count) * HASH_LENGTH]
 
+    def _note(self, index: int, v2: bytes) -> None:
+        """Keep the hash of a good piece while v2 knows none; those of a file make its layer."""
+        entry, number = self.place_of(index)
+        root = entry.pieces_root
+        assert root is not None
+        noted = self._noted.setdefault(root, {})
+        noted[number] = v2
+        if len(noted) == -(-entry.length // self._piece_length):
+            del self._noted[root]
+            if not self.add_piece_layer(root, b"".join(noted[n] for n in range(len(noted)))):
+                raise Inconsistent(index)
+
     def is_known(self, index: int) -> bool:
         """Tell whether everything needed to judge piece ``index`` is there."""
         if not self._has_v2:
             return True
-        entry, _ = self._place_of(index)
+        entry, _ = self.place_of(index)
         return entry.length <= self._piece_length or entry.pieces_root in self._layers
 
     def missing_layers(self) -> list[FileEntry]:
@@ -249,15 +269,29 @@ class PieceHashes:
 
     def add_piece_layer(self, root: bytes, layer: bytes) -> bool:
         """Take a piece layer, 32 bytes per piece; False if it is not that of a file of ours."""
-        for entry in self._files:
-            if entry.pieces_root == root and entry.length > self._piece_length:
-                if not is_piece_layer(
-                    layer, root=root, length=entry.length, piece_length=self._piece_length
-                ):
-                    return False
-                self._layers[root] = layer
-                return True
-        return False
+        entry = self._by_root.get(root)
+        if entry is None or entry.length <= self._piece_length:
+            return False
+        if not is_piece_layer(
+            layer, root=root, length=entry.length, piece_length=self._piece_length
+        ):
+            return False
+        self._layers[root] = layer
+        return True
+
+    def file_of(self, root: bytes) -> FileEntry | None:
+        """Return the file with this root, one of several that are equal; None without one."""
+        return self._by_root.get(root)
+
+    @property
+    def piece_length(self) -> int:
+        """Bytes of a piece."""
+        return self._piece_length
+
+    @property
+    def level(self) -> int:
+        """The level of the hashes of pieces in the trees of files."""
+        return self._level
 
     @property
     def piece_layers(self) -> Mapping[bytes, bytes]:
@@ -267,8 +301,14 @@ class PieceHashes:
     def _v1_hash(self, index: int) -> bytes:
         return self._pieces[index * SHA1_LENGTH : (index + 1) * SHA1_LENGTH]
 
-    def _v2_hash(self, index: int) -> bytes:
-        entry, number = self._place_of(index)
+    def piece_hash(self, index: int) -> bytes:
+        """
+        Return the v2 hash of piece ``index``: of its file's layer, or the file's root.
+
+        Raises:
+            MisuseError: it is not known yet, see ``is_known``.
+        """
+        entry, number = self.place_of(index)
         root = entry.pieces_root
         assert root is not None
         if entry.length <= self._piece_length:
@@ -278,6 +318,10 @@ class PieceHashes:
             raise MisuseError(f"piece {index} is judged before its hash is known")
         return layer[number * HASH_LENGTH : (number + 1) * HASH_LENGTH]
 
+    def is_top_of(self, index: int, blocks: BlockHasher) -> bool:
+        """Tell whether the blocks are those of piece ``index``; its v2 hash must be known."""
+        return self._top_of(index, blocks) == self.piece_hash(index)
+
     def _top_of(self, index: int, blocks: BlockHasher) -> bytes:
         leaves = blocks.leaves()
         level = self.plan_run(index, 1).v2_level
@@ -285,7 +329,7 @@ class PieceHashes:
             return root_of(leaves)
         return layer_above(leaves, 0, level)
 
-    def _place_of(self, index: int) -> tuple[FileEntry, int]:
+    def place_of(self, index: int) -> tuple[FileEntry, int]:
         """Return the file that a v2 piece belongs to and its number among that file's pieces."""
         at = bisect_right(self._first_pieces, self._geometry.check_index(index)) - 1
         return self._files[at], index - self._first_pieces[at]

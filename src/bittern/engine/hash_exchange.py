@@ -1,0 +1,60 @@
+"""
+Hash messages of a v2 or hybrid torrent that is awake, both ways.
+
+Joins who asks (``hash_seeker``) and who answers (``hash_server``) to the swarm.
+
+Sources: BEP 52; threats.md H10.
+"""
+
+from __future__ import annotations
+
+from bittern.engine.hash_seeker import HashSeeker
+from bittern.engine.hash_server import HashServer
+from bittern.engine.peer import PeerConnection
+from bittern.proto import peer_events
+from bittern.proto.peer_events import PeerEvent
+
+
+class HashExchange:
+    """
+    Both sides for one swarm.
+
+    Args:
+        seeker: asks peers.
+        server: answers them.
+    """
+
+    def __init__(self, seeker: HashSeeker, server: HashServer) -> None:
+        self.seeker = seeker
+        self._server = server
+
+    def peer_event(self, peer: PeerConnection, event: PeerEvent, *, now: float) -> None:
+        """Act on a hash message; other events are none of its business."""
+        match event:
+            case peer_events.HashesRequested(wanted):
+                self._server.requested(peer, wanted, now=now)
+            case peer_events.HashesReceived(what, hashes):
+                self.seeker.hashes_received(peer, what, hashes, now=now)
+            case peer_events.HashesRejected(wanted):
+                self.seeker.rejected(peer, wanted, now=now)
+            case _:
+                pass
+
+    def forget(self, peer: PeerConnection) -> None:
+        """Drop what is kept of a connection that is gone."""
+        self.seeker.forget(peer)
+        self._server.forget(peer)
+
+    def stop(self) -> None:
+        """Take no further part."""
+        self.seeker.stop()
+        self._server.stop()
+
+
+def refuse(peer: PeerConnection, event: PeerEvent) -> None:
+    """Close a peer that sends hash messages for a torrent that has no v2 half (H10)."""
+    if isinstance(
+        event,
+        peer_events.HashesRequested | peer_events.HashesReceived | peer_events.HashesRejected,
+    ):
+        peer.close("speaks of v2 hashes, and the torrent has none", was_violation=True)

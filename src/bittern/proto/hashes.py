@@ -1,0 +1,287 @@
+"""
+Hashes of v2 files from peers, as bookkeeping without I/O.
+
+What is wanted is a *span*: a run of hashes of one level of a file's tree below a
+node that is known, the file's root or the hash of one of its pieces. So it may
+be a file's piece layer, or the hashes of the blocks of one piece. A span is
+asked for in parts of up to 512 hashes, each with the uncles that lead to the
+known node, so every answer is judged by itself: a peer that sends hashes which
+lead elsewhere has lied, and nobody else has. No answer is kept before it is
+proven, so no claim of a peer is ever believed.
+
+A part is asked of one peer at a time. One that refuses or stays silent is not
+asked for that part again for a while, each time for longer, and others are.
+
+Sources: BEP 52 (hash request, hashes, hash reject); threats.md H10, P13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass, field
+
+from bittern.codec.merkle import (
+    HASH_LENGTH,
+    MAX_REQUEST_HASHES,
+    MIN_REQUEST_HASHES,
+    height_of,
+    is_proof,
+)
+from bittern.codec.wire import HashRange
+
+MAX_OUTSTANDING = 8
+"""Requests under way to one peer; a server has to stand 50 (Limit: H10)."""
+REQUEST_TIMEOUT = 8.0
+"""Seconds until a request counts as refused."""
+REFUSAL_PAUSE = 3.0
+"""Seconds for which a peer is not asked for what it refused; twice as long after the next."""
+MAX_REFUSAL_PAUSE = 60.0
+RESERVE_AFTER = 0.5
+"""Seconds for which a part waits for a peer that surely has it before any other is asked."""
+
+Key = Hashable
+"""Names what was wanted; chosen by the owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """
+    A run of hashes to be fetched.
+
+    Args:
+        pieces_root: of the file.
+        num_leaves: blocks of the file.
+        level: of the hashes, 0 being blocks.
+        index: of the first hash in its level; a multiple of the width of the known node.
+        count: hashes, those that cover data only.
+        top_level: of the known node, above ``level``.
+        top_hash: the known node.
+    """
+
+    pieces_root: bytes
+    num_leaves: int
+    level: int
+    index: int
+    count: int
+    top_level: int
+    top_hash: bytes
+
+    def parts(self) -> list[HashRange]:
+        """
+        Return the requests that cover it, in order.
+
+        Interop: the last one asks for as few as it can, because libtorrent's do.
+        """
+        width = 1 << (self.top_level - self.level)
+        step = min(MAX_REQUEST_HASHES, width)
+        found = []
+        for at in range(0, self.count, step):
+            fitting = 1 << height_of(min(step, self.count - at))
+            found.append(
+                HashRange(
+                    self.pieces_root,
+                    self.level,
+                    self.index + at,
+                    max(MIN_REQUEST_HASHES, fitting),
+                    self.top_level - self.level - 1,
+                )
+            )
+        return found
+
+    def is_proven_by(self, part: HashRange, hashes: bytes) -> bool:
+        """Tell whether the hashes of a message lead to the known node."""
+        end = part.length * HASH_LENGTH
+        return len(hashes) >= end and is_proof(
+            hashes[:end],
+            hashes[end:],
+            level=part.base_layer,
+            index=part.index,
+            num_leaves=self.num_leaves,
+            root=self.top_hash,
+            top_level=self.top_level,
+        )
+
+
+@dataclass(slots=True)
+class _Part:
+    """One request of a span and what became of it."""
+
+    wanted: HashRange
+    waiting_since: float
+    peer: Hashable | None = None
+    """Who is asked now."""
+    asked_at: float = 0.0
+    refusals: dict[Hashable, tuple[float, float]] = field(default_factory=dict)
+    """Until when a peer is not asked, and for how long next time."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """A span on its way."""
+
+    span: Span
+    missing: dict[HashRange, _Part]
+    found: dict[int, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HashAnswer:
+    """
+    What became of a message of a peer.
+
+    Args:
+        is_lie: its hashes do not lead to the known node.
+        key: of the span that it completes; None when none.
+        hashes: of that span, end to end.
+    """
+
+    is_lie: bool = False
+    key: Key | None = None
+    hashes: bytes = b""
+
+
+class HashFetch:
+    """Fetches the spans described in the module's text from many peers."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[Key, _Job] = {}
+        self._parts: dict[HashRange, Key] = {}
+        """Every part not yet there, oldest first."""
+        self._num_asked: dict[Hashable, int] = {}
+
+    def __bool__(self) -> bool:
+        """True while something is wanted."""
+        return bool(self._jobs)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._jobs
+
+    def want(self, key: Key, span: Span, *, now: float) -> None:
+        """
+        Fetch a span; does nothing when one of that name is on its way.
+
+        Two keys must not stand for hashes of the same place of one tree.
+        """
+        if key in self._jobs:
+            return
+        parts = span.parts()
+        self._jobs[key] = _Job(span, {part: _Part(part, now) for part in parts})
+        self._parts.update(dict.fromkeys(parts, key))
+
+    def drop(self, key: Key) -> None:
+        """Want a span no longer; answers that still come are ignored."""
+        job = self._jobs.pop(key, None)
+        for part in () if job is None else job.missing.values():
+            self._unask(part)
+            del self._parts[part.wanted]
+
+    def _unask(self, part: _Part) -> None:
+        if part.peer is not None:
+            self._num_asked[part.peer] -= 1
+            if not self._num_asked[part.peer]:
+                del self._num_asked[part.peer]
+            part.peer = None
+
+    # --- asking --------------------------------------------------------------------------
+
+    def next_requests(
+        self,
+        peer: Hashable,
+        *,
+        now: float,
+        is_preferred: Callable[[Key], bool] = lambda _: True,
+    ) -> list[HashRange]:
+        """
+        Return what to ask a peer for now, counted as asked.
+
+        Args:
+            peer: it speaks v2.
+            now: monotonic seconds.
+            is_preferred: tells of a span whether this peer should be asked for it at once: it
+                surely has what is needed (BEP 52) and nobody suspects it. Others are a reserve.
+        """
+        space = MAX_OUTSTANDING - self._num_asked.get(peer, 0)
+        found: list[HashRange] = []
+        for wanted, key in self._parts.items():
+            if space <= len(found):
+                break
+            part = self._jobs[key].missing[wanted]
+            if part.peer is not None or now < part.refusals.get(peer, (0.0, 0.0))[0]:
+                continue
+            if now - part.waiting_since < RESERVE_AFTER and not is_preferred(key):
+                continue
+            part.peer, part.asked_at = peer, now
+            found.append(wanted)
+        if found:
+            self._num_asked[peer] = self._num_asked.get(peer, 0) + len(found)
+        return found
+
+    # --- answers -------------------------------------------------------------------------
+
+    def hashes_received(self, peer: Hashable, what: HashRange, hashes: bytes) -> HashAnswer:
+        """
+        Take a message.
+
+        Returns:
+            Its outcome. A lie has been forgotten with all else that its peer was asked for.
+            Hashes that nobody asked this peer for are ignored, also those that come too late.
+        """
+        key = self._parts.get(what)
+        job = None if key is None else self._jobs[key]
+        part = None if job is None else job.missing[what]
+        if job is None or part is None or part.peer != peer:
+            return HashAnswer()
+        if not job.span.is_proven_by(what, hashes):
+            self.forget(peer)
+            return HashAnswer(is_lie=True)
+        self._unask(part)
+        del job.missing[what], self._parts[what]
+        job.found[what.index] = hashes[: what.length * HASH_LENGTH]
+        if job.missing:
+            return HashAnswer()
+        assert key is not None
+        del self._jobs[key]
+        whole = b"".join(job.found[index] for index in sorted(job.found))
+        return HashAnswer(key=key, hashes=whole[: job.span.count * HASH_LENGTH])
+
+    def rejected(self, peer: Hashable, what: HashRange, *, now: float) -> None:
+        """Note that a peer will not send hashes."""
+        key = self._parts.get(what)
+        if key is None:
+            return
+        part = self._jobs[key].missing[what]
+        if part.peer == peer:
+            self._refuse(part, now)
+
+    def _refuse(self, part: _Part, now: float) -> None:
+        pause = part.refusals.get(part.peer, (0.0, REFUSAL_PAUSE))[1]
+        part.refusals[part.peer] = (now + pause, min(2 * pause, MAX_REFUSAL_PAUSE))
+        self._unask(part)
+
+    def is_hopeless(self, key: Key, peers: Collection[Hashable]) -> bool:
+        """Tell whether each of these peers has refused some part of a span that nobody sends."""
+        job = self._jobs[key]
+        return any(
+            part.peer is None and all(peer in part.refusals for peer in peers)
+            for part in job.missing.values()
+        )
+
+    def forget(self, peer: Hashable) -> None:
+        """Drop a peer that has left or lied; others are asked for what it was asked for."""
+        for wanted, key in self._parts.items():
+            part = self._jobs[key].missing[wanted]
+            part.refusals.pop(peer, None)
+            if part.peer == peer:
+                self._unask(part)
+
+    def handle_timer(self, *, now: float) -> None:
+        """Give up requests that are overdue; to be called about once a second."""
+        for wanted, key in self._parts.items():
+            part = self._jobs[key].missing[wanted]
+            if part.peer is not None and now - part.asked_at > REQUEST_TIMEOUT:
+                self._refuse(part, now)
+
+    @property
+    def num_missing(self) -> int:
+        """Requests that are still to be answered."""
+        return len(self._parts)

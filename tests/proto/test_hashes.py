@@ -1,0 +1,229 @@
+"""Hashes from peers: parts, proofs, liars, refusals (BEP 52; Limits: H10, P13)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from bittern.codec.merkle import (
+    HASH_LENGTH,
+    HashTree,
+    height_of,
+    is_hash_request,
+    layer_above,
+    root_of,
+)
+from bittern.codec.wire import HashRange
+from bittern.proto.hashes import (
+    MAX_OUTSTANDING,
+    MAX_REFUSAL_PAUSE,
+    REFUSAL_PAUSE,
+    REQUEST_TIMEOUT,
+    RESERVE_AFTER,
+    HashAnswer,
+    HashFetch,
+    Span,
+)
+
+
+class File:
+    """A file of so many blocks, in pieces of ``1 << level`` blocks."""
+
+    def __init__(self, num_leaves: int, level: int = 0) -> None:
+        self.num_leaves = num_leaves
+        self.leaves = b"".join(hashlib.sha256(b"%d" % n).digest() for n in range(num_leaves))
+        self.root = root_of(self.leaves)
+        self.level = level
+        self.layer = layer_above(self.leaves, 0, level)
+
+    def layer_span(self) -> Span:
+        count = len(self.layer) // HASH_LENGTH
+        height = height_of(self.num_leaves)
+        return Span(self.root, self.num_leaves, self.level, 0, count, height, self.root)
+
+    def blocks_span(self, piece: int) -> Span:
+        first = piece << self.level
+        count = min(1 << self.level, self.num_leaves - first)
+        known = self.layer[piece * HASH_LENGTH :][:HASH_LENGTH]
+        return Span(self.root, self.num_leaves, 0, first, count, self.level, known)
+
+    def answer(self, wanted: HashRange) -> bytes:
+        tree = HashTree(self.leaves)
+        return tree.proof(wanted.base_layer, wanted.index, wanted.length, wanted.proof_layers)
+
+
+def fetch_of(span: Span, key: object = "key") -> HashFetch:
+    fetch = HashFetch()
+    fetch.want(key, span, now=0.0)
+    return fetch
+
+
+@pytest.mark.parametrize(
+    ("num_leaves", "level"),
+    [
+        *((number, 0) for number in (2, 3, 4, 5, 511, 512, 513, 1024, 1025, 1500)),
+        *((number, 3) for number in (9, 16, 17, 4095, 4096, 4097, 5000)),
+    ],
+)
+def test_a_layer_of_any_width(num_leaves: int, level: int) -> None:
+    """Each part is a request that a server must take, and the parts make the layer."""
+    file = File(num_leaves, level)
+    fetch = fetch_of(file.layer_span())
+    answers = []
+    while requests := fetch.next_requests("peer", now=0.0):
+        for wanted in requests:
+            assert is_hash_request(
+                wanted.base_layer,
+                wanted.index,
+                wanted.length,
+                wanted.proof_layers,
+                num_leaves=num_leaves,
+            )
+            answers.append(fetch.hashes_received("peer", wanted, file.answer(wanted)))
+    assert answers[-1] == HashAnswer(key="key", hashes=file.layer)
+    assert answers[:-1] == [HashAnswer()] * (len(answers) - 1)
+    assert not fetch
+    assert fetch.num_missing == 0
+
+
+@pytest.mark.parametrize(
+    ("num_leaves", "level", "piece"),
+    [(9, 2, 0), (9, 2, 1), (9, 2, 2), (1025, 10, 0), (1025, 10, 1), (2049, 11, 0), (6, 1, 2)],
+)
+def test_the_blocks_of_a_piece(num_leaves: int, level: int, piece: int) -> None:
+    """They lead to the hash of the piece, a short last one too; no more is asked for."""
+    file = File(num_leaves, level)
+    span = file.blocks_span(piece)
+    fetch = fetch_of(span)
+    found = b""
+    for wanted in fetch.next_requests("peer", now=0.0):
+        found = fetch.hashes_received("peer", wanted, file.answer(wanted)).hashes
+    first = piece << level
+    assert found == file.leaves[first * HASH_LENGTH : (first + span.count) * HASH_LENGTH]
+
+
+def damage(hashes: bytes, at: int) -> bytes:
+    return hashes[:at] + bytes([hashes[at] ^ 1]) + hashes[at + 1 :]
+
+
+def test_every_wrong_answer_is_a_lie_and_another_peer_is_asked() -> None:
+    file = File(1200)
+    right = file.answer(file.layer_span().parts()[1])
+    wrong = [
+        damage(right, 0),
+        damage(right, len(right) - 1),
+        right[:-32],
+        right + bytes(32),
+        bytes(len(right)),
+        right[:32],
+        b"",
+    ]
+    for lie in wrong:
+        fetch = fetch_of(file.layer_span())
+        asked = fetch.next_requests("liar", now=0.0)
+        assert fetch.hashes_received("liar", asked[1], lie).is_lie
+        assert fetch.next_requests("other", now=0.0) == asked
+
+
+def test_pads_that_are_no_pads_are_a_lie() -> None:
+    """Limit: P13."""
+    file = File(5)
+    fetch = fetch_of(file.layer_span())
+    [wanted] = fetch.next_requests("peer", now=0.0)
+    hashes = file.answer(wanted)
+    assert hashes[-HASH_LENGTH:] == bytes(HASH_LENGTH)
+    assert fetch.hashes_received("peer", wanted, damage(hashes, len(hashes) - 1)).is_lie
+
+
+def test_what_nobody_asked_for_is_ignored() -> None:
+    file = File(4)
+    fetch = fetch_of(file.layer_span())
+    [wanted] = fetch.next_requests("peer", now=0.0)
+    answer = file.answer(wanted)
+    assert fetch.hashes_received("other", wanted, answer) == HashAnswer()
+    assert fetch.hashes_received("peer", replace(wanted, index=2), answer) == HashAnswer()
+    fetch.rejected("other", wanted, now=0.0)
+    fetch.rejected("peer", replace(wanted, index=2), now=0.0)
+    assert fetch.next_requests("other", now=0.0) == []
+    assert fetch.hashes_received("peer", wanted, answer).key == "key"
+    assert fetch.hashes_received("peer", wanted, answer) == HashAnswer()
+
+
+def test_who_refuses_is_asked_again_later_and_each_time_later() -> None:
+    fetch = fetch_of(File(4).layer_span())
+    now, pauses = 0.0, []
+    for _ in range(7):
+        [wanted] = fetch.next_requests("peer", now=now)
+        fetch.rejected("peer", wanted, now=now)
+        refused_at = now
+        while not fetch.next_requests("peer", now=now):
+            now += 0.5
+        pauses.append(now - refused_at)
+        fetch.rejected("peer", wanted, now=now)
+        while not fetch.next_requests("peer", now=now):
+            now += 0.5
+        fetch.rejected("peer", wanted, now=now)
+        now += 200
+    assert pauses[0] == REFUSAL_PAUSE
+    assert max(pauses) == MAX_REFUSAL_PAUSE
+
+
+def test_silence_is_a_refusal_and_a_late_answer_is_ignored() -> None:
+    file = File(4)
+    fetch = fetch_of(file.layer_span())
+    [wanted] = fetch.next_requests("silent", now=0.0)
+    fetch.handle_timer(now=REQUEST_TIMEOUT)
+    assert fetch.next_requests("other", now=REQUEST_TIMEOUT) == []
+    fetch.handle_timer(now=REQUEST_TIMEOUT + 1)
+    assert fetch.hashes_received("silent", wanted, file.answer(wanted)) == HashAnswer()
+    assert fetch.next_requests("silent", now=REQUEST_TIMEOUT + 1) == []
+    assert fetch.next_requests("other", now=REQUEST_TIMEOUT + 1) == [wanted]
+
+
+def test_so_many_are_under_way_to_one_peer() -> None:
+    file = File(512 * (MAX_OUTSTANDING + 3))
+    fetch = fetch_of(file.layer_span())
+    first = fetch.next_requests("one", now=0.0)
+    second = fetch.next_requests("two", now=0.0)
+    assert (len(first), len(second)) == (MAX_OUTSTANDING, 3)
+    assert not set(first) & set(second)
+    fetch.hashes_received("one", first[0], file.answer(first[0]))
+    assert fetch.next_requests("one", now=0.0) == []
+    fetch.forget("two")
+    assert fetch.next_requests("one", now=0.0) == second[:1]
+
+
+def test_a_reserve_is_asked_only_after_a_while() -> None:
+    fetch = fetch_of(File(4).layer_span())
+    assert fetch.next_requests("suspect", now=0.0, is_preferred=lambda _: False) == []
+    later = RESERVE_AFTER
+    assert len(fetch.next_requests("suspect", now=later, is_preferred=lambda _: False)) == 1
+
+
+def test_hope_ends_when_all_have_refused() -> None:
+    fetch = fetch_of(File(4).layer_span())
+    assert fetch.is_hopeless("key", [])
+    assert not fetch.is_hopeless("key", ["one", "two"])
+    for peer in ("one", "two"):
+        [wanted] = fetch.next_requests(peer, now=0.0)
+        assert not fetch.is_hopeless("key", ["one", "two"])
+        fetch.rejected(peer, wanted, now=0.0)
+    assert fetch.is_hopeless("key", ["one", "two"])
+    assert not fetch.is_hopeless("key", ["one", "two", "three"])
+
+
+def test_what_is_not_wanted_any_more() -> None:
+    file = File(8, 1)
+    fetch = fetch_of(file.layer_span(), "layer")
+    fetch.want("blocks", file.blocks_span(0), now=0.0)
+    fetch.want("blocks", file.blocks_span(0), now=0.0)
+    assert "blocks" in fetch
+    asked = fetch.next_requests("peer", now=0.0)
+    assert len(asked) == 2
+    fetch.drop("layer")
+    fetch.drop("nothing")
+    assert fetch.hashes_received("peer", asked[0], file.answer(asked[0])) == HashAnswer()
+    assert fetch.hashes_received("peer", asked[1], file.answer(asked[1])).key == "blocks"
+    assert not fetch
