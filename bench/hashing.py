@@ -1,18 +1,26 @@
 """
-Recheck and creation over all cores, beside libtorrent and mktorrent.
+Recheck and creation over all cores, beside libtorrent, mktorrent and the hash limit.
 
-Each run is a process of its own that prints the seconds of the work alone,
-without starting the interpreter.
+Each run is a process of its own that prints the seconds of the work alone, without
+starting the interpreter; programs take turns. Both clients recheck by adding a
+torrent to a session, both create with one call. The data is in the page cache. The
+*hash limit* is two threads that do nothing but read and hash: no client can be faster
+with the same hash functions, and where libtorrent is near it nobody can be twice as fast.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -20,6 +28,7 @@ from bench.processes import Material, make_material
 from bench.report import Row, ratio
 
 GIB = 1 << 30
+READ_LENGTH = 512 << 10
 
 
 def _run(*arguments: str) -> float:
@@ -34,24 +43,28 @@ def _run(*arguments: str) -> float:
 
 
 def recheck_bittern(material: Material) -> float:
-    """Check a complete torrent with bittern."""
-    from bittern.codec.metainfo import decode_metainfo
-    from bittern.storage.checker import check_pieces
-    from bittern.storage.files import FileStorage
-    from bittern.storage.hashing import PieceHashes
-    from bittern.storage.layout import Layout
+    """Check a complete torrent with bittern, by adding it to a session."""
+    import bittern
 
-    metainfo = decode_metainfo(material.torrent.read_bytes())
-    info = metainfo.info
-    layout = Layout(info.files, info.geometry)
-    storage = FileStorage(layout, material.folder, [(info.name,)])
-    started_at = time.perf_counter()
-    hashes = PieceHashes(info, metainfo.piece_layers)
-    result = check_pieces(storage, layout, info.geometry, hashes)
-    seconds = time.perf_counter() - started_at
-    if not result.have.is_full:
-        raise RuntimeError("bittern found bad pieces")
-    return seconds
+    async def add() -> float:
+        config = bittern.SessionConfig(
+            listen_host="127.0.0.1",
+            listen_port=0,
+            enable_trackers=False,
+            enable_dht=False,
+            enable_lsd=False,
+        )
+        async with bittern.Session(config) as session:
+            started_at = time.perf_counter()
+            torrent = await session.add(
+                material.torrent, bittern.TorrentConfig(output=material.folder)
+            )
+            seconds = time.perf_counter() - started_at
+            if not torrent.is_complete:
+                raise RuntimeError("bittern found bad pieces")
+            return seconds
+
+    return asyncio.run(add())
 
 
 def recheck_libtorrent(material: Material) -> float:
@@ -78,6 +91,27 @@ def recheck_libtorrent(material: Material) -> float:
     return time.perf_counter() - started_at
 
 
+def read_and_hash(path: Path, name: str) -> float:
+    """Read a file and hash it with two threads, each one half: the limit of any client."""
+    length = path.stat().st_size // 2
+
+    def work(number: int) -> None:
+        hasher, view = hashlib.new(name), memoryview(bytearray(READ_LENGTH))
+        with path.open("rb", buffering=0) as file:
+            file.seek(number * length)
+            for _ in range(length // READ_LENGTH):
+                file.readinto(view)
+                hasher.update(view)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    started_at = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - started_at
+
+
 def create_bittern(path: Path, piece_length: int, version: str) -> float:
     """Create a torrent with bittern."""
     from bittern.codec.info import Version
@@ -93,7 +127,11 @@ def create_libtorrent(path: Path, piece_length: int, version: str) -> float:
     """Create a torrent with libtorrent; its Python call lets nobody set the hashing threads."""
     import libtorrent as lt
 
-    flags = {"1": lt.create_torrent.v1_only, "2": lt.create_torrent.v2_only}[version]
+    flags = {
+        "1": lt.create_torrent.v1_only,
+        "2": lt.create_torrent.v2_only,
+        "hybrid": 0,
+    }[version]
     started_at = time.perf_counter()
     storage = lt.file_storage()
     lt.add_files(storage, str(path))
@@ -103,10 +141,10 @@ def create_libtorrent(path: Path, piece_length: int, version: str) -> float:
     return time.perf_counter() - started_at
 
 
-def create_mktorrent(path: Path, piece_length: int) -> float | None:
-    """Create a torrent with ``mktorrent -t 2``; None where it is not installed."""
+def create_mktorrent(path: Path, piece_length: int, version: str) -> float | None:
+    """Create a torrent with ``mktorrent -t 2``; None where it cannot or is not installed."""
     program = shutil.which("mktorrent")
-    if program is None:
+    if program is None or version != "1":
         return None
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "made.torrent"
@@ -123,26 +161,51 @@ def create_mktorrent(path: Path, piece_length: int) -> float | None:
 def run(root: Path, *, is_quick: bool, runs: int) -> list[Row]:
     """Measure the cases of the table; return its rows."""
     length = GIB // 4 if is_quick else GIB
-    material = make_material(root, length=length, piece_length=1 << 20)
-    path = material.folder / "content.bin"
-    v2 = make_material(root, length=length, piece_length=1 << 20, version="2")
+    path = make_material(root, length=length, piece_length=1 << 20).folder / "content.bin"
+    limits = {
+        version: median(_run("limit", str(path), name) for _ in range(max(runs, 3)))
+        for version, name in (("1", "sha1"), ("2", "sha256"))
+    }
+    limits["hybrid"] = limits["1"] + limits["2"]  # a little too slow: it would read once
     rows: list[Row] = []
-    for title, made in (("recheck v1 (SHA-1)", material), ("recheck v2 (SHA-256)", v2)):
-        ours = median(_run("recheck-bittern", str(made.torrent), str(made.folder))
-                      for _ in range(runs))  # fmt: skip
-        theirs = median(_run("recheck-libtorrent", str(made.torrent), str(made.folder))
-                        for _ in range(runs))  # fmt: skip
-        rows.append(_row(title, length, ours, theirs, ">= 2"))
-    for version, hash_name in (("1", "SHA-1"), ("2", "SHA-256")):
-        ours = median(_run("create-bittern", str(path), version) for _ in range(runs))
-        theirs = median(_run("create-libtorrent", str(path), version) for _ in range(runs))
-        title = f"create v{version} ({hash_name})"
-        rows.append(_row(title, length, ours, theirs, ">= 2"))
-        times = [create_mktorrent(path, 1 << 20) for _ in range(runs)] if version == "1" else []
-        beside = [seconds for seconds in times if seconds is not None]
-        if beside:
-            rows.append(_row("... beside mktorrent -t 2", length, ours, median(beside), ">= 1"))
+    for version, kib in (("1", 1024), ("1", 64), ("1", 16), ("2", 1024), ("2", 64)):
+        made = make_material(root, length=length, piece_length=kib << 10, version=version)
+        ours, theirs = _take_turns(
+            runs,
+            partial(_run, "recheck-bittern", str(made.torrent), str(made.folder)),
+            partial(_run, "recheck-libtorrent", str(made.torrent), str(made.folder)),
+        )
+        rows += _rows(
+            f"recheck v{version}, {kib} KiB pieces", length, ours, theirs, limits[version]
+        )
+    for version, kib in (("1", 1024), ("1", 64), ("2", 1024), ("hybrid", 1024)):
+        ours, theirs, other = _take_turns(
+            runs,
+            partial(_run, "create-bittern", str(path), str(kib << 10), version),
+            partial(_run, "create-libtorrent", str(path), str(kib << 10), version),
+            partial(create_mktorrent, path, kib << 10, version),
+        )
+        title = f"create {'v' * version.isdigit()}{version}, {kib} KiB pieces"
+        rows += _rows(title, length, ours, theirs, limits[version])
+        if other:
+            rows.append(_row("... beside mktorrent -t 2", length, ours, other, ">= 1"))
     return rows
+
+
+def _take_turns(runs: int, *programs: Callable[[], float | None]) -> list[float]:
+    """Run programs in turn; return the median seconds of each, 0 for one that is not there."""
+    found = [[program() for program in programs] for _ in range(runs)]
+    return [
+        median([seconds for seconds in column if seconds is not None] or [0.0])
+        for column in zip(*found, strict=True)
+    ]
+
+
+def _rows(title: str, length: int, ours: float, theirs: float, limit: float) -> list[Row]:
+    return [
+        _row(title, length, ours, theirs, ">= 2, or the limit"),
+        _row("... beside the hash limit", length, ours, limit, "aim 1"),
+    ]
 
 
 def _row(title: str, length: int, ours: float, theirs: float, must: str) -> Row:
@@ -157,9 +220,11 @@ def main() -> None:
         material = Material(Path(rest[0]), Path(rest[1]), 0)
         worker = recheck_bittern if work.endswith("bittern") else recheck_libtorrent
         print(worker(material), flush=True)
+    elif work == "limit":
+        print(read_and_hash(Path(rest[0]), rest[1]), flush=True)
     else:
         create = create_bittern if work.endswith("bittern") else create_libtorrent
-        print(create(Path(rest[0]), 1 << 20, rest[1]), flush=True)
+        print(create(Path(rest[0]), int(rest[1]), rest[2]), flush=True)
     os._exit(0)  # a client's threads may take seconds to end, which nobody measures
 
 
