@@ -3,18 +3,17 @@
 import asyncio
 import math
 import random
-from collections.abc import Callable, Sequence
-
-import pytest
+from collections.abc import Callable, Coroutine, Sequence
 
 from bittern.core.announce import AnnounceAnswer, AnnounceRequest, Event, ScrapeEntry
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import TrackerFailure, TrackerUnreachable
 from bittern.core.ids import InfoHash, PeerId
 from bittern.engine import events
+from bittern.engine.announces import Announces
 from bittern.engine.tracker_client import TrackerClient
 from bittern.engine.trackers import TrackerAnnouncer, TrackerStatus
-from bittern.policy.announcing import TrackerState
+from bittern.policy.announcing import AnnounceDecision, TrackerState
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 
@@ -86,9 +85,11 @@ class Scene:
     def __init__(self, tiers: str, **options: bool) -> None:
         self.client = FakeClient()
         self.torrent = FakeTorrent()
+        self.tasks: set[asyncio.Future[None]] = set()
         self.announcer = TrackerAnnouncer(
             [list(tier) for tier in tiers.split()],
             client=self.client,
+            announces=Announces(asyncio.get_running_loop(), self._spawn),
             surroundings=self.torrent,
             info_hashes=(HASH, OTHER),
             peer_id=PeerId(b"p" * 20),
@@ -97,14 +98,20 @@ class Scene:
             **options,
         )
 
+    def _spawn(self, job: Coroutine[object, object, None], name: str) -> None:
+        task = asyncio.ensure_future(job)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
     async def __aenter__(self) -> "Scene":
-        self.task = asyncio.ensure_future(self.announcer.run())
+        self.announcer.start()
         await asyncio.sleep(0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.announcer.stop()
-        await self.task
+        await asyncio.sleep(0)
+        assert not self.tasks
 
     def events(self) -> list[tuple[str, Event]]:
         return [(url, event) for _, url, event in self.client.heard]
@@ -278,25 +285,26 @@ def test_stopping_before_the_start_is_quiet(simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         scene = Scene("a")
         await scene.announcer.stop()
-        await scene.announcer.run()
+        scene.announcer.completed()
         assert scene.events() == []
         assert loop.time() == 0
 
     simulate(main)
 
 
-def test_cancelling_skips_the_goodbyes(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
+def test_an_announce_that_begins_after_the_end_asks_nobody(simulate: Simulate) -> None:
+    async def main() -> None:
         scene = Scene("a")
-        async with scene:
-            await asyncio.sleep(0.5)
-            scene.task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await scene.task
-            assert scene.events() == [("a", Event.STARTED)]
-            scene.task = asyncio.ensure_future(asyncio.sleep(0))
+        scene.announcer.start()
+        await scene.announcer.stop()
+        await asyncio.sleep(1)
+        assert scene.events() == [("a", Event.STOPPED)]
+        scene.announcer.announce_failed(
+            AnnounceDecision("a", Event.STARTED), TrackerUnreachable("late")
+        )
+        assert scene.torrent.reports == []
 
-    simulate(main)
+    simulate(main())
 
 
 def test_trackers_can_be_replaced(simulate: Simulate) -> None:
@@ -355,13 +363,13 @@ def test_many_torrents_with_dead_trackers_stop_in_time(simulate: Simulate) -> No
 
     async def main(loop: VirtualLoop) -> None:
         scenes = [Scene("a") for _ in range(100)]
-        tasks = [asyncio.ensure_future(scene.announcer.run()) for scene in scenes]
+        for scene in scenes:
+            scene.announcer.start()
         await asyncio.sleep(2)
         for scene in scenes:
             scene.client.answers["a"] = 1e6
         begun = loop.time()
         await asyncio.gather(*(scene.announcer.stop() for scene in scenes))
-        await asyncio.gather(*tasks)
         assert loop.time() == begun + 5
 
     simulate(main)

@@ -7,7 +7,7 @@ import random
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from pathlib import Path
 
 import libtorrent
@@ -19,6 +19,7 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.errors import TrackerFailure, TrackerUnreachable
 from bittern.core.ids import InfoHash, PeerId
 from bittern.engine import events
+from bittern.engine.announces import Announces
 from bittern.engine.tracker_client import TrackerClient
 from bittern.engine.trackers import TrackerAnnouncer
 from bittern.net.dns import Resolver
@@ -185,10 +186,16 @@ async def test_two_torrents_meet_at_opentracker(pattern: str, opentracker: int) 
     url, dead = pattern.format(opentracker), f"http://{HOST}:{free_port()}/announce"
     torrents = [Torrent(), Torrent()]
     async with tracker_client() as client, asyncio.TaskGroup() as group:
+
+        def spawn(job: Coroutine[object, object, None], name: str) -> None:
+            group.create_task(job, name=name)
+
+        announces = Announces(asyncio.get_running_loop(), spawn)
         announcers = [
             TrackerAnnouncer(
                 [[dead], [url]],
                 client=client,
+                announces=announces,
                 surroundings=torrent,
                 info_hashes=[HASH],
                 peer_id=PeerId(b"-bt0100-%012d" % number),
@@ -198,7 +205,7 @@ async def test_two_torrents_meet_at_opentracker(pattern: str, opentracker: int) 
             for number, torrent in enumerate(torrents)
         ]
         for announcer, torrent in zip(announcers, torrents, strict=True):
-            group.create_task(announcer.run())
+            announcer.start()
             assert isinstance(await torrent.reported(), events.TrackerFailed)
             assert isinstance(await torrent.reported(), events.TrackerAnnounced)
         assert Endpoint(HOST, 3001) in torrents[1].peers

@@ -43,6 +43,16 @@ class Discovery:
         tiers: announce URLs by tier.
     """
 
+    __slots__ = (
+        "_given",
+        "_incoming",
+        "_is_restricted",
+        "_others",
+        "_services",
+        "_torrent",
+        "_trackers",
+    )
+
     def __init__(
         self,
         torrent: DiscoveringTorrent,
@@ -60,7 +70,7 @@ class Discovery:
         self._others = self._make_others()
         self._is_restricted = torrent.is_private
 
-    def _make_others(self) -> list[PeerSource]:
+    def _make_others(self) -> tuple[PeerSource, ...]:
         """Return the sources that a private torrent has not, or what stands for them."""
         config, torrent = self._services.config, self._torrent
         sources: list[PeerSource] = []
@@ -78,7 +88,7 @@ class Discovery:
             sources.append(SwitchedOff(SourceKind.PEX, switched_off_by("enable_pex")))
         else:
             sources.append(ExchangedPeers(torrent))
-        return sources
+        return tuple(sources)
 
     @property
     def _sources(self) -> list[PeerSource]:

@@ -29,8 +29,10 @@ class _Listener:
 class Listeners:
     """All listeners of one torrent."""
 
+    __slots__ = ("_is_closed", "_listeners")
+
     def __init__(self) -> None:
-        self._listeners: list[_Listener] = []
+        self._listeners: tuple[_Listener, ...] = ()
         self._is_closed = False
 
     @property
@@ -57,7 +59,7 @@ class Listeners:
         nothing between the two is missed.
         """
         listener = _Listener(is_tracing=trace)
-        self._listeners.append(listener)
+        self._listeners = (*self._listeners, listener)
         return self._iterate(listener)
 
     async def _iterate(self, listener: _Listener) -> AsyncIterator[Event]:
@@ -70,7 +72,7 @@ class Listeners:
                 listener.wake.clear()
                 await listener.wake.wait()
         finally:
-            self._listeners.remove(listener)
+            self._listeners = tuple(each for each in self._listeners if each is not listener)
 
     def close(self) -> None:
         """End every iterator once its queue is empty."""

@@ -19,6 +19,8 @@ from bittern.proto.peer import UT_PEX
 class _PassiveSource:
     """A source that nobody can ask."""
 
+    __slots__ = ("_torrent",)
+
     def __init__(self, torrent: DiscoveringTorrent) -> None:
         self._torrent = torrent
 
@@ -50,6 +52,8 @@ class _PassiveSource:
 class GivenPeers(_PassiveSource):
     """Endpoints from the user or from a magnet link; silent when there are none."""
 
+    __slots__ = ()
+
     def statuses(self) -> list[SourceStatus]:
         """Return how many were given."""
         if self._torrent.candidates.heard(Source.USER) is None:
@@ -66,6 +70,8 @@ class IncomingPeers(_PassiveSource):
         port: tells where we take connections; 0 for nowhere.
         is_enabled: False when the user wants none.
     """
+
+    __slots__ = ("_is_enabled", "_port")
 
     def __init__(
         self, torrent: DiscoveringTorrent, *, port: Callable[[], int], is_enabled: bool
@@ -86,6 +92,8 @@ class IncomingPeers(_PassiveSource):
 
 class ExchangedPeers(_PassiveSource):
     """Endpoints that connected peers name (BEP 11); each speaks about once a minute."""
+
+    __slots__ = ()
 
     def statuses(self) -> list[SourceStatus]:
         """Return what was named, or that nobody is connected who would."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bittern.core.ids import PeerId
+from bittern.engine.announces import Announces
 from bittern.engine.config import SessionConfig
 from bittern.engine.disk import Disk
 from bittern.engine.journal import Journal
@@ -47,6 +48,8 @@ class Services:
     upload_limit: SharedLimit
     tracker_client: TrackerClient | None
     """None when trackers are switched off."""
+    announces: Announces
+    """When each torrent announces to its trackers."""
     listen_port: Callable[[], int]
     """Where peers reach us; 0 when they cannot."""
     request_dial: Callable[[], None]

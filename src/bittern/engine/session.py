@@ -27,6 +27,7 @@ from bittern.codec.metainfo import Metainfo, decode_metainfo
 from bittern.core.errors import ConfigError, MetainfoError
 from bittern.core.ids import InfoHash, PeerId
 from bittern.engine.acceptor import Acceptor
+from bittern.engine.announces import Announces
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.descriptors import divide_descriptors, raise_descriptor_limit
 from bittern.engine.dialer import Dialer
@@ -124,6 +125,7 @@ class Session:
         self._acceptor = Acceptor(network, config, loop, find=self._find, rouse=self._rouse)
         self._dialer = Dialer(network, config, loop, rosters=self._rosters, spawn=self._spawn)
         self._acceptor.listen()
+        self._announces = Announces(loop, self._spawn)
         self._gateway = Gateway(
             config, port=lambda: self._acceptor.port, open_sockets=self._open_udp_sockets
         )
@@ -145,6 +147,7 @@ class Session:
         self._dialer.close()
         # All at once: dead trackers must not be waited for one torrent after the other.
         await asyncio.gather(*(self.remove(torrent) for torrent in list(self.torrents)))
+        self._announces.close()
         for task in list(self._tasks):
             task.cancel()
         await self._group.__aexit__(None, None, None)
@@ -170,6 +173,7 @@ class Session:
             download_limit=SharedLimit(make_bucket(config.max_download_rate, now=now), loop=loop),
             upload_limit=SharedLimit(make_bucket(config.max_upload_rate, now=now), loop=loop),
             tracker_client=self._make_tracker_client() if config.enable_trackers else None,
+            announces=self._announces,
             listen_port=lambda: self._acceptor.port,
             request_dial=self._dialer.request,
             may_connect=self._may_connect,

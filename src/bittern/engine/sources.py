@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum, unique
+from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from bittern.core.endpoint import Endpoint
@@ -178,8 +179,11 @@ class SwitchedOff:
         reason: for people.
     """
 
+    __slots__ = ("_kind", "_reason")
+
     def __init__(self, kind: SourceKind, reason: str) -> None:
-        self._status = SourceStatus(kind=kind, state=SourceState.OFF, message=reason)
+        self._kind = kind
+        self._reason = reason
 
     def start(self, name: str) -> None:
         """Do nothing."""
@@ -192,7 +196,7 @@ class SwitchedOff:
 
     def statuses(self) -> list[SourceStatus]:
         """Return the reason."""
-        return [self._status]
+        return [SourceStatus(kind=self._kind, state=SourceState.OFF, message=self._reason)]
 
     async def stop(self) -> None:
         """Do nothing."""
@@ -201,6 +205,7 @@ class SwitchedOff:
 PRIVATE = "the torrent is private: only its trackers may name peers"
 
 
+@cache  # one text, however many torrents it stands for
 def switched_off_by(setting: str) -> str:
     """Return the reason of a source that a setting switches off."""
     return f"switched off by the setting {setting}"

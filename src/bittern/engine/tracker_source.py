@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bittern.core.endpoint import Endpoint
 from bittern.engine.events import (
     Event,
     SourceChanged,
@@ -45,12 +46,14 @@ class TrackerSource:
         tiers: announce URLs by tier; may be none.
     """
 
+    __slots__ = ("_announcer", "_reason", "_services", "_torrent")
+
     def __init__(
         self, torrent: DiscoveringTorrent, services: Services, tiers: Sequence[Sequence[str]]
     ) -> None:
         self._services = services
         self._torrent = torrent
-        self.add_peers = torrent.add_peers
+        self._reason = ""
         self._announcer: TrackerAnnouncer | None = None
         if services.tracker_client is None:
             self._reason = switched_off_by("enable_trackers")
@@ -60,6 +63,7 @@ class TrackerSource:
             self._announcer = TrackerAnnouncer(
                 tiers,
                 client=services.tracker_client,
+                announces=services.announces,
                 surroundings=self,
                 info_hashes=torrent.all_hashes,
                 peer_id=services.peer_id,
@@ -68,10 +72,10 @@ class TrackerSource:
                 announce_to_all_tiers=services.config.announce_to_all_tiers,
             )
 
-    def start(self, name: str) -> None:
+    def start(self, name: str) -> None:  # noqa: ARG002  # as every source
         """Begin to announce."""
         if self._announcer is not None:
-            self._services.spawn(self._announcer.run(), f"trackers of {name}")
+            self._announcer.start()
 
     def completed(self) -> None:
         """Say that the download has finished."""
@@ -96,6 +100,10 @@ class TrackerSource:
         return [status_of(tracker) for tracker in self._announcer.trackers()]
 
     # --- what the announcer asks and tells -----------------------------------------------
+
+    def add_peers(self, endpoints: Sequence[Endpoint], source: str, from_host: str) -> None:
+        """Pass on what a tracker named."""
+        self._torrent.add_peers(endpoints, source, from_host)
 
     def stats(self) -> tuple[int, int, int]:
         """Return bytes uploaded, downloaded, and left."""

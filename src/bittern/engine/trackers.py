@@ -1,10 +1,11 @@
 """
-The announces of one torrent: an owner task over ``policy.announcing``.
+The announces of one torrent: its part of ``engine.announces`` over ``policy.announcing``.
 
-``run`` is the task: it asks the schedule what is due, makes those announces side by
-side, and sleeps until the next is. A dead tracker costs a task that waits, never the
-torrent; ``stop`` waits for trackers at most as long as it is told. What a tracker
-says reaches the torrent through ``Surroundings``.
+Between two announces this is one small object and an entry in the session's heap. When
+something is due, it asks the schedule what, and the session runs those announces side by
+side. A dead tracker costs a task that waits, never the torrent; ``stop`` waits for
+trackers at most as long as it is told. What a tracker says reaches the torrent through
+``Surroundings``.
 
 Sources: BEP 3, BEP 7, BEP 12, BEP 31, BEP 52 (a hybrid torrent announces both hashes).
 """
@@ -14,7 +15,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,6 +27,7 @@ from bittern.core.endpoint import Endpoint, is_dialable
 from bittern.core.errors import TrackerFailure, TrackerUnreachable
 from bittern.core.ids import InfoHash, PeerId
 from bittern.engine import events
+from bittern.engine.announces import Announces
 from bittern.engine.tracker_client import TrackerClient
 from bittern.policy.announcing import AnnounceDecision, AnnounceScheduler, TrackerState
 
@@ -100,6 +104,7 @@ class TrackerAnnouncer:
     Args:
         tiers: announce URLs by tier.
         client: the session's.
+        announces: the session's.
         surroundings: the torrent.
         info_hashes: what to announce; two for a hybrid torrent.
         peer_id: our own.
@@ -107,17 +112,34 @@ class TrackerAnnouncer:
         rng: for the order of trackers, spreading retries, and the announce key.
         announce_to_all_tiers: see ``policy.announcing``.
 
-    Create ``run()`` as a task; ``stop`` ends it, cancelling it skips the goodbyes.
-
     Attributes:
         external_host: our own address as a tracker saw it last (BEP 24).
+        is_running: between ``start`` and ``stop``.
+        due_at: kept by ``Announces``.
     """
+
+    __slots__ = (
+        "_announces",
+        "_client",
+        "_info_hashes",
+        "_key",
+        "_memory",
+        "_peer_id",
+        "_port",
+        "_schedule",
+        "_surroundings",
+        "_tasks",
+        "due_at",
+        "external_host",
+        "is_running",
+    )
 
     def __init__(
         self,
         tiers: Sequence[Sequence[str]],
         *,
         client: TrackerClient,
+        announces: Announces,
         surroundings: Surroundings,
         info_hashes: Sequence[InfoHash],
         peer_id: PeerId,
@@ -126,79 +148,71 @@ class TrackerAnnouncer:
         announce_to_all_tiers: bool = False,
     ) -> None:
         self.external_host: str | None = None
+        self.is_running = False
+        self.due_at = math.inf
         self._client = client
+        self._announces = announces
         self._surroundings = surroundings
         self._info_hashes = tuple(info_hashes)
         self._peer_id = peer_id
         self._port = port
         self._key = rng.getrandbits(32)
-        self._schedule = AnnounceScheduler(tiers, rng, announce_to_all_tiers=announce_to_all_tiers)
+        self._schedule = AnnounceScheduler(
+            _kept_once(tiers), rng, announce_to_all_tiers=announce_to_all_tiers
+        )
         self._memory: dict[str, _Memory] = {}
-        self._woken = asyncio.Event()
-        self._ended = asyncio.Event()
-        self._is_running = False
-        self._is_stopping = False
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     # --- life --------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Announce until stopped; every tracker hears ``started`` first. Once only."""
-        loop = asyncio.get_running_loop()
-        if self._is_stopping:
-            return
-        self._is_running = True
-        self._schedule.start(now=loop.time())
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks: set[asyncio.Task[None]] = set()
-                while not self._is_stopping:
-                    for decision in self._schedule.due(now=loop.time()):
-                        task = group.create_task(
-                            self._announce(decision), name=f"announce {decision.url[:60]}"
-                        )
-                        tasks.add(task)
-                        task.add_done_callback(tasks.discard)
-                    await self._sleep_until(self._schedule.next_timer())
-                for task in tasks:
-                    task.cancel()
-        finally:
-            self._is_running = False
-            self._ended.set()
+    def start(self) -> None:
+        """Begin to announce; every tracker hears ``started`` first. Once only."""
+        self.is_running = True
+        self._schedule.start(now=_now())
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Do what is due, and say when to go on."""
+        if self.is_running:
+            for decision in self._schedule.due(now=_now()):
+                self._announces.submit(self, decision)
+            self._announces.wake_at(self, self._schedule.next_timer())
 
     async def stop(self, *, timeout: float = STOP_TIMEOUT) -> None:
         """
-        End ``run`` and tell the trackers, all at once, for at most ``timeout`` seconds.
+        End, and tell the trackers, all at once, for at most ``timeout`` seconds.
 
         Returns when they know, or when the time is up; what is still under way then is
         dropped. Idempotent.
         """
         decisions = self._schedule.stop()
-        self._is_stopping = True
-        self._woken.set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                if self._is_running:
-                    await self._ended.wait()
-                await asyncio.gather(*map(self._say_stopped, decisions))
+        self.is_running = False
+        self._announces.wake_at(self, None)
+        for task in self._tasks:
+            task.cancel()
+        if decisions:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await asyncio.gather(*map(self._say_stopped, decisions))
 
     # --- verbs -------------------------------------------------------------------------------
 
     def completed(self) -> None:
         """Say that the download finished."""
-        self._schedule.complete(now=asyncio.get_running_loop().time())
-        self._woken.set()
+        self._schedule.complete(now=_now())
+        self.go_on()
 
     def announce_now(self) -> None:
         """Announce as soon as the trackers' minimum intervals allow."""
-        self._schedule.request(now=asyncio.get_running_loop().time())
-        self._woken.set()
+        self._schedule.request(now=_now())
+        self.go_on()
 
     def set_tiers(self, tiers: Sequence[Sequence[str]]) -> None:
         """Replace the trackers; those that stay keep their state."""
-        self._schedule.set_tiers(tiers, now=asyncio.get_running_loop().time())
+        self._schedule.set_tiers(_kept_once(tiers), now=_now())
         kept = {tracker.url for tracker in self._schedule.trackers()}
         self._memory = {url: memory for url, memory in self._memory.items() if url in kept}
-        self._woken.set()
+        self.go_on()
 
     async def scrape(self) -> dict[str, ScrapeEntry]:
         """
@@ -250,12 +264,6 @@ class TrackerAnnouncer:
 
     # --- inside ------------------------------------------------------------------------------
 
-    async def _sleep_until(self, at: float | None) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(at):
-                await self._woken.wait()
-        self._woken.clear()
-
     def _requests(self, decision: AnnounceDecision) -> list[AnnounceRequest]:
         uploaded, downloaded, left = self._surroundings.stats()
         memory = self._memory.get(decision.url)
@@ -275,26 +283,33 @@ class TrackerAnnouncer:
             for info_hash in self._info_hashes
         ]
 
-    async def _announce(self, decision: AnnounceDecision) -> None:
-        loop = asyncio.get_running_loop()
-        url = decision.url
-        self._memory.setdefault(url, _Memory()).last_asked_at = loop.time()
-        self._surroundings.report(events.TrackerAsked(url, decision.event.value))
+    async def announce(self, decision: AnnounceDecision) -> None:
+        """
+        Make one announce and take its answer; called by ``Announces``.
+
+        Raises:
+            TrackerFailure, TrackerUnreachable: see ``announce_failed``.
+        """
+        task = asyncio.current_task()
+        if task is None or not self.is_running:
+            return
+        self._tasks = (*self._tasks, task)
         try:
+            self._memory.setdefault(decision.url, _Memory()).last_asked_at = _now()
+            self._surroundings.report(events.TrackerAsked(decision.url, decision.event.value))
             answer = await self._client.announce(
-                url, self._requests(decision), answered=self._take_peers
+                decision.url, self._requests(decision), answered=self._take_peers
             )
-        except (TrackerFailure, TrackerUnreachable) as error:
-            self._failed(url, error, loop.time())
-        else:
-            self._succeeded(decision, answer, loop.time())
-        self._woken.set()
+        finally:
+            self._tasks = tuple(other for other in self._tasks if other is not task)
+        self._succeeded(decision, answer, _now())
+        self.go_on()
 
     def _take_peers(self, answer: AnnounceAnswer, host: str) -> None:
         if answer.external_host is not None:
             self.external_host = answer.external_host
         peers = [peer for peer in answer.peers if is_dialable(peer)]
-        if peers and not self._is_stopping:
+        if peers and self.is_running:
             self._surroundings.add_peers(peers, SOURCE, host)
 
     def _succeeded(self, decision: AnnounceDecision, answer: AnnounceAnswer, now: float) -> None:
@@ -323,8 +338,15 @@ class TrackerAnnouncer:
             )
         )
 
-    def _failed(self, url: str, error: TrackerFailure | TrackerUnreachable, now: float) -> None:
-        reason = error.reason if isinstance(error, TrackerFailure) else str(error)
+    def announce_failed(
+        self, decision: AnnounceDecision, error: TrackerFailure | TrackerUnreachable
+    ) -> None:
+        """Take note of a failure and go on to the next tracker; called by ``Announces``."""
+        if not self.is_running:
+            return
+        now, url = _now(), decision.url
+        # Interned: ten thousand torrents hear the same from a dead tracker.
+        reason = sys.intern(error.reason if isinstance(error, TrackerFailure) else str(error))
         retry_after = error.retry_after if isinstance(error, TrackerFailure) else None
         self._schedule.failed(url, now=now, retry_after=retry_after)
         memory = self._memory.setdefault(url, _Memory())
@@ -332,6 +354,7 @@ class TrackerAnnouncer:
         memory.message = reason
         retry_at = next((t.next_at for t in self._schedule.trackers() if t.url == url), None)
         self._surroundings.report(events.TrackerFailed(url, reason, retry_at))
+        self.go_on()
 
     async def _say_stopped(self, decision: AnnounceDecision) -> None:
         with contextlib.suppress(TrackerFailure, TrackerUnreachable):
@@ -340,3 +363,12 @@ class TrackerAnnouncer:
 
 def _largest(entries: Sequence[ScrapeEntry]) -> ScrapeEntry:
     return max(entries, key=lambda entry: (entry.num_seeds or 0) + (entry.num_leechers or 0))
+
+
+def _kept_once(tiers: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return the same URLs, each string once in memory however many torrents name it."""
+    return [[sys.intern(str(url)) for url in tier] for tier in tiers]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

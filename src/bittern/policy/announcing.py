@@ -93,6 +93,7 @@ class _Tracker:
         "event",
         "has_started",
         "is_refused",
+        "lane",
         "next_at",
         "num_failures",
         "owes_completed",
@@ -104,6 +105,7 @@ class _Tracker:
     def __init__(self, url: str, tier: int) -> None:
         self.url = url
         self.tier = tier
+        self.lane: _Lane
         self.reset()
 
     def reset(self) -> None:
@@ -188,6 +190,8 @@ class AnnounceScheduler:
     call of ``succeeded`` or ``failed``.
     """
 
+    __slots__ = ("_is_started", "_lanes", "_rng", "_to_all_tiers")
+
     def __init__(
         self,
         tiers: Sequence[Sequence[str]],
@@ -198,14 +202,16 @@ class AnnounceScheduler:
         self._rng = rng
         self._to_all_tiers = announce_to_all_tiers
         self._is_started = False
-        self._trackers: dict[str, _Tracker] = {}
-        self._lanes: list[_Lane] = []
-        self._lane_of: dict[str, _Lane] = {}
+        self._lanes: tuple[_Lane, ...] = ()
         self.set_tiers(tiers, now=-math.inf)
 
     def __repr__(self) -> str:
-        states = [tracker.state().value for tracker in self._trackers.values()]
+        states = [tracker.state().value for tracker in self._all()]
         return f"<AnnounceScheduler {' '.join(states) or 'no trackers'}>"
+
+    def _all(self) -> Iterator[_Tracker]:
+        for lane in self._lanes:
+            yield from lane.trackers()
 
     # --- verbs -------------------------------------------------------------------------------
 
@@ -215,28 +221,28 @@ class AnnounceScheduler:
 
         Results of announces under way to trackers that went are ignored.
         """
-        known, self._trackers = self._trackers, {}
+        known = {tracker.url: tracker for tracker in self._all()}
+        taken: set[str] = set()
         grouped: list[list[_Tracker]] = []
         for tier in tiers:
             group = []
             for url in tier:
-                if url not in self._trackers:
+                if url not in taken:
+                    taken.add(url)
                     tracker = known.get(url) or _Tracker(url, len(grouped))
                     tracker.tier = len(grouped)
-                    self._trackers[url] = tracker
                     group.append(tracker)
             if group:
                 self._rng.shuffle(group)
                 grouped.append(group)
         self._lanes = (
-            [_Lane([group], now) for group in grouped]
+            tuple(_Lane([group], now) for group in grouped)
             if self._to_all_tiers
-            else [_Lane(grouped, now)]
+            else (_Lane(grouped, now),)
         )
-        self._lane_of = {}
         for lane in self._lanes:
             for tracker in lane.trackers():
-                self._lane_of[tracker.url] = lane
+                tracker.lane = lane
                 if tracker.event is not None:
                     lane.active = tracker
                 if lane.current is None and tracker.has_started and not tracker.num_failures:
@@ -246,7 +252,7 @@ class AnnounceScheduler:
     def start(self, *, now: float) -> None:
         """Begin, or begin anew after ``stop``: every tracker hears ``started`` first."""
         self._is_started = True
-        for tracker in self._trackers.values():
+        for tracker in self._all():
             tracker.reset()
         for lane in self._lanes:
             lane.active = lane.current = None
@@ -254,7 +260,7 @@ class AnnounceScheduler:
 
     def complete(self, *, now: float) -> None:
         """Note that the download finished: trackers that know us hear ``completed``."""
-        for tracker in self._trackers.values():
+        for tracker in self._all():
             if tracker.has_started or tracker.event is not None:
                 tracker.owes_completed = True
         self.request(now=now)
@@ -275,7 +281,7 @@ class AnnounceScheduler:
         was_started, self._is_started = self._is_started, False
         return [
             AnnounceDecision(tracker.url, Event.STOPPED)
-            for tracker in self._trackers.values()
+            for tracker in self._all()
             if was_started and (tracker.has_started or tracker.event) and not tracker.is_refused
         ]
 
@@ -316,7 +322,7 @@ class AnnounceScheduler:
         if event is Event.COMPLETED:
             tracker.owes_completed = False
         tracker.allowed_at = now + answer.min_interval
-        lane = self._lane_of[url]
+        lane = tracker.lane
         lane.current = tracker
         for tier in lane.tiers:
             if tracker in tier:
@@ -342,20 +348,20 @@ class AnnounceScheduler:
             retry_after = self._rng.uniform(longest / 2, longest)
         tracker.is_refused = retry_after == math.inf
         tracker.retry_at = now + max(retry_after, MIN_BACKOFF)
-        lane = self._lane_of[url]
+        lane = tracker.lane
         if lane.current is tracker:
             lane.current = None
         lane.due_at = now
 
     def _end(self, url: str) -> tuple[_Tracker | None, Event | None]:
         """Take the announce under way to ``url`` off its lane; None if nobody wants to know."""
-        tracker = self._trackers.get(url)
+        tracker = next((each for each in self._all() if each.url == url), None)
         if tracker is None or not self._is_started:
             return None, None
         event, tracker.event = tracker.event, None
         if event is None:
             raise MisuseError(f"no announce under way to {url}")
-        lane = self._lane_of[url]
+        lane = tracker.lane
         if lane.active is tracker:
             lane.active = None
         return tracker, event

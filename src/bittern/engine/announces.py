@@ -1,0 +1,226 @@
+"""
+When each torrent of a session announces: one heap, one timer, few tasks.
+
+A torrent at rest has no task and no timer of its own, only an entry in the heap
+here. What is due becomes a task, at most ``MAX_PER_TRACKER`` at a time for one
+tracker; the rest waits in line as plain entries, so that ten thousand torrents
+of one tracker are ten thousand rows and ten tasks.
+
+A tracker that is dead must not hold up its line, since behind it a torrent may
+have other trackers: after ``MAX_SILENCES`` announces in a row without any answer,
+whoever still stands in line is told that the tracker is silent, backs off as if
+it had asked itself, and goes on to its next tracker. One answer ends that.
+
+Limits: F11. Source: BEP 3, BEP 12.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Final, Protocol
+
+from bittern.core.errors import TrackerFailure, TrackerUnreachable
+from bittern.policy.announcing import AnnounceDecision
+
+MAX_PER_TRACKER: Final = 10
+"""Limit: F11. Announces under way to one tracker at once."""
+MAX_SILENCES: Final = 3
+"""Limit: F11. Announces without an answer after which a tracker's line is sent home."""
+BATCH: Final = 100
+"""Entries handled in one turn of the loop, so that nothing else waits for thousands."""
+
+Spawn = Callable[[Coroutine[object, object, None], str], None]
+
+
+class Announcer(Protocol):
+    """Who announces for one torrent."""
+
+    due_at: float
+    """When it wants to be woken; set by ``Announces`` alone, infinite for never."""
+    is_running: bool
+    """False once it wants nothing any more; for good."""
+
+    def go_on(self) -> None:
+        """Do what is due; called at ``due_at``."""
+
+    async def announce(self, decision: AnnounceDecision) -> None:
+        """Announce, take the answer or raise what failed; TrackerFailure, TrackerUnreachable."""
+
+    def announce_failed(
+        self, decision: AnnounceDecision, error: TrackerFailure | TrackerUnreachable
+    ) -> None:
+        """Hear that an announce failed, or was not worth trying."""
+
+
+class _Line:
+    """One tracker's announces."""
+
+    __slots__ = ("last_error", "num_running", "num_silences", "waiting")
+
+    def __init__(self) -> None:
+        self.num_running = 0
+        self.num_silences = 0
+        self.last_error = TrackerUnreachable("tracker is silent")
+        self.waiting: deque[tuple[Announcer, AnnounceDecision]] = deque()
+
+
+class Announces:
+    """
+    The announces of all torrents of one session.
+
+    Args:
+        loop: of the session.
+        spawn: runs a coroutine as a task of the session, under a name.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, spawn: Spawn) -> None:
+        self._loop = loop
+        self._spawn = spawn
+        self._heap: list[tuple[float, int, Announcer]] = []
+        """Entries whose instant is not their announcer's ``due_at`` any more are stale."""
+        self._num_stale = 0
+        self._numbers = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_ringing = False
+        self._lines: dict[str, _Line] = {}
+
+    # --- instants ------------------------------------------------------------------------
+
+    def wake_at(self, announcer: Announcer, at: float | None) -> None:
+        """Call ``announcer.go_on`` at an instant instead of the one before; None for never."""
+        at = math.inf if at is None else at
+        if at == announcer.due_at:
+            return
+        if announcer.due_at != math.inf:
+            self._num_stale += 1
+            if self._num_stale > 64 + len(self._heap) // 2:
+                self._sweep(announcer)
+        announcer.due_at = at
+        if at != math.inf:
+            heapq.heappush(self._heap, (at, next(self._numbers), announcer))
+        if not self._is_ringing:
+            self._arm()
+
+    def _sweep(self, moved: Announcer) -> None:
+        self._heap = [
+            entry for entry in self._heap if entry[2] is not moved and entry[0] == entry[2].due_at
+        ]
+        heapq.heapify(self._heap)
+        self._num_stale = 0
+
+    def _arm(self) -> None:
+        """Set the timer to the first entry that counts."""
+        heap = self._heap
+        while heap and heap[0][0] != heap[0][2].due_at:
+            heapq.heappop(heap)
+            self._num_stale -= 1
+        if self._timer is not None:
+            if heap and self._timer.when() == heap[0][0]:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if heap:
+            self._timer = self._loop.call_at(heap[0][0], self._ring)
+
+    def _ring(self) -> None:
+        # The instant that was asked for: timers may fire a rounding error early.
+        assert self._timer is not None
+        now = max(self._loop.time(), self._timer.when())
+        self._timer = None
+        self._is_ringing = True
+        try:
+            for _ in range(BATCH):
+                if not self._heap or self._heap[0][0] > now:
+                    break
+                at, _, announcer = heapq.heappop(self._heap)
+                if at == announcer.due_at:
+                    announcer.due_at = math.inf
+                    announcer.go_on()
+                else:
+                    self._num_stale -= 1
+        finally:
+            self._is_ringing = False
+            self._arm()
+
+    # --- announces -----------------------------------------------------------------------
+
+    def submit(self, announcer: Announcer, decision: AnnounceDecision) -> None:
+        """Announce as soon as the tracker's line allows; the announcer hears how it went."""
+        tracker = _tracker_of(decision.url)
+        line = self._lines.setdefault(tracker, _Line())
+        if line.num_running < MAX_PER_TRACKER:
+            self._begin(tracker, line, announcer, decision)
+        else:
+            line.waiting.append((announcer, decision))
+            if line.num_silences >= MAX_SILENCES and len(line.waiting) == 1:
+                self._loop.call_soon(self._send_home, line)
+
+    def _begin(
+        self, tracker: str, line: _Line, announcer: Announcer, decision: AnnounceDecision
+    ) -> None:
+        line.num_running += 1
+        self._spawn(
+            self._announce(tracker, line, announcer, decision), f"announce {decision.url[:60]}"
+        )
+
+    async def _announce(
+        self, tracker: str, line: _Line, announcer: Announcer, decision: AnnounceDecision
+    ) -> None:
+        try:
+            await announcer.announce(decision)
+            line.num_silences = 0
+        except TrackerFailure as error:
+            line.num_silences = 0
+            announcer.announce_failed(decision, error)
+        except TrackerUnreachable as error:
+            line.num_silences += 1
+            line.last_error = error
+            announcer.announce_failed(decision, error)
+        finally:
+            line.num_running -= 1
+            self._next(tracker, line)
+
+    def _next(self, tracker: str, line: _Line) -> None:
+        if line.num_silences >= MAX_SILENCES:
+            self._send_home(line)
+        while line.waiting and line.num_running < MAX_PER_TRACKER:
+            if line.num_silences >= MAX_SILENCES:
+                return  # the rest goes home in the next turns
+            announcer, decision = line.waiting.popleft()
+            if announcer.is_running:
+                self._begin(tracker, line, announcer, decision)
+        if not line.num_running and self._lines.get(tracker) is line:
+            del self._lines[tracker]
+
+    def _send_home(self, line: _Line) -> None:
+        for _ in range(BATCH):
+            if not line.waiting or line.num_silences < MAX_SILENCES:
+                return
+            announcer, decision = line.waiting.popleft()
+            if announcer.is_running:
+                announcer.announce_failed(decision, line.last_error)
+        if line.waiting:
+            self._loop.call_soon(self._send_home, line)
+
+    def close(self) -> None:
+        """Wake nobody any more and empty the lines. Idempotent."""
+        self._heap.clear()
+        for line in self._lines.values():
+            line.waiting.clear()
+        self._arm()
+
+    def __repr__(self) -> str:
+        running = sum(line.num_running for line in self._lines.values())
+        waiting = sum(len(line.waiting) for line in self._lines.values())
+        return f"<Announces {len(self._heap)} planned, {running} under way, {waiting} in line>"
+
+
+def _tracker_of(url: str) -> str:
+    """Return the scheme, host and port of a URL: who has to answer."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.partition('/')[0]}".lower()
