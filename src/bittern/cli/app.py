@@ -32,6 +32,10 @@ VERBS = {
     "info": ("bittern.cli.info:info", "Show what is inside a .torrent or magnet link."),
     "verify": ("bittern.cli.verify:verify", "Hash data on disk and compare it with a .torrent."),
     "magnet": ("bittern.cli.magnet:magnet", "Print the magnet link of a .torrent."),
+    "publish": (
+        "bittern.cli.publish:publish",
+        "Make a torrent the newest under a public key.",
+    ),
     "tracker": ("bittern.cli.tracker:tracker", "Run a tracker."),
     "dht": ("", "Run a DHT node, or ask the DHT."),
     "demo": (

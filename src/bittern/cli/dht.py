@@ -26,11 +26,11 @@ from bittern.cli.loop import StopSignal, run_loop
 from bittern.cli.options import Addresses, Duration, Port
 from bittern.cli.output import complain
 from bittern.cli.session import default_state_dir
-from bittern.cli.source import load_magnet
+from bittern.cli.source import load_magnet, magnet_of_hash
 from bittern.cli.values import HostPort, format_duration
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ResolveError
-from bittern.core.ids import InfoHash, InfoHashV2
+from bittern.core.ids import InfoHash
 from bittern.dht.limits import DhtConfig
 from bittern.net.dht import Dht
 from bittern.net.dht_host import EVERYWHERE, open_dht
@@ -142,17 +142,23 @@ async def within(work: Awaitable[int], stop: StopSignal, timeout: float | None) 
     Raises:
         CommandFailed: the time is up.
     """
+    code = await before_end(work, stop, timeout)
+    if code is not None:
+        return code
+    if stop.is_set():
+        code = stop.exit_code(unfinished=True)
+        complain("interrupted" if code is ExitCode.INTERRUPTED else "stopped")
+        return code
+    raise CommandFailed(f"no answer within {format_duration(timeout)}", ExitCode.UNFINISHED)
+
+
+async def before_end(work: Awaitable[T], stop: StopSignal, timeout: float | None) -> T | None:
+    """Return the result of ``work``; None, and it is cancelled, if a signal or the time ends it."""
     job = asyncio.ensure_future(work)
     signal = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((job, signal), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if job.done():
-            return job.result()
-        if stop.is_set():
-            code = stop.exit_code(unfinished=True)
-            complain("interrupted" if code is ExitCode.INTERRUPTED else "stopped")
-            return code
-        raise CommandFailed(f"no answer within {format_duration(timeout)}", ExitCode.UNFINISHED)
+        return job.result() if job.done() else None
     finally:
         for future in (job, signal):
             future.cancel()
@@ -185,18 +191,10 @@ def parse_info_hash(text: str) -> InfoHash:
     Raises:
         CommandFailed: it is none of these.
     """
-    if text[:7].lower() == "magnet:":
-        wire_hash = load_magnet(text).wire_hash
-        if wire_hash is None:
-            raise CommandFailed(f"{text}: the link names no info hash", ExitCode.USAGE)
-        return wire_hash
-    try:
-        digits = text[4:] if len(text) == 68 and text.startswith("1220") else text
-        if len(digits) == 2 * InfoHashV2.SIZE:
-            return InfoHashV2.parse(digits).truncated
-        return InfoHash.parse(text)
-    except ValueError:
-        raise CommandFailed(f"{text}: not an info hash", ExitCode.USAGE) from None
+    magnet = load_magnet(text) if text[:7].lower() == "magnet:" else magnet_of_hash(text)
+    if magnet.wire_hash is None:
+        raise CommandFailed(f"{text}: the link names no info hash", ExitCode.USAGE)
+    return magnet.wire_hash
 
 
 def parse_hex(text: str, length: int) -> bytes | None:

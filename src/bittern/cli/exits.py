@@ -14,10 +14,12 @@ from bittern.core.errors import (
     BadPiece,
     BitTorrentError,
     ConfigError,
+    DhtUnreachable,
     DiskFull,
     FetchError,
     FileVanished,
     Inconsistent,
+    NotPublished,
     PeerTimeout,
     QueryTimeout,
     StorageError,
@@ -95,7 +97,9 @@ def exit_code_of(error: BaseException) -> ExitCode:
             return ExitCode.USAGE
         case BadPiece() | Inconsistent():
             return ExitCode.MISMATCH
-        case TrackerUnreachable() | PeerTimeout() | QueryTimeout():
+        case NotPublished():
+            return ExitCode.NOT_FOUND
+        case TrackerUnreachable() | PeerTimeout() | QueryTimeout() | DhtUnreachable():
             return ExitCode.UNREACHABLE
         case FetchError():
             return _code_of_status(error.status)

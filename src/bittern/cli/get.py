@@ -56,7 +56,8 @@ def get(
 
     Args:
         source: A .torrent file, an http(s) URL of one, a magnet link or an info hash;
-            several are downloaded at once.
+            several are downloaded at once. A link with a public key in place of a hash
+            gets what "bittern publish" made the newest.
         output: The folder that data goes to. Default: the current one.
         files: Only these files, by index as "bittern info" shows them, such as 0,2-5.
         sequential: Ask for the pieces in order.
@@ -183,7 +184,8 @@ def job_for(source: str) -> Job:
             return Job(source=metainfo, label=metainfo.name)
         case SourceKind.MAGNET:
             magnet = load_magnet(source)
-            label = magnet.name or str(magnet.info_hash or magnet.info_hash_v2 or "magnet link")
+            key = "" if magnet.public_key is None else f"key {magnet.public_key.hex()}"
+            label = magnet.name or str(magnet.info_hash or magnet.info_hash_v2 or key)
             return Job(source=source, label=label, hinted_peers=magnet.peers)
         case _:
             return Job(source=source, label=source)

@@ -108,3 +108,22 @@ def load_magnet(link: str) -> Magnet:
         return parse_magnet(link)
     except InputError as error:
         raise CommandFailed(f"magnet link: {error}") from error
+
+
+def magnet_of_hash(text: str) -> Magnet:
+    """
+    Return the link that a bare info hash stands for: v1 in hexadecimal or base32, or v2.
+
+    Raises:
+        CommandFailed: it is no info hash.
+    """
+    from bittern.codec.magnet import Magnet
+    from bittern.core.ids import InfoHash, InfoHashV2
+
+    digits = text[4:] if len(text) == 4 + 2 * InfoHashV2.SIZE and text[:4] == "1220" else text
+    try:
+        if len(digits) == 2 * InfoHashV2.SIZE:
+            return Magnet(info_hash_v2=InfoHashV2.parse(digits))
+        return Magnet(info_hash=InfoHash.parse(text))
+    except ValueError:
+        raise CommandFailed(f"{text}: not an info hash", ExitCode.USAGE) from None

@@ -19,6 +19,7 @@ from bittern.cli.display import Row
 from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
 from bittern.cli.loop import STOP_TIMEOUT, StopSignal
 from bittern.cli.narration import STATE_TEXTS, plain
+from bittern.cli.opening import open_source
 from bittern.cli.report import Report
 from bittern.codec.metainfo import Metainfo
 from bittern.core.errors import BitTorrentError, StorageError
@@ -75,7 +76,7 @@ class Job:
     One torrent to work on.
 
     Args:
-        source: what ``Session.add`` takes, or the URL of a .torrent file.
+        source: metainfo, or what ``open_source`` takes.
         label: what it is called until its name is known.
         config: the torrent's settings.
         must_be_complete: fail if the data is not all there, as ``seed`` does.
@@ -136,11 +137,7 @@ class Transfer:
         """Work until the goal is reached; an expected failure ends up in ``error``."""
         try:
             # Paused first, so that no event is made before somebody listens.
-            source = self.job.source
-            if isinstance(source, str) and source[:4].lower() == "http":
-                from bittern.cli.fetch import fetch_metainfo
-
-                source = await fetch_metainfo(source)
+            source = await open_source(self.job.source, session, self._report)
             torrent = await session.add(source, replace(self.job.config, paused=True))
             self.torrent = torrent
             stream = torrent.events(trace=self._report.wants_trace)

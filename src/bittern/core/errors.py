@@ -164,6 +164,26 @@ class QueryTimeout(RemoteError):
     """A DHT node did not answer in time."""
 
 
+class DhtUnreachable(RemoteError):
+    """No DHT node could be reached, so nobody could be asked."""
+
+
+class NotPublished(RemoteError):
+    """
+    Nothing is stored in the DHT under a public key (BEP 46).
+
+    Args:
+        public_key: 32 bytes.
+    """
+
+    def __init__(self, public_key: bytes) -> None:
+        super().__init__(public_key)
+        self.public_key = public_key
+
+    def __str__(self) -> str:
+        return f"nothing is published under the key {self.public_key.hex()}"
+
+
 class ResolveError(RemoteError):
     """A host name has no address, or nobody said so in time."""
 

@@ -25,7 +25,7 @@ from types import TracebackType
 from bittern.codec.magnet import Magnet, parse_magnet
 from bittern.codec.metainfo import Metainfo, decode_metainfo
 from bittern.core.errors import ConfigError, MetainfoError
-from bittern.core.ids import InfoHash, PeerId
+from bittern.core.ids import InfoHash, InfoHashV2, PeerId
 from bittern.engine.acceptor import Acceptor
 from bittern.engine.announces import Announces
 from bittern.engine.config import SessionConfig, TorrentConfig
@@ -35,6 +35,7 @@ from bittern.engine.disk import Disk
 from bittern.engine.gateway import Gateway, SharedDatagrams, open_udp_sockets
 from bittern.engine.journal import Journal
 from bittern.engine.limits import SharedLimit, make_bucket
+from bittern.engine.mutable import resolve_magnet
 from bittern.engine.roster import Roster
 from bittern.engine.services import Services
 from bittern.engine.torrent import Torrent
@@ -254,8 +255,8 @@ class Session:
         Add a torrent and start it.
 
         Args:
-            source: path of a .torrent file, its content, a magnet link, an info hash in
-                hexadecimal or base32, or any of them already read.
+            source: path of a .torrent file, its content, a magnet link, a v1 or v2 info hash
+                in hexadecimal, a v1 one in base32, or any of them already read.
             config: settings of this torrent.
 
         Returns:
@@ -264,8 +265,13 @@ class Session:
         Raises:
             MetainfoError, MagnetError: the source is unusable.
             ConfigError: it is in this session already, or the settings do not fit it.
+            NotPublished, DhtUnreachable: the link has no hash but a public key (BEP 46), and
+                the DHT does not tell what is the newest torrent under it.
         """
-        torrent = Torrent(self._services, self._read(source), config or TorrentConfig())
+        found = self._read(source)
+        if isinstance(found, Magnet) and found.wire_hash is None:
+            found = await self.resolve(found)
+        torrent = Torrent(self._services, found, config or TorrentConfig())
         self._register(torrent)
         self.torrents.append(torrent)
         if not torrent.config.paused:
@@ -280,6 +286,20 @@ class Session:
                 raise ConfigError(f"{info_hash} is in this session already")
         self._by_hash.update(dict.fromkeys(torrent.all_hashes, torrent))
 
+    async def resolve(self, magnet: Magnet) -> Magnet:
+        """
+        Return a link to the torrent that is the newest under a link's public key (BEP 46).
+
+        Raises:
+            ConfigError: the DHT is switched off.
+            NotPublished: nobody has an item of that key.
+            DhtUnreachable: nobody could be asked.
+            KrpcDecodeError: what is there names no torrent.
+        """
+        if self.dht is None:
+            raise ConfigError("what is under a public key is only known to the DHT, which is off")
+        return await resolve_magnet(self.dht, magnet)
+
     @staticmethod
     def _read(source: Source) -> Metainfo | Magnet:
         if isinstance(source, Metainfo | Magnet):
@@ -291,6 +311,8 @@ class Session:
                 return parse_magnet(source)
             if is_info_hash(source):
                 return parse_magnet(f"magnet:?xt=urn:btih:{source}")
+            if is_info_hash_v2(source):
+                return parse_magnet(f"magnet:?xt=urn:btmh:1220{source[-64:]}")
         return decode_metainfo(read_torrent_file(Path(source)))
 
     async def remove(self, torrent: Torrent, *, delete_data: bool = False) -> None:
@@ -343,6 +365,15 @@ def is_info_hash(text: str) -> bool:
     """Tell whether text is the hexadecimal or base32 form of a v1 info hash (BEP 9)."""
     try:
         InfoHash.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_info_hash_v2(text: str) -> bool:
+    """Tell whether text is a v2 info hash in hexadecimal, as it is or as a multihash (BEP 9)."""
+    try:
+        InfoHashV2.parse(text.removeprefix("1220") if len(text) == 68 else text)
     except ValueError:
         return False
     return True
