@@ -134,6 +134,55 @@ async def ask(peer: ScriptedPeer, wanted: HashRange) -> bytes | None:
     return message.payload[48:] if message.message_id == MessageId.HASHES else None
 
 
+class BlockPeer:
+    """
+    Listens, has everything, serves blocks, and corrupts those for which ``is_bad`` says so.
+
+    Args:
+        scene: whose torrent it has.
+        is_bad: told the number of the block among all that it has served, index and begin.
+    """
+
+    def __init__(self, scene: Scene, is_bad: Callable[[int, int, int], bool]) -> None:
+        self.host = scene.add_host()
+        self.endpoint = endpoint_of(self.host)
+        self.bad: list[tuple[int, int]] = []
+        self.num_served = 0
+        self._scene = scene
+        self._is_bad = is_bad
+        self._listener = scene.listener(self.host)
+        self._peers: list[ScriptedPeer] = []
+        self._task = asyncio.ensure_future(self._listen())
+        scene.at_end.append(self.close)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                peer = await self._listener.accept(timeout=600)
+                self._peers.append(peer)
+                named = (await peer.expect_handshake()).info_hash
+                peer.send_handshake(named, scene_peer_id(self.host), V2)
+                peer.send(wire.HAVE_ALL + wire.UNCHOKE)
+                await peer.serve(self._read)
+            except ExpectationFailed:
+                continue
+
+    def _read(self, index: int, begin: int, length: int) -> bytes:
+        self.num_served += 1
+        at = index * self._scene.metainfo.info.piece_length + begin
+        block = self._scene.data[at : at + length]
+        if self._is_bad(self.num_served, index, begin):
+            self.bad.append((index, begin))
+            return bytes([block[0] ^ 1]) + block[1:]
+        return block
+
+    def close(self) -> None:
+        self._task.cancel()
+        for peer in self._peers:
+            peer.close()
+        self._listener.close()
+
+
 async def connect_v2(scene: Scene, node: Node) -> ScriptedPeer:
     """Connect a scripted peer that speaks v2 to a node, and go through the handshake."""
     peer = await ScriptedPeer.connect(scene.add_host(), node.endpoint)

@@ -114,7 +114,7 @@ class Bench:
     def piece_failed(self, index: int, guilty: set[Hashable]) -> None:
         self.log.append(("failed", index, guilty))
 
-    def peers_guilty(self, guilty: set[Hashable]) -> None:
+    def peers_guilty(self, guilty: set[Hashable], *, is_proven: bool = False) -> None:
         self.log.append(("guilty", guilty))
 
     def piece_lost(self, index: int) -> None:

@@ -497,6 +497,23 @@ def test_a_restored_piece_of_which_all_is_there_waits_for_one_block() -> None:
     assert scene.receive(peer, (1, 3)).finished == [piece]
 
 
+def test_bad_blocks_of_a_piece_are_free_again_and_the_others_are_kept() -> None:
+    scene = Scene()
+    one, two = PeerShare("a"), PeerShare("b")
+    scene.plan(one, 4, 0)
+    piece = fetch(scene, one, 0)
+    piece.is_exclusive = True
+    before = piece.hasher
+    scene.pieces.reopen(piece, [1, 3])
+    assert scene.states(0) == "#.#."
+    assert piece.senders == ["a", None, "a", None]
+    assert (piece.num_free, piece.num_received, piece.num_hashed) == (2, 2, 0)
+    assert piece.hasher is not before
+    assert scene.joinable() == {0}
+    assert scene.plan(two, 9, 0) == [(0, B, 2 * B), (0, 3 * B, 4 * B)]
+    assert scene.receive(two, (0, 1), (0, 3)).finished == [piece]
+
+
 def test_p12_padding_is_not_asked_for() -> None:
     scene = Scene(2, pad_blocks=lambda index: (2, 3) if index == 0 else ())
     peer = PeerShare("a")

@@ -18,6 +18,7 @@ from bittern.storage.hashing import (
     HybridHasher,
     PieceHashes,
     differing_blocks,
+    leaves_of,
 )
 from tests.storage.places import noise
 
@@ -226,6 +227,15 @@ def test_leaves_do_not_depend_on_the_steps(length: int, steps: list[int], extra:
     hasher.update(bytes(extra))
     assert hasher.leaves() == block_hashes(content)
     assert hasher.leaves() == block_hashes(content)
+
+
+def test_leaves_of_every_kind_of_hasher() -> None:
+    data = noise(40_000)
+    blocks, hybrid = BlockHasher(40_000), HybridHasher(40_000)
+    blocks.update(data)
+    hybrid.update(data + bytes(100))
+    assert leaves_of(blocks) == leaves_of(hybrid) == block_hashes(data)
+    assert leaves_of(hashlib.sha1(data)) is None
 
 
 def test_differing_blocks_are_named() -> None:

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from bittern.core.errors import Inconsistent, StorageError
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
+from bittern.engine.block_judge import BlockJudge, FetchBlockHashes
 from bittern.engine.disk import Disk
 from bittern.engine.hash_queue import HashQueue, feed_parts
 from bittern.engine.upload import SendBuffer, read_requests
@@ -47,8 +48,8 @@ class AssemblyOwner(Protocol):
     def piece_failed(self, index: int, guilty: set[Hashable]) -> None:
         """Hear of a piece that did not match, and who is certainly to blame."""
 
-    def peers_guilty(self, guilty: set[Hashable]) -> None:
-        """Hear who sent bad blocks of a piece that has now been got from others."""
+    def peers_guilty(self, guilty: set[Hashable], *, is_proven: bool = False) -> None:
+        """Hear who sent bad blocks; ``is_proven``: by the very hash of a block (BEP 52)."""
 
     def piece_lost(self, index: int) -> None:
         """Hear that a piece we had is not there (any more)."""
@@ -121,6 +122,8 @@ class Assembly:
         self._hash_queue = HashQueue(
             storage, geometry, disk, hashed=self._judge_all, failed=self._fail
         )
+        self.judge: BlockJudge | None = None
+        """Names bad blocks; only of torrents with a v2 half."""
         self._waiting: dict[int, list[tuple[LoadedRun, list[Request]]]] = {}
         """Runs that wait for a piece to be verified before its first upload."""
 
@@ -139,8 +142,24 @@ class Assembly:
         return {
             index: piece.received_blocks()
             for index, piece in self.pieces.open.items()
-            if piece.num_received and not piece.num_unwritten
+            if piece.num_received and not piece.num_unwritten and not self._is_in_court(index)
         }
+
+    def _is_in_court(self, index: int) -> bool:
+        """Tell whether a piece has bad blocks, and it is not known yet which."""
+        return self.judge is not None and index in self.judge.waiting
+
+    def judge_blocks(self, fetch: FetchBlockHashes) -> None:
+        """From now on find out which blocks of a bad piece are bad (BEP 52)."""
+        owner = self._owner
+        self.judge = BlockJudge(
+            self._hashes,
+            self.pieces,
+            fetch,
+            piece_failed=lambda index: owner.piece_failed(index, set()),
+            guilty=lambda guilty: owner.peers_guilty(guilty, is_proven=True),
+            undecided=self._suspect,
+        )
 
     def restore(self, partial: Mapping[int, Iterable[int]]) -> None:
         """Go on with pieces of which an earlier run has left some blocks."""
@@ -162,8 +181,12 @@ class Assembly:
 
     def receive(self, share: PeerShare, blocks: Sequence[ReceivedBlock]) -> Received:
         """Hash, write and count a batch of blocks; judge the pieces that it completes."""
+        num_bad = 0
+        if self.judge is not None and self.judge.known:
+            blocks, num_bad = self.judge.sift(share, blocks)
         hands_off = len(blocks) >= HAND_OFF_BLOCKS and self._hash_queue.has_room
         result = self.pieces.receive(share, blocks, hashes=not hands_off)
+        result.num_wasted += num_bad
         storage, write = self._storage, self._disk.write
         try:
             for offset, buffers, pieces in result.writes:
@@ -220,13 +243,20 @@ class Assembly:
             self._owner.torrent_inconsistent(error)
             return
         if is_good:
+            if self.judge is not None:
+                self.judge.piece_passed(index)
             self.pieces.close_good(piece)
             guilty = self.suspects.piece_passed(index, piece.senders, lambda: self._digests(index))
             self._owner.piece_verified(index)
             if guilty:
                 self._owner.peers_guilty(guilty)
             self._check_files(index)
-            return
+        elif self.judge is None or not self.judge.take(piece):
+            self._suspect(piece)
+
+    def _suspect(self, piece: OpenPiece) -> None:
+        """Give up a bad piece; who is to blame may show when it has been fetched again."""
+        index = piece.index
         guilty = self.suspects.piece_failed(index, piece.senders, lambda: self._digests(index))
         self.pieces.close_bad(piece, exclusive=not guilty)
         self._owner.piece_failed(index, guilty)

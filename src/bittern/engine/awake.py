@@ -126,7 +126,9 @@ async def wake(
             shelf.put(known)
             keeper.keep_metainfo(_to_file(known))
 
-        swarm.take_hashes(make_exchange(services, swarm, content, layers_done=layers_done))
+        exchange = make_exchange(services, swarm, content, layers_done=layers_done)
+        swarm.take_hashes(exchange)
+        swarm.assembly.judge_blocks(exchange.seeker.fetch_block_hashes)
     return Awake(content, keeper, found, swarm)
 
 

@@ -205,10 +205,10 @@ class Swarm:
         self._extensions.forget(peer)
         self.roster.lost(peer, reason, was_violation=was_violation)
 
-    def ban(self, addresses: Iterable[Hashable]) -> None:
-        """Ban the senders of bad blocks; a good address is forgiven once (H4)."""
+    def ban(self, addresses: Iterable[Hashable], is_proven: bool = False) -> None:
+        """Ban the senders of bad blocks; a good address is forgiven once (H4), if in doubt."""
         for address in addresses:
-            good = self.assembly.suspects.num_good(address)
+            good = 0 if is_proven else self.assembly.suspects.num_good(address)
             self.roster.ban(str(address), "sent corrupt data", num_good_pieces=good)
 
     # --- what connections tell -----------------------------------------------------------
@@ -487,10 +487,10 @@ class Swarm:
         self._owner.report(events.PieceFailed(index))
         self.peers_guilty(guilty)
 
-    def peers_guilty(self, guilty: set[Hashable]) -> None:
+    def peers_guilty(self, guilty: set[Hashable], *, is_proven: bool = False) -> None:
         """Ban, but not from within a callback of the very stream that would be closed."""
         if guilty:
-            self._services.loop.call_soon(self.ban, guilty)
+            self._services.loop.call_soon(self.ban, guilty, is_proven)
 
     def piece_lost(self, index: int) -> None:
         """Tell peers that we do not have a piece after all (BEP 54), and fetch it again."""

@@ -472,6 +472,23 @@ class Pieces:
             self._exclusive.add(piece.index)
         self._picker.mark_closed(piece.index)
 
+    def reopen(self, piece: OpenPiece, bad: Iterable[int]) -> None:
+        """
+        Free the bad blocks of a piece that has all of its blocks, and let anybody fetch them.
+
+        The others are kept; the piece is read back and hashed once it is whole again.
+        """
+        for number in bad:
+            piece.states[number] = FREE
+            piece.senders[number] = None
+            piece.num_free += 1
+            piece.num_received -= 1
+        piece.hasher = self._start_hash(piece.index)
+        piece.num_hashed = 0
+        piece.owner = None
+        piece.is_exclusive = False
+        self._offer(piece)
+
     def _close(self, piece: OpenPiece) -> None:
         self.open.pop(piece.index, None)
         if self.joinable:

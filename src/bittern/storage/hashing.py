@@ -335,6 +335,13 @@ class PieceHashes:
         return self._files[at], index - self._first_pieces[at]
 
 
+def leaves_of(hasher: Hasher) -> bytes | None:
+    """Return the SHA-256 of each block that a piece's hasher was fed; None for v1."""
+    if isinstance(hasher, HybridHasher):
+        hasher = hasher.blocks
+    return hasher.leaves() if isinstance(hasher, BlockHasher) else None
+
+
 def differing_blocks(leaves: bytes, expected: bytes) -> list[int]:
     """
     Return the numbers of the blocks whose SHA-256 is not the expected one (Limit: H4).
