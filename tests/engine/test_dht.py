@@ -200,14 +200,13 @@ def test_what_stands_in_a_status(tmp_path: Path, simulate: Simulate) -> None:
             assert found.last_answer_at is not None
             assert found.last_asked_at <= found.last_answer_at
 
-            nodes.sockets[0]._socket._host.vanish()
-            seed.host.vanish()
+            nodes.close()
+            await seed.close()
             lonely.torrent.announce_now()
             await asyncio.sleep(0.5)
             assert status(lonely.torrent).state is SourceState.ASKING
             await asyncio.sleep(10)
             assert status(lonely.torrent).message == "no DHT node answered"
-            nodes.close()
 
     simulate(main)
 

@@ -78,6 +78,19 @@ class LibtorrentNode:
             known = stats.values["dht.dht_nodes"]
             await asyncio.sleep(_POLL_INTERVAL)
 
+    def announce(self, info_hash: bytes, port: int) -> None:
+        """Announce a port for a torrent; nothing tells when it is done."""
+        self.session.dht_announce(lt.sha1_hash(info_hash), port, 0)
+
+    async def find_peers(self, info_hash: bytes) -> set[tuple[str, int]]:
+        """Look for the peers of a torrent once; returns those that the first answers name."""
+        wanted = lt.sha1_hash(info_hash)
+        self.session.dht_get_peers(wanted)
+        alert = await self.wait_for(
+            lt.dht_get_peers_reply_alert, lambda alert: alert.info_hash == wanted
+        )
+        return {(str(host), int(port)) for host, port in alert.peers()}
+
     async def put_immutable(self, value: bytes) -> str:
         """Store a string and return its target in hexadecimal."""
         target = self.session.dht_put_immutable_item(value)

@@ -75,7 +75,7 @@ def test_time_passes_from_start_to_close(simulate: Simulate) -> None:
         assert scene.shell.is_started
         scene.ping(events)
         await asyncio.sleep(10)
-        assert len(scene.heard) == 1  # it tried to bootstrap, without anybody
+        assert scene.heard  # it tried to bootstrap, without anybody
         assert [type(event) for event in events] == [QueryFailed]
         assert scene.shell.close() == []
         assert scene.shell.close() == []

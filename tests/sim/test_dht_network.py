@@ -98,3 +98,44 @@ def test_idle_nodes_are_quiet(seed: int) -> None:
     ]
     assert max(rates) < 1000.0
     assert statistics.mean(rates) < 300.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("num_hours", "min_success"),
+    [
+        (3, 0.6),
+        pytest.param(1000, 0.99, marks=[pytest.mark.soak, pytest.mark.timeout(7200)]),
+    ],
+)
+def test_a_network_lives_for_a_thousand_hours(
+    seed: int, num_hours: int, min_success: float
+) -> None:
+    """
+    Every hour a node is replaced, and what one of the others announces is found by another.
+
+    In six weeks everybody has been replaced many times; nothing may pile up.
+    """
+    world = World(seed, loss=0.01)
+    network = Network(world)
+    network.grow(12, interval=10.0, settle_time=120.0)
+    num_found = 0
+    for hour in range(num_hours):
+        network.leave()
+        network.join()
+        world.run(1800.0)
+        job = Job(network.draw(), InfoHash(world.rng.randbytes(20)), 1000 + hour)
+        network.announce([job])
+        world.run(900.0)
+        (lookup,) = network.get_peers([Job(network.draw(), job.info_hash)])
+        num_found += Endpoint(job.endpoint.host, job.port) in lookup.peers
+        world.run(900.0)
+    report = f"{num_found} of {num_hours} found, {world.num_datagrams} datagrams"
+    print(report)
+    assert num_found >= min_success * num_hours, report
+    assert len(network.honest) == 12
+    for node in network.honest.values():
+        status = node.status
+        assert 8 <= status.num_nodes <= 12
+        assert status.num_torrents <= 2
+        assert status.num_lookups == 0

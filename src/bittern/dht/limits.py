@@ -136,7 +136,7 @@ SWEEP_INTERVAL: Final = 60.0
 """How often what has expired is dropped."""
 MIN_TABLE_NODES: Final = 8
 """With fewer nodes a node bootstraps again."""
-BOOTSTRAP_INTERVAL: Final = 15.0
+BOOTSTRAP_INTERVAL: Final = 3.0
 """First wait between two tries to bootstrap; doubled up to the next one."""
 MAX_BOOTSTRAP_INTERVAL: Final = 600.0
 LINK_DOWN_FAILURES: Final = 16
