@@ -53,7 +53,7 @@ CODES: list[tuple[BaseException, int]] = [
     (DhtUnreachable("x"), 4),
     (NotPublished(b"k"), 3),
     (BadPiece(3), 6),
-    (Inconsistent(3), 6),
+    (Inconsistent(3, "v1"), 6),
     (DiskFull("x"), 5),
     (FileVanished("x"), 3),
     (UnsafePath("x"), 8),

@@ -61,6 +61,7 @@ TEXTS: list[tuple[ev.Event, str]] = [
     (ev.FileReused(0, "a/b", 5, "/old/b", "copy"), "a/b: taken from /old/b (copy)"),
     (ev.TorrentCompleted(), "complete"),
     (ev.StorageFailed("disk full"), "disk: disk full"),
+    (ev.TorrentUnusable("inconsistent torrent"), "inconsistent torrent"),
     (ev.PeerDialled(PEER), "connecting to 127.0.0.1:6881"),
     (ev.PeerUnreachable(PEER, "refused", None), "no connection to 127.0.0.1:6881: refused"),
     (

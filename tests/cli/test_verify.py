@@ -164,7 +164,7 @@ def test_a_file_where_a_folder_is_expected(bittern: Program, folder: Path, tmp_p
     [
         (StorageError("permission denied", path="/x", errno=13), 8),
         (StorageError("input/output error", path="/x", errno=5), 1),
-        (Inconsistent(3), 6),
+        (Inconsistent(3, "v1"), 6),
         (KeyboardInterrupt(), 130),
     ],
     ids=repr,

@@ -7,6 +7,7 @@ That each torrent of the zoo gets our verdict is tested beside the module that g
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import libtorrent as lt
 import pytest
@@ -49,6 +50,17 @@ class TestZoo:
     def test_theirs_is_the_same_or_the_reason_is_told(self, case: Case) -> None:
         differs = (case.refusal is None) != (_theirs(case.data) is None)
         assert differs is (case.why is not None)
+
+
+def test_every_reason_is_explained_in_the_design_notes() -> None:
+    text = (Path(__file__).parents[2] / "docs/design/metainfo.md").read_text()
+    reasons = {case.why for case in ZOO if case.why is not None}
+    assert len(reasons) > 15
+    table = text.partition("## Where libtorrent decides otherwise")[2].partition(
+        "## What we create"
+    )[0]
+    told = {line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")}
+    assert told - {"reason"} == reasons
 
 
 def test_the_zoo_is_large() -> None:

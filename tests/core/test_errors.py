@@ -49,7 +49,20 @@ TEXTS = [
     (StorageError("disk on fire"), "disk on fire"),
     (DiskFull("no room", path="/a\nb", errno=28), "no room: '/a\\nb'"),
     (PeerViolation("sent nonsense"), "sent nonsense"),
-    (Inconsistent(3), "piece 3 matches its v1 or its v2 hash, but not both"),
+    (
+        Inconsistent(3, "v2"),
+        (
+            "inconsistent torrent: piece 3 matches its v2 hash and not its v1 hash; "
+            "only whoever made it can mend that"
+        ),
+    ),
+    (
+        Inconsistent(0, "v1"),
+        (
+            "inconsistent torrent: piece 0 matches its v1 hash and not its v2 hash; "
+            "only whoever made it can mend that"
+        ),
+    ),
     (ResolveError("a\nb", "no such name"), "cannot resolve 'a\\nb': no such name"),
     (ResolveError("a" * 300, "r"), f"cannot resolve '{'a' * 253}': r"),
 ]

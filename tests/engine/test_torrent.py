@@ -14,6 +14,7 @@ from bittern.codec import wire
 from bittern.codec.bencode import decode, encode
 from bittern.codec.info import Version
 from bittern.codec.wire import MessageId
+from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError, DiskFull, Inconsistent, MetainfoError, StorageError
 from bittern.engine import events
 from bittern.engine.config import TorrentConfig
@@ -342,8 +343,37 @@ def test_a_hybrid_that_contradicts_itself_stops(
             await asyncio.sleep(1)
             assert node.torrent.state is TorrentState.ERROR
             assert watch.of(events.PeerBanned) == []
+            assert len(watch.of(events.TorrentUnusable)) == (not has_data)  # else before the watch
+            assert watch.of(events.StorageFailed) == []
+            assert "piece 1 matches its v2 hash and not its v1 hash" in str(node.torrent.error)
             assert node.torrent.num_connections == 0
             listener.close()
+
+    simulate(main)
+
+
+def test_a_hybrid_that_contradicts_itself_stops_at_its_first_upload(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: P13, F5. What was taken on trust is hashed before it is sent, and found wanting."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            value: Any = decode(scene.raw)
+            value[b"info"][b"pieces"] = bytes(20) + value[b"info"][b"pieces"][20:]
+            scene.raw = encode(value)
+            node = await scene.node(
+                is_seed=True, torrent={"skip_check": True}, peers=[Endpoint("10.9.9.9", 1)]
+            )
+            watch = Watch(node.torrent)
+            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+            peer.send_message(MessageId.INTERESTED)
+            await peer.expect(MessageId.UNCHOKE)
+            peer.send(wire.encode_request(0, 0, BLOCK_LENGTH))
+            await until(lambda: node.torrent.state is TorrentState.ERROR)
+            assert isinstance(node.torrent.error, Inconsistent)
+            assert len(watch.of(events.TorrentUnusable)) == 1
+            peer.close()
 
     simulate(main)
 

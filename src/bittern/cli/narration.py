@@ -115,6 +115,8 @@ def event_text(event: events.Event) -> str:
             return "complete"
         case events.StorageFailed(reason):
             return f"disk: {reason}"
+        case events.TorrentUnusable(reason):
+            return reason
         case events.MessageSent(endpoint, _, text, _):
             return f"{endpoint} <- {text}"
         case events.MessageReceived(endpoint, _, text, _):

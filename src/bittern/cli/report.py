@@ -26,6 +26,7 @@ _ALWAYS_TOLD = (
     events.MetadataReceived,
     events.PeerBanned,
     events.StorageFailed,
+    events.TorrentUnusable,
     events.TorrentCompleted,
 )
 """Events that a person hears of without asking for more."""

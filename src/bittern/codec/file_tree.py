@@ -118,7 +118,8 @@ def merge_file_lists(
         The v1 list, pads included, with the ``pieces_root`` of the v2 tree.
 
     Raises:
-        MetainfoError: they differ in a name, a length, the order or a position.
+        MetainfoError: they differ in a name, a length, the order or a position, or a pad is
+            not what fills a piece up.
 
     Source: BEP 52 (upgrade path): "they must validate that the content (file names,
     order, piece alignment) is identical".
@@ -127,6 +128,7 @@ def merge_file_lists(
     remaining = iter(tree)
     for index, entry in enumerate(listed):
         if entry.is_pad:
+            _check_pad(index, entry, piece_length)
             merged.append(entry)
             continue
         twin = next(remaining, None)
@@ -145,9 +147,13 @@ def merge_file_lists(
         merged.append(entry.placed(entry.offset, twin.pieces_root))
     if (twin := next(remaining, None)) is not None:
         raise MetainfoError(f"file tree {_place(twin.path)}: not in 'files'")
-    end = max([entry.offset + entry.length for entry in tree if entry.length], default=0)
-    # The last pad may be left out: BEP 52 does not ask for it, but its reference program adds it.
-    padded_end = -(-end // piece_length) * piece_length
-    if listed[-1].offset + listed[-1].length not in (end, padded_end):
-        raise MetainfoError("info: 'files' ends elsewhere than the file tree")
     return tuple(merged)
+
+
+def _check_pad(index: int, entry: FileEntry, piece_length: int) -> None:
+    """Refuse a pad that is not one whole gap; the last one may be left out altogether."""
+    lack = -entry.offset % piece_length
+    if entry.length != lack or not lack:
+        raise MetainfoError(
+            f"files[{index}]: a pad of {entry.length} bytes, where {lack} fill the piece up"
+        )

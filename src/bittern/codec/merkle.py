@@ -98,13 +98,24 @@ def piece_layer_of(leaves: bytes, piece_length: int) -> bytes:
     return layer_above(leaves, 0, piece_level(piece_length))
 
 
+def has_zero_hash(layer: bytes) -> bool:
+    """Tell whether one of the hashes of a layer is all zeros, so that it can be of no data."""
+    at = layer.find(_ZERO)
+    while at >= 0:
+        if not at % HASH_LENGTH:
+            return True
+        at = layer.find(_ZERO, at + 1)
+    return False
+
+
 def is_piece_layer(layer: bytes, *, root: bytes, length: int, piece_length: int) -> bool:
     """
     Tell whether ``layer`` is the piece layer of the file with this root and length.
 
-    Source: BEP 52: a torrent with another one is not valid. One SHA-256 per piece.
+    Source: BEP 52: a torrent with another one is not valid. One SHA-256 per piece. Limit: P13:
+    the hash of a piece is never all zeros, whatever root it leads to.
     """
-    if len(layer) != -(-length // piece_length) * HASH_LENGTH:
+    if len(layer) != -(-length // piece_length) * HASH_LENGTH or has_zero_hash(layer):
         return False
     return root_of(layer, piece_level(piece_length)) == root
 
@@ -252,6 +263,6 @@ def is_proof(
     real = hashes[: num_real * HASH_LENGTH]
     if hashes[len(real) :] != PAD_HASHES[level] * (count - num_real):
         return False
-    if any(real[at : at + HASH_LENGTH] == _ZERO for at in range(0, len(real), HASH_LENGTH)):
+    if has_zero_hash(real):
         return False
     return ancestor_of(hashes, uncles, level=level, index=index) == root

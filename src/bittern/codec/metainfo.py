@@ -18,7 +18,7 @@ from types import MappingProxyType
 from bittern.codec.bencode import METAINFO_LIMITS, Encodable, Value, decode_with_spans, encode
 from bittern.codec.file_list import FileEntry, text_from, text_to
 from bittern.codec.info import Info, Version, build_info, decode_info
-from bittern.codec.merkle import HASH_LENGTH, is_piece_layer
+from bittern.codec.merkle import HASH_LENGTH, has_zero_hash, is_piece_layer
 from bittern.core.errors import BencodeDecodeError, MetainfoError
 
 __all__ = [
@@ -152,7 +152,11 @@ def _read_piece_layers(value: Value | None, info: Info) -> dict[bytes, bytes]:
         num_pieces = -(-entry.length // info.piece_length)
         if len(layers[root]) != num_pieces * HASH_LENGTH:
             raise MetainfoError(f"{place}: {len(layers[root])} bytes for {num_pieces} pieces")
-        if wanted[root] is entry and not is_piece_layer(
+        if wanted[root] is not entry:
+            continue
+        if has_zero_hash(layers[root]):
+            raise MetainfoError(f"{place}: the hash of a piece is all zeros")
+        if not is_piece_layer(
             layers[root], root=root, length=entry.length, piece_length=info.piece_length
         ):
             raise MetainfoError(f"{place}: does not hash to its root")

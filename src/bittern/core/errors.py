@@ -37,14 +37,20 @@ class Inconsistent(MetainfoError):
 
     Args:
         index: the piece that matches one of its hashes and not the other.
+        good: the half whose hash it matches, "v1" or "v2".
     """
 
-    def __init__(self, index: int) -> None:
-        super().__init__(index)
+    def __init__(self, index: int, good: str) -> None:
+        super().__init__(index, good)
         self.index = index
+        self.good = good
 
     def __str__(self) -> str:
-        return f"piece {self.index} matches its v1 or its v2 hash, but not both"
+        bad = "v2" if self.good == "v1" else "v1"
+        return (
+            f"inconsistent torrent: piece {self.index} matches its {self.good} hash and not its "
+            f"{bad} hash; only whoever made it can mend that"
+        )
 
 
 class MagnetError(InputError):

@@ -378,7 +378,13 @@ class Assembly:
                 return
             if error is not None and not isinstance(error, StorageError):
                 raise error
-            self._verified(index, error is None and self._hashes.is_good(index, hasher))
+            try:
+                is_good = error is None and self._hashes.is_good(index, hasher)
+            except Inconsistent as contradiction:
+                self.stop()
+                self._owner.torrent_inconsistent(contradiction)
+                return
+            self._verified(index, is_good)
 
         self._disk.submit(lambda: feed_parts(self._storage, [(hasher, offset, length)]), done)
 

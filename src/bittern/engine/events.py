@@ -13,6 +13,7 @@ import enum
 from dataclasses import dataclass
 
 from bittern.core.endpoint import Endpoint
+from bittern.core.errors import BitTorrentError, StorageError
 from bittern.engine.reasons import Reason
 from bittern.engine.sources import SourceStatus
 
@@ -214,6 +215,19 @@ class StorageFailed(Event):
     """Our disk failed."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentUnusable(Event):
+    """The torrent itself is at fault, as a hybrid that contradicts itself; no peer is to blame."""
+
+    reason: str
+
+
+def failure(error: BitTorrentError) -> Event:
+    """Return the event that tells of what stopped a torrent."""
+    kind = StorageFailed if isinstance(error, StorageError) else TorrentUnusable
+    return kind(str(error))
 
 
 @dataclass(frozen=True, slots=True)

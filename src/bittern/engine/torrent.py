@@ -576,13 +576,13 @@ class Torrent:
         self.report(events.TorrentCompleted())
 
     def swarm_failed(self, error: BitTorrentError) -> None:
-        """Leave the swarm because our disk failed; a full disk is tried again."""
+        """Leave the swarm: our disk or the torrent is at fault; a full disk is tried again."""
         self._failed(error)
         self._services.spawn(self._after_failure(), f"stop {self.name}")
 
     def _failed(self, error: BitTorrentError) -> None:
         self.error = error
-        self.report(events.StorageFailed(str(error)))
+        self.report(events.failure(error))
         self._set_state(TorrentState.ERROR)
         if isinstance(error, DiskFull) and not self._was_closed:
             self._retry = self._services.loop.call_later(

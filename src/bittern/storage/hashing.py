@@ -215,7 +215,7 @@ class PieceHashes:
             return is_good_v1
         is_good_v2 = v2 is None or v2 == self.piece_hash(index)
         if v1 is not None and v2 is not None and is_good_v1 is not is_good_v2:
-            raise Inconsistent(index)
+            raise Inconsistent(index, "v1" if is_good_v1 else "v2")
         return is_good_v1 and is_good_v2
 
     def are_good(self, first: int, count: int, v1: bytes, v2: bytes) -> bool:
@@ -248,7 +248,7 @@ class PieceHashes:
         if len(noted) == -(-entry.length // self._piece_length):
             del self._noted[root]
             if not self.add_piece_layer(root, b"".join(noted[n] for n in range(len(noted)))):
-                raise Inconsistent(index)
+                raise Inconsistent(index, "v1")
 
     def is_known(self, index: int) -> bool:
         """Tell whether everything needed to judge piece ``index`` is there."""

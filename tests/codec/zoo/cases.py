@@ -11,7 +11,20 @@ from typing import Any, Final, NamedTuple
 
 from bittern.codec.metainfo import decode_metainfo
 from bittern.core.errors import MetainfoError
-from tests.codec.zoo.torrents import BASES, BLOCK, GONE, LAYER_A, ROOT_A, ROOT_B, changed, encoded
+from tests.codec.zoo.torrents import (
+    BASES,
+    BLOCK,
+    GONE,
+    LAYER_A,
+    ROOT_A,
+    ROOT_B,
+    ZERO_INSIDE,
+    ZERO_INSIDE_ROOT,
+    ZERO_LAST,
+    ZERO_LAST_ROOT,
+    changed,
+    encoded,
+)
 
 # Why they decide otherwise.
 BOTH: Final = "BEP 3 forbids both; they prefer the list"
@@ -29,6 +42,11 @@ EMPTY_FILES: Final = "empty files are made on disk, by one name only; they compa
 DUPLICATE: Final = "nobody can tell which value counts; they take the first, save in a v2 info"
 TRAILING: Final = "what follows the end is a sign of damage; they stop reading there"
 SPELLING: Final = "BEP 3 has one spelling for a number; they mind it in a v2 info only"
+ZERO_NODE: Final = "no data has this hash; they look at roots only"
+EMPTY_LINKS: Final = (
+    "what a link leads to is part of the content; they compare files of some length"
+)
+LINK_LENGTH: Final = "BEP 47: a link has no content; they mind it in a v1 list only"
 DEEP: Final = "100 containers, where they count the value inside too"
 
 
@@ -287,6 +305,7 @@ _V2: list[Row] = [
     ("v2", {"info/file tree/a/~/attr": b"l"}, "a symlink has a length"),
     ("v2", {"info/file tree/z/~/attr": b"l"}, None),
     ("v2", {"info/file tree/z/~": {b"attr": b"l", b"symlink path": [b"a"]}}, None),
+    ("v2", {"info/file tree/d/b/~/attr": b"l"}, "a symlink has a length", LINK_LENGTH),
     ("v2", {"info/file tree/z/~": {b"attr": b"l", b"symlink path": [b"..", b"a"]}}, None),
     ("v2", {"info/file tree/..": {b"": {b"length": 0}}}, None),
     ("v2", {"info/file tree/.": {b"x": {b"": {b"length": 0}}}}, None),
@@ -320,7 +339,7 @@ _LAYERS: list[Row] = [
     ("v2", {"piece layers": {ROOT_A: b""}}, "0 bytes for 3 pieces"),
     ("v2", {"piece layers": {ROOT_A: 5}}, "no string"),
     ("v2", {"piece layers": {ROOT_A: [LAYER_A]}}, "no string"),
-    ("v2", {"piece layers": {ROOT_A: bytes(96)}}, "does not hash to its root"),
+    ("v2", {"piece layers": {ROOT_A: bytes(96)}}, "the hash of a piece is all zeros"),
     ("v2", {"piece layers": {ROOT_A: LAYER_A[32:] + LAYER_A[:32]}}, "does not hash to its root"),
     ("v2", {"piece layers": {ROOT_A: LAYER_A, ROOT_B: ROOT_B}}, "no file of more than one piece"),
     ("v2", {"piece layers": {ROOT_A: LAYER_A, b"short": LAYER_A}}, "no file of more than one"),
@@ -337,8 +356,34 @@ _LAYERS: list[Row] = [
         SAME_ROOT,
     ),
     ("v2", {"info/file tree/c": {b"": {b"length": 100, b"pieces root": ROOT_A}}}, None),
+    (
+        "v2",
+        {"info/file tree/a/~/pieces root": ZERO_INSIDE_ROOT}
+        | {"piece layers": {ZERO_INSIDE_ROOT: ZERO_INSIDE}},
+        "the hash of a piece is all zeros",
+        ZERO_NODE,
+    ),
+    (
+        "hy",
+        {"info/file tree/a/~/pieces root": ZERO_LAST_ROOT}
+        | {"piece layers": {ZERO_LAST_ROOT: ZERO_LAST}},
+        "the hash of a piece is all zeros",
+        ZERO_NODE,
+    ),
+    ("v2", {"piece layers": {ROOT_A: LAYER_A[:64] + bytes(32)}}, "the hash of a piece is all"),
+    ("hy", {"piece layers": {}}, f"piece layers {ROOT_A.hex()}: missing", NO_LAYERS),
+    ("hy", {"piece layers": {ROOT_A: LAYER_A[:64]}}, "64 bytes for 3 pieces"),
+    ("hy", {"piece layers": {ROOT_A: LAYER_A + bytes(32)}}, "128 bytes for 3 pieces"),
+    ("hy", {"piece layers": {ROOT_A: LAYER_A[32:] + LAYER_A[:32]}}, "does not hash to its root"),
+    ("hy", {"piece layers": {ROOT_A: LAYER_A, ROOT_B: ROOT_B}}, "no file of more than one piece"),
+    ("hys", {"piece layers": {ROOT_A: LAYER_A[:64]}}, "64 bytes for 3 pieces"),
+    (
+        "hys",
+        {"info/piece length": 4 * BLOCK, "info/pieces": b"x" * 20, "piece layers": GONE},
+        None,
+    ),
     ("hy", {"piece layers": GONE}, "'piece layers' is missing", NO_LAYERS),
-    ("hy", {"piece layers": {ROOT_A: bytes(96)}}, "does not hash to its root"),
+    ("hy", {"piece layers": {ROOT_A: bytes(96)}}, "the hash of a piece is all zeros"),
     ("v1", {"piece layers": {ROOT_A: bytes(96)}}, None),
     ("v1", {"piece layers": 5}, None),
 ]
@@ -361,14 +406,18 @@ _HYBRID: list[Row] = [
     ("hy", {"info/files/0/mtime": 1}, None),
     ("hy", {"info/files/1": GONE}, "files[1]: starts at 40000, but in the file tree at 49152"),
     ("hy", {"info/files/1/attr": GONE}, "files[1]: '.pad/9152', but the file tree has 'd/b'"),
-    ("hy", {"info/files/1/length": 9151}, "files[2]: starts at 49151, but in the file tree"),
-    ("hy", {"info/files/1/length": 9152 + BLOCK}, "files[2]: starts at 65536"),
-    ("hy", {"info/files/1/length": 9152 + BLOCK, "info/pieces": b"x" * 100}, "starts at 65536"),
+    (
+        "hy",
+        {"info/files/1/length": 9151},
+        "files[1]: a pad of 9151 bytes, where 9152 fill the piece up",
+    ),
+    ("hy", {"info/files/1/length": 9152 + BLOCK}, "files[1]: a pad of 25536 bytes"),
+    ("hy", {"info/files/1/length": 9152 + BLOCK, "info/pieces": b"x" * 100}, "a pad of 25536"),
     ("hy", {"info/files/1/path": GONE}, None),
     ("hy", {"info/files/1/path": [b"whatever"]}, None),
     ("hy", {"info/files/3": GONE}, None),
-    ("hy", {"info/files/3/length": 16_283}, "ends elsewhere"),
-    ("hy", {"info/files/3/length": 16_285, "info/pieces": b"x" * 100}, "ends elsewhere"),
+    ("hy", {"info/files/3/length": 16_283}, "files[3]: a pad of 16283 bytes"),
+    ("hy", {"info/files/3/length": 16_285, "info/pieces": b"x" * 100}, "a pad of 16285"),
     ("hy", {"info/files/4": GONE}, "file tree 'z': not in 'files'"),
     ("hy", {"info/files/+": {b"length": 0, b"path": [b"zz"]}}, "files[5]: not in the file tree"),
     (
@@ -384,6 +433,93 @@ _HYBRID: list[Row] = [
         },
         "files[0]: 'd/b', but the file tree has 'a'",
     ),
+    ("hy", {"info/file tree/d/b/~/pieces root": GONE}, "file tree 'd/b': 'pieces root' is missing"),
+    ("hy", {"info/file tree/d/b/~/pieces root": b"x" * 31}, "no string of 32 bytes"),
+    ("hy", {"info/file tree/d/b/~/pieces root": bytes(32)}, "'pieces root' is all zeros"),
+    (
+        "hy",
+        {"info/file tree/z/~/pieces root": ROOT_B},
+        "an empty file has a 'pieces root'",
+        EMPTY_ROOT,
+    ),
+    ("hy", {"info/file tree/d/b/~/attr": b"p"}, "a pad, which v2 does not have"),
+    (
+        "hy",
+        {
+            "info/file tree/.pad": {
+                b"9152": {b"": {b"attr": b"p", b"length": 9152, b"pieces root": ROOT_B}}
+            }
+        },
+        "file tree '.pad/9152': a pad, which v2 does not have",
+    ),
+    ("hy", {"info/meta version": GONE}, "'file tree' without 'meta version'"),
+    ("hy", {"info/meta version": 1}, "'meta version' is not 2"),
+    ("hy", {"info/meta version": 3}, "newer than we know"),
+    ("hy", {"info/piece length": 2 * BLOCK}, "files[1]: a pad of 9152 bytes, where 25536 fill"),
+    ("hy", {"info/piece length": 10_000}, "not a power of two"),
+    ("hy", {"info/files/0/path": [b"A"]}, "files[0]: 'A', but the file tree has 'a'"),
+    ("hy", {"info/files/0/path.utf-8": [b"b"]}, "files[0]: 'b', but the file tree has 'a'"),
+    ("hy", {"info/files/0/path": [b"b"], "info/files/0/path.utf-8": [b"a"]}, None),
+    ("hy", {"info/file tree/a/~/attr": b"x"}, None),
+    ("hy", {"info/files/0/attr": b"h", "info/file tree/a/~/attr": b"x"}, None),
+    (
+        "hy",
+        {"info/files/1": {b"attr": b"p", b"length": 9000}},
+        "files[1]: a pad of 9000 bytes, where 9152 fill the piece up",
+    ),
+    (
+        "hy",
+        {"info/files/3": {b"attr": b"p", b"length": 0}},
+        "files[3]: a pad of 0 bytes, where 16284 fill the piece up",
+    ),
+    (
+        "hy",
+        {"info/files/+": {b"attr": b"p", b"length": 0}},
+        "files[5]: a pad of 0 bytes, where 0 fill the piece up",
+    ),
+    (
+        "hy",
+        {
+            "info/files/0": {b"attr": b"p", b"length": BLOCK},
+            "info/files/1": {b"length": 40_000, b"path": [b"a"]},
+            "info/pieces": b"x" * 100,
+        },
+        "files[0]: a pad of 16384 bytes, where 0 fill the piece up",
+    ),
+    (
+        "hy",
+        {
+            "info/files/0": {b"length": 0, b"path": [b"z"]},
+            "info/files/4": {b"length": 40_000, b"path": [b"a"]},
+            "info/pieces": b"x" * 100,
+        },
+        "files[0]: 'z', but the file tree has 'a'",
+    ),
+    ("hy", {"info/file tree/z/~/attr": b"l"}, "files[4]: differs", EMPTY_LINKS),
+    (
+        "hy",
+        {
+            "info/files/4": {b"attr": b"l", b"path": [b"z"], b"symlink path": [b"a"]},
+            "info/file tree/z/~": {b"attr": b"l", b"symlink path": [b"d", b"b"]},
+        },
+        "files[4]: differs from the file tree",
+        EMPTY_LINKS,
+    ),
+    (
+        "hy",
+        {
+            "info/files/4": {b"attr": b"l", b"path": [b"z"], b"symlink path": [b"a"]},
+            "info/file tree/z/~": {b"attr": b"l", b"symlink path": [b"a"]},
+        },
+        None,
+    ),
+    ("hys", {"info/name.utf-8": b"m"}, "files[0]: 'm', but the file tree has 'n'"),
+    ("hys", {"info/name": b"m", "info/name.utf-8": b"n"}, None),
+    (
+        "hys",
+        {"info/length": GONE, "info/files": [{b"length": 40_000, b"path": [b"n"]}]},
+        None,
+    ),
     ("hy", {"info/file tree/y": {b"": {b"length": 0}}}, "files[4]: 'z', but the file tree has 'y'"),
     ("hy", {"info/files/4/attr": b"l"}, "files[4]: differs from the file tree", EMPTY_FILES),
     ("hy", {"info/files/4/attr": b"l", "info/file tree/z/~/attr": b"l"}, None),
@@ -391,7 +527,7 @@ _HYBRID: list[Row] = [
     (
         "hy",
         {"info/files/+": {b"attr": b"p", b"length": BLOCK}, "info/pieces": b"x" * 100},
-        "ends elsewhere",
+        "files[5]: a pad of 16384 bytes, where 0 fill the piece up",
     ),
     ("hys", {"info/length": 40_001}, "files[0]: differs from the file tree"),
     ("hys", {"info/length": 0, "info/pieces": b""}, "files[0]: differs from the file tree"),
@@ -400,7 +536,7 @@ _HYBRID: list[Row] = [
     ("hys", {"info/file tree/o": {b"": {b"length": 0}}}, "file tree 'o': not in 'files'"),
     ("hys", {"info/length": GONE}, "'pieces' without 'files' or 'length'", LONE_PIECES),
     ("hys", {"info/pieces": b"x" * 40}, "'pieces' has 40 bytes"),
-    ("hys", {"info/attr": b"p"}, "file tree 'n': not in 'files'"),
+    ("hys", {"info/attr": b"p"}, "files[0]: a pad of 40000 bytes, where 0 fill the piece up"),
 ]
 
 _BESIDE: list[Row] = [

@@ -21,6 +21,10 @@ _B = random.Random(2).randbytes(100)
 ROOT_A: Final = root_of(block_hashes(_A))
 ROOT_B: Final = root_of(block_hashes(_B))
 LAYER_A: Final = piece_layer_of(block_hashes(_A), BLOCK)
+ZERO_INSIDE: Final = LAYER_A[:32] + bytes(32) + LAYER_A[64:]
+ZERO_INSIDE_ROOT: Final = root_of(ZERO_INSIDE)
+ZERO_LAST: Final = LAYER_A[:64] + bytes(32)
+ZERO_LAST_ROOT: Final = root_of(ZERO_LAST)
 
 
 def _sha1s(space: bytes) -> bytes:
