@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from bittern.cli.transfer import run_transfers
+from bittern.cli.report import Report
 from bittern.core.endpoint import Endpoint
+from bittern.engine import events
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.session import Session
 from tests.cli.support import (
@@ -142,12 +143,13 @@ def test_bad_data_is_code_6_and_stays_as_it_is(bittern: Program, tmp_path: Path)
 def test_a_signal_ends_it(
     bittern: Program, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ) -> None:
-    async def begin(*args: Any, **kwargs: Any) -> Any:
-        timer = threading.Timer(0.15, os.kill, (os.getpid(), number))
-        timer.start()
-        return await run_transfers(*args, **kwargs)
+    class Impatient(Report):
+        def event(self, torrent: str, name: str, event: events.Event) -> None:
+            super().event(torrent, name, event)
+            if event == events.StateChanged(events.TorrentState.SEEDING):
+                os.kill(os.getpid(), number)
 
-    monkeypatch.setattr("bittern.cli.seed.run_transfers", begin)
+    monkeypatch.setattr("bittern.cli.seed.Report", Impatient)
     ran = bittern("seed", "cat.torrent", "--data", "data", *ALONE)
     assert ran.code == code
     assert ran.err == ("" if code == 0 else "bittern: interrupted\n")

@@ -50,6 +50,32 @@ LINES: list[tuple[str, dict[str, Any]]] = [
         {"state": SourceState.WAITING, "message": "waits for its turn"},
     ),
     (
+        "given peers: 2 peers",
+        {
+            "kind": SourceKind.USER,
+            "name": "",
+            "state": SourceState.WORKING,
+            "num_peers": 1,
+            "num_found": 2,
+            "last_answer_at": NOW - 9,
+        },
+    ),
+    (
+        "incoming connections: 3 peers so far, the last 9s ago",
+        {
+            "kind": SourceKind.INCOMING,
+            "name": "",
+            "state": SourceState.WORKING,
+            "num_peers": 1,
+            "num_found": 3,
+            "last_answer_at": NOW - 9,
+        },
+    ),
+    (
+        "peer exchange: 1 peer so far",
+        {"kind": SourceKind.PEX, "name": "", "state": SourceState.WORKING, "num_found": 1},
+    ),
+    (
         "peer exchange: off (the torrent is private)",
         {
             "kind": SourceKind.PEX,

@@ -10,17 +10,11 @@ from typing import Any
 
 import pytest
 
-from bittern.codec.magnet import Magnet, parse_magnet
+from bittern.codec.magnet import parse_magnet
 from bittern.core.errors import ConfigError, MagnetError, MetainfoError, StorageError
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import TorrentState
-from bittern.engine.session import (
-    MAX_TORRENT_FILE_LENGTH,
-    Session,
-    is_info_hash,
-    is_info_hash_v2,
-    read_torrent_file,
-)
+from bittern.engine.session import Session
 from bittern.testing.loop import VirtualLoop
 from tests.engine.scene import Scene
 
@@ -158,49 +152,6 @@ def test_an_error_in_the_block_still_ends_the_session(tmp_path: Path, simulate: 
             assert seed.torrent.state is TorrentState.STOPPED
 
     simulate(main)
-
-
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
-    """Limit: P6."""
-    path = tmp_path / "huge.torrent"
-    with path.open("wb") as file:
-        file.truncate(MAX_TORRENT_FILE_LENGTH + 1)
-    with pytest.raises(MetainfoError, match="over 67108864"):
-        read_torrent_file(path)
-    with pytest.raises(MetainfoError, match="directory"):
-        read_torrent_file(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("text", "is_one"),
-    [
-        ("a" * 40, True),
-        ("A" * 32, True),
-        ("a" * 39, False),
-        ("g" * 40, False),
-        ("x.torrent", False),
-    ],
-)
-def test_info_hashes_are_known_by_their_form(text: str, is_one: bool) -> None:
-    assert is_info_hash(text) is is_one
-
-
-@pytest.mark.parametrize(
-    ("text", "is_one"),
-    [
-        ("a" * 64, True),
-        ("1220" + "A" * 64, True),
-        ("a" * 40, False),
-        ("1221" + "a" * 64, False),
-        ("g" * 64, False),
-    ],
-)
-def test_v2_info_hashes_are_known_by_their_form(text: str, is_one: bool) -> None:
-    assert is_info_hash_v2(text) is is_one
-    if is_one:
-        found = Session._read(text)
-        assert isinstance(found, Magnet)
-        assert str(found.info_hash_v2) == "a" * 64
 
 
 async def test_a_real_loop_runs_it_too(tmp_path: Path) -> None:

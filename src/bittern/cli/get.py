@@ -248,6 +248,8 @@ def _outcome_text(transfer: Transfer, output: Path) -> str:
         return f"{transfer.name}: not begun"
     if not transfer.is_complete:
         stats = torrent.stats()
+        if not stats.num_pieces:
+            return f"{transfer.name}: the metadata has not arrived"
         return (
             f"{transfer.name}: {int(stats.progress * 1000) / 10:.1f} % of "
             f"{format_size(stats.wanted_length)} are here"

@@ -1,4 +1,4 @@
-"""From what a person named to what a session takes: documents fetched, keys resolved."""
+"""From what a person named to what a session takes: public keys are resolved, patiently."""
 
 from __future__ import annotations
 
@@ -29,17 +29,12 @@ async def open_source(
         report: hears of it.
 
     Raises:
-        FetchError, MetainfoError: the document cannot be had or used.
         MagnetError: the link is unusable.
         ConfigError, NotPublished, KrpcDecodeError: as ``Session.resolve``. While nobody can
             be reached it waits, as it does for peers.
     """
     if not isinstance(source, str):
         return source
-    if source[:4].lower() == "http":
-        from bittern.cli.fetch import fetch_metainfo
-
-        return await fetch_metainfo(source)
     if source[:7].lower() != "magnet:":
         return source
     magnet = parse_magnet(source)

@@ -89,6 +89,13 @@ class Gateway:
         return self._resolver
 
     @property
+    def http(self) -> HttpClient:
+        """Fetches documents."""
+        if self._http is None:
+            self._http = HttpClient(resolver=self.resolver, user_agent=self._config.client_name)
+        return self._http
+
+    @property
     def dht_port(self) -> int:
         """The port of our DHT node; 0 when there is none."""
         return 0 if self.dht is None else self.dht.port
@@ -100,11 +107,10 @@ class Gateway:
 
     def make_tracker_client(self) -> TrackerClient:
         """Return what talks to trackers."""
-        http = self._http = HttpClient(resolver=self.resolver, user_agent=self._config.client_name)
         udp = self._udp_trackers = UdpTrackers(self.sockets)
         for socket in self.sockets:
             socket.add_receiver(TRACKER_BYTES, udp.receive)
-        return TrackerClient(http=http, udp=udp, resolver=self.resolver)
+        return TrackerClient(http=self.http, udp=udp, resolver=self.resolver)
 
     async def open_dht(
         self,

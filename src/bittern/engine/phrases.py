@@ -22,6 +22,9 @@ KIND_NAMES = {
 }
 """What each kind is called in a sentence."""
 
+HEARD = frozenset({SourceKind.PEX, SourceKind.INCOMING, SourceKind.USER})
+"""Kinds that speak up by themselves."""
+
 
 def server_of(url: str) -> str:
     """Return what of a URL may be shown: never the path, where trackers put passkeys."""
@@ -62,9 +65,7 @@ def describe_source(status: SourceStatus, *, now: float) -> str:
         case SourceState.ASKING:
             text = "being asked"
         case SourceState.WORKING:
-            text = f"{count_of(status.num_peers or 0, 'peer')} in its last answer"
-            if status.last_answer_at is not None and now - status.last_answer_at >= 1:
-                text += f" {format_duration(now - status.last_answer_at)} ago"
+            text = _answer(status, now)
         case SourceState.FAILING:
             text = "failed"
     if status.message:
@@ -74,3 +75,15 @@ def describe_source(status: SourceStatus, *, now: float) -> str:
         wait = status.next_at - now
         text += f"; {word} again " + (f"in {format_duration(wait)}" if wait >= 0.5 else "now")
     return f"{source_name(status)}: {text}"
+
+
+def _answer(status: SourceStatus, now: float) -> str:
+    """Return what a source has named: one that is asked in its answer, the others in all."""
+    age = None if status.last_answer_at is None else now - status.last_answer_at
+    if status.kind is SourceKind.USER:
+        return count_of(status.num_found, "peer")
+    if status.kind not in HEARD:
+        text = f"{count_of(status.num_peers or 0, 'peer')} in its last answer"
+        return text if age is None or age < 1 else f"{text} {format_duration(age)} ago"
+    text = f"{count_of(status.num_found, 'peer')} so far"
+    return text if age is None or age < 1 else f"{text}, the last {format_duration(age)} ago"

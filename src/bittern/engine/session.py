@@ -14,18 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from types import TracebackType
 
-from bittern.codec.magnet import Magnet, parse_magnet
-from bittern.codec.metainfo import Metainfo, decode_metainfo
-from bittern.core.errors import ConfigError, MetainfoError
-from bittern.core.ids import InfoHash, InfoHashV2, PeerId
+from bittern.codec.magnet import Magnet
+from bittern.core.errors import ConfigError
+from bittern.core.ids import InfoHash, PeerId
 from bittern.engine.acceptor import Acceptor
 from bittern.engine.announces import Announces
 from bittern.engine.config import SessionConfig, TorrentConfig
@@ -36,6 +33,7 @@ from bittern.engine.gateway import Gateway, SharedDatagrams, open_udp_sockets
 from bittern.engine.journal import Journal
 from bittern.engine.limits import SharedLimit, make_bucket
 from bittern.engine.mutable import resolve_magnet
+from bittern.engine.opening import Source, open_source
 from bittern.engine.roster import Roster
 from bittern.engine.services import Services
 from bittern.engine.torrent import Torrent
@@ -52,10 +50,6 @@ from bittern.storage.worker import Worker
 log = logging.getLogger(__name__)
 
 TICK_INTERVAL = 1.0
-MAX_TORRENT_FILE_LENGTH = 64 << 20
-"""Limit: P6. Bytes of a .torrent file."""
-
-Source = str | Path | bytes | Metainfo | Magnet
 
 
 class Session:
@@ -255,8 +249,9 @@ class Session:
         Add a torrent and start it.
 
         Args:
-            source: path of a .torrent file, its content, a magnet link, a v1 or v2 info hash
-                in hexadecimal, a v1 one in base32, or any of them already read.
+            source: path of a .torrent file, its content, an http(s) URL of one, a magnet
+                link, a v1 or v2 info hash in hexadecimal, a v1 one in base32, or any of them
+                already read.
             config: settings of this torrent.
 
         Returns:
@@ -264,11 +259,12 @@ class Session:
 
         Raises:
             MetainfoError, MagnetError: the source is unusable.
+            FetchError: a URL could not be read; ``status`` is the server's.
             ConfigError: it is in this session already, or the settings do not fit it.
             NotPublished, DhtUnreachable: the link has no hash but a public key (BEP 46), and
                 the DHT does not tell what is the newest torrent under it.
         """
-        found = self._read(source)
+        found = await open_source(source, lambda: self._gateway.http)
         if isinstance(found, Magnet) and found.wire_hash is None:
             found = await self.resolve(found)
         torrent = Torrent(self._services, found, config or TorrentConfig())
@@ -299,21 +295,6 @@ class Session:
         if self.dht is None:
             raise ConfigError("what is under a public key is only known to the DHT, which is off")
         return await resolve_magnet(self.dht, magnet)
-
-    @staticmethod
-    def _read(source: Source) -> Metainfo | Magnet:
-        if isinstance(source, Metainfo | Magnet):
-            return source
-        if isinstance(source, bytes):
-            return decode_metainfo(source)
-        if isinstance(source, str):
-            if source.startswith("magnet:"):
-                return parse_magnet(source)
-            if is_info_hash(source):
-                return parse_magnet(f"magnet:?xt=urn:btih:{source}")
-            if is_info_hash_v2(source):
-                return parse_magnet(f"magnet:?xt=urn:btmh:1220{source[-64:]}")
-        return decode_metainfo(read_torrent_file(Path(source)))
 
     async def remove(self, torrent: Torrent, *, delete_data: bool = False) -> None:
         """Stop a torrent and forget it; with ``delete_data`` its files as well."""
@@ -359,38 +340,3 @@ class Session:
         now = self._loop.time()
         for torrent in list(self.torrents):
             torrent.tick(now=now)
-
-
-def is_info_hash(text: str) -> bool:
-    """Tell whether text is the hexadecimal or base32 form of a v1 info hash (BEP 9)."""
-    try:
-        InfoHash.parse(text)
-    except ValueError:
-        return False
-    return True
-
-
-def is_info_hash_v2(text: str) -> bool:
-    """Tell whether text is a v2 info hash in hexadecimal, as it is or as a multihash (BEP 9)."""
-    try:
-        InfoHashV2.parse(text.removeprefix("1220") if len(text) == 68 else text)
-    except ValueError:
-        return False
-    return True
-
-
-def read_torrent_file(path: Path) -> bytes:
-    """
-    Read a .torrent file, refusing one that is too large before it is read.
-
-    Raises:
-        MetainfoError: missing, unreadable or over 64 MiB; the text names the file.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_TORRENT_FILE_LENGTH + 1)
-    except OSError as error:
-        raise MetainfoError(f"{path}: {os.strerror(error.errno or 0).lower()}") from error
-    if len(data) > MAX_TORRENT_FILE_LENGTH:
-        raise MetainfoError(f"{path}: over {MAX_TORRENT_FILE_LENGTH} bytes, no .torrent file")
-    return data

@@ -96,8 +96,14 @@ def measure(torrent: Torrent) -> TorrentStats:
         num_known_peers=len(torrent.candidates),
         peers_seen=len(torrent.seen),
         availability=0.0 if swarm is None else swarm.picker.distributed_copies(),
-        eta=left / down if left and down > 0 else (None if left else 0.0),
+        eta=_eta(left, down) if torrent.shelf.num_pieces else None,
     )
+
+
+def _eta(left: int, rate: float) -> float | None:
+    if not left:
+        return 0.0
+    return left / rate if rate > 0 else None
 
 
 def describe_peer(peer: PeerConnection) -> PeerInfo:

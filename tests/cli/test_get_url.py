@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bittern.cli import fetch as fetch_module
+from bittern.engine import opening
 from tests.cli.support import Program, content, single_file_torrent, write
 
 DATA = content(100)
@@ -77,7 +77,7 @@ def test_what_cannot_be_fetched_is_one_line(
     code: int,
     text: str,
 ) -> None:
-    monkeypatch.setattr(fetch_module, "MAX_TORRENT_LENGTH", 1000)
+    monkeypatch.setattr(opening, "MAX_TORRENT_FILE_LENGTH", 1000)
     ran = bittern("get", server + path, *ALONE)
     assert ran.code == code
     assert ran.error.startswith(f"{server}{path}: ")

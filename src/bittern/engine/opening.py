@@ -1,0 +1,122 @@
+"""
+What ``Session.add`` takes, and how it becomes metainfo or a magnet link.
+
+A torrent is named by the path of a .torrent file, its content, an http(s) URL of
+one, a magnet link, or an info hash. Whatever comes from outside is read with a
+limit, and a URL through the one guarded client (``net.http``).
+
+Limit: P6. Sources: BEP 3, BEP 9 (magnet links), BEP 52 (v2 info hashes).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from bittern.codec.magnet import Magnet, parse_magnet
+from bittern.codec.metainfo import Metainfo, decode_metainfo
+from bittern.core.errors import FetchError, MetainfoError
+from bittern.net.access import Access
+from bittern.net.http import HttpResponse
+
+MAX_TORRENT_FILE_LENGTH = 64 << 20
+"""Limit: P6. Bytes of a .torrent file, also of one behind a URL, after decompression."""
+FETCH_TIMEOUT = 60.0
+"""Seconds for the whole of a document behind a URL."""
+
+Source = str | Path | bytes | Metainfo | Magnet
+"""What names a torrent."""
+
+_V1_HASH = re.compile("[0-9a-fA-F]{40}|[a-zA-Z2-7]{32}", re.ASCII)
+_V2_HASH = re.compile("(1220)?([0-9a-fA-F]{64})", re.ASCII)
+
+
+class Fetcher(Protocol):
+    """What fetches documents; ``net.http.HttpClient`` is one."""
+
+    async def fetch(
+        self, url: str, *, access: Access, max_length: int, timeout: float
+    ) -> HttpResponse:
+        """Return the whole answer."""
+
+
+async def open_source(source: Source, fetcher: Callable[[], Fetcher]) -> Metainfo | Magnet:
+    """
+    Read what names a torrent.
+
+    Args:
+        source: a string is a magnet link, a URL, an info hash or else a path.
+        fetcher: gives what fetches a URL, and is called for one only. Whoever wrote it
+            may mean his own network, so no address is refused but those that are nobody's.
+
+    Raises:
+        MetainfoError, MagnetError: it is unusable; the text says what and where.
+        FetchError: a URL could not be read; ``status`` is the server's, where one answered.
+    """
+    match source:
+        case Metainfo() | Magnet():
+            return source
+        case bytes():
+            return decode_metainfo(source)
+        case str():
+            if source[:7].lower() == "magnet:":
+                return parse_magnet(source)
+            if source[:8].lower().startswith(("http://", "https://")):
+                return await fetch_metainfo(source, fetcher())
+            link = magnet_of_hash(source)
+            if link is not None:
+                return parse_magnet(link)
+    return decode_metainfo(read_torrent_file(Path(source)))
+
+
+def magnet_of_hash(text: str) -> str | None:
+    """
+    Return the magnet link of an info hash, None if the text is none.
+
+    A v1 hash is 40 hexadecimal or 32 base32 digits (BEP 9), a v2 hash 64 hexadecimal
+    ones, with or without the prefix ``1220`` of its multihash (BEP 52).
+    """
+    if _V1_HASH.fullmatch(text):
+        return f"magnet:?xt=urn:btih:{text}"
+    if v2 := _V2_HASH.fullmatch(text):
+        return f"magnet:?xt=urn:btmh:1220{v2[2]}"
+    return None
+
+
+def read_torrent_file(path: Path) -> bytes:
+    """
+    Read a .torrent file, refusing one that is too large before it is read.
+
+    Raises:
+        MetainfoError: missing, unreadable or over 64 MiB; the text names the file.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_TORRENT_FILE_LENGTH + 1)
+    except OSError as error:
+        raise MetainfoError(f"{path}: {os.strerror(error.errno or 0).lower()}") from error
+    if len(data) > MAX_TORRENT_FILE_LENGTH:
+        raise MetainfoError(f"{path}: over {MAX_TORRENT_FILE_LENGTH} bytes, no .torrent file")
+    return data
+
+
+async def fetch_metainfo(url: str, fetcher: Fetcher) -> Metainfo:
+    """
+    Fetch and decode a .torrent file.
+
+    Raises:
+        FetchError: it could not be had.
+        MetainfoError: what came is no torrent.
+    """
+    response = await fetcher.fetch(
+        url, access=Access.ANY, max_length=MAX_TORRENT_FILE_LENGTH, timeout=FETCH_TIMEOUT
+    )
+    if response.status != 200:
+        raise FetchError(f"the server answered {response.status}", status=response.status)
+    try:
+        return decode_metainfo(response.body)
+    except MetainfoError as error:
+        raise MetainfoError(f"the document is no torrent: {error}") from error
