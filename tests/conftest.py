@@ -17,6 +17,7 @@ import logging
 import os
 import random
 import socket
+import sys
 import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -27,6 +28,9 @@ from hypothesis import settings
 
 from bittern.testing.leaks import describe_task
 from bittern.testing.loop import VirtualLoop, run
+
+if sys.platform != "win32":
+    import fcntl
 
 _T = TypeVar("_T")
 
@@ -171,6 +175,8 @@ async def no_task_left() -> AsyncIterator[None]:
     pytest.fail("tasks left: " + "; ".join(sorted(map(describe_task, left))), pytrace=False)
 
 
+_SIOCGSKNS = 0x894C  # Linux: the network namespace of a socket
+_LOOPBACK_INDEX = 1  # of Linux
 _REACHES_OUT = "this test would reach beyond the machine: "
 _INVENTED = ("localhost", ".localhost", ".example", ".invalid", ".test")
 
@@ -187,8 +193,7 @@ def nothing_leaves_the_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
     def check(sock: socket.socket, address: object) -> None:
         host = address[0] if isinstance(address, tuple) else None
-        # What is bound to loopback cannot leave it.
-        if isinstance(host, str) and not (_is_here(host) or _is_loopback(sock.getsockname()[0])):
+        if isinstance(host, str) and not (_is_here(host) or _cannot_leave(sock)):
             found.append(str(address))
             raise OSError(errno.ENETUNREACH, _REACHES_OUT + str(address))
 
@@ -220,6 +225,28 @@ def nothing_leaves_the_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     yield
     if found:
         pytest.fail(_REACHES_OUT + ", ".join(dict.fromkeys(found)), pytrace=False)
+
+
+def _cannot_leave(sock: socket.socket) -> bool:
+    """Tell whether what a socket sends stays on loopback or in a namespace that a test made."""
+    if _is_loopback(sock.getsockname()[0]):
+        return True
+    if sys.platform != "linux":
+        return False
+    if sock.family == socket.AF_INET:
+        multicast_from = sock.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, 4)
+        if _is_loopback(socket.inet_ntoa(multicast_from)):
+            return True
+    elif sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF) == _LOOPBACK_INDEX:
+        return True
+    try:
+        namespace = fcntl.ioctl(sock.fileno(), _SIOCGSKNS)
+    except OSError:  # not root
+        return False
+    try:
+        return os.fstat(namespace).st_ino != Path("/proc/self/ns/net").stat().st_ino
+    finally:
+        os.close(namespace)
 
 
 def _is_here(host: str) -> bool:

@@ -21,6 +21,7 @@ from bittern.core.errors import (
     InputError,
     KrpcDecodeError,
     KrpcFailure,
+    LsdDecodeError,
     MagnetError,
     MetainfoError,
     MisuseError,
@@ -90,7 +91,16 @@ def test_errors_carry_data() -> None:
     ("parent", "children"),
     [
         (InputError, [MetainfoError, MagnetError, ConfigError]),
-        (DecodeError, [BencodeDecodeError, WireDecodeError, KrpcDecodeError, TrackerDecodeError]),
+        (
+            DecodeError,
+            [
+                BencodeDecodeError,
+                WireDecodeError,
+                KrpcDecodeError,
+                TrackerDecodeError,
+                LsdDecodeError,
+            ],
+        ),
         (
             RemoteError,
             [

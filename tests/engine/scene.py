@@ -23,6 +23,7 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.events import Event
+from bittern.engine.local_peers import Multicast
 from bittern.engine.session import Session
 from bittern.engine.torrent import Torrent
 from bittern.storage.creator import CreateOptions, create_torrent
@@ -146,6 +147,7 @@ class Scene:
         os_calls: OsCalls | None = None,
         worker_delay: float = 0.0,
         make: type[Session] = Session,
+        multicast: Multicast | None = None,
         **config: Any,
     ) -> Session:
         """Run a session; the scene ends it."""
@@ -154,9 +156,11 @@ class Scene:
             "listen_port": PORT,
             "enable_trackers": False,
             "enable_dht": False,
-            "enable_lsd": False,
+            "enable_lsd": multicast is not None,
             "hashing_threads": 1,
         }
+        if multicast is not None:
+            make = type("Neighbour", (make,), {"_open_multicast": lambda _self: multicast})
         made = make(
             SessionConfig(**{**settings, **config}),
             network=host,

@@ -18,6 +18,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +42,12 @@ class Place:
     Attributes:
         address: the IPv4 address to listen at.
         namespace: the network namespace it lives in; None is the machine's own.
+        address_v6: an IPv6 address beside it; "" for none.
     """
 
     address: str = "127.0.0.1"
     namespace: str | None = None
+    address_v6: str = ""
 
     def command(self, argv: list[str]) -> list[str]:
         """Return ``argv`` changed so that it runs inside this place."""
@@ -56,8 +59,17 @@ class Place:
         """Return a new, unbound IPv4 socket that lives in this place."""
         if self.namespace is None:
             return socket.socket(socket.AF_INET, kind)
-        with _inside(self.namespace):
+        with self.inside():
             return socket.socket(socket.AF_INET, kind)
+
+    def inside(self) -> contextlib.AbstractContextManager[None]:
+        """
+        Return a context in which the calling thread is in this place.
+
+        A socket belongs for ever to the namespace it was made in, so making it is all that has to
+        happen inside. There must be no ``await`` in the block; other threads are not moved.
+        """
+        return contextlib.nullcontext() if self.namespace is None else _inside(self.namespace)
 
     def free_port(self) -> int:
         """
@@ -96,7 +108,7 @@ def namespace_pair() -> Iterator[tuple[Place, Place]]:
     Make two network namespaces joined by a veth pair, and remove them at the end.
 
     Yields:
-        The two places, 10.77.0.1 and 10.77.0.2.
+        The two places, 10.77.0.1 and 10.77.0.2, beside which are fd77::1 and fd77::2.
 
     Raises:
         subprocess.CalledProcessError: the kernel refused.
@@ -104,7 +116,10 @@ def namespace_pair() -> Iterator[tuple[Place, Place]]:
     _remove_abandoned()
     number = random.SystemRandom().randrange(1 << 24)
     names = [f"{_PREFIX}{os.getpid()}-{number:x}{side}" for side in "ab"]
-    places = [Place(f"10.77.0.{index}", name) for index, name in enumerate(names, start=1)]
+    places = [
+        Place(f"10.77.0.{index}", name, f"fd77::{index}")
+        for index, name in enumerate(names, start=1)
+    ]
     try:
         for name in names:
             _ip("netns", "add", name)
@@ -113,14 +128,45 @@ def namespace_pair() -> Iterator[tuple[Place, Place]]:
             *("type", "veth", "peer", "name", "veth0", "netns", names[1]),
         )
         for place in places:
-            _ip("-n", str(place.namespace), "addr", "add", f"{place.address}/24", "dev", "veth0")
+            run_ip(place, "addr", "add", f"{place.address}/24", "dev", "veth0")
+            settle_at_once(place, "veth0")
+            run_ip(place, "addr", "add", f"{place.address_v6}/64", "dev", "veth0")
             for device in ("lo", "veth0"):
-                _ip("-n", str(place.namespace), "link", "set", device, "up")
+                run_ip(place, "link", "set", device, "up")
         yield places[0], places[1]
     finally:
         for name in names:
             if (_NAMESPACES / name).exists():
                 _ip("netns", "del", name)
+
+
+def run_ip(place: Place, *arguments: str) -> None:
+    """Run ``ip`` with these arguments on the network of a place in a namespace."""
+    assert place.namespace is not None
+    _ip("-n", place.namespace, *arguments)
+
+
+def settle_at_once(place: Place, device: str) -> None:
+    """Let IPv6 addresses of a new device be used without asking whether anybody has them."""
+    with place.inside():
+        Path("/proc/sys/net/ipv6/conf", device, "accept_dad").write_text("0", encoding="ascii")
+
+
+def wait_multicast_v6(place: Place, device: str, *, timeout: float = 10.0) -> None:
+    """
+    Wait until a device takes IPv6 multicast.
+
+    Linux notices after about a second that both ends of a cable are up, and drops it until then.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        with place.inside():
+            routes = Path("/proc/thread-self/net/ipv6_route").read_text(encoding="ascii")
+        if any(line.startswith("ff00") and line.endswith(device) for line in routes.splitlines()):
+            return
+        if time.monotonic() > deadline:
+            raise OSError(f"{device} takes no IPv6 multicast after {timeout:g} s")
+        time.sleep(0.02)
 
 
 def _remove_abandoned() -> None:
@@ -139,9 +185,6 @@ def _remove_abandoned() -> None:
 def _inside(namespace: str) -> Iterator[None]:
     """
     Move the calling thread into a namespace for the length of the block.
-
-    A socket belongs for ever to the namespace it was made in, so making it is all that has to
-    happen inside. There is no ``await`` in the block; other threads are not moved.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     with Path("/proc/thread-self/ns/net").open("rb") as home:

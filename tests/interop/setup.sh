@@ -3,7 +3,7 @@
 #
 # Usage: tests/interop/setup.sh [--core]
 #
-#   --core   only what tests/interop/test_interop.py needs (aria2, opentracker); no npm
+#   --core   only what the default suite needs (aria2, opentracker, iproute2); no npm
 #
 # Safe to repeat and quick when nothing is missing. System packages come from Debian or Ubuntu and
 # need root (or sudo without a password); npm packages go to .cache/interop/node_modules in the
@@ -13,10 +13,10 @@ set -eu
 root=$(CDPATH= cd -- "$(dirname -- "$0")/../.." && pwd)
 cache=${BITTERN_INTEROP_CACHE:-$root/.cache/interop}
 
-core_programs='aria2c:aria2 opentracker:opentracker'
+core_programs='aria2c:aria2 opentracker:opentracker ip:iproute2'
 all_programs="$core_programs transmission-daemon:transmission-daemon
     qbittorrent-nox:qbittorrent-nox rtorrent:rtorrent
-    mktorrent:mktorrent ip:iproute2 setpriv:util-linux node:nodejs npm:npm"
+    mktorrent:mktorrent setpriv:util-linux node:nodejs npm:npm"
 npm_packages='webtorrent@1.9.7 bittorrent-tracker@11.2.3 bittorrent-dht@11.0.12
     webtorrent-fixtures@2.0.3'
 

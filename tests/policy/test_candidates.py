@@ -627,3 +627,17 @@ def test_what_each_source_has_named_is_counted() -> None:
     assert candidates.heard(Source.INCOMING) == Heard(10, num_last=1, num_named=1, num_new=1)
     candidates.connected(at(7), now=11)
     assert candidates.heard(Source.INCOMING) == Heard(10, num_last=1, num_named=1, num_new=1)
+
+
+def test_what_certain_sources_named_can_be_forgotten() -> None:
+    """BEP 27: as when a torrent turns out to be private. Connections are the caller's business."""
+    candidates = filled(range(3))
+    candidates.add([at(10), at(11)], Source.PEX, now=0.0)
+    candidates.add([at(12)], Source.USER, now=0.0)
+    candidates.add([at(11)], Source.TRACKER, now=0.0)
+    candidates.connected(at(10), now=0.0)
+    assert candidates.forget_from((Source.PEX, Source.DHT)) == [at(10), at(11)]
+    assert len(candidates) == 4
+    candidates.disconnected(at(10), now=100.0)
+    assert set(candidates.next_to_dial(99, now=9_000.0)) == {at(0), at(1), at(2), at(12)}
+    assert candidates.forget_from((Source.PEX,)) == []

@@ -105,6 +105,10 @@ class TrackerDecodeError(DecodeError):
     """Bytes are no valid tracker answer (BEP 3, 15)."""
 
 
+class LsdDecodeError(DecodeError):
+    """Bytes are no announce to the local network (BEP 14)."""
+
+
 # --- somebody else misbehaved ------------------------------------------------------------
 
 

@@ -28,9 +28,12 @@ from bittern.engine.sources import (
 )
 from bittern.engine.tracker_source import TrackerSource
 from bittern.engine.trackers import TrackerStatus
+from bittern.policy.candidates import Source
 
 _SHARED = {SourceKind.DHT: "enable_dht", SourceKind.LSD: "enable_lsd"}
 """The setting of each source that belongs to the session."""
+
+_NOT_FOR_PRIVATE = (Source.DHT, Source.LSD, Source.PEX)
 
 
 class Discovery:
@@ -123,6 +126,15 @@ class Discovery:
             self._is_restricted = True
             others, self._others = self._others, self._make_others()
             self._services.spawn(_stop_all(others), "leave sources of a private torrent")
+            self._part_from_strangers()
+
+    def _part_from_strangers(self) -> None:
+        """Forget whom other sources have named, and close connections that came of it."""
+        named = set(self._torrent.candidates.forget_from(_NOT_FOR_PRIVATE))
+        roster = self._torrent.roster
+        for peer in [] if roster is None else list(roster.peers):
+            if peer.listen_endpoint in named:
+                peer.close("the torrent is private, and no tracker of it named this peer")
 
     async def stop(self) -> None:
         """Say goodbye where it is due, within ``stop_timeout``."""

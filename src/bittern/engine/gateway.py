@@ -2,10 +2,10 @@
 What a session has of the network beside its peer connections.
 
 One UDP socket for each address family, shared by UDP trackers and the DHT and at our TCP
-port where that is free; one resolver; one HTTP client. Each is made when it is first
-needed, and closed here.
+port where that is free; one resolver; one HTTP client; the local discovery. Each is made
+when it is first needed, and closed here.
 
-Sources: BEP 5, BEP 15.
+Sources: BEP 5, BEP 14, BEP 15.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bittern.dht.limits import WELL_KNOWN_ROUTERS
 from bittern.engine.config import SessionConfig
 from bittern.engine.dht import DhtSource
 from bittern.engine.disk import Disk
+from bittern.engine.local_peers import LocalDiscovery, Multicast
 from bittern.engine.tracker_client import TrackerClient
 from bittern.net.dht import Dht
 from bittern.net.dns import Resolver
@@ -66,6 +67,7 @@ class Gateway:
         open_sockets: Callable[[str | None, int], Sequence[SharedDatagrams]],
     ) -> None:
         self.dht: DhtSource | None = None
+        self.local: LocalDiscovery | None = None
         self._config = config
         self._port = port
         self._open_sockets = open_sockets
@@ -150,8 +152,25 @@ class Gateway:
         self.dht.start()
         return self.dht
 
+    def open_local(
+        self, network: Multicast, *, rng: random.Random, cookie: bytes
+    ) -> LocalDiscovery:
+        """
+        Make the local discovery.
+
+        Args:
+            network: the multicast groups.
+            rng: chance.
+            cookie: what we know our own announces by.
+        """
+        loop = asyncio.get_running_loop()
+        self.local = LocalDiscovery(network, loop=loop, rng=rng, cookie=cookie, port=self._port)
+        return self.local
+
     async def close(self) -> None:
         """Close all of it. Idempotent."""
+        if self.local is not None:
+            self.local.close()
         if self.dht is not None:
             await self.dht.close()
         if self._http is not None:

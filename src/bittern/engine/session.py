@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 
+from bittern.codec.lsd import PORT
 from bittern.codec.magnet import Magnet
 from bittern.core.errors import ConfigError
 from bittern.core.ids import InfoHash, PeerId
@@ -32,6 +33,7 @@ from bittern.engine.disk import Disk
 from bittern.engine.gateway import Gateway, SharedDatagrams, open_udp_sockets
 from bittern.engine.journal import Journal
 from bittern.engine.limits import SharedLimit, make_bucket
+from bittern.engine.local_peers import COOKIE_LENGTH, GROUPS, Multicast
 from bittern.engine.mutable import resolve_magnet
 from bittern.engine.opening import Source, open_source
 from bittern.engine.roster import Roster
@@ -40,6 +42,7 @@ from bittern.engine.torrent import Torrent
 from bittern.engine.tracker_client import TrackerClient
 from bittern.engine.upload import SendBuffer
 from bittern.net.dht import Dht
+from bittern.net.multicast import LocalNetwork
 from bittern.net.stream import Network
 from bittern.net.tcp import TcpNetwork
 from bittern.policy.bans import Bans
@@ -215,6 +218,23 @@ class Session:
             )
             if dht is not None:
                 self._services.shared_sources.append(dht)
+        self._join_local_network()
+
+    def _open_multicast(self) -> Multicast | None:
+        """Return the local network; a simulated machine has none but what its test brings."""
+        if self._network is not None:
+            return None
+        return LocalNetwork(GROUPS, PORT, listen_host=self.config.listen_host)
+
+    def _join_local_network(self) -> None:
+        """Make the local discovery (BEP 14)."""
+        network = self._open_multicast() if self.config.enable_lsd else None
+        if network is not None:
+            self._services.shared_sources.append(
+                self._gateway.open_local(
+                    network, rng=self._rng, cookie=self._random_bytes(COOKIE_LENGTH)
+                )
+            )
 
     def _spawn(self, job: Coroutine[object, object, None], name: str) -> None:
         """Run a task under the supervisor."""

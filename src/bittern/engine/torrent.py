@@ -411,8 +411,7 @@ class Torrent:
             await awake.sleep(
                 self._services, downloaded=self._num_downloaded, uploaded=self._num_uploaded
             )
-            journal = self._services.journal
-            if journal is not None:
+            if (journal := self._services.journal) is not None:
                 self.shelf.put_away(journal.metainfo_path(self.all_hashes[0]))
             if not len(self.candidates):
                 self._candidates = None
@@ -437,9 +436,10 @@ class Torrent:
         """
         if found := list(endpoints):
             now = self._services.loop.time()
-            self.candidates.add(found, Source(source), now=now, from_host=from_host)
+            num_new = self.candidates.add(found, Source(source), now=now, from_host=from_host)
             self.report(events.PeersFound(source, len(found)))
-            self.rouse()
+            if num_new or source != Source.LSD:  # neighbours we know announce over and over
+                self.rouse()
             self._services.request_dial()
 
     def trackers(self) -> list[TrackerStatus]:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from bittern.core.endpoint import Endpoint, is_dialable, is_local, network_of
@@ -214,6 +214,13 @@ class Candidates:
         self._release(endpoint)
         if endpoint in self._book.entries:
             self._book.remove(self._book.entries[endpoint])
+
+    def forget_from(self, sources: Collection[Source]) -> list[Endpoint]:
+        """Forget what certain sources have named first, and return it; connections stay."""
+        found = [entry for entry in self._book.entries.values() if entry.source in sources]
+        for entry in found:
+            self._book.remove(entry)
+        return [entry.endpoint for entry in found]
 
     def mark_seed(self, endpoint: Endpoint) -> None:
         """Note that a peer needs nothing; it is not dialled while we need nothing either."""

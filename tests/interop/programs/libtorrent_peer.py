@@ -20,15 +20,21 @@ _FORCED, _DISABLED = 0, 2
 _LEVEL_RC4, _LEVEL_BOTH = 2, 3
 
 
-def session_settings(address: str, port: int, transport: str) -> lt.settings_pack:
-    """Return the settings of a session that talks to named peers and trackers and nobody else."""
+def session_settings(
+    address: str, port: int, transport: str, *, lsd: bool = False
+) -> lt.settings_pack:
+    """
+    Return the settings of a session that talks to named peers and trackers and nobody else.
+
+    With ``lsd`` it looks for neighbours as well.
+    """
     is_encrypted, is_utp = transport == "mse", transport == "utp"
     policy = _FORCED if is_encrypted else _DISABLED
     return {
         "listen_interfaces": f"{address}:{port}",
         "outgoing_interfaces": "",
         "enable_dht": False,
-        "enable_lsd": False,
+        "enable_lsd": lsd,
         "enable_upnp": False,
         "enable_natpmp": False,
         "enable_incoming_utp": is_utp,
@@ -103,8 +109,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--transport", choices=["tcp", "mse", "utp"], default="tcp")
     parser.add_argument("--peer", action="append", default=[], metavar="HOST:PORT")
+    parser.add_argument("--lsd", action="store_true", help="look for peers on the local network")
     options = parser.parse_args()
-    session = lt.session(session_settings(options.address, options.port, options.transport))
+    settings = session_settings(options.address, options.port, options.transport, lsd=options.lsd)
+    session = lt.session(settings)
     handle = add(session, options)
     for peer in options.peer:
         host, _, port = peer.rpartition(":")
