@@ -76,7 +76,7 @@ class FakeOwner:
         self.num_fills += 1
 
     def next_run(self, peer: PeerConnection) -> list[Request]:
-        return peer.protocol.incoming.take_run(BLOCK_LENGTH, GEOMETRY.piece_length)
+        return peer.protocol.incoming.take(BLOCK_LENGTH)
 
     def load_run(self, peer: PeerConnection, requests: list[Request]) -> memoryview | None:
         if self.is_slow:

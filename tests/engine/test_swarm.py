@@ -518,6 +518,30 @@ def test_a_piece_that_was_cut_off_while_seeding_is_taken_back(
     simulate(main)
 
 
+def test_requests_behind_many_that_cannot_be_served_are(tmp_path: Path, simulate: Simulate) -> None:
+    """R8. More than one run asks for a piece that we have lost, then comes one that we have."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+            peer.send(wire.INTERESTED)
+            await peer.expect(MessageId.UNCHOKE)
+            with (seed.folder / "content").open("r+b") as file:
+                file.truncate(12 * PIECE_LENGTH)
+            peer.send(wire.encode_request(12, 0, BLOCK_LENGTH))
+            await peer.expect(MessageId.REJECT_REQUEST)
+            lost = [wire.encode_request(12, begin, 1) for begin in range(100)]
+            peer.send(b"".join(lost) + wire.encode_request(3, 0, BLOCK_LENGTH))
+            piece = await peer.expect(MessageId.PIECE)
+            assert piece.payload[8:] == scene.block(3, 0, BLOCK_LENGTH)
+            for _ in lost:
+                assert (await peer.expect(MessageId.REJECT_REQUEST)).numbers[0] == 12
+            peer.close()
+
+    simulate(main)
+
+
 def test_a_peer_that_rejects_everything_is_not_asked_in_a_circle(
     tmp_path: Path, simulate: Simulate
 ) -> None:

@@ -35,7 +35,7 @@ def admit(incoming: IncomingRequests, *numbers: int, now: float = 0.0) -> list[b
 
 
 def take(incoming: IncomingRequests, num_blocks: int = 1000) -> list[Request]:
-    return incoming.take_run(num_blocks * BLOCK_LENGTH, PIECE_LENGTH)
+    return incoming.take(num_blocks * BLOCK_LENGTH)
 
 
 # --- windows ---------------------------------------------------------------------------------
@@ -191,24 +191,20 @@ def test_requests_of_an_unchoked_peer_do_not_use_up_the_allowance() -> None:
     assert incoming.admit(block(4), is_choked=True, now=0.0)
 
 
-# --- runs ------------------------------------------------------------------------------------
+# --- taking ----------------------------------------------------------------------------------
 
-RUNS = [
-    ("in order", [0, 1, 2, 3], 9, [[0, 1, 2, 3]]),
-    ("over the end of a piece", [3, 4], 9, [[3, 4]]),
-    ("a gap", [0, 1, 3], 9, [[0, 1], [3]]),
-    ("backwards", [2, 1, 0], 9, [[2], [1], [0]]),
-    ("as long as asked for", [0, 1, 2, 3], 2, [[0, 1], [2, 3]]),
+TAKEN = [
+    ("all there are", [0, 1, 2, 3], 9, [[0, 1, 2, 3]]),
+    ("in the order of arrival", [2, 7, 0], 9, [[2, 7, 0]]),
+    ("as much as asked for", [0, 1, 2, 3, 4], 2, [[0, 1], [2, 3], [4]]),
     ("the first in any case", [0, 1], 0, [[0], [1]]),
 ]
 
 
 @pytest.mark.parametrize(
-    ("numbers", "num_blocks", "runs"), [row[1:] for row in RUNS], ids=[row[0] for row in RUNS]
+    ("numbers", "num_blocks", "runs"), [row[1:] for row in TAKEN], ids=[row[0] for row in TAKEN]
 )
-def test_runs_are_adjacent_and_in_order_of_arrival(
-    numbers: list[int], num_blocks: int, runs: list[list[int]]
-) -> None:
+def test_requests_are_taken(numbers: list[int], num_blocks: int, runs: list[list[int]]) -> None:
     incoming = IncomingRequests()
     admit(incoming, *numbers)
     assert [take(incoming, num_blocks) for _ in runs] == [
@@ -217,25 +213,17 @@ def test_runs_are_adjacent_and_in_order_of_arrival(
     assert not incoming
 
 
-def test_a_run_ends_with_a_short_piece_of_a_v2_torrent() -> None:
+@given(st.lists(st.integers(1, 5 * BLOCK_LENGTH), max_size=30), st.integers(0, 8 * BLOCK_LENGTH))
+def test_every_request_is_taken_once_within_the_length(lengths: list[int], limit: int) -> None:
     incoming = IncomingRequests()
-    short = (0, 0, 100)
-    incoming.admit(short, is_choked=False, now=0.0)
-    incoming.admit(block(4), is_choked=False, now=0.0)
-    assert take(incoming) == [short]
-
-
-@given(st.lists(st.integers(0, 30), max_size=30), st.integers(0, 5))
-def test_runs_hold_every_request_once(numbers: list[int], num_blocks: int) -> None:
-    incoming = IncomingRequests()
-    admit(incoming, *numbers)
+    requests = [(number, 0, length) for number, length in enumerate(lengths)]
+    for request in requests:
+        incoming.admit(request, is_choked=False, now=0.0)
     taken: list[Request] = []
-    while run := take(incoming, num_blocks):
-        assert len(run) <= max(1, num_blocks)
-        offsets = [index * PIECE_LENGTH + begin for index, begin, _ in run]
-        assert offsets == list(range(offsets[0], offsets[-1] + 1, BLOCK_LENGTH))
+    while run := incoming.take(limit):
+        assert len(run) == 1 or sum(length for _, _, length in run) <= limit
         taken += run
-    assert taken == [block(number) for number in dict.fromkeys(numbers)]
+    assert taken == requests
 
 
 def test_requests_for_a_lost_piece_are_dropped() -> None:

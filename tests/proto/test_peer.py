@@ -542,7 +542,7 @@ def test_requests_are_told_when_the_queue_was_empty() -> None:
     assert sent(protocol) == wire.UNCHOKE
     first, second = wire.encode_request(1, 0, B), wire.encode_request(1, B, B)
     assert receive(protocol, first, second) == [RequestsReceived()]
-    assert protocol.incoming.take_run(1 << 20, PIECE_LENGTH) == [(1, 0, B), (1, B, B)]
+    assert protocol.incoming.take(1 << 20) == [(1, 0, B), (1, B, B)]
     assert receive(protocol, first) == [RequestsReceived()]
 
 
@@ -575,6 +575,41 @@ def test_h3_a_request_for_what_does_not_exist_is_a_violation(
     protocol.unchoke()
     with pytest.raises(PeerViolation, match="requests what does not exist"):
         receive(protocol, wire.encode_request(*request_))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 10),
+            st.sampled_from([0, B, 2 * B, 3 * B, 3 * B + 1, 4 * B, 1, (1 << 32) - B]),
+            st.sampled_from([B, B, B, 1, B + 1, 0]),
+        ),
+        max_size=20,
+    ),
+    st.sampled_from([0, MAX_INCOMING_REQUESTS - 3]),
+    st.booleans(),
+)
+def test_many_requests_at_once_are_treated_as_one_by_one(
+    requests: list[tuple[int, int, int]], num_waiting: int, is_choked: bool
+) -> None:
+    def feed(parts: list[bytes]) -> tuple[object, ...]:
+        protocol = opened()
+        if not is_choked:
+            protocol.unchoke()
+        for number in range(num_waiting):
+            protocol.incoming.admit((0, number, 2), is_choked=False, now=0.0)
+        events: list[object] = []
+        error = ""
+        try:
+            for part in parts:
+                events += receive(protocol, part)
+        except PeerViolation as violation:
+            error = str(violation)
+            events += protocol.events()
+        return events, error, list(protocol.incoming), protocol.data_to_send()
+
+    messages = [wire.encode_request(*request) for request in requests]
+    assert feed([b"".join(messages)]) == feed(messages)
 
 
 def test_h3_a_request_before_the_metadata_is_a_violation() -> None:
@@ -920,7 +955,7 @@ def test_a_whole_torrent_between_two_machines(rng: random.Random, remote: Reserv
         if index == 5:
             leech.cancel(5, B)
         carry(leech, seed, rng)
-        for i, begin, length in seed.incoming.take_run(1 << 20, PIECE_LENGTH):
+        for i, begin, length in seed.incoming.take(1 << 20):
             at = i * PIECE_LENGTH + begin
             seed.send_message(wire.encode_piece(i, begin, content[at : at + length]))
         for event in carry(seed, leech, rng):

@@ -32,7 +32,7 @@ from bittern.storage.base import Storage
 from bittern.storage.hashing import PieceHashes
 from bittern.storage.layout import Layout
 
-HAND_OFF_BLOCKS = 16
+HAND_OFF_BLOCKS = 8
 """
 Blocks of one wake-up from which on their hashes are left to the worker. So many arrive only when
 the loop falls behind; then a second core hashes while the first one receives.

@@ -201,7 +201,7 @@ class PeerConnection:
         self.owner.fill_pipeline(self, now=now)
         if self._is_closed:
             return
-        if protocol.incoming:
+        if protocol.incoming.waiting:
             self.serve()
         self.flush()
 
@@ -249,7 +249,7 @@ class PeerConnection:
         """Serve the peer's requests while there is room, data and leave to."""
         self._serve_handle = None
         for _ in range(RUNS_PER_TURN):
-            if self._is_loading or self._is_closed or not self.protocol.incoming:
+            if self._is_loading or self._is_closed or not self.protocol.incoming.waiting:
                 return
             if not self.flush():
                 return

@@ -398,14 +398,12 @@ class Swarm:
             length = min(length, available)
         if self._super_seeder is not None:
             self._refuse_hidden(peer, self._super_seeder)
-        requests: list[Request] = []
-        incoming, piece_length = peer.protocol.incoming, self.assembly.geometry.piece_length
-        while length > 0 and (run := incoming.take_run(length, piece_length)):
-            if not self.picker.is_seed:
-                run = self._refuse_missing(peer, run)
-            length -= sum(each[2] for each in run)
-            requests += run
-        num_bytes = sum(length for _, _, length in requests)
+        incoming = peer.protocol.incoming
+        requests = incoming.take(length)
+        if not self.picker.is_seed:
+            while requests and not (requests := self._refuse_missing(peer, requests)):
+                requests = incoming.take(length)
+        num_bytes = sum([length for _, _, length in requests])
         gate.take(num_bytes)
         self.num_uploaded += num_bytes
         return requests

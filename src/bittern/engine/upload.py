@@ -61,12 +61,12 @@ class SendBuffer:
         Raises:
             StorageError: the data cannot be read, or is shorter than it was.
         """
-        view, pack_into = self._view, PIECE_HEADER.pack_into
+        view, pack_into, kind = self._view, PIECE_HEADER.pack_into, int(MessageId.PIECE)
         at = 0
         start = end = -1
         gaps: list[memoryview] = []
         for number, (index, begin, length) in enumerate(requests):
-            pack_into(view, at, 9 + length, MessageId.PIECE, index, begin)
+            pack_into(view, at, 9 + length, kind, index, begin)
             at += PIECE_HEADER_LENGTH + length
             offset = index * piece_length + begin
             if offset != end:

@@ -11,9 +11,10 @@ Sources: BEP 3 (request, cancel, choke), BEP 6 (reject, allowed fast).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from bittern.core.errors import PeerViolation
-from bittern.core.geometry import Geometry
+from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.proto.peer_events import Request
 
 MAX_INCOMING_REQUESTS = 500
@@ -49,7 +50,13 @@ class WindowCounter:
 
 
 class IncomingRequests:
-    """Requests of one peer, oldest first, without duplicates."""
+    """
+    Requests of one peer, oldest first, without duplicates.
+
+    ``waiting`` is one object for ever. The data path adds to it directly what
+    ``admit`` would only add: valid requests of a peer that is not choked, while
+    there are fewer than ``MAX_INCOMING_REQUESTS``.
+    """
 
     __slots__ = (
         "_allowed_fast",
@@ -57,11 +64,11 @@ class IncomingRequests:
         "_fast_length_left",
         "_num_choked",
         "_refused",
-        "_waiting",
+        "waiting",
     )
 
     def __init__(self) -> None:
-        self._waiting: dict[Request, None] = {}
+        self.waiting: dict[Request, None] = {}
         self._allowed_fast: frozenset[int] = frozenset()
         self._fast_length_left = 0
         self._choked_at = float("-inf")
@@ -69,14 +76,14 @@ class IncomingRequests:
         self._refused = WindowCounter()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     def __contains__(self, request: Request) -> bool:
-        return request in self._waiting
+        return request in self.waiting
 
     def __iter__(self) -> Iterator[Request]:
         """Iterate over a snapshot, oldest first."""
-        return iter(list(self._waiting))
+        return iter(list(self.waiting))
 
     def admit(self, request: Request, *, is_choked: bool, now: float) -> bool:
         """
@@ -99,12 +106,12 @@ class IncomingRequests:
                 if self._num_choked > MAX_CHOKED_REQUESTS:
                     raise PeerViolation("goes on requesting while choked")
             return False
-        if request not in self._waiting:
-            if len(self._waiting) >= MAX_INCOMING_REQUESTS:
+        if request not in self.waiting:
+            if len(self.waiting) >= MAX_INCOMING_REQUESTS:
                 if self._refused.add(now=now) > MAX_REFUSED_REQUESTS:
                     raise PeerViolation("requests more than it was told to")
                 return False
-            self._waiting[request] = None
+            self.waiting[request] = None
         return True
 
     def _spend_allowed_fast(self, request: Request) -> bool:
@@ -128,49 +135,46 @@ class IncomingRequests:
 
     def cancel(self, request: Request) -> bool:
         """Take a request out; False when it was not waiting."""
-        if request not in self._waiting:
+        if request not in self.waiting:
             return False
-        del self._waiting[request]
+        del self.waiting[request]
         return True
 
     def choke(self, *, now: float) -> list[Request]:
         """Drop and return what a peer may not have once it is choked."""
         self._choked_at = now
         self._num_choked = 0
-        dropped = [request for request in self._waiting if request[0] not in self._allowed_fast]
+        dropped = [request for request in self.waiting if request[0] not in self._allowed_fast]
         for request in dropped:
-            del self._waiting[request]
+            del self.waiting[request]
         return dropped
 
-    def take_run(self, max_length: int, piece_length: int) -> list[Request]:
+    def take(self, max_length: int) -> list[Request]:
         """
-        Take a run of adjacent requests, oldest first, to be served now.
+        Take requests, oldest first, to be served now.
 
         Args:
             max_length: bytes of blocks; the first request is taken in any case.
-            piece_length: nominal, of the torrent.
 
         Returns:
-            Requests of which each begins in the piece space where the one
-            before ends; empty when none waits.
+            At most ``max_length`` bytes, and as many requests as that has blocks of
+            16 KiB; empty when none waits.
         """
-        taken: list[Request] = []
-        expected = -1
-        for request in self._waiting:
-            index, begin, length = request
-            offset = index * piece_length + begin
-            if taken and (offset != expected or length > max_length):
-                break
-            taken.append(request)
-            max_length -= length
-            expected = offset + length
-        for request in taken:
-            del self._waiting[request]
+        waiting = self.waiting
+        taken = list(islice(waiting, max(1, max_length // BLOCK_LENGTH)))
+        length = sum([request[2] for request in taken])
+        while length > max_length and len(taken) > 1:
+            length -= taken.pop()[2]
+        if len(taken) == len(waiting):
+            waiting.clear()
+        else:
+            for request in taken:
+                del waiting[request]
         return taken
 
     def drop_piece(self, index: int) -> list[Request]:
         """Drop and return the waiting requests for one piece, because we lost it."""
-        dropped = [request for request in self._waiting if request[0] == index]
+        dropped = [request for request in self.waiting if request[0] == index]
         for request in dropped:
-            del self._waiting[request]
+            del self.waiting[request]
         return dropped

@@ -35,7 +35,7 @@ from bittern.core.errors import MisuseError, PeerViolation, WireDecodeError
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.core.ids import InfoHash, PeerId
 from bittern.proto import peer_events
-from bittern.proto.incoming import IncomingRequests
+from bittern.proto.incoming import MAX_INCOMING_REQUESTS, IncomingRequests
 from bittern.proto.outgoing import OutgoingRequests
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
 from bittern.proto.remote_pieces import RemotePieces
@@ -203,21 +203,20 @@ class PeerProtocol:
     def _parse(self, view: memoryview, end: int, blocks: list[ReceivedBlock], now: float) -> int:
         """Walk over all whole messages in ``view`` and return the offset behind the last."""
         position = 0
-        if self.state is PeerState.HANDSHAKE:
-            if end < wire.HANDSHAKE_LENGTH:
-                wire.check_handshake_start(view[:end])
-                return 0
-            self._accept_handshake(view)
-            position = wire.HANDSHAKE_LENGTH
+        is_start = self.state is PeerState.HANDSHAKE
+        if is_start and not (position := self._parse_handshake(view, end)):
+            return 0
         unpack, unpack_short = wire.PIECE_HEADER.unpack_from, wire.LENGTH_AND_ID.unpack_from
-        pop_outstanding = self.outstanding.pop
+        unpack_number = wire.LENGTH_PREFIX.unpack_from
+        pop_outstanding, waiting = self.outstanding.pop, self.incoming.waiting
+        easy_index = easy_begin = -1
         while (left := end - position) >= 4:
             if left >= 13:
                 length, kind, index, begin = unpack(view, position)
             elif left >= 5:
                 length, kind = unpack_short(view, position)
             else:
-                (length,) = wire.LENGTH_PREFIX.unpack_from(view, position)
+                (length,) = unpack_number(view, position)
                 if length:
                     wire.check_length_prefix(length)
                     break
@@ -236,7 +235,17 @@ class PeerProtocol:
                         self._events.append(peer_events.BlocksReceived(blocks))
                     blocks.append((index, begin, view[position + 13 : after]))
             elif kind == 6 and length == 13:
-                self._handle_request(wire.THREE_NUMBERS.unpack_from(view, position + 5), now)
+                (length,) = unpack_number(view, position + 13)
+                if (
+                    index == easy_index
+                    and begin <= easy_begin
+                    and length == BLOCK_LENGTH
+                    and len(waiting) < MAX_INCOMING_REQUESTS
+                ):
+                    waiting[index, begin, length] = None
+                else:
+                    easy_begin = self._handle_request((index, begin, length), now)
+                    easy_index = index
             else:
                 self._check_length(kind, length)
                 self._handle(kind, view[position + 5 : after], now)
@@ -248,7 +257,11 @@ class PeerProtocol:
             kind, length, num_pieces=None if self._geometry is None else self._geometry.num_pieces
         )
 
-    def _accept_handshake(self, view: memoryview) -> None:
+    def _parse_handshake(self, view: memoryview, end: int) -> int:
+        """Accept the handshake and return where it ends; 0 while it is incomplete."""
+        if end < wire.HANDSHAKE_LENGTH:
+            wire.check_handshake_start(view[:end])
+            return 0
         handshake = wire.decode_handshake(view)
         if handshake.info_hash not in self._info_hashes:
             raise PeerViolation("handshake names another torrent")
@@ -258,6 +271,7 @@ class PeerProtocol:
         self.remote_handshake = handshake
         self.state = PeerState.OPEN
         self._events.append(peer_events.HandshakeReceived(handshake))
+        return wire.HANDSHAKE_LENGTH
 
     def _accept_late(self, index: int, begin: int, length: int, asked: int) -> bool:
         """Judge a block that does not simply answer a request; False to throw it away."""
@@ -319,15 +333,24 @@ class PeerProtocol:
         dropped = [] if self.has_fast else self.drop_outstanding()
         self._events.append(peer_events.Choked(dropped))
 
-    def _handle_request(self, request: Request, now: float) -> None:
+    def _handle_request(self, request: Request, now: float) -> int:
+        """
+        Admit or reject a request.
+
+        Returns:
+            Where the last whole block of its piece begins, if further requests for whole
+            blocks up to there may be admitted without asking again; else -1.
+        """
         if self._geometry is None or not self._geometry.is_valid_request(*request):
             raise PeerViolation("requests what does not exist: {}:{}+{}".format(*request))
         self._remote.end_start()
-        was_idle = not self.incoming
+        was_idle = not self.incoming.waiting
         if not self.incoming.admit(request, is_choked=self.am_choking, now=now):
             self.reject(request)
-        elif was_idle:
+            return -1
+        if was_idle:
             self._events.append(peer_events.RequestsReceived())
+        return -1 if self.am_choking else self._geometry.length_of(request[0]) - BLOCK_LENGTH
 
     def _require_fast(self, kind: int) -> None:
         if not self.has_fast:
