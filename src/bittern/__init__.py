@@ -13,54 +13,104 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from bittern.codec.info import Info, Version
     from bittern.codec.magnet import Magnet, format_magnet, parse_magnet
     from bittern.codec.metainfo import Metainfo, decode_metainfo
     from bittern.core.endpoint import Endpoint
-    from bittern.core.errors import BitTorrentError
+    from bittern.core.errors import (
+        BitTorrentError,
+        ConfigError,
+        FetchError,
+        MagnetError,
+        MetainfoError,
+        StorageError,
+    )
+    from bittern.core.ids import InfoHash, InfoHashV2
+    from bittern.engine import events
     from bittern.engine.config import SessionConfig, TorrentConfig
-    from bittern.engine.events import TorrentState
+    from bittern.engine.diagnosis import Diagnosis
+    from bittern.engine.events import Event, TorrentState
+    from bittern.engine.reasons import Reason, ReasonCode
     from bittern.engine.session import Session
+    from bittern.engine.sources import SourceKind, SourceState, SourceStatus
     from bittern.engine.stats import PeerInfo, TorrentStats
     from bittern.engine.torrent import Torrent
+    from bittern.engine.trackers import TrackerStatus
     from bittern.storage.adopt import ReuseHow
     from bittern.storage.creator import CreateOptions, create_torrent
 
 _HOMES = {
     "BitTorrentError": "core.errors",
+    "ConfigError": "core.errors",
     "CreateOptions": "storage.creator",
+    "Diagnosis": "engine.diagnosis",
     "Endpoint": "core.endpoint",
+    "Event": "engine.events",
+    "FetchError": "core.errors",
+    "Info": "codec.info",
+    "InfoHash": "core.ids",
+    "InfoHashV2": "core.ids",
     "Magnet": "codec.magnet",
+    "MagnetError": "core.errors",
     "Metainfo": "codec.metainfo",
+    "MetainfoError": "core.errors",
     "PeerInfo": "engine.stats",
+    "Reason": "engine.reasons",
+    "ReasonCode": "engine.reasons",
     "ReuseHow": "storage.adopt",
     "Session": "engine.session",
     "SessionConfig": "engine.config",
+    "SourceKind": "engine.sources",
+    "SourceState": "engine.sources",
+    "SourceStatus": "engine.sources",
+    "StorageError": "core.errors",
     "Torrent": "engine.torrent",
     "TorrentConfig": "engine.config",
     "TorrentState": "engine.events",
     "TorrentStats": "engine.stats",
+    "TrackerStatus": "engine.trackers",
+    "Version": "codec.info",
     "create_torrent": "storage.creator",
     "decode_metainfo": "codec.metainfo",
     "format_magnet": "codec.magnet",
     "parse_magnet": "codec.magnet",
 }
+"""In which module each public name is."""
 
 __all__ = [
     "BitTorrentError",
+    "ConfigError",
     "CreateOptions",
+    "Diagnosis",
     "Endpoint",
+    "Event",
+    "FetchError",
+    "Info",
+    "InfoHash",
+    "InfoHashV2",
     "Magnet",
+    "MagnetError",
     "Metainfo",
+    "MetainfoError",
     "PeerInfo",
+    "Reason",
+    "ReasonCode",
     "ReuseHow",
     "Session",
     "SessionConfig",
+    "SourceKind",
+    "SourceState",
+    "SourceStatus",
+    "StorageError",
     "Torrent",
     "TorrentConfig",
     "TorrentState",
     "TorrentStats",
+    "TrackerStatus",
+    "Version",
     "create_torrent",
     "decode_metainfo",
+    "events",
     "format_magnet",
     "parse_magnet",
 ]
@@ -68,6 +118,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Load a public name on first use (PEP 562)."""
+    if name == "events":
+        return import_module("bittern.engine.events")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'bittern' has no attribute {name!r}")

@@ -70,7 +70,7 @@ class Torrent:
         self.shelf = Shelf(source)
         """What it is called and made of."""
         self.config = config
-        self.state = TorrentState.STOPPED
+        self.state = TorrentState.PAUSED if config.paused else TorrentState.STOPPED
         self.error: BitTorrentError | None = None
         self.listeners = Listeners()
         self._stall = StallWatch()
