@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import hashing, rest, startup, swarm, transfer, versions
+from bench import dht, hashing, rest, startup, swarm, transfer, versions
 from bench.report import Row, machine, print_table
 
 BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "swarm": swarm.run,
     "hashing": hashing.run,
     "rest": rest.run,
+    "dht": dht.run,
     "startup": startup.run,
 }
 

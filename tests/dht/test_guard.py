@@ -112,3 +112,15 @@ def test_proofs_are_bounded_too(guard: Guard) -> None:
 def test_a_host_that_is_none_is_refused(guard: Guard) -> None:
     with pytest.raises(ValueError):
         guard.source("not an address", now=0.0)
+
+
+def test_one_call_admits_and_returns_the_source(guard: Guard) -> None:
+    burst = int(5 * QUERY_BURST)
+    admitted = [guard.admit(HOST, now=0.0) for _ in range(burst + 1)]
+    assert admitted[-1] is None
+    assert set(admitted[:-1]) == {guard.source(HOST, now=0.0)}
+    local = "127.0.0.1"
+    assert all(guard.admit(local, now=0.0) for _ in range(100))
+    guard.spend(2000)
+    assert guard.admit(local, now=0.0) is None
+    assert guard.admit(local, now=5.0) is not None

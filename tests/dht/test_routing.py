@@ -342,3 +342,22 @@ def check_invariants(table: RoutingTable) -> None:
         counts[node.network] = counts.get(node.network, 0) + 1
     assert dict(table._networks) == counts
     assert max(counts.values(), default=0) <= MAX_PER_NETWORK_IN_TABLE
+
+
+@pytest.mark.parametrize("is_ipv6", [False, True])
+def test_the_usual_entry_says_the_same_as_the_search(rng: random.Random, is_ipv6: bool) -> None:
+    table = RoutingTable(OWN, is_ipv6=is_ipv6, now=0.0)
+    key = b"6:nodes6304:" if is_ipv6 else b"5:nodes208:"
+    host = "2a00:{:x}::1" if is_ipv6 else "20.{}.7.1"
+    for number in range(250):
+        table.note_answer(rng.randbytes(20), Endpoint(host.format(number), 1), now=0.0)
+    num_usual = 0
+    for _ in range(3):
+        for _ in range(200):
+            target = rng.randbytes(20)
+            entry = table.usual_entry(target)
+            num_usual += bool(entry)
+            assert entry in (b"", key + table.closest_compact(target, 1000))
+        table.note_failure(rng.choice(list(table)).endpoint)
+    assert num_usual > 50
+    assert table.usual_entry(bytes(OWN)) == b""

@@ -119,22 +119,60 @@ async def test_segments_arrive_as_datagrams(
     host: str, length: int, segment_length: int, sizes: list[int]
 ) -> None:
     with opened(host, host) as (one, other):
-        collector = listen(other)
-        data = b"d" * length
-        one.send_segments(data, segment_length, other.endpoint)
-        assert [len(part) for part in await collector.wait(len(sizes))] == sizes
+        # Runs arrive joined where uTP listens, and one by one elsewhere.
+        for first_bytes in (DHT_BYTES, UTP_BYTES):
+            collector = listen(other, first_bytes)
+            data = bytes(first_bytes[:1]) * length
+            one.send_segments(data, segment_length, other.endpoint)
+            assert [len(part) for part in await collector.wait(len(sizes))] == sizes
 
 
 async def test_segments_are_sent_one_by_one_where_the_kernel_cannot_join() -> None:
     with opened("127.0.0.1", "127.0.0.1") as (one, other):
         collector = listen(other)
         one._has_gso = False
-        other._has_gro = False
         one.send_segments(b"dxdydz", 2, other.endpoint)
         assert await collector.wait(3) == [b"dx", b"dy", b"dz"]
         one._has_gso = True
         one.send_segments(b"d" * 4000, 2000, Endpoint("::1", 1))  # not of this family
         assert one.num_errors == 2
+
+
+async def test_many_at_once_arrive_whatever_their_targets() -> None:
+    with opened("127.0.0.1", "127.0.0.1", "127.0.0.1") as (one, other, third):
+        collectors = [listen(other), listen(third)]
+        few = [(b"d%d" % number, other.endpoint) for number in range(3)]
+        many = [(b"d" + b"x" * (number % 3), third.endpoint) for number in range(60)]
+        mixed = [(b"d" + b"y" * number, other.endpoint) for number in range(5)]
+        for datagrams in ([], few, many, mixed):
+            one.send_many(datagrams)
+        assert await collectors[0].wait(8) == [data for data, _ in few + mixed]
+        assert sorted(await collectors[1].wait(60)) == sorted(data for data, _ in many)
+        one._has_gso = False
+        one.send_many(many)
+        assert sorted((await collectors[1].wait(120))[60:]) == sorted(data for data, _ in many)
+        one.close()
+        one.send_many(many)
+
+
+async def test_senders_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bittern.net.udp.MAX_ENDPOINTS", 2)
+    with opened(*["127.0.0.1"] * 4) as (sock, *others):
+        collector = listen(sock)
+        for other in [*others, *others]:
+            other.send(b"d", sock.endpoint)
+        await collector.wait(6)
+        assert {source for _, source in collector.got} == {other.endpoint for other in others}
+        assert len(sock._endpoints) <= 2
+
+
+async def test_an_empty_datagram_is_nobodys() -> None:
+    with opened("127.0.0.1", "127.0.0.1") as (one, other):
+        collector = listen(other)
+        one.send(b"", other.endpoint)
+        one.send(b"d", other.endpoint)
+        assert await collector.wait(1) == [b"d"]
+        assert other.num_unclaimed == 0
 
 
 class Moody(socket.socket):
@@ -151,6 +189,11 @@ class Moody(socket.socket):
         if self.outcomes:
             raise self.outcomes.pop(0)
         return super().recvmsg_into(*args)
+
+    def recvfrom_into(self, *args: Any) -> Any:
+        if self.outcomes:
+            raise self.outcomes.pop(0)
+        return super().recvfrom_into(*args)
 
 
 @pytest.fixture
@@ -231,7 +274,6 @@ async def test_closing_inside_a_callback_is_safe() -> None:
             got.append(bytes(data))
             other.close()
 
-        other._has_gro = False
         other.add_receiver(DHT_BYTES, receive)
         one.send(b"d1", other.endpoint)
         one.send(b"d2", other.endpoint)

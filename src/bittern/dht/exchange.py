@@ -125,20 +125,22 @@ class Exchange:
 
     def receive_datagram(self, data: bytes, source: Endpoint, *, now: float) -> None:
         """Take one datagram; never raises, whatever it holds."""
-        self.counters.num_received += 1
+        counters = self.counters
+        counters.num_received += 1
         query = PLAIN_QUERY(data)
         if query is None:
             self._receive_message(data, source, now)
             return
         if not self._is_read_only:
-            known = self._guard.source(source.host, now=now)
-            if self._guard.admits(known, now=now):
-                limit = self._guard.max_answer(known, len(data), now=now)
+            guard = self._guard
+            known = guard.admit(source.host, now=now)
+            if known is not None:
+                limit = guard.max_answer(known, len(data), now=now)
                 answer = self.responder.answer_plain(query, known, source.port, limit, now)
-                self.counters.num_answered += 1
+                counters.num_answered += 1
                 self._send(answer, source)
             else:
-                self.counters.num_limited += 1
+                counters.num_limited += 1
         if self._table.note_query(query[1], source, now=now):
             self._listener.node_suggested(source)
 
@@ -251,9 +253,10 @@ class Exchange:
         return datagrams
 
     def _send(self, data: bytes, target: Endpoint) -> None:
-        self._guard.spend(len(data))
-        self.counters.num_sent += 1
-        self.counters.sent_length += len(data)
+        counters, length = self.counters, len(data)
+        self._guard.spend(length)
+        counters.num_sent += 1
+        counters.sent_length += length
         self._to_send.append((data, target))
 
 

@@ -40,9 +40,19 @@ class Source:
         level: queries that would be answered now.
         updated_at: when ``level`` was true.
         proven_until: instant up to which the address counts as its own.
+        token: entry of an answer with its write token, good until ``token_until``.
     """
 
-    __slots__ = ("is_loopback", "level", "network", "packed", "proven_until", "updated_at")
+    __slots__ = (
+        "is_loopback",
+        "level",
+        "network",
+        "packed",
+        "proven_until",
+        "token",
+        "token_until",
+        "updated_at",
+    )
 
     def __init__(self, packed: bytes, level: float, now: float) -> None:
         self.packed = packed
@@ -51,6 +61,8 @@ class Source:
         self.level = level
         self.updated_at = now
         self.proven_until = -math.inf
+        self.token = b""
+        self.token_until = -math.inf
 
 
 class Guard:
@@ -106,6 +118,15 @@ class Guard:
             return False
         source.level = min(level, self._burst) - 1
         return True
+
+    def admit(self, host: str, *, now: float) -> Source | None:
+        """Take one query from an address into account; None when it is not to be answered."""
+        source = self._sources.get(host)
+        if source is None:
+            source = self.source(host, now=now)
+        elif source.is_loopback and now == self._updated_at:
+            return source if self._budget > 0 else None
+        return source if self.admits(source, now=now) else None
 
     def spend(self, length: int) -> None:
         """Count bytes that were sent, answers and queries alike."""

@@ -139,6 +139,11 @@ class DhtNode:
         """Take one datagram; never raises, whatever it holds."""
         self._exchange.receive_datagram(data, source, now=now)
 
+    @property
+    def receiver(self) -> Callable[..., None]:
+        """What ``receive_datagram`` comes to, for a shell with a hundred thousand a second."""
+        return self._exchange.receive_datagram
+
     def handle_timer(self, *, now: float) -> None:
         """Do what is due; call at ``next_timer`` or any time later."""
         self._exchange.expire(now=now)

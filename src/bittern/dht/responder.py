@@ -23,6 +23,7 @@ from typing import assert_never
 from bittern.codec.krpc_encoding import encode_entry, encode_error
 from bittern.codec.krpc_message import (
     NODE_ID_LENGTH,
+    NODE_INFO_LENGTH,
     NODE_INFO_LENGTH_V6,
     VERSION,
     AnnouncePeer,
@@ -138,6 +139,12 @@ class Responder:
         self._middle = b"2:id20:" + self._table.own_id
         external = bytes(18 if self._own_want is Want.V6 else 6)
         self._frame_length = len(self._frame(external, b"", b""))
+        self._results = b"1:rd" + self._middle
+        nodes_length = len(b"5:nodes208:") + BUCKET_SIZE * NODE_INFO_LENGTH
+        if self._own_want is Want.V6:
+            nodes_length = _MAX_NODES_LENGTH
+        # With the longest transaction id that PLAIN_QUERY takes.
+        self._usual_length = self._frame_length + 6 + nodes_length + _TOKEN_ENTRY_LENGTH
 
     # --- the two ways in ---------------------------------------------------------------------
 
@@ -156,14 +163,31 @@ class Responder:
         """
         _, target, info_hash, encoded_id = query.groups()
         external = source.packed + port.to_bytes(2, "big")
-        if target is not None:
-            room = limit - self._frame_length - len(encoded_id)
-            return self._frame(external, encoded_id, self._find_nodes(target, Want.NONE, room))
-        if info_hash is not None:
+        wanted = info_hash or target
+        if wanted is None:
+            return self._frame(external, encoded_id, b"")
+        tail = self._table.usual_entry(wanted)
+        if not tail or limit < self._usual_length:
             room = min(limit, MAX_PEERS_ANSWER_LENGTH) - self._frame_length - len(encoded_id)
-            tail = self._find_peers(info_hash, Want.NONE, room, source.packed, now)
-            return self._frame(external, encoded_id, tail)
-        return self._frame(external, encoded_id, b"")
+            if info_hash is None:
+                tail = self._find_nodes(wanted, Want.NONE, room)
+            else:
+                tail = self._find_peers(info_hash, Want.NONE, room, source, now)
+        elif info_hash is not None:
+            if now >= source.token_until:
+                self._renew_token(source, now)
+            tail += source.token
+            if info_hash in self._peers:
+                room = min(limit, MAX_PEERS_ANSWER_LENGTH) - self._frame_length - len(encoded_id)
+                tail += self._find_values(info_hash, room - len(tail))
+        return b"%b%b%b%be1:t%b%b" % (
+            self._start,
+            external,
+            self._results,
+            tail,
+            encoded_id,
+            self._end,
+        )
 
     def answer(self, query: Query | BadQuery, asker: Asker, *, now: float) -> bytes | None:
         """Answer a decoded query; None when it gets no answer, or gets it later."""
@@ -247,20 +271,25 @@ class Responder:
         info_hash: bytes,
         want: Want,
         room: int,
-        packed: bytes,
+        source: Source,
         now: float,
         noseed: bool = False,
     ) -> bytes:
-        room -= _TOKEN_ENTRY_LENGTH
-        nodes = self._find_nodes(info_hash, want, room)
-        token = self._tokens.make(packed, now=now)
-        count = (room - len(nodes) - _VALUES_LENGTH) // self._value_length
-        if count > self._max_values:
-            count = self._max_values
+        nodes = self._find_nodes(info_hash, want, room - _TOKEN_ENTRY_LENGTH)
+        if now >= source.token_until:
+            self._renew_token(source, now)
+        found = nodes + source.token
+        return found + self._find_values(info_hash, room - len(found), noseed=noseed)
+
+    def _find_values(self, info_hash: bytes, room: int, *, noseed: bool = False) -> bytes:
+        """Return the entry of a torrent's peers, as many as fit into ``room``; empty for none."""
+        count = min((room - _VALUES_LENGTH) // self._value_length, self._max_values)
         values = self._peers.values(info_hash, count, noseed=noseed)
-        if values:
-            return b"%b5:token8:%b6:valuesl%be" % (nodes, token, values)
-        return b"%b5:token8:%b" % (nodes, token)
+        return b"6:valuesl%be" % values if values else b""
+
+    def _renew_token(self, source: Source, now: float) -> None:
+        source.token = b"5:token8:" + self._tokens.make(source.packed, now=now)
+        source.token_until = self._tokens.good_until
 
     def _find_swarm(
         self, query: Query, arguments: GetPeers, room: int, asker: Asker, now: float
@@ -276,9 +305,9 @@ class Responder:
                 if self._is_kept_back(query, asker, now):
                     return None
                 head = b""
-        packed = asker.source.packed
         room -= len(head)
-        return head, self._find_peers(info_hash, want, room, packed, now, arguments.noseed)
+        found = self._find_peers(info_hash, want, room, asker.source, now, arguments.noseed)
+        return head, found
 
     def _find_item(
         self, query: Query, arguments: Get, room: int, asker: Asker, now: float
@@ -291,8 +320,9 @@ class Responder:
             key = seal = value = b""
         room -= len(key) + len(seal) + len(value)
         nodes = self._find_nodes(arguments.target, arguments.want, room)
-        token = self._tokens.make(asker.source.packed, now=now)
-        return b"", b"%b%b%b5:token8:%b%b" % (key, nodes, seal, token, value)
+        if now >= asker.source.token_until:
+            self._renew_token(asker.source, now)
+        return b"", b"%b%b%b%b%b" % (key, nodes, seal, asker.source.token, value)
 
     def _is_kept_back(self, query: Query, asker: Asker, now: float) -> bool:
         """Tell whether the asker will be asked to prove its address, for a longer answer."""

@@ -99,15 +99,18 @@ class Bucket:
 
     Attributes:
         changed_at: when a node was added, replaced, or answered.
+        entry: ``good_compact`` as an entry of an answer, if that is eight nodes; empty if
+            it is not, None when it has to be made anew.
     """
 
-    __slots__ = ("_compact", "changed_at", "nodes", "spares")
+    __slots__ = ("_compact", "changed_at", "entry", "nodes", "spares")
 
     def __init__(self, now: float) -> None:
         self.nodes: list[Node] = []
         self.spares: list[Node] = []
         self.changed_at = now
         self._compact: bytes | None = b""
+        self.entry: bytes | None = b""
 
     def good_compact(self) -> bytes:
         """Return the compact node info of all nodes that did not fail lately."""
@@ -117,7 +120,7 @@ class Bucket:
 
     def touch(self) -> None:
         """Note that the set of good nodes has changed."""
-        self._compact = None
+        self._compact = self.entry = None
 
 
 class RoutingTable:
@@ -132,6 +135,7 @@ class RoutingTable:
 
     def __init__(self, own_id: NodeId, *, is_ipv6: bool, now: float) -> None:
         self._info_length = NODE_INFO_LENGTH_V6 if is_ipv6 else NODE_INFO_LENGTH
+        self._entry_start = b"6:nodes6304:" if is_ipv6 else b"5:nodes208:"
         self._set_own_id(own_id, now)
 
     def _set_own_id(self, own_id: NodeId, now: float) -> None:
@@ -191,6 +195,20 @@ class RoutingTable:
             return compact
         count = min(BUCKET_SIZE, max(0, max_length // self._info_length))
         return b"".join([node.compact for node in self.closest(number, count)])
+
+    def usual_entry(self, target: bytes) -> bytes:
+        """
+        Return the entry of an answer with the eight good nodes of the target's bucket.
+
+        Empty when there are fewer, or the target shares our first bits: then
+        ``closest_compact`` finds out more. Hot path: this is all that most answers need.
+        """
+        bucket = self._top[target[0] >> (8 - TOP_BITS)]
+        if bucket.entry is None:
+            compact = bucket.good_compact()
+            is_full = len(compact) == BUCKET_SIZE * self._info_length
+            bucket.entry = self._entry_start + compact if is_full else b""
+        return bucket.entry
 
     def closest(self, number: int, count: int = BUCKET_SIZE) -> list[Node]:
         """Return the good nodes closest to an id, nearest first."""

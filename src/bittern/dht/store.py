@@ -92,6 +92,9 @@ class PeerStore:
     def __repr__(self) -> str:
         return f"<PeerStore {len(self._torrents)} torrents, {self.num_peers} peers>"
 
+    def __contains__(self, info_hash: bytes) -> bool:
+        return info_hash in self._torrents
+
     @property
     def num_torrents(self) -> int:
         """Torrents with at least one peer."""

@@ -41,6 +41,11 @@ class TokenMint:
             self._rotate(now)
         return _hash(packed, self._secret)
 
+    @property
+    def good_until(self) -> float:
+        """The instant up to which ``make`` gives the same, as of the last call."""
+        return self._changed_at + TOKEN_INTERVAL
+
     def is_valid(self, token: bytes, packed: bytes, *, now: float) -> bool:
         """Tell whether ``token`` was made for this address five to ten minutes ago or later."""
         if now - self._changed_at >= TOKEN_INTERVAL:

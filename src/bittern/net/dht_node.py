@@ -18,7 +18,7 @@ Source: BEP 5.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bittern.core.endpoint import Endpoint
 from bittern.dht.events import (
@@ -54,7 +54,11 @@ class NodeShell:
         self.socket = socket
         self.node = node
         self._heard = heard
+        self._take = node.receiver
+        self._send_many = getattr(socket, "send_many", None) or self._send_singly
         self._loop = asyncio.get_running_loop()
+        self._batch_at = 0.0
+        """The instant of the first datagram of a batch; 0 before it."""
         self._handlers: dict[int, Handler] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_at = 0.0
@@ -69,7 +73,9 @@ class NodeShell:
 
     def receive(self, data: bytes | memoryview, source: Endpoint) -> None:
         """Take a datagram that arrived at the socket; ``flush`` has to follow."""
-        self.node.receive_datagram(bytes(data), source, now=self._loop.time())
+        if not self._batch_at:
+            self._batch_at = self._loop.time()
+        self._take(bytes(data), source, now=self._batch_at)
 
     def receive_alone(self, data: bytes | memoryview, source: Endpoint) -> None:
         """Take a datagram and flush, for sockets that know no batches."""
@@ -81,19 +87,23 @@ class NodeShell:
         if self._is_flushing or self._is_closed:
             return  # a handler makes a request: the loop below comes to it
         self._is_flushing = True
-        node, send = self.node, self.socket.send
+        self._batch_at = 0.0
+        node = self.node
         try:
             while True:
                 datagrams, events = node.datagrams_to_send(), node.events()
                 if not datagrams and not events:
                     break
-                for data, target in datagrams:
-                    send(data, target)
+                self._send_many(datagrams)
                 for event in events:
                     self._tell(event)
         finally:
             self._is_flushing = False
         self._arm()
+
+    def _send_singly(self, datagrams: Sequence[tuple[bytes, Endpoint]]) -> None:
+        for data, target in datagrams:
+            self.socket.send(data, target)
 
     def start(self) -> None:
         """Let time pass for the node: it bootstraps with the nodes that it has by now."""

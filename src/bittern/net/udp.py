@@ -10,9 +10,9 @@ Nothing here raises after the socket is open: a datagram may get lost anyway, so
 error is counted and the datagram is gone. What the kernel has no room for waits in a
 queue of bounded length; what does not fit there is dropped, newest first.
 
-Where the kernel can (Linux), datagrams of one sender arrive joined (``UDP_GRO``) and
-runs of equal length leave joined (``UDP_SEGMENT``), which is what makes fast uTP
-possible; receivers and callers do not notice.
+Where the kernel can (Linux), datagrams of one sender arrive joined (``UDP_GRO``, once
+uTP listens) and runs of equal length leave joined (``UDP_SEGMENT``), which is what
+makes fast uTP possible; receivers and callers do not notice.
 
 One socket is one address family, since IPv4-mapped addresses help nobody. Works with
 every event loop that has ``add_reader``.
@@ -28,7 +28,7 @@ import socket
 import struct
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from bittern.core.endpoint import Endpoint
@@ -44,6 +44,10 @@ TRACKER_BYTES = (0x00,)
 MAX_QUEUE_LENGTH = 1_048_576
 """Bytes that may wait for room in the kernel; more are dropped."""
 MAX_DATAGRAM_LENGTH = 65_507
+MAX_ENDPOINTS = 4_096
+"""Senders whose address is kept in the form that receivers get."""
+MIN_JOINED = 4
+"""Datagrams sent together among which it is worth while to look for some to join."""
 READS_PER_WAKEUP = 64
 """Reads before other callbacks get their turn."""
 _KERNEL_BUFFER_LENGTH = 4_194_304
@@ -94,7 +98,8 @@ class UdpSocket:
         self._batch_ends: list[Callable[[], object]] = []
         self._queue: deque[tuple[bytes, Endpoint]] = deque()
         self._queue_length = 0
-        self._has_gro = _try_option(sock, _UDP_GRO, 1)
+        self._endpoints: dict[tuple[str, int], Endpoint] = {}
+        self._has_gro = False
         self._has_gso = _try_option(sock, _UDP_SEGMENT, 0)
         self._descriptor = sock.fileno()
         loop.add_reader(self._descriptor, self._read)
@@ -161,6 +166,9 @@ class UdpSocket:
             raise MisuseError("two receivers for the same first byte")
         for number in numbers:
             self._receivers[number] = receive
+        if self._sock is not None and not self._has_gro and set(numbers) & set(UTP_BYTES):
+            # Only uTP comes in runs; for all others it makes each read dearer.
+            self._has_gro = _try_option(self._sock, _UDP_GRO, 1)
         if batch_ended is not None:
             self._batch_ends.append(batch_ended)
 
@@ -173,29 +181,58 @@ class UdpSocket:
             self._batch_ends.remove(batch_ended)
 
     def _read(self) -> None:
+        if self._has_gro:
+            self._read_runs()
+        else:
+            self._read_plain()
+        for batch_ended in self._batch_ends:
+            batch_ended()
+
+    def _read_plain(self) -> None:
+        sock, buffer, receivers = self._sock, self._buffer, self._receivers
+        for _ in range(READS_PER_WAKEUP):
+            if sock is None or self._sock is None:
+                return
+            try:
+                length, address = sock.recvfrom_into(buffer)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:  # an ICMP error of something sent earlier, on some systems
+                continue
+            if not length:
+                continue
+            receive = receivers[buffer[0]]
+            if receive is None:
+                self.num_unclaimed += 1
+            else:
+                self.num_received += 1
+                receive(buffer[:length], self._endpoints.get(address) or self._remember(address))
+
+    def _read_runs(self) -> None:
         sock, buffer = self._sock, self._buffer
         buffers = [buffer]
         for _ in range(READS_PER_WAKEUP):
             if sock is None or self._sock is None:
                 return
             try:
-                if self._has_gro:
-                    length, ancillary, _, address = sock.recvmsg_into(buffers, 64)
-                else:
-                    length, address = sock.recvfrom_into(buffer)
-                    ancillary = []
+                length, ancillary, _, address = sock.recvmsg_into(buffers, 64)
             except (BlockingIOError, InterruptedError):
-                break
-            except OSError:  # an ICMP error of something sent earlier, on some systems
+                return
+            except OSError:  # as above
                 continue
-            source = Endpoint(address[0], address[1])
+            source = self._endpoints.get(address) or self._remember(address)
             segment_length = length
             if ancillary:  # nothing but UDP_GRO was asked for
                 (segment_length,) = struct.unpack_from("i", ancillary[0][2])
             for at in range(0, length, segment_length or 1):
                 self._dispatch(buffer[at : min(at + segment_length, length)], source)
-        for batch_ended in self._batch_ends:
-            batch_ended()
+
+    def _remember(self, address: tuple[str, int]) -> Endpoint:
+        """Return the endpoint of an address as sockets give it, and keep it for the next time."""
+        if len(self._endpoints) >= MAX_ENDPOINTS:
+            self._endpoints.clear()
+        endpoint = self._endpoints[address] = Endpoint(address[0], address[1])
+        return endpoint
 
     def _dispatch(self, data: memoryview, source: Endpoint) -> None:
         receive = self._receivers[data[0]]
@@ -228,6 +265,27 @@ class UdpSocket:
             self._loop.add_writer(self._descriptor, self._write)
         self._queue.append((data, target))
         self._queue_length += len(data)
+
+    def send_many(self, datagrams: Sequence[tuple[bytes, Endpoint]]) -> None:
+        """
+        Send several datagrams; the same as calling ``send`` for each, in another order maybe.
+
+        Those of equal length for one target leave joined: who asked for a lot in one
+        wake-up gets it by one system call, which is most of what an answer costs.
+        """
+        if len(datagrams) >= MIN_JOINED and self._has_gso and not self._queue:
+            runs: dict[tuple[Endpoint, int], list[bytes]] = {}
+            for data, target in datagrams:
+                runs.setdefault((target, len(data)), []).append(data)
+            if 2 * len(runs) <= len(datagrams):
+                for (target, length), parts in runs.items():
+                    if len(parts) == 1:
+                        self.send(parts[0], target)
+                    else:
+                        self.send_segments(b"".join(parts), length, target)
+                return
+        for data, target in datagrams:
+            self.send(data, target)
 
     def send_segments(self, data: bytes, segment_length: int, target: Endpoint) -> None:
         """
