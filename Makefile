@@ -58,6 +58,10 @@ bench: $(VENV)/.installed-dev
 interop: $(VENV)/.installed-dev
 	sh tests/interop/setup.sh
 	$(BIN)/python -m tests.interop.matrix $(ARGS)
+	$(BIN)/python -m tests.interop.matrix --only clients --version hybrid
+	$(BIN)/python -m tests.interop.matrix --only clients --version hybrid --magnet
+	$(BIN)/python -m tests.interop.matrix --only clients --version 2
+	$(BIN)/python -m tests.interop.matrix --only clients --version 2 --magnet
 
 fuzz: $(VENV)/.installed-dev
 	BITTERN_FUZZ_RUNS=$(RUNS) $(PYTEST) -n $(JOBS) -m fuzz --timeout 0 $(ARGS)

@@ -131,3 +131,13 @@ def test_showing_and_ordering() -> None:
     assert str(Block(3, 16_384, 100)) == "3:16384+100"
     assert min(Block(1, 5, 1), Block(0, 9, 1)) == Block(0, 9, 1)
     assert repr(Geometry.contiguous(10, 25, 24)) == "<Geometry 3 x 10, 24 bytes>"
+
+
+def test_v2_padding_may_be_asked_for() -> None:
+    """libtorrent before 2.0.9 does."""
+    geometry = Geometry(4 * B, 3, {0: 5, 2: B + 1}, 9 * B, has_gaps=True)
+    assert geometry.is_valid_request(0, 0, B)
+    assert geometry.is_valid_request(0, 3 * B, B)
+    assert not geometry.is_valid_request(0, 3 * B, B + 1)
+    assert geometry.is_valid_request(2, B, B)
+    assert not geometry.is_valid_request(3, 0, B)

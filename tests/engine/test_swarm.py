@@ -10,6 +10,7 @@ import pytest
 
 from bittern.codec import wire
 from bittern.codec.extension import ExtendedHandshake
+from bittern.codec.info import Version
 from bittern.codec.wire import MessageId, Reserved
 from bittern.engine import events
 from bittern.engine.events import TorrentState
@@ -689,5 +690,29 @@ def test_who_wants_nothing_gets_no_interest(tmp_path: Path, simulate: Simulate) 
             serving = loop.create_task(peer.serve(scene.block, also=[MessageId.NOT_INTERESTED]))
             assert await asyncio.wait_for(serving, 5) is not None
             peer.close()
+
+    simulate(main)
+
+
+def test_padding_that_a_v2_torrent_does_not_have_is_served_as_zeros(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Interop: libtorrent before 2.0.9 asks for whole blocks where a file ends."""
+
+    async def main(loop: VirtualLoop) -> None:
+        files = {"a": 20_000, "b": 70_000}
+        async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
+            node = await scene.node(is_seed=True)
+            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+            peer.send(wire.INTERESTED)
+            await peer.expect(MessageId.UNCHOKE)
+            peer.send(wire.encode_request(0, 16_384, 16_384) + wire.encode_request(1, 0, 16_384))
+            tail = await peer.expect(MessageId.PIECE)
+            assert tail.payload[8:] == scene.files["a"][16_384:] + bytes(2 * 16_384 - 20_000)
+            whole = await peer.expect(MessageId.PIECE)
+            assert whole.payload[8:] == scene.files["b"][:16_384]
+            # Behind the last piece there is nothing.
+            peer.send(wire.encode_request(3, 0, 16_384))
+            await peer.expect_closed(timeout=1)
 
     simulate(main)

@@ -50,6 +50,7 @@ class Case:
         find_sample: returns the torrent, or raises FileNotFoundError when it is not installed.
         tracker: where they meet; None is the harness's own tracker.
         scheme: how they reach it.
+        version: of the torrent.
     """
 
     table: str
@@ -59,12 +60,15 @@ class Case:
     find_sample: Callable[[], Sample]
     tracker: type[Tracker] | None = None
     scheme: Scheme = Scheme.HTTP
+    version: str = "1"
 
     def unsupported(self) -> str | None:
         """Return why the case makes no sense, or None when it does."""
         for client in (self.pair.seed, self.pair.leech):
             if self.scheme not in client.schemes:
                 return f"{client.name} cannot reach {self.scheme.value} trackers on its own"
+            if not client.missing() and not client.knows(self.version):
+                return f"{client.name} cannot read torrents of version {self.version}"
         return self.pair.unsupported()
 
     def missing(self) -> str | None:
@@ -122,6 +126,7 @@ def client_cases(
     is_magnet: bool,
     tracker: type[Tracker] | None,
     scheme: Scheme,
+    version: str = "1",
 ) -> Iterator[Case]:
     """Yield both directions between ``left`` and every foreign client."""
     for client in FOREIGN_CLIENTS:
@@ -129,7 +134,9 @@ def client_cases(
             (f"seeds to {left.name}", Pair(client, left, transport, is_magnet)),
             (f"leeches from {left.name}", Pair(left, client, transport, is_magnet)),
         ):
-            yield Case("clients", client.name, column, pair, lambda: sample, tracker, scheme)
+            yield Case(
+                "clients", client.name, column, pair, lambda: sample, tracker, scheme, version
+            )
 
 
 def tracker_cases(left: type[Client], sample: Sample, *, transport: Transport) -> Iterator[Case]:

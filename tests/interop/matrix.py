@@ -33,7 +33,7 @@ from tests.interop.cases import (
     tracker_cases,
 )
 from tests.interop.clients import CLIENTS, Client, Scheme, Transport
-from tests.interop.samples import FIXTURE_NAMES, Sample, make_sample
+from tests.interop.samples import FIXTURE_NAMES, Sample, make_sample, make_v2_sample
 from tests.interop.trackers import TRACKERS
 
 _MARKS = {
@@ -58,12 +58,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--magnet", action="store_true", help="leeches get a magnet link instead of a .torrent")
     add("--tracker", choices=list(TRACKERS), help="where clients meet; default: our own")
     add("--scheme", choices=[item.value for item in Scheme], default="http", help="for --tracker")
+    add("--version", choices=["1", "2", "hybrid"], default="1", help="of the torrent for clients")
     add("--length", type=int, default=0, metavar="BYTES", help="add one file of this length")
     add("--timeout", type=float, default=60.0, help="seconds for one download")
     add("--strict", action="store_true", help="what is not installed counts as a failure")
     add("--keep", action="store_true", help="keep all folders and logs")
     add("--json", action="store_true", help="print one JSON object instead of tables")
     options = parser.parse_args(argv)
+    if options.version != "1" and options.length:
+        parser.error("--length is for torrents of version 1")
     if options.scheme != "http" and not options.tracker:
         parser.error("--scheme needs --tracker")
     return options
@@ -81,6 +84,7 @@ def choose_cases(options: argparse.Namespace, sample: Sample) -> list[Case]:
             is_magnet=options.magnet,
             tracker=TRACKERS[options.tracker] if options.tracker else None,
             scheme=Scheme(options.scheme),
+            version=options.version,
         ),
         *tracker_cases(left, sample, transport=transport),
         *fixture_cases(left, transport=transport),
@@ -150,6 +154,7 @@ def to_json(options: argparse.Namespace, results: Sequence[Result]) -> dict[str,
         "left_version": CLIENTS[options.left].version(),
         "transport": options.transport,
         "magnet": options.magnet,
+        "version": options.version,
         "tracker": options.tracker,
         "versions": {
             row: version
@@ -188,7 +193,11 @@ async def run(options: argparse.Namespace) -> int:
     directory = Path(tempfile.mkdtemp(prefix="interop-"))
     results: list[Result] = []
     try:
-        sample = make_sample(directory / "sample", large_length=options.length)
+        if options.version == "1":
+            sample = make_sample(directory / "sample", large_length=options.length)
+        else:
+            is_hybrid = options.version == "hybrid"
+            sample = make_v2_sample(directory / "sample", is_hybrid=is_hybrid)
         cases = choose_cases(options, sample)
         results = await run_all(cases, directory, timeout=options.timeout)
     finally:
@@ -203,7 +212,8 @@ async def run(options: argparse.Namespace) -> int:
         num_files, length = len(sample.files), sample.total_length
         version = CLIENTS[options.left].version()
         via = "magnet link" if options.magnet else ".torrent"
-        print(f"\n{options.left} {version}, {options.transport}, {via}, ", end="")
+        print(f"\n{options.left} {version}, {options.transport}, ", end="")
+        print(f"torrent of version {options.version}, {via}, ", end="")
         print(f"{length} bytes in {num_files} files\n")
         print("\n".join(format_tables(results)))
     return exit_code(results, is_strict=options.strict)

@@ -103,6 +103,8 @@ async def transfer_by_tracker(
     with _places(pair) as (seed_place, leech_place):
         async with _meeting(tracker, scheme, seed_place, sample, scratch) as (url, wait_seed):
             local = sample.announced_at(url, scratch)
+            if not pair.seed.has_v2:
+                local.write_pads()
             source = sample.magnet(url) if pair.is_magnet else str(local.torrent)
             async with (
                 pair.seed(seed_place, scratch / "seed", transport=pair.transport) as seed,
@@ -133,6 +135,8 @@ async def transfer_between_peers(
     assert (pair.seed if does_seed_dial else pair.leech).dials_peers
     with _places(pair) as (seed_place, leech_place):
         local = sample.announced_at(None, scratch)
+        if not pair.seed.has_v2:
+            local.write_pads()
         source = sample.magnet(None) if pair.is_magnet else str(local.torrent)
         seed_at = (seed_place.address, seed_place.free_port())
         async with (

@@ -13,7 +13,7 @@ import os
 import random
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -60,7 +60,7 @@ class Sample:
         name: what the torrent calls its file or folder.
         torrent: the .torrent file.
         data_dir: the folder in which ``name`` lies.
-        info_hash: SHA-1 of the info dictionary.
+        info_hash: SHA-1 of the info dictionary; of a v2 torrent its SHA-256, cut to 20 bytes.
         files: path below ``data_dir`` and length of every file, in the torrent's order.
     """
 
@@ -69,6 +69,10 @@ class Sample:
     data_dir: Path
     info_hash: bytes
     files: tuple[tuple[Path, int], ...]
+    topics: tuple[str, ...] = ()
+    """What a magnet link names; empty for the info hash of v1."""
+    pads: tuple[tuple[Path, int], ...] = ()
+    """Padding of a hybrid (BEP 47), as ``files``; who knows no padding makes files of it."""
 
     @property
     def total_length(self) -> int:
@@ -98,13 +102,20 @@ class Sample:
             shutil.copy(source, data_dir / self.name)
         torrent = scratch / f"{self.torrent.stem}.torrent"
         torrent.write_bytes(bencode(metainfo))
-        return Sample(self.name, torrent, data_dir, self.info_hash, self.files)
+        return replace(self, torrent=torrent, data_dir=data_dir)
+
+    def write_pads(self) -> None:
+        """Put the padding into files, for a seed that looks for them."""
+        for path, length in self.pads:
+            (self.data_dir / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.data_dir / path).write_bytes(bytes(length))
 
     def magnet(self, announce: str | None) -> str:
         """Return a magnet link that names one tracker, or none."""
         trackers = [] if announce is None else [("tr", announce)]
         rest = urlencode([("dn", self.name), *trackers])
-        return f"magnet:?xt=urn:btih:{self.info_hash.hex()}&{rest}"
+        topics = self.topics or (f"urn:btih:{self.info_hash.hex()}",)
+        return "magnet:?" + "&".join([*(f"xt={topic}" for topic in topics), rest])
 
     def differences(self, download_dir: Path, *, ignore_empty: bool = False) -> list[str]:
         """
@@ -128,7 +139,7 @@ class Sample:
                 original := (self.data_dir / path).read_bytes()
             ):
                 found.append(f"{path}: {_first_difference(original, copy_bytes)}")
-        expected = {path for path, _ in self.files}
+        expected = {path for path, _ in (*self.files, *self.pads)}
         present = {path.relative_to(download_dir) for path in _files_below(download_dir, self.name)}
         found.extend(f"{path}: not in the torrent" for path in sorted(present - expected))
         return found
@@ -162,6 +173,46 @@ def make_sample(directory: Path, *, large_length: int = 0) -> Sample:
     torrent = directory / "sample.torrent"
     torrent.write_bytes(bencode({"info": info}))
     return Sample(name, torrent, data_dir, _info_hash(torrent), files)
+
+
+def make_v2_sample(directory: Path, *, is_hybrid: bool, is_single: bool = False) -> Sample:
+    """
+    Make a v2 or hybrid torrent with libtorrent, the one other program here that can.
+
+    Args:
+        directory: an empty or absent folder that gets the data and the .torrent file.
+        is_hybrid: with the hashes of v1 as well.
+        is_single: of one file instead of the folder of ``make_sample``.
+    """
+    import libtorrent as lt
+
+    name = "interop sample"
+    dice = random.Random("interop")
+    data_dir = directory / "data"
+    lengths = {"": 1_000_003} if is_single else _FILES
+    for path, length in lengths.items():
+        target = data_dir / name / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(dice.randbytes(length))
+    flags = 0 if is_hybrid else lt.create_torrent.v2_only
+    entries = lt.list_files(str(data_dir / name), lambda _: True, flags)
+    entries.sort(key=lambda entry: os.fsencode(entry.filename).split(b"/"))
+    made = lt.create_torrent(entries, _PIECE_LENGTH, flags)
+    lt.set_piece_hashes(made, str(data_dir))
+    torrent = directory / "sample.torrent"
+    torrent.write_bytes(lt.bencode(made.generate()))
+    info = bdecode(torrent.read_bytes())[b"info"]
+    raw = bencode(info)
+    v1, v2 = hashlib.sha1(raw), hashlib.sha256(raw)
+    pads = tuple(
+        (Path(name, *(part.decode() for part in entry[b"path"])), int(entry[b"length"]))
+        for entry in info.get(b"files", [])
+        if b"p" in entry.get(b"attr", b"")
+    )
+    files = tuple((Path(name, path), length) for path, length in lengths.items())
+    topics = [f"urn:btih:{v1.hexdigest()}"] * is_hybrid + [f"urn:btmh:1220{v2.hexdigest()}"]
+    info_hash = v1.digest() if is_hybrid else v2.digest()[:20]
+    return Sample(name, torrent, data_dir, info_hash, files, tuple(topics), pads)
 
 
 def load_fixture(stem: str) -> Sample:

@@ -241,7 +241,8 @@ def _measure(files: tuple[FileEntry, ...], version: Version, piece_length: int) 
         for entry in files
         if entry.length % piece_length
     }
-    return Geometry(piece_length, -(-space_length // piece_length), short, total_length)
+    num_pieces = -(-space_length // piece_length)
+    return Geometry(piece_length, num_pieces, short, total_length, has_gaps=True)
 
 
 def _read_pieces(info: dict[bytes, Value], version: Version, num_pieces: int) -> bytes:

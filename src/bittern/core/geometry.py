@@ -51,9 +51,17 @@ class Geometry:
             ``piece_length``, by index.
         total_length: bytes of the torrent's files without padding; what a
             person calls its size.
+        has_gaps: behind the end of each file lies nothing up to the next piece, as in v2.
     """
 
-    __slots__ = ("blocks_per_piece", "num_pieces", "piece_length", "short_pieces", "total_length")
+    __slots__ = (
+        "blocks_per_piece",
+        "has_gaps",
+        "num_pieces",
+        "piece_length",
+        "short_pieces",
+        "total_length",
+    )
 
     def __init__(
         self,
@@ -61,7 +69,10 @@ class Geometry:
         num_pieces: int,
         short_pieces: Mapping[int, int],
         total_length: int,
+        *,
+        has_gaps: bool = False,
     ) -> None:
+        self.has_gaps = has_gaps
         self.piece_length = piece_length
         self.num_pieces = num_pieces
         self.short_pieces: Mapping[int, int] = MappingProxyType(dict(short_pieces))
@@ -108,12 +119,17 @@ class Geometry:
         return min(BLOCK_LENGTH, self.short_pieces.get(index, self.piece_length) - begin)
 
     def is_valid_request(self, index: int, begin: int, length: int) -> bool:
-        """Tell whether a peer may ask for this: inside the piece, 1 to 262,144 bytes."""
+        """
+        Tell whether a peer may ask for this: inside the piece, 1 to 262,144 bytes.
+
+        Interop: of v2 torrents, libtorrent before 2.0.9 asks for blocks of full length also where
+        a file ends, and takes the padding that a hybrid would have there.
+        """
         return (
             0 <= index < self.num_pieces
             and 0 < length <= MAX_REQUEST_LENGTH
             and begin >= 0
-            and begin + length <= self.short_pieces.get(index, self.piece_length)
+            and begin + length <= (self.piece_length if self.has_gaps else self.length_of(index))
         )
 
     def __repr__(self) -> str:

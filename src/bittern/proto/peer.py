@@ -31,7 +31,7 @@ from bittern.codec import extension, wire
 from bittern.codec.extension import ExtendedHandshake
 from bittern.codec.wire import Handshake, MessageId, Reserved
 from bittern.core.bitfield import Bitfield
-from bittern.core.errors import MisuseError, PeerViolation, WireDecodeError
+from bittern.core.errors import PeerViolation, WireDecodeError
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.core.ids import InfoHash, PeerId
 from bittern.proto import peer_events
@@ -574,10 +574,13 @@ class PeerProtocol:
         return True
 
     def send_message(self, message: bytes) -> None:
-        """Queue a message that was encoded elsewhere: port, keep-alive, hash messages."""
-        if self.state is PeerState.CLOSED:
-            raise MisuseError("message for a closed connection")
-        self._out.append(message)
+        """
+        Queue a message that was encoded elsewhere: port, keep-alive, hash messages.
+
+        Dropped once the connection is closed: the owner may be acting on an event from before.
+        """
+        if self.state is not PeerState.CLOSED:
+            self._out.append(message)
 
     def __repr__(self) -> str:
         flags = self.am_choking, self.am_interested, self.peer_choking, self.peer_interested

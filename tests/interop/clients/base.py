@@ -58,6 +58,7 @@ class Client(abc.ABC):
         dials_peers: whether it can be told a peer's endpoint.
         schemes: how it can reach a tracker.
         creates_empty_files: whether a download of it has the files of length 0.
+        has_v2: whether it knows BEP 52, and with it the padding of BEP 47.
     """
 
     name: ClassVar[str]
@@ -67,6 +68,7 @@ class Client(abc.ABC):
     dials_peers: ClassVar[bool] = False
     schemes: ClassVar[frozenset[Scheme]] = frozenset(Scheme)
     creates_empty_files: ClassVar[bool] = True
+    has_v2: ClassVar[bool] = False
 
     def __init__(
         self, place: Place, scratch: Path, *, transport: Transport = Transport.TCP
@@ -92,6 +94,11 @@ class Client(abc.ABC):
         if shutil.which(cls.executable):
             return None
         return f"{cls.executable} is not installed; {SETUP_HINT}"
+
+    @classmethod
+    def knows(cls, torrent_version: str) -> bool:
+        """Tell whether it can read torrents of version "1", "2" or "hybrid"."""
+        return torrent_version != "2" or cls.has_v2
 
     @classmethod
     @abc.abstractmethod

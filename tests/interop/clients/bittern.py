@@ -34,6 +34,7 @@ class Bittern(Client):
     """
 
     name = "bittern"
+    has_v2 = True
     executable = "bittern"
     transports = frozenset(Transport)
     dials_peers = True

@@ -18,6 +18,7 @@ class Libtorrent(Client):
     """libtorrent, driven by ``programs/libtorrent_peer.py``."""
 
     name = "libtorrent"
+    has_v2 = True
     executable = sys.executable
     transports = frozenset(Transport)
     dials_peers = True

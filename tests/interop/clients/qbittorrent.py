@@ -61,6 +61,7 @@ class Qbittorrent(Client):
     """qbittorrent-nox with a profile of its own."""
 
     name = "qbittorrent"
+    has_v2 = True
     executable = "qbittorrent-nox"
     transports = frozenset(Transport)
     dials_peers = True

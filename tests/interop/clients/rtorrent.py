@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import xmlrpc.client
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,8 @@ class Rtorrent(Client):
     async def leech(
         self, source: str, download_dir: Path, *, port: int, peers: Sequence[Endpoint] = ()
     ) -> None:
+        # Interop: it knows one hash of a magnet link, the last, and none but btih.
+        source = re.sub("&xt=urn:btmh:[0-9a-f]+", "", source)
         await self._run(source, download_dir, port)
 
     async def wait_complete(self, *, timeout: float) -> None:

@@ -41,6 +41,12 @@ class Transmission(Client):
     _rpc_port = 0
 
     @classmethod
+    def knows(cls, torrent_version: str) -> bool:
+        # Interop: before version 4 it takes an empty key, as in every file tree, for none.
+        is_old = cls.version().startswith(("2.", "3."))
+        return super().knows(torrent_version) and not (torrent_version == "hybrid" and is_old)
+
+    @classmethod
     def version(cls) -> str:
         return first_version([cls.executable, "--version"])
 

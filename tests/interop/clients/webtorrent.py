@@ -15,10 +15,15 @@ _MODULES = CACHE / "node_modules"
 
 
 class Webtorrent(Client):
-    """webtorrent 1.9, the last version that runs without a native WebRTC module."""
+    """
+    webtorrent 1.9, the last version that runs without a native WebRTC module.
+
+    It makes an empty file only where a piece spans its place, which no piece of a hybrid does.
+    """
 
     name = "webtorrent"
     executable = "node"
+    creates_empty_files = False
     transports = frozenset(Transport)
     dials_peers = True
 

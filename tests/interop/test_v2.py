@@ -1,0 +1,193 @@
+"""
+bittern and others with v2 and hybrid torrents: pairs, a mixed swarm, a poisoner.
+
+libtorrent speaks v2, aria2 only v1. The torrents are made by libtorrent.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import libtorrent as lt
+import pytest
+
+from tests.interop.clients import CLIENTS, Client
+from tests.interop.content import MIB, NAME, Content, digest_of, random_data
+from tests.interop.member import Member
+from tests.interop.pairing import Pair, transfer_by_tracker
+from tests.interop.place import Place
+from tests.interop.rendezvous import rendezvous
+from tests.interop.samples import Sample, make_v2_sample
+from tests.interop.test_real_faults import Liar, running
+
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
+
+TIMEOUT = 60.0
+BITTERN, LIBTORRENT, ARIA2 = (CLIENTS[name] for name in ("bittern", "libtorrent", "aria2"))
+
+whole = pytest.mark.soak
+both_directions = pytest.mark.parametrize("does_bittern_seed", [True, False])
+Samples = dict[str, Sample]
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    folder = tmp_path_factory.mktemp("samples")
+    return {
+        f"{version}-{shape}": make_v2_sample(
+            folder / f"{version}-{shape}",
+            is_hybrid=version == "hybrid",
+            is_single=shape == "single",
+        )
+        for version in ("v2", "hybrid")
+        for shape in ("folder", "single")
+    }
+
+
+def make_pair(partner: type[Client], *, does_bittern_seed: bool, is_magnet: bool = False) -> Pair:
+    seed, leech = (BITTERN, partner) if does_bittern_seed else (partner, BITTERN)
+    pair = Pair(seed, leech, is_magnet=is_magnet)
+    if reason := pair.missing():
+        pytest.fail(reason)
+    return pair
+
+
+@both_directions
+@pytest.mark.parametrize(
+    ("name", "is_magnet"),
+    [
+        pytest.param("v2-folder", False, id="v2-folder-torrent"),
+        pytest.param("v2-folder", True, id="v2-folder-magnet"),
+        pytest.param("v2-single", False, id="v2-single-torrent", marks=whole),
+        pytest.param("v2-single", True, id="v2-single-magnet"),
+        pytest.param("hybrid-folder", False, id="hybrid-folder-torrent"),
+        pytest.param("hybrid-folder", True, id="hybrid-folder-magnet"),
+        pytest.param("hybrid-single", False, id="hybrid-single-torrent", marks=whole),
+        pytest.param("hybrid-single", True, id="hybrid-single-magnet", marks=whole),
+    ],
+)
+async def test_with_libtorrent(
+    name: str, is_magnet: bool, does_bittern_seed: bool, samples: Samples, tmp_path: Path
+) -> None:
+    """The folder has an empty file and files shorter than a block; no piece layer is in a link."""
+    pair = make_pair(LIBTORRENT, does_bittern_seed=does_bittern_seed, is_magnet=is_magnet)
+    await transfer_by_tracker(pair, samples[name], tmp_path, timeout=TIMEOUT)
+
+
+@both_directions
+@pytest.mark.parametrize("name", ["hybrid-folder", pytest.param("hybrid-single", marks=whole)])
+async def test_a_hybrid_with_aria2(
+    name: str, does_bittern_seed: bool, samples: Samples, tmp_path: Path
+) -> None:
+    """It sees a v1 torrent with padding in files of their own."""
+    pair = make_pair(ARIA2, does_bittern_seed=does_bittern_seed)
+    await transfer_by_tracker(pair, samples[name], tmp_path, timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("seed_name", ["bittern", pytest.param("libtorrent", marks=whole), "aria2"])
+async def test_a_hybrid_in_one_swarm_of_v1_and_v2_peers(
+    seed_name: str, samples: Samples, tmp_path: Path
+) -> None:
+    """Whoever seeds, all complete: two bitterns, one by a v2 magnet link, libtorrent and aria2."""
+    sample = samples["hybrid-folder"]
+    if reason := ARIA2.missing():
+        pytest.fail(reason)
+    async with AsyncExitStack() as stack:
+        meeting = await stack.enter_async_context(rendezvous(Place("127.0.0.1")))
+        local = sample.announced_at(meeting.url, tmp_path)
+        local.write_pads()
+
+        async def add(name: str, number: int) -> Client:
+            # bittern's announces come from 127.0.0.1, wherever it listens.
+            place = Place("127.0.0.1" if name == "bittern" else f"127.0.0.{number}")
+            return await stack.enter_async_context(
+                CLIENTS[name](place, tmp_path / f"{name}-{number}")
+            )
+
+        seed = await add(seed_name, 2)
+        await seed.seed(local.torrent, local.data_dir, port=seed.place.free_port())
+        await seed.program.guard(meeting.wait_seed(sample.info_hash, timeout=TIMEOUT))
+        leeches = []
+        link = local.magnet(meeting.url).replace(f"xt={sample.topics[0]}&", "")
+        assert "btmh" in link
+        assert "btih" not in link
+        for number, (name, source) in enumerate(
+            [
+                ("bittern", str(local.torrent)),
+                ("bittern", link),
+                ("libtorrent", str(local.torrent)),
+                ("aria2", str(local.torrent)),
+            ],
+            3,
+        ):
+            leech = await add(name, number)
+            folder = tmp_path / f"out-{number}"
+            folder.mkdir()
+            await leech.leech(source, folder, port=leech.place.free_port())
+            leeches.append((leech, folder))
+        for leech, _ in leeches:
+            await leech.wait_complete(timeout=TIMEOUT)
+        for leech, folder in leeches:
+            await leech.stop()
+            assert sample.differences(folder) == []
+
+
+def make_v2_content(root: Path, length: int, *, piece_length: int) -> Content:
+    """Make one file and its v2 torrent with libtorrent."""
+    folder = root / "content"
+    folder.mkdir(parents=True)
+    with (folder / NAME).open("wb") as out:
+        for data in random_data(random.Random(length), length):
+            out.write(data)
+    flags = lt.create_torrent.v2_only
+    files = lt.list_files(str(folder / NAME), lambda _: True, flags)
+    made = lt.create_torrent(files, piece_length, flags)
+    lt.set_piece_hashes(made, str(folder))
+    torrent = root / "content.torrent"
+    torrent.write_bytes(lt.bencode(made.generate()))
+    return Content(torrent, folder, {Path(): digest_of(folder / NAME)})
+
+
+@pytest.mark.parametrize("num_mib", [32, pytest.param(256, marks=pytest.mark.soak)])
+async def test_a_poisoner_is_banned_at_its_first_bad_block(num_mib: int, tmp_path: Path) -> None:
+    """Limit: H4. One block in a hundred is bad; libtorrent, which is honest, gives the hashes."""
+    piece_length = 256 << 10
+    content = make_v2_content(tmp_path, num_mib * MIB + 777, piece_length=piece_length)
+    async with AsyncExitStack() as stack:
+        seed = await stack.enter_async_context(
+            Member(
+                "libtorrent",
+                content.torrent,
+                "127.0.0.2",
+                tmp_path / "seed",
+                content=content.folder,
+            )
+        )
+        # Not in its seed mode, in which it has not hashed any block: it checks its file first.
+        await seed.start([])
+        await seed.wait_complete(timeout=TIMEOUT)
+        liar = Liar("127.0.0.20", content, share=0.01)
+        await stack.enter_async_context(running([liar]))
+        leech = await stack.enter_async_context(
+            Member(
+                "bittern",
+                content.torrent,
+                "127.0.0.10",
+                tmp_path / "state",
+                content=tmp_path / "out",
+            )
+        )
+        await leech.start([seed, liar.endpoint], "--max-download", f"{num_mib // 4}Mi")
+        await leech.wait_complete(timeout=TIMEOUT)
+        result = await leech.finish()
+    assert content.differences(tmp_path / "out") == []
+    banned = [event["endpoint"].rpartition(":")[0] for event in leech.events("peer_banned")]
+    assert banned == [liar.host]
+    # That one, and at most one more that was under way when it came.
+    assert 1 <= liar.num_bad <= 2
+    assert len(leech.events("piece_failed")) <= 2
+    # The good blocks of the piece were kept.
+    fetched_again = result["downloaded"] - result["wasted"] - result["total_length"]
+    assert 0 < fetched_again <= liar.num_bad * 16_384
