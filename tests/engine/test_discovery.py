@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bittern.codec.info import Version
 from bittern.codec.magnet import parse_magnet
 from bittern.core.announce import AnnounceAnswer, AnnounceRequest, Event, ScrapeEntry
 from bittern.core.endpoint import Endpoint
-from bittern.core.errors import TrackerUnreachable
+from bittern.core.errors import ConfigError, TrackerUnreachable
 from bittern.core.ids import InfoHash
 from bittern.engine import events
 from bittern.engine.config import TorrentConfig
@@ -27,8 +28,9 @@ from bittern.engine.sources import (
 )
 from bittern.engine.tracker_client import TrackerClient
 from bittern.testing.loop import VirtualLoop
+from bittern.testing.peer import ScriptedPeer
 from tests.conftest import Simulate
-from tests.engine.scene import Scene, Watch, endpoint_of
+from tests.engine.scene import Scene, Watch, endpoint_of, until
 
 URL = "http://tracker.example/announce"
 TRACKER_HOST = "10.0.99.1"
@@ -41,6 +43,7 @@ class FakeClient(TrackerClient):
         self.peers: tuple[Endpoint, ...] = ()
         self.is_dead = False
         self.heard: list[tuple[str, Event, int]] = []
+        self.hashes: list[set[InfoHash]] = []
 
     async def announce(
         self,
@@ -50,6 +53,7 @@ class FakeClient(TrackerClient):
         answered: Callable[[AnnounceAnswer, str], None] = lambda answer, host: None,
     ) -> AnnounceAnswer:
         self.heard.append((url, requests[0].event, requests[0].left))
+        self.hashes.append({request.info_hash for request in requests})
         if self.is_dead:
             await asyncio.sleep(3600)
             raise TrackerUnreachable("silent")
@@ -297,5 +301,67 @@ def test_a_torrent_that_turns_out_to_be_private_leaves_its_other_sources(
             reasons = {status.kind: status.message for status in node.torrent.sources()}
             assert reasons[SourceKind.DHT] == PRIVATE
             assert reasons[SourceKind.PEX] == PRIVATE
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("topic", ["btih", "btmh"])
+def test_a_hybrid_known_by_one_hash_goes_by_both_once_its_metadata_is_there(
+    topic: str, tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 52. Trackers are told of both, and peers may name either."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            info = scene.metainfo.info
+            v1, v2 = info.all_hashes
+            assert info.info_hash_v2 is not None
+            seed = await scene.node(is_seed=True)
+            link = (
+                f"magnet:?xt=urn:btih:{v1}"
+                if topic == "btih"
+                else f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}"
+            )
+            client = FakeClient()
+            node = await scene.node(
+                source=f"{link}&tr={URL}", enable_trackers=True, make=tracked(client)
+            )
+            await until(lambda: bool(client.hashes))
+            assert client.hashes == [{v1 if topic == "btih" else v2}]
+            node.torrent.add_peers([seed.endpoint], "user")
+            await node.complete()
+            assert node.torrent.all_hashes == (v1, v2)
+            await until(lambda: client.hashes[-1] == {v1, v2}, within=3600)
+            for named in (v1, v2):
+                peer = await ScriptedPeer.connect(scene.add_host(), node.endpoint)
+                peer.send_handshake(named, b"-SC0000-" + scene.loop.random.randbytes(12))
+                assert (await peer.expect_handshake()).info_hash == named
+                peer.close()
+
+    simulate(main)
+
+
+def test_one_torrent_under_two_names_is_found_out(tmp_path: Path, simulate: Simulate) -> None:
+    """Two links, one by each hash of a hybrid: the first to learn it says so and stops."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            info = scene.metainfo.info
+            seed = await scene.node(is_seed=True)
+            node = await scene.node(source=f"magnet:?xt=urn:btih:{info.info_hash}")
+            other = await node.session.add(
+                f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}",
+                TorrentConfig(output=tmp_path / "other", peers=(seed.endpoint,)),
+            )
+            with pytest.raises(ConfigError, match="in this session already"):
+                await other.wait_complete()
+            await node.session.remove(other)
+            node.torrent.add_peers([seed.endpoint], "user")
+            await node.complete()
+            for named in info.all_hashes:
+                peer = await ScriptedPeer.connect(scene.add_host(), node.endpoint)
+                peer.send_handshake(named, b"-SC0000-" + scene.loop.random.randbytes(12))
+                await peer.expect_handshake()
+                peer.close()
 
     simulate(main)

@@ -89,3 +89,23 @@ def test_hashes_of_wrong_lengths_close(num_bytes: int, tmp_path: Path, simulate:
             await peer.expect_closed(timeout=1)
 
     simulate(main)
+
+
+def test_the_bit_on_a_v1_magnet(tmp_path: Path, simulate: Simulate) -> None:
+    """Limit: H10. What the link does not tell, the metadata does: then such a peer is closed."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V1) as scene:
+            node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}")
+            peer = await connect_v2(scene, node)
+            peer.send(MESSAGES["request"])
+            await peer.expect(MessageId.HASH_REJECT)
+            peer.send(MESSAGES["hashes"] + MESSAGES["reject"])
+            seed = await scene.node(is_seed=True)
+            node.torrent.add_peers([seed.endpoint], "user")
+            await node.complete()
+            assert not peer.is_closed
+            peer.send(MESSAGES["request"])
+            await peer.expect_closed(timeout=1)
+
+    simulate(main)

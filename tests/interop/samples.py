@@ -175,21 +175,28 @@ def make_sample(directory: Path, *, large_length: int = 0) -> Sample:
     return Sample(name, torrent, data_dir, _info_hash(torrent), files)
 
 
-def make_v2_sample(directory: Path, *, is_hybrid: bool, is_single: bool = False) -> Sample:
+def make_v2_sample(
+    directory: Path,
+    *,
+    is_hybrid: bool,
+    single_length: int | None = None,
+    piece_length: int = _PIECE_LENGTH,
+) -> Sample:
     """
     Make a v2 or hybrid torrent with libtorrent, the one other program here that can.
 
     Args:
         directory: an empty or absent folder that gets the data and the .torrent file.
         is_hybrid: with the hashes of v1 as well.
-        is_single: of one file instead of the folder of ``make_sample``.
+        single_length: of one file instead of the folder of ``make_sample``.
+        piece_length: a power of two, 16 KiB at least.
     """
     import libtorrent as lt
 
     name = "interop sample"
     dice = random.Random("interop")
     data_dir = directory / "data"
-    lengths = {"": 1_000_003} if is_single else _FILES
+    lengths = _FILES if single_length is None else {"": single_length}
     for path, length in lengths.items():
         target = data_dir / name / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +204,7 @@ def make_v2_sample(directory: Path, *, is_hybrid: bool, is_single: bool = False)
     flags = 0 if is_hybrid else lt.create_torrent.v2_only
     entries = lt.list_files(str(data_dir / name), lambda _: True, flags)
     entries.sort(key=lambda entry: os.fsencode(entry.filename).split(b"/"))
-    made = lt.create_torrent(entries, _PIECE_LENGTH, flags)
+    made = lt.create_torrent(entries, piece_length, flags)
     lt.set_piece_hashes(made, str(data_dir))
     torrent = directory / "sample.torrent"
     torrent.write_bytes(lt.bencode(made.generate()))

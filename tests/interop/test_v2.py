@@ -39,7 +39,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
         f"{version}-{shape}": make_v2_sample(
             folder / f"{version}-{shape}",
             is_hybrid=version == "hybrid",
-            is_single=shape == "single",
+            single_length=1_000_003 if shape == "single" else None,
         )
         for version in ("v2", "hybrid")
         for shape in ("folder", "single")
@@ -74,6 +74,21 @@ async def test_with_libtorrent(
     """The folder has an empty file and files shorter than a block; no piece layer is in a link."""
     pair = make_pair(LIBTORRENT, does_bittern_seed=does_bittern_seed, is_magnet=is_magnet)
     await transfer_by_tracker(pair, samples[name], tmp_path, timeout=TIMEOUT)
+
+
+@both_directions
+async def test_a_piece_layer_of_one_hash_more_than_a_message_holds(
+    does_bittern_seed: bool, tmp_path: Path
+) -> None:
+    """512 hashes in one message, and one: there libtorrent asks for a single hash."""
+    sample = make_v2_sample(
+        tmp_path / "sample",
+        is_hybrid=False,
+        single_length=512 * 16_384 + 1,
+        piece_length=16_384,
+    )
+    pair = make_pair(LIBTORRENT, does_bittern_seed=does_bittern_seed, is_magnet=True)
+    await transfer_by_tracker(pair, sample, tmp_path / "run", timeout=TIMEOUT)
 
 
 @both_directions

@@ -48,6 +48,7 @@ class Discovery:
 
     __slots__ = (
         "_given",
+        "_hashes",
         "_incoming",
         "_is_restricted",
         "_others",
@@ -72,6 +73,7 @@ class Discovery:
         )
         self._others = self._make_others()
         self._is_restricted = torrent.is_private
+        self._hashes = torrent.all_hashes
 
     def _make_others(self) -> tuple[PeerSource, ...]:
         """Return the sources that a private torrent has not, or what stands for them."""
@@ -121,7 +123,16 @@ class Discovery:
         return self._trackers.trackers()
 
     def metadata_known(self) -> None:
-        """Give up all sources but the trackers if the torrent turns out to be private (BEP 27)."""
+        """
+        Go on with what the metadata has told.
+
+        A private torrent has no source but its trackers (BEP 27); a hybrid goes by its other hash
+        as well (BEP 52).
+        """
+        if self._hashes != self._torrent.all_hashes:
+            self._hashes = self._torrent.all_hashes
+            self._trackers.set_hashes(self._hashes)
+            self.ask_now()
         if self._torrent.is_private and not self._is_restricted:
             self._is_restricted = True
             others, self._others = self._others, self._make_others()

@@ -114,7 +114,7 @@ class LocalDiscovery:
 
     def join(self, torrent: DiscoveringTorrent) -> LocalSource:
         """Return the source of one torrent, which takes part from ``start`` on."""
-        return LocalSource(self, torrent, torrent.all_hashes)
+        return LocalSource(self, torrent)
 
     def add(self, source: LocalSource) -> None:
         """Announce a torrent from now on, and listen for it."""
@@ -137,11 +137,12 @@ class LocalDiscovery:
         self._schedule()
 
     def ask_now(self, source: LocalSource) -> None:
-        """Announce a torrent in the next round."""
+        """Announce a torrent in the next round, also under a hash that it has learnt."""
         now = self._loop.time()
-        for info_hash in source.info_hashes:
-            if self._torrents.get(info_hash) is source:
-                self._rounds.add(info_hash, now=now)
+        if source in self._torrents.values():
+            for info_hash in source.info_hashes:
+                if self._torrents.setdefault(info_hash, source) is source:
+                    self._rounds.add(info_hash, now=now)
         self._schedule()
 
     def due_at(self, source: LocalSource) -> float | None:
@@ -227,18 +228,11 @@ class LocalSource:
         "_heard_at",
         "_num_found",
         "_torrent",
-        "info_hashes",
     )
 
-    def __init__(
-        self,
-        discovery: LocalDiscovery,
-        torrent: DiscoveringTorrent,
-        info_hashes: tuple[InfoHash, ...],
-    ) -> None:
+    def __init__(self, discovery: LocalDiscovery, torrent: DiscoveringTorrent) -> None:
         self._discovery = discovery
         self._torrent = torrent
-        self.info_hashes = info_hashes
         self._announced_at: float | None = None
         self._heard_at: float | None = None
         self._num_found = 0
@@ -246,6 +240,11 @@ class LocalSource:
     def start(self, name: str) -> None:  # noqa: ARG002  # contract
         """Take part; ``name`` is not needed, since there is no task."""
         self._discovery.add(self)
+
+    @property
+    def info_hashes(self) -> tuple[InfoHash, ...]:
+        """What it is announced as; the metadata may bring a second one (BEP 52)."""
+        return self._torrent.all_hashes
 
     @property
     def is_private(self) -> bool:

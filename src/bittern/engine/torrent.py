@@ -289,9 +289,6 @@ class Torrent:
                 self._have = Bitfield(self.shelf.num_pieces)
                 if self.all_hashes != known:
                     self._services.hashes_learned(self)
-                    if self._discovery is not None:
-                        self._services.spawn(self._discovery.stop(), f"discovery of {self.name}")
-                        self._discovery = None
                 self.report(events.MetadataReceived(self.name, len(raw)))
                 self.metadata_phase = None
                 await self._wake(phase.roster)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bittern.core.endpoint import Endpoint
+from bittern.core.ids import InfoHash
 from bittern.engine.events import (
     Event,
     SourceChanged,
@@ -86,6 +87,11 @@ class TrackerSource:
         """Announce as soon as the trackers' minimum intervals allow."""
         if self._announcer is not None:
             self._announcer.announce_now()
+
+    def set_hashes(self, info_hashes: Sequence[InfoHash]) -> None:
+        """Announce these hashes from now on."""
+        if self._announcer is not None:
+            self._announcer.info_hashes = tuple(info_hashes)
 
     def trackers(self) -> list[TrackerStatus]:
         """Return the state of every tracker."""

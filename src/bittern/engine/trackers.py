@@ -114,6 +114,7 @@ class TrackerAnnouncer:
 
     Attributes:
         external_host: our own address as a tracker saw it last (BEP 24).
+        info_hashes: as given; may be replaced.
         is_running: between ``start`` and ``stop``.
         due_at: kept by ``Announces``.
     """
@@ -121,7 +122,6 @@ class TrackerAnnouncer:
     __slots__ = (
         "_announces",
         "_client",
-        "_info_hashes",
         "_key",
         "_memory",
         "_peer_id",
@@ -131,6 +131,7 @@ class TrackerAnnouncer:
         "_tasks",
         "due_at",
         "external_host",
+        "info_hashes",
         "is_running",
     )
 
@@ -153,7 +154,7 @@ class TrackerAnnouncer:
         self._client = client
         self._announces = announces
         self._surroundings = surroundings
-        self._info_hashes = tuple(info_hashes)
+        self.info_hashes = tuple(info_hashes)
         self._peer_id = peer_id
         self._port = port
         self._key = rng.getrandbits(32)
@@ -227,7 +228,7 @@ class TrackerAnnouncer:
         async def one(url: str) -> tuple[str, ScrapeEntry] | None:
             async with places:
                 try:
-                    found = await self._client.scrape(url, self._info_hashes)
+                    found = await self._client.scrape(url, self.info_hashes)
                 except (TrackerFailure, TrackerUnreachable):
                     return None
             return (url, _largest(list(found.values()))) if found else None
@@ -280,7 +281,7 @@ class TrackerAnnouncer:
                 numwant=0 if decision.event is Event.STOPPED else NUM_WANT,
                 tracker_id=b"" if memory is None else memory.tracker_id,
             )
-            for info_hash in self._info_hashes
+            for info_hash in self.info_hashes
         ]
 
     async def announce(self, decision: AnnounceDecision) -> None:
