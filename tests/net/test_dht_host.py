@@ -4,17 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import random
+import socket
 from pathlib import Path
 
 import pytest
 
+from bittern.codec.krpc_encoding import encode_query
+from bittern.codec.krpc_message import (
+    AnnouncePeer,
+    Arguments,
+    FindNode,
+    Get,
+    GetPeers,
+    Ping,
+    Put,
+    SampleInfohashes,
+    Want,
+)
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
+from bittern.dht.limits import DhtConfig
 from bittern.net.dht_host import open_dht, open_sockets
 from bittern.net.signing import SigningKey
 from bittern.storage.dht_state import read_dht_state
+from tests.codec.fuzzing import mutate, num_runs
 
 HASH = InfoHash(b"h" * 20)
+UNHURRIED = DhtConfig(max_upload_rate=1e9)
+QUERIES: list[Arguments] = [
+    Ping(),
+    FindNode(HASH, Want.V4 | Want.V6),
+    GetPeers(HASH, scrape=True),
+    AnnouncePeer(HASH, 1, b"token"),
+    Get(HASH),
+    Put(token=b"token", value=b"1:x", key=b"k" * 32, signature=b"s" * 64, seq=1, salt=b"s"),
+    SampleInfohashes(HASH),
+]
 LOOPBACK = ("127.0.0.1", "::1")
 
 
@@ -51,6 +77,29 @@ async def test_a_host_that_is_not_ours_is_left_out() -> None:
     with pytest.raises(OSError) as caught:
         open_sockets(("192.0.2.1",), 0)
     assert caught.value.errno == errno.EADDRNOTAVAIL
+
+
+async def test_a_fuzz_corpus_is_survived_at_the_socket(rng: random.Random) -> None:
+    """Limit: N4. Whatever arrives, the node goes on answering."""
+    loop = asyncio.get_running_loop()
+    corpus = [encode_query(b"tt", b"n" * 20, arguments) for arguments in QUERIES]
+    async with open_dht(hosts=("127.0.0.1",), bootstrap=(), config=UNHURRIED) as dht:
+        await dht.bootstrap()
+        (shell,) = dht.shells
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            sender.bind(("127.0.0.1", 0))
+            target = tuple(shell.socket.endpoint)
+            for number in range(num_runs(2000)):
+                await loop.sock_sendto(sender, mutate(rng.choice(corpus), rng), target)
+                if not number % 50:
+                    await asyncio.sleep(0)
+        async with open_dht(hosts=("127.0.0.1",), bootstrap=()) as other:
+            await other.bootstrap()
+            assert (await other.ping(shell.socket.endpoint)).node.endpoint.port == target[1]
+        counters = dht.stats()[0].counters
+        assert counters.num_malformed > 100
+        assert counters.num_answered > 100
 
 
 async def test_several_addresses_are_several_nodes() -> None:
