@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Row(NamedTuple):
@@ -15,6 +18,24 @@ class Row(NamedTuple):
     theirs: str
     ratio: str
     must: str
+
+
+def take_turns(names: Sequence[str], runs: int, run: Callable[[str], T]) -> dict[str, list[T]]:
+    """
+    Run programs in turn and return what each of their runs gave.
+
+    A first round is not counted: it fetches memory from the machine that later ones find
+    there. In each round somebody else begins, so that nobody always runs on what the same
+    neighbour left behind.
+    """
+    results: dict[str, list[T]] = {name: [] for name in names}
+    for number in range(runs + 1):
+        start = number % len(names)
+        for name in (*names[start:], *names[:start]):
+            result = run(name)
+            if number:
+                results[name].append(result)
+    return results
 
 
 def ratio(ours: float, theirs: float) -> str:

@@ -15,7 +15,7 @@ from statistics import median
 from typing import NamedTuple
 
 from bench.processes import End, Material, make_material
-from bench.report import Row, ratio
+from bench.report import Row, ratio, take_turns
 
 NUM_LEECHES = 8
 MIB = 1 << 20
@@ -61,10 +61,9 @@ def run_once(program: str, material: Material, root: Path) -> Swarm:
 def run(root: Path, *, is_quick: bool, runs: int) -> list[Row]:
     """Measure bittern and libtorrent in turn; return the rows of the table."""
     material = make_material(root, length=(64 if is_quick else 256) * MIB, piece_length=256 << 10)
-    measured: dict[str, list[Swarm]] = {"bittern": [], "libtorrent": []}
-    for _ in range(runs):
-        for program, results in measured.items():
-            results.append(run_once(program, material, root))
+    measured = take_turns(
+        ("bittern", "libtorrent"), runs, lambda program: run_once(program, material, root)
+    )
     ours, theirs = (
         Swarm(*(median(values) for values in zip(*results, strict=True)))
         for results in measured.values()

@@ -15,7 +15,7 @@ from statistics import median
 from typing import NamedTuple
 
 from bench.processes import End, Material, make_material
-from bench.report import Row, ratio
+from bench.report import Row, ratio, take_turns
 
 GIB = 1 << 30
 PROGRAMS = ("bittern", "libtorrent", "tuned")
@@ -61,10 +61,9 @@ def measure(
 ) -> dict[str, Measured]:
     """Run the programs in turn, ``runs`` times each, and return the medians."""
     material = make_material(root, length=length, piece_length=piece_length)
-    results: dict[str, list[Measured]] = {program: [] for program in PROGRAMS}
-    for _ in range(runs):
-        for program in PROGRAMS:
-            results[program].append(run_once(program, material, root, num_seeds=num_seeds))
+    results = take_turns(
+        PROGRAMS, runs, lambda program: run_once(program, material, root, num_seeds=num_seeds)
+    )
     return {
         program: Measured(*(median(values) for values in zip(*measured, strict=True)))
         for program, measured in results.items()
