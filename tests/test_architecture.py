@@ -38,7 +38,6 @@ SIZE_EXCEPTIONS: dict[str, str] = {
     "engine/peer.py:PeerConnection attributes": "flat slots: the data path reads most of them",
     "engine/swarm.py:Swarm methods": "answers the connections and the assembly, two protocols",
     "engine/torrent.py:Torrent methods": "the public face of a torrent and its swarm's owner",
-    "engine/torrent.py:Torrent attributes": "all that outlives being awake, flat and small",
     "proto/peer.py:PeerProtocol methods": "one verb for each message that can be sent",
     "storage/system.py:OsCalls attributes": "one for each call of the system",
 }

@@ -12,10 +12,12 @@ import pytest
 
 from bittern.core.announce import Event
 from bittern.core.errors import TrackerFailure, TrackerUnreachable
+from bittern.engine import announces as announces_module
 from bittern.engine.announces import (
     BATCH,
     MAX_PER_TRACKER,
     MAX_SILENCES,
+    PROBE_INTERVAL,
     Announces,
 )
 from bittern.policy.announcing import AnnounceDecision
@@ -175,7 +177,7 @@ def test_one_tracker_hears_only_so_many_at_once(simulate: Simulate) -> None:
         await asyncio.sleep(1)
         assert all(row.answered == [LIVE.url] for row in rows)
         assert bench.most[LIVE.url] == MAX_PER_TRACKER
-        assert not bench.announces._lines
+        assert "0 under way, 0 in line" in repr(bench.announces)
 
     simulate(main)
 
@@ -197,7 +199,7 @@ def test_a_dead_tracker_sends_its_line_home(simulate: Simulate) -> None:
         assert all(row.answered == [LIVE.url] for row in rows)
         instants = Counter(at for row in rows for at, _, _ in row.failed)
         assert instants == {SILENCE: len(rows) - 2, 2 * SILENCE: 2}
-        assert not bench.announces._lines
+        assert "0 under way, 0 in line" in repr(bench.announces)
 
     simulate(main)
 
@@ -212,12 +214,12 @@ def test_who_comes_late_to_a_dead_tracker_is_sent_home_too(simulate: Simulate) -
         for row in first[MAX_SILENCES:]:
             bench.announces.submit(row, DEAD)
         await asyncio.sleep(SILENCE / 2 + 0.2)
-        # Three were silent, seven are being waited for: there is room for three more.
+        # Three were silent, seven are being waited for: only one more tries it in earnest.
         late = [Row(bench) for _ in range(5)]
         for row in late:
             bench.announces.submit(row, DEAD)
         await asyncio.sleep(0.2)
-        assert [bool(row.failed) for row in late] == [False] * 3 + [True] * 2
+        assert [bool(row.failed) for row in late] == [False] + [True] * 4
         await asyncio.sleep(2 * SILENCE)
 
     simulate(main)
@@ -274,5 +276,66 @@ def test_closing_leaves_nothing_planned(simulate: Simulate) -> None:
         await asyncio.sleep(100)
         assert sum(bool(row.answered) for row in rows) == MAX_PER_TRACKER
         assert not any(row.woken for row in rows)
+
+    simulate(main)
+
+
+def test_a_silent_tracker_is_asked_in_earnest_now_and_then(simulate: Simulate) -> None:
+    """Limit: F11. Ten thousand torrents of a dead tracker cost hardly anything."""
+
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench()
+        rows = [Row(bench) for _ in range(300)]
+        for row in rows[:MAX_SILENCES]:
+            bench.announces.submit(row, DEAD)
+        await asyncio.sleep(SILENCE + 1)
+        for row in rows[MAX_SILENCES:]:
+            bench.announces.submit(row, DEAD)
+            await asyncio.sleep(0.1)
+        asked = sum(row.asked[:1] == [DEAD.url] for row in rows)
+        assert MAX_SILENCES + 5 <= asked <= MAX_SILENCES + 1 + 30 / PROBE_INTERVAL
+        # It comes back: the next in earnest notices, and the rest may ask again.
+        await asyncio.sleep(SILENCE)
+        bench.dead.clear()
+        late = [Row(bench) for _ in range(20)]
+        bench.announces.submit(late[0], DEAD)
+        await asyncio.sleep(0.2)
+        for row in late[1:]:
+            bench.announces.submit(row, DEAD)
+        await asyncio.sleep(2)
+        assert all(row.answered == [DEAD.url] for row in late)
+
+    simulate(main)
+
+
+def test_an_answer_that_makes_no_sense_is_no_silence(simulate: Simulate) -> None:
+    class Confused(Row):
+        async def announce(self, decision: AnnounceDecision) -> None:
+            self.asked.append(decision.url)
+            raise TrackerUnreachable("HTTP status 404", is_silent=False)
+
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench()
+        rows = [Confused(bench) for _ in range(30)]
+        for row in rows:
+            bench.announces.submit(row, LIVE)
+        await asyncio.sleep(1)
+        assert all(row.asked == [LIVE.url] for row in rows)
+
+    simulate(main)
+
+
+def test_so_many_trackers_are_remembered(
+    simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announces_module, "MAX_LINES", 8)
+
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench()
+        for number in range(50):
+            url = f"http://{number}.example/announce"
+            bench.announces.submit(Row(bench), AnnounceDecision(url, Event.NONE))
+            await asyncio.sleep(0.2)
+            assert len(bench.announces._lines) <= 8
 
     simulate(main)

@@ -155,7 +155,17 @@ class TrackerFailure(RemoteError):
 
 
 class TrackerUnreachable(RemoteError):
-    """A tracker could not be reached or its answer could not be understood."""
+    """
+    A tracker could not be reached or its answer could not be understood.
+
+    Args:
+        text: for people.
+        is_silent: nothing came back at all; False for an answer that makes no sense.
+    """
+
+    def __init__(self, text: str, *, is_silent: bool = True) -> None:
+        super().__init__(text)
+        self.is_silent = is_silent
 
 
 class KrpcFailure(RemoteError):

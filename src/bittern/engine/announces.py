@@ -8,8 +8,9 @@ of one tracker are ten thousand rows and ten tasks.
 
 A tracker that is dead must not hold up its line, since behind it a torrent may
 have other trackers: after ``MAX_SILENCES`` announces in a row without any answer,
-whoever still stands in line is told that the tracker is silent, backs off as if
-it had asked itself, and goes on to its next tracker. One answer ends that.
+whoever stands in line is told that the tracker is silent, backs off as if it had
+asked itself, and goes on to its next tracker. Only every ``PROBE_INTERVAL`` one
+more asks in earnest. One answer ends that.
 
 Limits: F11. Source: BEP 3, BEP 12.
 """
@@ -31,6 +32,10 @@ MAX_PER_TRACKER: Final = 10
 """Limit: F11. Announces under way to one tracker at once."""
 MAX_SILENCES: Final = 3
 """Limit: F11. Announces without an answer after which a tracker's line is sent home."""
+PROBE_INTERVAL: Final = 5.0
+"""Limit: F11. Seconds from one announce to a silent tracker to the next."""
+MAX_LINES: Final = 1000
+"""Trackers of which silence is remembered."""
 BATCH: Final = 100
 """Entries handled in one turn of the loop, so that nothing else waits for thousands."""
 
@@ -60,13 +65,26 @@ class Announcer(Protocol):
 class _Line:
     """One tracker's announces."""
 
-    __slots__ = ("last_error", "num_running", "num_silences", "waiting")
+    __slots__ = ("last_error", "num_running", "num_silences", "probe_at", "waiting")
 
     def __init__(self) -> None:
         self.num_running = 0
         self.num_silences = 0
-        self.last_error = TrackerUnreachable("tracker is silent")
+        self.probe_at = -math.inf
+        """When a silent tracker may be asked again."""
+        self.last_error: TrackerFailure | TrackerUnreachable
         self.waiting: deque[tuple[Announcer, AnnounceDecision]] = deque()
+
+    @property
+    def is_silent(self) -> bool:
+        """True when the tracker is taken for dead."""
+        return self.num_silences >= MAX_SILENCES
+
+    def has_room(self, now: float) -> bool:
+        """Tell whether one more may announce."""
+        if self.is_silent:
+            return now >= self.probe_at
+        return self.num_running < MAX_PER_TRACKER
 
 
 class Announces:
@@ -151,61 +169,65 @@ class Announces:
 
     def submit(self, announcer: Announcer, decision: AnnounceDecision) -> None:
         """Announce as soon as the tracker's line allows; the announcer hears how it went."""
-        tracker = _tracker_of(decision.url)
-        line = self._lines.setdefault(tracker, _Line())
-        if line.num_running < MAX_PER_TRACKER:
-            self._begin(tracker, line, announcer, decision)
-        else:
-            line.waiting.append((announcer, decision))
-            if line.num_silences >= MAX_SILENCES and len(line.waiting) == 1:
-                self._loop.call_soon(self._send_home, line)
+        line = self._line_of(decision.url)
+        if line.has_room(self._loop.time()):
+            self._begin(line, announcer, decision)
+            return
+        line.waiting.append((announcer, decision))
+        if line.is_silent and len(line.waiting) == 1:
+            self._loop.call_soon(self._send_home, line)
 
-    def _begin(
-        self, tracker: str, line: _Line, announcer: Announcer, decision: AnnounceDecision
-    ) -> None:
+    def _line_of(self, url: str) -> _Line:
+        tracker = _tracker_of(url)
+        line = self._lines.get(tracker)
+        if line is None:
+            if len(self._lines) >= MAX_LINES:
+                self._lines = {
+                    key: each
+                    for key, each in self._lines.items()
+                    if each.num_running or each.waiting
+                }
+            line = self._lines[tracker] = _Line()
+        return line
+
+    def _begin(self, line: _Line, announcer: Announcer, decision: AnnounceDecision) -> None:
         line.num_running += 1
-        self._spawn(
-            self._announce(tracker, line, announcer, decision), f"announce {decision.url[:60]}"
-        )
+        line.probe_at = self._loop.time() + PROBE_INTERVAL
+        self._spawn(self._announce(line, announcer, decision), f"announce {decision.url[:60]}")
 
     async def _announce(
-        self, tracker: str, line: _Line, announcer: Announcer, decision: AnnounceDecision
+        self, line: _Line, announcer: Announcer, decision: AnnounceDecision
     ) -> None:
         try:
             await announcer.announce(decision)
             line.num_silences = 0
-        except TrackerFailure as error:
-            line.num_silences = 0
-            announcer.announce_failed(decision, error)
-        except TrackerUnreachable as error:
-            line.num_silences += 1
+        except (TrackerFailure, TrackerUnreachable) as error:
+            is_silent = isinstance(error, TrackerUnreachable) and error.is_silent
+            line.num_silences = line.num_silences + 1 if is_silent else 0
             line.last_error = error
             announcer.announce_failed(decision, error)
         finally:
             line.num_running -= 1
-            self._next(tracker, line)
+            self._go_on(line)
 
-    def _next(self, tracker: str, line: _Line) -> None:
-        if line.num_silences >= MAX_SILENCES:
+    def _go_on(self, line: _Line) -> None:
+        """Let in as many as there is room for, or send home those who wait in vain."""
+        if line.is_silent:
             self._send_home(line)
-        while line.waiting and line.num_running < MAX_PER_TRACKER:
-            if line.num_silences >= MAX_SILENCES:
-                return  # the rest goes home in the next turns
+            return
+        while line.waiting and line.has_room(self._loop.time()):
             announcer, decision = line.waiting.popleft()
             if announcer.is_running:
-                self._begin(tracker, line, announcer, decision)
-        if not line.num_running and self._lines.get(tracker) is line:
-            del self._lines[tracker]
+                self._begin(line, announcer, decision)
 
     def _send_home(self, line: _Line) -> None:
         for _ in range(BATCH):
-            if not line.waiting or line.num_silences < MAX_SILENCES:
+            if not line.waiting or not line.is_silent:
                 return
             announcer, decision = line.waiting.popleft()
             if announcer.is_running:
                 announcer.announce_failed(decision, line.last_error)
-        if line.waiting:
-            self._loop.call_soon(self._send_home, line)
+        self._loop.call_soon(self._send_home, line)
 
     def close(self) -> None:
         """Wake nobody any more and empty the lines. Idempotent."""

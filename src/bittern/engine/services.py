@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bittern.core.ids import PeerId
 from bittern.engine.announces import Announces
@@ -28,6 +29,9 @@ from bittern.policy.bans import Bans
 from bittern.storage.handles import HandleCache
 from bittern.storage.system import OsCalls
 from bittern.storage.volume import Folding
+
+if TYPE_CHECKING:
+    from bittern.engine.torrent import Torrent
 
 
 @dataclass(slots=True)
@@ -64,6 +68,8 @@ class Services:
     """Outgoing connections under way in the whole session."""
     journal: Journal | None
     """None when nothing is kept beyond the session."""
+    active: dict[Torrent, None]
+    """The torrents that run, in the order in which they began; only they need looking after."""
     torrents: Callable[[], Sequence[Donor]]
     """All torrents of the session; a new one may take files that another has."""
     hashes_learned: Callable[[object], None]

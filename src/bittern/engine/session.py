@@ -179,6 +179,7 @@ class Session:
             num_connections=self._num_connections,
             num_half_open=lambda: self._dialer.num_half_open,
             journal=journal,
+            active={},
             torrents=lambda: self.torrents,
             bans=Bans(),
             spawn=self._spawn,
@@ -318,8 +319,9 @@ class Session:
 
     async def remove(self, torrent: Torrent, *, delete_data: bool = False) -> None:
         """Stop a torrent and forget it; with ``delete_data`` its files as well."""
-        for info_hash in [key for key, value in self._by_hash.items() if value is torrent]:
-            del self._by_hash[info_hash]
+        for info_hash in torrent.all_hashes:
+            if self._by_hash.get(info_hash) is torrent:
+                del self._by_hash[info_hash]
         if torrent in self.torrents:
             self.torrents.remove(torrent)
         await torrent.stop()
@@ -337,7 +339,8 @@ class Session:
         return torrent is not None and torrent.rouse()
 
     def _rosters(self) -> list[Roster]:
-        rosters = [torrent.roster for torrent in self.torrents if torrent.roster is not None]
+        active = self._services.active
+        rosters = [torrent.roster for torrent in active if torrent.roster is not None]
         self._rng.shuffle(rosters)
         return rosters
 
@@ -345,10 +348,10 @@ class Session:
         return self._num_connections() < self.config.max_connections
 
     def _num_connections(self) -> int:
-        return sum(torrent.num_connections for torrent in self.torrents)
+        return sum(torrent.num_connections for torrent in self._services.active)
 
     def _congestion_changed(self, is_congested: bool) -> None:
-        for torrent in self.torrents:
+        for torrent in self._services.active:
             for peer in torrent.swarm.peers if torrent.swarm else ():
                 if is_congested:
                     peer.stream.pause_reading()
@@ -358,5 +361,5 @@ class Session:
     def _tick(self) -> None:
         self._tick_handle = self._loop.call_later(TICK_INTERVAL, self._tick)
         now = self._loop.time()
-        for torrent in list(self.torrents):
+        for torrent in list(self._services.active):
             torrent.tick(now=now)

@@ -47,7 +47,7 @@ class Shelf:
 
     def __init__(self, source: Metainfo | Magnet) -> None:
         self._metainfo: Metainfo | None = None
-        self._path: Path | None = None
+        self._path: str | None = None  # a tenth of the memory of a Path
         self._root_marks = b""
         self.magnet: Magnet | None = None
         self.is_private = False
@@ -120,7 +120,7 @@ class Shelf:
             if self._path is None:
                 raise MetainfoError("the metadata of this torrent is not known yet")
             try:
-                found = decode_metainfo(self._path.read_bytes())
+                found = decode_metainfo(Path(self._path).read_bytes())
             except OSError as error:
                 raise MetainfoError(f"{self._path}: {error.strerror}") from error
             if (found.info.info_hash, found.info.info_hash_v2) != (
@@ -141,7 +141,7 @@ class Shelf:
         if found is not None and PieceHashes(found.info, found.piece_layers).missing_layers():
             return
         self._metainfo = None
-        self._path = path
+        self._path = str(path)
 
     def take(self) -> Metainfo:
         """Read the metainfo back into memory and return it; MetainfoError as ``metainfo``."""

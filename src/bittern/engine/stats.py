@@ -94,7 +94,7 @@ def measure(torrent: Torrent) -> TorrentStats:
         ),
         num_connecting=0 if roster is None else len(roster.peers) - len(peers),
         num_known_peers=len(torrent.candidates),
-        peers_seen=len(torrent.seen),
+        peers_seen=torrent.ledger.num_seen,
         availability=0.0 if swarm is None else swarm.picker.distributed_copies(),
         eta=_eta(left, down) if torrent.shelf.num_pieces else None,
     )

@@ -18,7 +18,6 @@ from dataclasses import replace
 from bittern.codec.info import Info
 from bittern.codec.magnet import Magnet
 from bittern.codec.metainfo import Metainfo
-from bittern.core.bitfield import Bitfield
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import (
     BitTorrentError,
@@ -36,6 +35,7 @@ from bittern.engine.content import bits_of_files, check_files, wanted_priorities
 from bittern.engine.diagnosis import Diagnosis, diagnose
 from bittern.engine.discovery import Discovery, tiers_of
 from bittern.engine.events import Event, TorrentState
+from bittern.engine.ledger import Ledger
 from bittern.engine.listeners import Listeners
 from bittern.engine.metadata import MetadataPhase, learn, matcher
 from bittern.engine.peer import PeerConnection
@@ -50,8 +50,6 @@ from bittern.engine.trackers import TrackerStatus
 from bittern.policy.candidates import Candidates, Source
 from bittern.policy.picker import Picker
 
-MAX_SEEN = 10_000
-"""Addresses that are counted as met; more are not told apart."""
 DISK_FULL_RETRY = 30.0
 """Limit: F1. Seconds until a torrent that ran out of room tries again by itself."""
 
@@ -78,15 +76,10 @@ class Torrent:
         self.metadata_phase: MetadataPhase | None = None
         self._discovery: Discovery | None = None
         self._awake: Awake | None = None
-        self._have = Bitfield(self.shelf.num_pieces)
-        self._wanted: int | None = None
-        """What is wanted, as bits, while no swarm knows; None for everything."""
+        self.ledger = Ledger(self.shelf.num_pieces)
+        """What is there and what was counted while no swarm runs."""
         self._idle_since = float("inf")
         self.num_checked = 0
-        self._num_downloaded = 0
-        self._num_uploaded = 0
-        self._num_wasted = 0
-        self.seen: set[str] = set()
         self._lock = asyncio.Lock()
         self._changed: asyncio.Event | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -168,24 +161,22 @@ class Torrent:
     @property
     def num_downloaded(self) -> int:
         """Bytes of blocks received in this and earlier runs."""
-        return self._num_downloaded + (self.swarm.num_downloaded if self.swarm else 0)
+        return self.ledger.num_downloaded + (self.swarm.num_downloaded if self.swarm else 0)
 
     @property
     def num_uploaded(self) -> int:
         """Bytes of blocks sent in this and earlier runs."""
-        return self._num_uploaded + (self.swarm.num_uploaded if self.swarm else 0)
+        return self.ledger.num_uploaded + (self.swarm.num_uploaded if self.swarm else 0)
 
     @property
     def have_bits(self) -> int:
         """The pieces we have, as bits of a ``Bitfield``."""
-        return self._have.bits if self.swarm is None else self.swarm.picker.have
+        return self.ledger.have if self.swarm is None else self.swarm.picker.have
 
     @property
     def wanted_bits(self) -> int:
         """The pieces of wanted files, as bits of a ``Bitfield``."""
-        if self.swarm is not None:
-            return self.swarm.picker.wanted
-        return Bitfield.full(self.shelf.num_pieces).bits if self._wanted is None else self._wanted
+        return self.ledger.wanted if self.swarm is None else self.swarm.picker.wanted
 
     def length_of(self, bits: int) -> int:
         """Return the bytes of a set of pieces."""
@@ -194,7 +185,7 @@ class Torrent:
     @property
     def num_wasted(self) -> int:
         """Bytes of blocks received in vain in this session."""
-        return self._num_wasted + (self.swarm.num_wasted if self.swarm else 0)
+        return self.ledger.num_wasted + (self.swarm.num_wasted if self.swarm else 0)
 
     @property
     def num_left(self) -> int:
@@ -286,7 +277,7 @@ class Torrent:
                 return
             try:
                 self.config = learn(self.shelf, self.config, raw, piece_layers)
-                self._have = Bitfield(self.shelf.num_pieces)
+                self.ledger.learn(self.shelf.num_pieces)
                 if self.all_hashes != known:
                     self._services.hashes_learned(self)
                 self.report(events.MetadataReceived(self.name, len(raw)))
@@ -311,12 +302,12 @@ class Torrent:
             progress=self._check_progressed,
             is_stopped=lambda: self._was_closed,
         )
-        self._have.bits = awake.found.have
+        self.ledger.have = awake.found.have
         is_first = not self._was_resumed
         if is_first:
             self._was_resumed = True
-            self._num_downloaded += awake.found.downloaded
-            self._num_uploaded += awake.found.uploaded
+            self.ledger.num_downloaded += awake.found.downloaded
+            self.ledger.num_uploaded += awake.found.uploaded
         self._awake = awake
         for peer in list(roster.peers):
             awake.swarm.take_over(peer)
@@ -335,6 +326,7 @@ class Torrent:
 
     def _find_peers(self) -> None:
         """Begin to ask all sources of peers."""
+        self._services.active[self] = None
         self.add_peers(self.config.peers, "user")
         self._services.request_dial()
         if self._discovery is None:
@@ -400,13 +392,10 @@ class Torrent:
             self.metadata_phase = None
         awake, self._awake = self._awake, None
         if awake is not None:
-            swarm = awake.swarm
-            self._num_downloaded += swarm.num_downloaded
-            self._num_uploaded += swarm.num_uploaded
-            self._num_wasted += swarm.num_wasted
-            self._have.bits, self._wanted = swarm.picker.have, swarm.picker.wanted
+            ledger = self.ledger
+            ledger.enter(awake.swarm)
             await awake.sleep(
-                self._services, downloaded=self._num_downloaded, uploaded=self._num_uploaded
+                self._services, downloaded=ledger.num_downloaded, uploaded=ledger.num_uploaded
             )
             if (journal := self._services.journal) is not None:
                 self.shelf.put_away(journal.metainfo_path(self.all_hashes[0]))
@@ -470,7 +459,9 @@ class Torrent:
             check_files(chosen, self.info)
         self.config = replace(self.config, files=chosen)
         if self.swarm is None:
-            self._wanted = bits_of_files(self.info, chosen) if self.shelf.has_metainfo else None
+            self.ledger.wanted = (
+                bits_of_files(self.info, chosen) if self.shelf.has_metainfo else None
+            )
             if self.num_left and self.rouse():
                 self._set_state(TorrentState.CHECKING)
             return
@@ -512,8 +503,7 @@ class Torrent:
     def peer_opened(self, peer: PeerConnection) -> None:
         """Count the addresses met."""
         self._idle_since = self._services.loop.time()
-        if len(self.seen) < MAX_SEEN:
-            self.seen.add(peer.endpoint.host if peer.is_outgoing else str(peer.endpoint))
+        self.ledger.meet(peer.endpoint.host if peer.is_outgoing else str(peer.endpoint))
 
     def tick(self, *, now: float) -> None:
         """Do what is due; called by the session about once a second."""
@@ -530,6 +520,8 @@ class Torrent:
                 now=now,
             )
             self._consider_rest(now)
+        elif at_work is None:
+            self._services.active.pop(self, None)
 
     def _consider_rest(self, now: float) -> None:
         """Go to rest after a while of having everything and nobody."""

@@ -239,7 +239,7 @@ def _understood(decode: Callable[[bytes], _T | FailureAnswer], response: HttpRes
     delay = response.headers.get("retry-after", "")
     if delay.isascii() and delay.isdigit():
         raise TrackerFailure(reason, retry_after=min(int(delay[:9]), MAX_RETRY_AFTER))
-    raise TrackerUnreachable(reason)
+    raise TrackerUnreachable(reason, is_silent=False)
 
 
 async def _first_and_friends(
