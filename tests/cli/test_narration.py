@@ -57,6 +57,10 @@ TEXTS: list[tuple[ev.Event, str]] = [
     (ev.PieceVerified(3, 4, 40), "piece 3 verified (4 of 40)"),
     (ev.PieceFailed(3), "piece 3 does not match its hash and is fetched again"),
     (ev.PieceLost(3), "piece 3 is not on disk any more and is fetched again"),
+    (
+        ev.PieceDamaged(3, 1, 64),
+        "piece 3 is damaged: 1 of 64 blocks are fetched again",
+    ),
     (ev.FileCompleted(0, "a/b"), "file complete: a/b"),
     (ev.FileReused(0, "a/b", 5, "/old/b", "copy"), "a/b: taken from /old/b (copy)"),
     (ev.TorrentCompleted(), "complete"),

@@ -240,3 +240,14 @@ def test_v1_has_no_hashes_of_blocks() -> None:
     content = Content(Torrent("1", CONTENTS)).fill()
     with pytest.raises(MisuseError):
         check_blocks(content.storage, content.geometry, content.hashes, 0, b"")
+
+
+@pytest.mark.parametrize("version", ["1", "2", "hybrid"])
+def test_damaged_pieces_are_those_of_v2_that_hold_something(version: str) -> None:
+    """Not what is there, not what was never written, and nothing of v1: it knows no blocks."""
+    content = Content(Torrent(version, [noise(3 * PIECE + 100)])).fill()
+    content.storage.write(PIECE, [b"x" * 10])
+    content.storage.write(2 * PIECE, [bytes(PIECE + 100)])
+    result = content.check()
+    assert list(result.have) == [0]
+    assert result.damaged == (() if version == "1" else (1,))

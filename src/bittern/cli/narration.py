@@ -107,6 +107,8 @@ def event_text(event: events.Event) -> str:
             return f"piece {index} does not match its hash and is fetched again"
         case events.PieceLost(index):
             return f"piece {index} is not on disk any more and is fetched again"
+        case events.PieceDamaged(index, num_bad, num_blocks):
+            return f"piece {index} is damaged: {num_bad} of {num_blocks} blocks are fetched again"
         case events.FileCompleted(_, path):
             return f"file complete: {path}"
         case events.FileReused(_, path, _, source, how):

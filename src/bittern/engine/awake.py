@@ -7,8 +7,10 @@ Sources: engine.md sections 2 and 4.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 from bittern.codec.info import Info
@@ -16,12 +18,13 @@ from bittern.codec.metainfo import Metainfo, encode_metainfo
 from bittern.engine.assembly import Assembly
 from bittern.engine.config import TorrentConfig
 from bittern.engine.content import Content, open_content, wanted_priorities
-from bittern.engine.events import FileReused
+from bittern.engine.events import Event, FileReused
 from bittern.engine.hash_exchange import HashExchange
 from bittern.engine.hash_seeker import HashSeeker
 from bittern.engine.hash_server import HashServer
 from bittern.engine.keeper import Found, Keeper, make_record
 from bittern.engine.peer import PeerConnection
+from bittern.engine.repair import Repair
 from bittern.engine.reuse import reuse_files
 from bittern.engine.roster import Roster
 from bittern.engine.services import Services
@@ -126,7 +129,14 @@ async def wake(
             shelf.put(known)
             keeper.keep_metainfo(_to_file(known))
 
-        exchange = make_exchange(services, swarm, content, layers_done=layers_done)
+        exchange = make_exchange(
+            services,
+            swarm,
+            content,
+            damaged=found.damaged,
+            report=owner.report,
+            layers_done=layers_done,
+        )
         swarm.take_hashes(exchange)
         swarm.assembly.judge_blocks(exchange.seeker.fetch_block_hashes)
     return Awake(content, keeper, found, swarm)
@@ -169,6 +179,8 @@ def make_exchange(
     swarm: Swarm,
     content: Content,
     *,
+    damaged: Iterable[int],
+    report: Callable[[Event], None],
     layers_done: Callable[[], None],
 ) -> HashExchange:
     """Make what asks for hashes and answers for them, and ask for what is missing (BEP 52)."""
@@ -191,7 +203,24 @@ def make_exchange(
         swarm.upload_gate,
         piece_lost=swarm.assembly.piece_is_bad,
     )
-    return HashExchange(seeker, server)
+
+    def offered() -> int:
+        remotes = [peer.protocol.remote for peer in swarm.peers]
+        return reduce(or_, [remote.bits for remote in remotes if remote is not None], 0)
+
+    repair = Repair(
+        assembly=swarm.assembly,
+        picker=swarm.picker,
+        hashes=hashes,
+        storage=content.storage,
+        disk=services.disk,
+        fetch=seeker.fetch_block_hashes,
+        offered=offered,
+        report=report,
+        go_on=swarm.ask_all,
+    )
+    repair.add(damaged)
+    return HashExchange(seeker, server, repair)
 
 
 def _make_keeper(services: Services, metainfo: Metainfo, content: Content) -> Keeper:

@@ -187,6 +187,15 @@ class PieceLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PieceDamaged(Event):
+    """A v2 piece on disk is damaged; it was found out where, and only that is fetched."""
+
+    index: int
+    num_bad: int
+    num_blocks: int
+
+
+@dataclass(frozen=True, slots=True)
 class FileCompleted(Event):
     """Every piece of a file is there."""
 

@@ -110,7 +110,7 @@ class Extensions:
     def tick(self, *, now: float) -> None:
         """Do what is due: tell peers of peers where a minute has passed (BEP 11)."""
         if self.hashes is not None:
-            self.hashes.seeker.tick(now=now)
+            self.hashes.tick(now=now)
         if not self._does_pex:
             return
         current: dict[Endpoint, PexFlag] = {}

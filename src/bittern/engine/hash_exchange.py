@@ -1,7 +1,8 @@
 """
 Hash messages of a v2 or hybrid torrent that is awake, both ways.
 
-Joins who asks (``hash_seeker``) and who answers (``hash_server``) to the swarm.
+Joins who asks (``hash_seeker``), who answers (``hash_server``) and who mends pieces with what was
+learned (``repair``) to the swarm.
 
 Sources: BEP 52; threats.md H10.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 from bittern.engine.hash_seeker import HashSeeker
 from bittern.engine.hash_server import HashServer
 from bittern.engine.peer import PeerConnection
+from bittern.engine.repair import Repair
 from bittern.proto import peer_events
 from bittern.proto.peer_events import PeerEvent
 
@@ -22,11 +24,22 @@ class HashExchange:
     Args:
         seeker: asks peers.
         server: answers them.
+        repair: mends damaged pieces.
     """
 
-    def __init__(self, seeker: HashSeeker, server: HashServer) -> None:
+    def __init__(self, seeker: HashSeeker, server: HashServer, repair: Repair) -> None:
         self.seeker = seeker
         self._server = server
+        self._repair = repair
+
+    def piece_lost(self, index: int) -> None:
+        """Hear that a piece we had is damaged on disk."""
+        self._repair.add([index])
+
+    def tick(self, *, now: float) -> None:
+        """Do what is due; called about once a second."""
+        self.seeker.tick(now=now)
+        self._repair.tick(now=now)
 
     def peer_event(self, peer: PeerConnection, event: PeerEvent, *, now: float) -> None:
         """Act on a hash message; other events are none of its business."""
@@ -47,6 +60,7 @@ class HashExchange:
 
     def stop(self) -> None:
         """Take no further part."""
+        self._repair.stop()
         self.seeker.stop()
         self._server.stop()
 

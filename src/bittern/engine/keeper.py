@@ -39,7 +39,7 @@ class Found:
 
     ``have`` are good pieces, ``unverified`` those of them that were not hashed
     in this session, both as bits; ``partial`` the blocks of pieces in progress;
-    the totals are those of earlier sessions.
+    the totals are those of earlier sessions; of ``damaged`` pieces some blocks may be good.
     """
 
     have: int
@@ -47,6 +47,7 @@ class Found:
     partial: Mapping[int, list[int]] = field(default_factory=dict)
     downloaded: int = 0
     uploaded: int = 0
+    damaged: tuple[int, ...] = ()
 
 
 class Keeper:
@@ -119,8 +120,8 @@ class Keeper:
         elif resumed is not None and not force_check and await self._is_credible(resumed):
             found = await self._trust(resumed, progress, is_stopped)
         else:
-            have = await self._hash(None, progress, is_stopped)
-            found = Found(have, 0, {}, downloaded, uploaded)
+            have, damaged = await self._hash(None, progress, is_stopped)
+            found = Found(have, 0, {}, downloaded, uploaded, damaged)
         if self._journal is not None:
             await self._journal.save(self._record, self._metainfo)
             self._kept.bits = found.have & ~found.unverified if skip_check else found.have
@@ -152,26 +153,29 @@ class Keeper:
         assert resumed.have is not None
         suspects = resumed.suspects or Bitfield(self._geometry.num_pieces)
         trusted = resumed.have.bits & ~suspects.bits
-        hashed = await self._hash(suspects, progress, is_stopped) if suspects else 0
+        hashed, damaged = await self._hash(suspects, progress, is_stopped) if suspects else (0, ())
         partial = {} if suspects else _read_partial(resumed.record, self._geometry)
-        return Found(trusted | hashed, trusted, partial, resumed.downloaded, resumed.uploaded)
+        return Found(
+            trusted | hashed, trusted, partial, resumed.downloaded, resumed.uploaded, damaged
+        )
 
     async def _hash(
         self,
         pieces: Bitfield | None,
         progress: Callable[[int], None],
         is_stopped: Callable[[], bool],
-    ) -> int:
+    ) -> tuple[int, tuple[int, ...]]:
+        """Return the good pieces, as bits, and the damaged ones."""
         loop, content = self._services.loop, self._content
 
         def progressed(num_checked: int) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(progress, num_checked)
 
-        def check() -> int:
+        def check() -> tuple[int, tuple[int, ...]]:
             if not content.is_started:
-                return 0
-            return check_pieces(
+                return 0, ()
+            result = check_pieces(
                 content.storage,
                 content.layout,
                 self._geometry,
@@ -180,7 +184,8 @@ class Keeper:
                 num_threads=self._services.config.hashing_threads,
                 progress=progressed,
                 is_stopped=is_stopped,
-            ).have.bits
+            )
+            return result.have.bits, result.damaged
 
         return await self._services.disk.run(check)
 

@@ -381,6 +381,14 @@ class Swarm:
         elif not num_outstanding and not picker.is_interesting(remote.bits):
             protocol.set_interested(False)
 
+    def ask_all(self) -> None:
+        """Ask every peer for as much as it has room for."""
+        now = self._services.loop.time()
+        for peer in list(self.peers):
+            if not peer.is_closed:
+                self.fill_pipeline(peer, now=now)
+                peer.flush()
+
     # --- serving -------------------------------------------------------------------------
 
     def next_run(self, peer: PeerConnection) -> list[Request]:
@@ -493,6 +501,8 @@ class Swarm:
     def piece_lost(self, index: int) -> None:
         """Tell peers that we do not have a piece after all (BEP 54), and fetch it again."""
         self._was_complete = self.picker.is_complete
+        if self.hashes is not None:
+            self.hashes.piece_lost(index)
         self._owner.piece_lost(index)
         for peer in list(self.peers):
             for request in peer.protocol.incoming.drop_piece(index):
@@ -529,10 +539,7 @@ class Swarm:
             self._judge_pace(peer, now)
         self.assembly.pieces.share_slow_pieces()
         self._choking.tick(now=now, is_seeding=self.picker.is_complete)
-        for peer in list(self.peers):
-            if not peer.is_closed:
-                self.fill_pipeline(peer, now=now)
-                peer.flush()
+        self.ask_all()
         if self.roster.has_room:
             self._services.request_dial()
 

@@ -51,12 +51,15 @@ class CheckResult:
         num_checked: pieces judged; less than asked for when the check was stopped.
         missing_files: indices of files that are not there or too short.
         unreadable: pieces that the disk would not give (EIO), in rising order; not in ``have``.
+        damaged: v2 pieces that were read, are bad and are not mere zeros, in rising order: some
+            of their blocks may be good.
     """
 
     have: Bitfield
     num_checked: int
     missing_files: tuple[int, ...]
     unreadable: tuple[int, ...]
+    damaged: tuple[int, ...] = ()
 
 
 def check_pieces(
@@ -106,6 +109,7 @@ def check_pieces(
         check.num_checked,
         tuple(missing),
         tuple(sorted(check.unreadable)),
+        tuple(sorted(check.damaged)),
     )
 
 
@@ -184,6 +188,7 @@ class _Check:
         self.batches: Iterator[Sequence[int]] = iter(())
         self.num_checked = 0
         self.unreadable: list[int] = []
+        self.damaged: list[int] = []
         self.marks = bytearray(b"0") * geometry.num_pieces
         """A digit per piece: together the bitfield as a binary number."""
 
@@ -265,3 +270,5 @@ class _Check:
             own_v2 = v2[number * HASH_LENGTH :][:HASH_LENGTH] or None
             if hashes.is_match(first + number, own_v1, own_v2):
                 self.marks[first + number : first + number + 1] = _GOOD
+            elif own_v2 is not None and own_v2 != hashes.hash_of_zeros(first + number):
+                self.damaged.append(first + number)

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple, Protocol
 
 from bittern.codec.merkle import (
     HASH_LENGTH,
+    block_hashes,
     is_piece_layer,
     layer_above,
     piece_level,
@@ -143,6 +144,7 @@ class PieceHashes:
         self._layers = dict(piece_layers)
         self._noted: dict[bytes, dict[int, bytes]] = {}
         """By root, the hashes of good pieces, until a file's are all there and make its layer."""
+        self._zeros: dict[tuple[int, int | None], bytes] = {}
         self._files: list[FileEntry] = []
         self._first_pieces: list[int] = []
         if info.has_v2:
@@ -237,6 +239,19 @@ class PieceHashes:
             return v2 == entry.pieces_root
         layer = self._layers.get(entry.pieces_root or b"", b"")
         return v2 == layer[number * HASH_LENGTH : (number + count) * HASH_LENGTH]
+
+    def hash_of_zeros(self, index: int) -> bytes:
+        """Return the v2 hash that piece ``index`` has where nothing was written to it yet."""
+        plan = self.plan_run(index, 1)
+        key = plan.v2_length, plan.v2_level
+        known = self._zeros.get(key)
+        if known is None:
+            leaves = block_hashes(bytes(plan.v2_length))
+            level = plan.v2_level
+            known = root_of(leaves) if level is None else layer_above(leaves, 0, level)
+            if plan.v2_length == self._piece_length:
+                self._zeros[key] = known
+        return known
 
     def _note(self, index: int, v2: bytes) -> None:
         """Keep the hash of a good piece while v2 knows none; those of a file make its layer."""
