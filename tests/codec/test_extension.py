@@ -62,6 +62,10 @@ HANDSHAKES = [
         b"d1:md11:ut_metadatai2e6:ut_pexi1ee" + FULL_REST,
     ),
     (
+        ExtendedHandshake(prefers_encryption=True),
+        b"d1:ei1e1:mdee",
+    ),
+    (
         ExtendedHandshake(your_host="2001:db8::1"),
         b"d1:mde6:yourip16:\x20\x01\x0d\xb8" + bytes(11) + b"\x01e",
     ),
@@ -125,6 +129,7 @@ ODD: list[tuple[str, Value, ExtendedHandshake]] = [
     ("h7: largest", {b"metadata_size": 1 << 25}, ExtendedHandshake(metadata_length=1 << 25)),
     ("h7: too large", {b"metadata_size": (1 << 25) + 1}, ExtendedHandshake()),
     ("not upload only", {b"upload_only": 0}, ExtendedHandshake()),
+    ("encryption that is no number", {b"e": b"1"}, ExtendedHandshake()),
     ("five bytes of address", {b"yourip": b"12345"}, ExtendedHandshake()),
     (
         "mapped address",
@@ -148,7 +153,7 @@ ODD: list[tuple[str, Value, ExtendedHandshake]] = [
         {b"m": {b"n" * MAX_EXTENSION_NAME_LENGTH: 1, b"n" * (MAX_EXTENSION_NAME_LENGTH + 1): 2}},
         ExtendedHandshake({"n" * MAX_EXTENSION_NAME_LENGTH: 1}),
     ),
-    ("unknown keys", {b"e": 1, b"ipv4": b"1234", b"complete_ago": -1}, ExtendedHandshake()),
+    ("unknown keys", {b"x": 1, b"ipv4": b"1234", b"complete_ago": -1}, ExtendedHandshake()),
 ]
 
 

@@ -291,6 +291,7 @@ def test_a_torrent_that_turns_out_to_be_private_leaves_its_other_sources(
         async with Scene(loop, tmp_path, is_private=True) as scene:
             shared = FakeShared(SourceKind.DHT)
             seed = await scene.node(is_seed=True)
+            seed.torrent.shelf.is_private = False  # so that it serves the metadata
             link = f"magnet:?xt=urn:btih:{scene.info_hash}"
             node = await scene.node(
                 make=sharing(shared), enable_dht=True, source=link, peers=[seed]

@@ -26,7 +26,7 @@ from bittern.engine import events
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ExpectationFailed, ScriptedPeer
 from tests.conftest import Simulate
-from tests.engine.scene import Scene, Watch
+from tests.engine.scene import PORT, Scene, Watch, until
 
 METADATA, PEX = 3, 4
 BOTH = ExtendedHandshake(extensions={"ut_metadata": METADATA, "ut_pex": PEX}, listen_port=7000)
@@ -68,7 +68,7 @@ def test_exchange_spreads_peers_but_never_of_a_private_torrent(
     simulate(main)
 
 
-def test_a_private_torrent_does_not_offer_exchange_and_ignores_it(
+def test_a_private_torrent_offers_neither_exchange_nor_metadata_and_ignores_both(
     tmp_path: Path, simulate: Simulate
 ) -> None:
     async def main(loop: VirtualLoop) -> None:
@@ -77,10 +77,14 @@ def test_a_private_torrent_does_not_offer_exchange_and_ignores_it(
             peer = await scene.scripted(node, extended=BOTH)
             offered = decode_extended_handshake(await expect_extended(peer, 0)).extensions
             assert "ut_pex" not in offered
-            assert "ut_metadata" in offered
+            assert "ut_metadata" not in offered
             victim = Endpoint("10.9.9.9", 80)
             message = encode_pex(PexMessage(((victim, PexFlag.NONE),)))
             peer.send(wire.encode_extended(1, message))
+            ask = encode_metadata_message(MetadataMessage(MetadataMessageType.REQUEST, 0))
+            peer.send(wire.encode_extended(2, ask))
+            answer = decode_metadata_message(await expect_extended(peer, METADATA))
+            assert answer == MetadataMessage(MetadataMessageType.REJECT, 0)
             await asyncio.sleep(100)
             assert scene.network.attempts[victim] == 0
             peer.close()
@@ -108,6 +112,77 @@ def test_what_a_peer_is_told(tmp_path: Path, simulate: Simulate) -> None:
             for task in alive:
                 task.cancel()
             peer.close()
+
+    simulate(main)
+
+
+def test_flags_say_what_a_peer_said_of_itself(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 11: encryption, holepunch; outgoing is what we know."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.add_host()
+            listener = scene.listener(host)
+            node = await scene.node(peers=[Endpoint(host.addresses[0], PORT)])
+            other = await listener.accept()
+            about = ExtendedHandshake(extensions={"ut_holepunch": 9}, prefers_encryption=True)
+            await scene.greet(other, bitfield=wire.HAVE_NONE, extended=about)
+            peer = await scene.scripted(node, extended=BOTH)
+            message = decode_pex(await expect_extended(peer, PEX, timeout=70))
+            flags = PexFlag.OUTGOING | PexFlag.ENCRYPTION | PexFlag.HOLEPUNCH
+            assert message == PexMessage(((Endpoint(host.addresses[0], PORT), flags),))
+            for each in (peer, other):
+                each.close()
+            listener.close()
+
+    simulate(main)
+
+
+def test_a_seed_names_seeds_that_it_has_parted_from(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 11: else nobody would hear of a seed from a seed."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            first = await scene.node(is_seed=True)
+            second = await scene.node(is_seed=True, peers=[first])
+            await asyncio.sleep(5)
+            assert not second.torrent.num_connections, "they have nothing for each other"
+            peer = await scene.scripted(second, bitfield=wire.HAVE_NONE, extended=BOTH)
+            message = decode_pex(await expect_extended(peer, PEX, timeout=70))
+            flags = PexFlag.OUTGOING | PexFlag.UPLOAD_ONLY
+            assert message == PexMessage(((first.endpoint, flags),))
+            peer.close()
+
+    simulate(main)
+
+
+def test_metadata_that_arrives_does_not_make_the_exchange_begin_anew(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 11: one message a minute, and nobody is added twice."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            link = f"magnet:?xt=urn:btih:{scene.info_hash}"
+            node = await scene.node(source=link)
+            watch = Watch(node.torrent)
+            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=BOTH)
+            alive = loop.create_task(keep_alive(peer))
+            other = await scene.scripted(
+                node, bitfield=wire.HAVE_NONE, extended=ExtendedHandshake(listen_port=5555)
+            )
+            message = decode_pex(await expect_extended(peer, PEX, timeout=10))
+            assert len(message.added) == 1
+            seed = await scene.node(is_seed=True)
+            node.torrent.add_peers([seed.endpoint], "user")
+            await until(lambda: bool(watch.of(events.MetadataReceived)))
+            began = loop.time()
+            message = decode_pex(await expect_extended(peer, PEX, timeout=70))
+            assert loop.time() - began > 45
+            assert [endpoint for endpoint, _ in message.added] == [seed.endpoint]
+            alive.cancel()
+            for each in (peer, other):
+                each.close()
 
     simulate(main)
 

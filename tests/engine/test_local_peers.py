@@ -206,6 +206,7 @@ def test_a_magnet_that_turns_out_to_be_private_falls_silent(
             node = await scene.node(host=host, multicast=plug, source=link)
             await asyncio.sleep(5)
             seed = await scene.node(is_seed=True)
+            seed.torrent.shelf.is_private = False  # so that it serves the metadata
             elsewhere = Endpoint("10.0.0.99", 7000)
             assert plug.receive is not None
             for endpoint in (elsewhere, seed.endpoint):

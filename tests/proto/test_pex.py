@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from bittern.codec.extension import MAX_PEX_PEERS, PexFlag, PexMessage
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import PeerViolation
-from bittern.proto.pex import MAX_PER_MINUTE, MIN_RECEIVE_INTERVAL, SEND_INTERVAL, PexState
+from bittern.proto.pex import (
+    ENOUGH_LIVE,
+    MAX_PER_MINUTE,
+    MAX_RECENT,
+    MIN_RECEIVE_INTERVAL,
+    SEND_INTERVAL,
+    ExchangeBook,
+    PexState,
+    RecentPeers,
+)
 
 
 def peers(*numbers: int) -> dict[Endpoint, PexFlag]:
@@ -77,6 +86,60 @@ def test_a_listener_knows_whom_we_are_connected_to(rounds: list[set[int]]) -> No
         assert known >= set(dropped)
         known = (known | set(added)) - set(dropped)
     assert known == set(current)
+
+
+# --- those we have parted from (BEP 11, "Filling underpopulated lists") --------------------------
+
+
+def parted(*numbers: int) -> RecentPeers:
+    recent = RecentPeers()
+    for endpoint, flags in peers(*numbers).items():
+        recent.note(endpoint, flags)
+    return recent
+
+
+def test_bep11_who_has_just_left_is_named_once_and_dropped_with_the_next_message() -> None:
+    recent, state = parted(7), PexState()
+    assert state.next_message(peers(1), now=0.0, recent=recent) == message(peers(1, 7), {})
+    assert state.next_message(peers(1), now=60.0, recent=recent) == message({}, peers(7))
+    assert state.next_message(peers(1), now=120.0, recent=recent) is None
+    recent.note(Endpoint("10.0.0.8", 6881), PexFlag(1))
+    assert state.next_message(peers(1), now=180.0, recent=recent) == message(peers(8), {})
+    # Another connection hears of all of them.
+    assert PexState().next_message({}, now=0.0, recent=recent) == message(peers(7, 8), {})
+
+
+def test_bep11_who_has_come_back_is_not_dropped() -> None:
+    recent, state = parted(7), PexState()
+    state.next_message({}, now=0.0, recent=recent)
+    assert state.next_message(peers(7), now=60.0, recent=recent) is None
+    assert state.next_message({}, now=120.0, recent=recent) == message({}, peers(7))
+
+
+def test_bep11_enough_connections_leave_no_room_for_those_that_left() -> None:
+    recent = parted(200)
+    live = peers(*range(ENOUGH_LIVE))
+    assert PexState().next_message(live, now=0.0, recent=recent) == message(live, {})
+    recent.note(Endpoint("2001:db8::1", 6881), PexFlag(1))
+    told = PexState().next_message(live, now=0.0, recent=recent)
+    assert told is not None
+    assert [endpoint.host for endpoint, _ in told.added if endpoint.is_ipv6] == ["2001:db8::1"]
+    assert len(told.added) == ENOUGH_LIVE + 1, "each family for itself"
+
+
+def test_bep11_no_more_than_25_of_a_family_are_remembered() -> None:
+    recent = parted(*range(100, 200))
+    told = PexState().next_message({}, now=0.0, recent=recent)
+    assert told == message(peers(*range(200 - MAX_RECENT, 200)), {})
+
+
+def test_the_book_forgets_who_is_gone() -> None:
+    book = ExchangeBook()
+    first = book.state("peer")
+    assert book.state("peer") is first
+    book.forget("peer")
+    book.forget("peer")
+    assert book.state("peer") is not first
 
 
 # --- hearing ---------------------------------------------------------------------------------

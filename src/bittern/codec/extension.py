@@ -59,6 +59,7 @@ class ExtendedHandshake:
     metadata_length: int | None = None
     is_upload_only: bool = False
     your_host: str | None = None
+    prefers_encryption: bool = False
 
 
 def _text(value: Value | None) -> str | None:
@@ -116,6 +117,7 @@ def decode_extended_handshake(payload: bytes | memoryview) -> ExtendedHandshake:
         metadata_length=_number(fields.get(b"metadata_size"), 1, MAX_METADATA_LENGTH),
         is_upload_only=fields.get(b"upload_only") == 1,
         your_host=your_host,
+        prefers_encryption=fields.get(b"e") == 1,
     )
 
 
@@ -134,6 +136,8 @@ def encode_extended_handshake(handshake: ExtendedHandshake) -> bytes:
         fields[b"metadata_size"] = handshake.metadata_length
     if handshake.is_upload_only:
         fields[b"upload_only"] = 1
+    if handshake.prefers_encryption:
+        fields[b"e"] = 1
     if handshake.your_host is not None:
         fields[b"yourip"] = Endpoint(handshake.your_host, 0).to_compact()[:-2]
     return encode(fields)

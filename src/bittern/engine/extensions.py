@@ -23,12 +23,11 @@ from bittern.core.errors import PeerViolation, WireDecodeError
 from bittern.engine.events import Event, PeersFound
 from bittern.engine.hash_exchange import HashExchange, refuse
 from bittern.engine.peer import PeerConnection
-from bittern.engine.roster import Roster
+from bittern.engine.roster import Roster, exchange_flags
 from bittern.policy.candidates import Source
 from bittern.proto.metadata import MetadataServer
 from bittern.proto.peer import UT_METADATA, UT_PEX
 from bittern.proto.peer_events import PeerEvent
-from bittern.proto.pex import PexState
 
 
 class Extensions:
@@ -54,7 +53,6 @@ class Extensions:
         self._server = None if metadata is None else MetadataServer(metadata)
         self._does_pex = does_pex
         self._report = report
-        self._pex: dict[PeerConnection, PexState] = {}
         self.hashes: HashExchange | None = None
         """None for a torrent without a v2 half, and while the metadata is unknown."""
 
@@ -83,7 +81,9 @@ class Extensions:
             peer.close(str(error), was_violation=True)
 
     def _serve(self, peer: PeerConnection, piece: int, now: float) -> None:
-        data = None if self._server is None else self._server.piece(peer, piece, now=now)
+        data = None
+        if self._server is not None and not self._roster.is_private:
+            data = self._server.piece(peer, piece, now=now)
         if data is None or self._server is None:
             reply = MetadataMessage(MetadataMessageType.REJECT, piece)
         else:
@@ -91,7 +91,7 @@ class Extensions:
         peer.protocol.send_extension(UT_METADATA, encode_metadata_message(reply))
 
     def _read_pex(self, peer: PeerConnection, payload: bytes, now: float) -> None:
-        if not self._state(peer).may_read(now=now):
+        if not self._roster.exchange.state(peer).may_read(now=now):
             return
         message = decode_pex(payload)
         candidates, host = self._roster.candidates, peer.endpoint.host
@@ -104,9 +104,6 @@ class Extensions:
         if num_new:
             self._report(PeersFound("pex", num_new))
 
-    def _state(self, peer: PeerConnection) -> PexState:
-        return self._pex.setdefault(peer, PexState())
-
     def tick(self, *, now: float) -> None:
         """Do what is due: tell peers of peers where a minute has passed (BEP 11)."""
         if self.hashes is not None:
@@ -116,19 +113,25 @@ class Extensions:
         current: dict[Endpoint, PexFlag] = {}
         for peer in self._roster.peers:
             if peer.is_open and peer.listen_endpoint is not None:
-                current[peer.listen_endpoint] = _flags(peer)
+                current[peer.listen_endpoint] = exchange_flags(peer)
         for peer in list(self._roster.peers):
             if not peer.is_open or UT_PEX not in peer.protocol.remote_extensions:
                 continue
             others = {e: f for e, f in current.items() if e != peer.listen_endpoint}
-            message = self._state(peer).next_message(others, now=now)
+            book = self._roster.exchange
+            message = book.state(peer).next_message(others, now=now, recent=book.recent)
             if message is not None:
                 peer.protocol.send_extension(UT_PEX, encode_pex(message))
                 peer.flush()
 
+    def part(self, peer: PeerConnection, reason: str) -> None:
+        """Close a good connection that is no use to us; others may hear of the peer (BEP 11)."""
+        if peer.is_open and peer.listen_endpoint is not None:
+            self._roster.exchange.recent.note(peer.listen_endpoint, exchange_flags(peer))
+        peer.close(reason)
+
     def forget(self, peer: PeerConnection) -> None:
         """Drop what is kept of a connection that is gone."""
-        self._pex.pop(peer, None)
         if self.hashes is not None:
             self.hashes.forget(peer)
         if self._server is not None:
@@ -138,11 +141,3 @@ class Extensions:
         """Take no further part."""
         if self.hashes is not None:
             self.hashes.stop()
-
-
-def _flags(peer: PeerConnection) -> PexFlag:
-    flags = PexFlag.OUTGOING if peer.is_outgoing else PexFlag.NONE
-    remote = peer.protocol.remote
-    if peer.is_upload_only or (remote is not None and remote.is_full):
-        flags |= PexFlag.UPLOAD_ONLY
-    return flags

@@ -101,6 +101,7 @@ class PeerConnection:
         "listen_endpoint",
         "owner",
         "pipeline",
+        "prefers_encryption",
         "protocol",
         "refused",
         "share",
@@ -132,6 +133,7 @@ class PeerConnection:
         self.is_open = False
         """True once the peer's handshake has been accepted by the owner."""
         self.is_upload_only = False
+        self.prefers_encryption = False
         """The peer says that it wants nothing (BEP 21)."""
         self.client = ""
         self.share = PeerShare(self.address)

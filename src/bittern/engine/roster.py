@@ -13,7 +13,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Protocol
 
-from bittern.codec.extension import ExtendedHandshake
+from bittern.codec.extension import ExtendedHandshake, PexFlag
 from bittern.codec.wire import Handshake, Reserved, encode_port
 from bittern.core.endpoint import Endpoint, network_of
 from bittern.core.geometry import Geometry
@@ -26,7 +26,8 @@ from bittern.engine.shelf import Shelf
 from bittern.net.stream import Stream
 from bittern.policy.candidates import Candidates
 from bittern.proto.incoming import MAX_INCOMING_REQUESTS
-from bittern.proto.peer import LOCAL_EXTENSIONS, UT_METADATA, UT_PEX, PeerProtocol
+from bittern.proto.peer import LOCAL_EXTENSIONS, UT_HOLEPUNCH, UT_METADATA, UT_PEX, PeerProtocol
+from bittern.proto.pex import ExchangeBook
 
 MAX_GREETED = 1_000
 """Endpoints of which we remember that they did not answer."""
@@ -91,6 +92,8 @@ class Roster:
         """Endpoints that did not answer one of our hashes, and whether the v2 hash is next."""
         self.peers: dict[PeerConnection, None] = {}
         """Connections in order of arrival, those in handshake too."""
+        self.exchange = ExchangeBook()
+        """What each was told of the others (BEP 11)."""
 
     @property
     def v2_hash(self) -> InfoHash | None:
@@ -100,6 +103,11 @@ class Roster:
     @property
     def _reserved(self) -> Reserved:
         return reserved_bits(self._shelf, self._services)
+
+    @property
+    def is_private(self) -> bool:
+        """True when only trackers may name peers (BEP 27)."""
+        return self._owner.is_private
 
     @property
     def has_room(self) -> bool:
@@ -215,6 +223,7 @@ class Roster:
             known = other.protocol.remote_handshake
             if other is not peer and known is not None and known.peer_id == handshake.peer_id:
                 extra = self._one_too_many(peer, other, handshake.peer_id)
+                self._note_other_family(extra, other if extra is peer else peer)
                 extra.close("a second connection of the same peer")
                 if extra is peer:
                     return False
@@ -228,6 +237,12 @@ class Roster:
             )
         )
         return True
+
+    def _note_other_family(self, extra: PeerConnection, kept: PeerConnection) -> None:
+        """Let others hear of a peer's second address, of the family that we do not use (BEP 11)."""
+        endpoint = extra.listen_endpoint
+        if endpoint is not None and endpoint.is_ipv6 is not kept.endpoint.is_ipv6:
+            self.exchange.recent.note(endpoint, exchange_flags(kept))
 
     def _one_too_many(
         self, new: PeerConnection, old: PeerConnection, peer_id: bytes
@@ -249,8 +264,10 @@ class Roster:
         names, raw_info = dict(LOCAL_EXTENSIONS), self._owner.raw_info
         if self._owner.is_private or not self._services.config.enable_pex:
             del names[UT_PEX]
-        if self._owner.is_private and raw_info is None:
+        if self._owner.is_private:
+            # Interop: nor does libtorrent serve the metadata of private torrents.
             del names[UT_METADATA]
+            raw_info = None
         peer.protocol.send_extended_handshake(
             ExtendedHandshake(
                 extensions=names,
@@ -282,6 +299,7 @@ class Roster:
         if handshake.client:
             peer.client = handshake.client
         peer.is_upload_only = handshake.is_upload_only
+        peer.prefers_encryption = handshake.prefers_encryption
         if handshake.listen_port is not None and peer.listen_endpoint is None:
             peer.listen_endpoint = Endpoint(peer.endpoint.host, handshake.listen_port)
             self.candidates.connected(peer.listen_endpoint, now=now)
@@ -289,6 +307,7 @@ class Roster:
     def lost(self, peer: PeerConnection, reason: str, *, was_violation: bool) -> None:
         """Forget a connection that is gone."""
         self.peers.pop(peer, None)
+        self.exchange.forget(peer)
         now = self._services.loop.time()
         if peer.listen_endpoint is not None:
             if self.adopter is None and peer.is_open:
@@ -361,6 +380,19 @@ class Roster:
 def is_loopback(host: str) -> bool:
     """Tell whether an address is this machine's own."""
     return ipaddress.ip_address(host).is_loopback
+
+
+def exchange_flags(peer: PeerConnection) -> PexFlag:
+    """Return what peer exchange says of a peer (BEP 11)."""
+    flags = PexFlag.OUTGOING if peer.is_outgoing else PexFlag.NONE
+    remote = peer.protocol.remote
+    if peer.is_upload_only or (remote is not None and remote.is_full):
+        flags |= PexFlag.UPLOAD_ONLY
+    if peer.prefers_encryption:
+        flags |= PexFlag.ENCRYPTION
+    if UT_HOLEPUNCH in peer.protocol.remote_extensions:
+        flags |= PexFlag.HOLEPUNCH
+    return flags
 
 
 def client_name(peer_id: bytes) -> str:

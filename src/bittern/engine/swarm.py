@@ -295,7 +295,7 @@ class Swarm:
         if is_done and self.picker.is_complete and not peer.is_closed:
             if peer.listen_endpoint is not None:
                 self.roster.candidates.mark_seed(peer.listen_endpoint)
-            peer.close("both sides have everything")
+            self._extensions.part(peer, "both sides have everything")
 
     def _availability_changed(self, peer: PeerConnection) -> None:
         remote = peer.protocol.remote

@@ -50,6 +50,7 @@ MAX_UNREAD_LENGTH = 1_048_576
 """Limit: H2, H7. Extension messages that may wait; 64 pieces of metadata."""
 UT_METADATA = "ut_metadata"
 UT_PEX = "ut_pex"
+UT_HOLEPUNCH = "ut_holepunch"
 LT_DONT_HAVE = "lt_donthave"
 LOCAL_EXTENSIONS: Mapping[str, int] = {UT_PEX: 1, UT_METADATA: 2, LT_DONT_HAVE: 7}
 """Ids under which we want to receive extended messages (BEP 10)."""
