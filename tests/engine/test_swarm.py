@@ -84,7 +84,9 @@ def test_pieces_come_in_order_when_asked_to(tmp_path: Path, simulate: Simulate) 
             watch = Watch(leecher.torrent)
             await leecher.complete()
             await asyncio.sleep(0)
-            assert [e.index for e in watch.of(events.PieceVerified)] == list(range(NUM_PIECES))
+            order = [event.index for event in watch.of(events.PieceVerified)]
+            # While it was choked it took the one that it was allowed (BEP 6).
+            assert order[1:] == [index for index in range(NUM_PIECES) if index != order[0]]
 
     simulate(main)
 
@@ -439,6 +441,38 @@ def test_one_who_lies_alone_is_banned_at_once(tmp_path: Path, simulate: Simulate
 # --- fast extension and lost pieces ----------------------------------------------------------
 
 
+async def grants(peer: ScriptedPeer) -> list[int]:
+    """Return the pieces that a peer is told it may request while choked."""
+    granted: list[int] = []
+    while True:
+        try:
+            message = await peer.expect(MessageId.ALLOWED_FAST, timeout=1)
+        except ExpectationFailed:
+            return granted
+        granted.append(message.numbers[0])
+
+
+def test_all_newcomers_together_are_granted_a_tenth_of_a_copy(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: H9. What is granted comes on top of the slots, and is the same for neighbours."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files={"": 300 * PIECE_LENGTH}) as scene:
+            seed = await scene.node(is_seed=True)
+            peers = []
+            counts = []
+            for _ in range(12):
+                peers.append(await scene.scripted(seed, bitfield=wire.HAVE_NONE))
+                counts.append(len(await grants(peers[-1])))
+            for peer in peers:
+                peer.close()
+            assert counts == [min(10, 300 // (10 * number)) for number in range(1, 13)]
+            assert counts[-1] == 2
+
+    simulate(main)
+
+
 def test_a_newcomer_may_begin_while_it_is_choked(tmp_path: Path, simulate: Simulate) -> None:
     """BEP 6, Limit: H9. Ten pieces at most, each three times, and no others."""
 
@@ -446,13 +480,7 @@ def test_a_newcomer_may_begin_while_it_is_choked(tmp_path: Path, simulate: Simul
         async with Scene(loop, tmp_path) as scene:
             seed = await scene.node(is_seed=True)
             peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
-            granted = []
-            while True:
-                try:
-                    message = await peer.expect(MessageId.ALLOWED_FAST, timeout=1)
-                except ExpectationFailed:
-                    break
-                granted.append(message.numbers[0])
+            granted = await grants(peer)
             assert 0 < len(set(granted)) == len(granted) <= 10
             index = next(number for number in granted if number != NUM_PIECES - 1)
             peer.send(wire.encode_request(index, 0, BLOCK_LENGTH))

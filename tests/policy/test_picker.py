@@ -136,11 +136,21 @@ def test_excluded_pieces_are_not_picked() -> None:
     assert picker.pick_many(full, 9, exclude=bits_of("....###.")) == [7]
 
 
-def test_the_random_start_spreads_over_equals() -> None:
+def test_the_choice_spreads_over_equals() -> None:
     picker = scene(ours="####" + "." * 12, counts="1" * 16)
     counted = Counter(picker.pick(picker.swarm.full) for _ in range(1200))
     assert set(counted) == set(range(4, 16))
     assert all(count > 40 for count in counted.values())
+
+
+@pytest.mark.parametrize("gaps", ["####.###########.####...#####.", "." * 5 + "#" * 200 + "."])
+def test_gaps_make_no_piece_likelier(gaps: str) -> None:
+    """Who comes after a gap would be everybody's choice, and a seed would send it to all."""
+    picker = scene(ours=gaps, counts="1" * len(gaps))
+    missing = [index for index, mark in enumerate(gaps) if mark == "."]
+    counted = Counter(picker.pick(picker.swarm.full) for _ in range(300 * len(missing)))
+    assert set(counted) == set(missing)
+    assert all(200 < count < 400 for count in counted.values())
 
 
 def test_seeds_do_not_change_which_piece_is_rarest() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import time
@@ -117,6 +118,18 @@ def test_a_peer_works_through_whole_pieces() -> None:
     assert scene.plan(peer, 100) == [(1, 2 * B, 4 * B), (2, 0, 4 * B - 100)]
     assert scene.plan(peer, 100) == []
     assert scene.pieces.newly_opened == [0, 1, 2]
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_peer_is_given_a_row_only_if_nobody_else_needs_pieces(is_shared: bool) -> None:
+    """Two who take the same row from one seed would stay together to its end."""
+    scene, peer = Scene(num_pieces=200, blocks_per_piece=1), PeerShare("a")
+    scene.picker.sequential = False
+    scene.picker.set_have(scene.bits(*range(4)))
+    scene.pieces.is_shared = is_shared
+    taken = [index for index, _, _ in scene.plan(peer, 60)]
+    num_rows = sum(after != before + 1 for before, after in itertools.pairwise(taken))
+    assert (num_rows > 30) if is_shared else (num_rows < 5)
 
 
 def test_peers_work_through_different_pieces() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -49,7 +50,7 @@ class Place:
         self.network = SimNetwork(loop, link=link or Link(delay=0.02), is_traced=True)
         self.data = random.Random(1).randbytes((num_pieces - 1) * PIECE_LENGTH + 1_000)
         self.metainfo = make_metainfo(self.data)
-        self.sessions: list[Session] = []
+        self.sessions: dict[SimHost, Session] = {}
         self._folder = folder
 
     @property
@@ -67,9 +68,10 @@ class Place:
         *,
         is_seed: bool = False,
         peers: tuple[Endpoint, ...] = (),
+        pieces: Iterable[int] = (),
         **config: Any,
     ) -> Torrent:
-        """Run a session on ``host`` with the torrent in it."""
+        """Run a session on ``host`` with the torrent in it, of which it has some pieces or all."""
         session = Session(
             SessionConfig(
                 listen_host=host.addresses[0],
@@ -83,14 +85,25 @@ class Place:
             rng=random.Random(self.loop.random.random()),
             random_bytes=self.loop.random.randbytes,
             worker=SimWorker(self.loop, delay=0.001),
+            clock=self.loop.time,
         )
         await session.__aenter__()
-        self.sessions.append(session)
+        self.sessions[host] = session
         folder = self.folder_of(host)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         if is_seed:
             (folder / NAME).write_bytes(self.data)
+        elif pieces:
+            data = bytearray(len(self.data))
+            for index in pieces:
+                part = slice(index * PIECE_LENGTH, (index + 1) * PIECE_LENGTH)
+                data[part] = self.data[part]
+            (folder / NAME).write_bytes(data)
         return await session.add(self.metainfo, TorrentConfig(output=folder, peers=peers))
+
+    async def end(self, host: SimHost) -> None:
+        """End the session on a host; what it has stays there."""
+        await self.sessions.pop(host).__aexit__(None, None, None)
 
     def folder_of(self, host: SimHost) -> Path:
         """Return where the files of a host's session are."""
@@ -109,8 +122,8 @@ class Place:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for session in self.sessions:
-            await session.__aexit__(None, None, None)
+        for host in list(self.sessions):
+            await self.end(host)
 
 
 def endpoint_of(host: SimHost) -> Endpoint:

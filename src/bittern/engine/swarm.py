@@ -44,6 +44,9 @@ from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
 
 ALLOWED_FAST_COUNT = 10
 """Limit: H9. Pieces that a new leecher may request while choked (BEP 6)."""
+ALLOWED_FAST_SHARE = 10
+"""All grants together are at most one piece in so many: they are beyond what slots give, and
+newcomers that ask for the same pieces keep a seed from bringing out others."""
 ALLOWED_FAST_MAX_PEERS = 200
 """Limit: H9. With more peers none are granted."""
 MIN_RUN_LENGTH = 32_768
@@ -237,6 +240,8 @@ class Swarm:
                 self._open(peer, handshake, now)
             case peer_events.BitfieldReceived(bitfield):
                 self.picker.add_peer(bitfield.bits)
+                if not bitfield.is_full:
+                    self.assembly.pieces.is_shared = True
                 self._counted[peer] = self._counted.get(peer, 0) | bitfield.bits
                 if self._super_seeder is not None:
                     self._reveal(self._super_seeder.bitfield_seen(peer, bitfield.bits))
@@ -307,8 +312,12 @@ class Swarm:
 
     def _grant_allowed_fast(self, peer: PeerConnection, bitfield: Bitfield) -> None:
         """Let a newcomer begin while it is choked (BEP 6); none for seeds and old hands."""
+        num_pieces = self.picker.num_pieces
+        count = min(
+            ALLOWED_FAST_COUNT, num_pieces // (ALLOWED_FAST_SHARE * max(1, len(self.peers)))
+        )
         if (
-            len(bitfield) < ALLOWED_FAST_COUNT
+            len(bitfield) < count
             and len(self.peers) <= ALLOWED_FAST_MAX_PEERS
             and not peer.endpoint.is_ipv6
             and self._super_seeder is None
@@ -316,9 +325,7 @@ class Swarm:
         ):
             packed = ipaddress.IPv4Address(peer.endpoint.host).packed
             top, have = self.picker.top, self.picker.have
-            fast = allowed_fast_set(
-                self._info_hash, packed, self.picker.num_pieces, ALLOWED_FAST_COUNT
-            )
+            fast = allowed_fast_set(self._info_hash, packed, num_pieces, count)
             peer.protocol.send_allowed_fast(
                 index for index in fast if have >> (top - index) & 1 and index not in bitfield
             )
@@ -535,9 +542,13 @@ class Swarm:
         if self._haves_for_seeds:
             haves, self._haves_for_seeds = self._haves_for_seeds, []
             self._tell_of(haves, to_seeds=True)
+        pieces = self.assembly.pieces
+        pieces.is_shared = False
         for peer in self.peers:
             self._judge_pace(peer, now)
-        self.assembly.pieces.share_slow_pieces()
+            remote = peer.protocol.remote
+            pieces.is_shared |= remote is not None and not remote.is_full
+        pieces.share_slow_pieces()
         self._choking.tick(now=now, is_seeding=self.picker.is_complete)
         self.ask_all()
         if self.roster.has_room:

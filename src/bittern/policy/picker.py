@@ -261,7 +261,7 @@ class Picker:
 
         Pieces with a deadline go first, in that order; then the highest
         priority; within it the lowest index if ``sequential``, any piece while
-        we have fewer than four, else one of the rarest, from a random start.
+        we have fewer than four, else one of the rarest, all of them equally likely.
 
         Args:
             peer_bits: what the peer has.
@@ -282,9 +282,9 @@ class Picker:
         best = self._best(pool)
         if preferred is not None and best >> (self.top - preferred) & 1:
             return preferred
-        if not self.sequential:
-            best = self._after_random(best) or best
-        return lowest_index(best, self.top)
+        if self.sequential:
+            return lowest_index(best, self.top)
+        return self._one_of(best)
 
     def pick_many(self, peer_bits: int, count: int, *, exclude: int = 0) -> list[int]:
         """
@@ -320,6 +320,29 @@ class Picker:
     def _after_random(self, bits: int) -> int:
         """Return those of ``bits`` that lie at or after a random piece; perhaps none."""
         return bits & (self._ones >> int(self._random() * (self.top + 1)))
+
+    def _one_of(self, bits: int) -> int:
+        """
+        Return any piece of ``bits``, each with the same chance.
+
+        The first one after a random place would not do: behind a gap it is the likeliest, for
+        everybody, and then a seed sends the same pieces to all who ask it at the same time.
+        """
+        width = bits.bit_length()
+        number = int(self._random() * bits.bit_count())
+        lowest = 0
+        while width > 1:
+            half = width >> 1
+            lower = bits & ((1 << half) - 1)
+            count = lower.bit_count()
+            if number < count:
+                bits, width = lower, half
+            else:
+                bits >>= half
+                number -= count
+                lowest += half
+                width -= half
+        return self.top - lowest
 
     def _first_due(self, urgent: int) -> int:
         return next(i for _, i in self._deadlines if urgent >> (self.top - i) & 1)

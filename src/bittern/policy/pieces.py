@@ -163,6 +163,9 @@ class Pieces:
         """Open pieces that any peer may go on with, as bits in the order of the picker."""
         self.newly_opened: list[int] = []
         """Pieces opened since the owner last emptied this list."""
+        self.is_shared = False
+        """Others lack pieces too: each takes any of the rarest, since those who take them in rows
+        follow each other, and a seed sends the same row to all of them."""
         self._geometry = geometry
         self._extent = max(1, EXTENT_LENGTH // geometry.piece_length)
         self._num_pieces = geometry.num_pieces
@@ -226,9 +229,9 @@ class Pieces:
         return self.open_piece(index)
 
     def _following(self, share: PeerShare) -> int | None:
-        """Return the piece after the last one of a peer, within its extent; None in sequence."""
+        """Return the piece after the last one of a peer, within its extent; None for any."""
         index = share.last_index + 1
-        is_within = index % self._extent and index < self._num_pieces
+        is_within = not self.is_shared and index % self._extent and index < self._num_pieces
         return index if is_within and not self._picker.sequential else None
 
     def _take(self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
