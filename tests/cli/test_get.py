@@ -284,7 +284,7 @@ def test_nobody_reached_in_time_is_code_4(bittern: Program, unused_port: int) ->
     assert ran.code == 4
     lines = ran.errors
     assert lines[0] == "no tracker and no peer could be reached"
-    assert lines[1].startswith("1 of 1 known peer could not be reached (1 connection refused)")
+    assert lines[1].startswith("1 of 1 known peer failed (1 connection refused)")
     assert ran.json["downloaded"] == 0
     assert ran.json["reasons"][0] == {"code": "peers_unreachable", "text": lines[1]}
 

@@ -75,7 +75,7 @@ def test_peers_that_cannot_be_reached(tmp_path: Path, simulate: Simulate) -> Non
             await asyncio.sleep(15)
             found = node.torrent.diagnose()
             assert codes(found) == [ReasonCode.PEERS_UNREACHABLE]
-            assert "2 of 2 known peers could not be reached" in str(found)
+            assert "2 of 2 known peers failed" in str(found)
             told = {each.endpoint: each.reason for each in found.candidates.failed}
             assert told == {NOWHERE: "no answer in time", refusing: "connection refused"}
             said = {event.endpoint: event for event in watch.of(events.PeerUnreachable)}

@@ -165,7 +165,7 @@ SCENES: list[tuple[str, Diagnosis, list[str], str]] = [
             )
         ),
         [
-            ("3 of 4 known peers could not be reached (2 connection refused, 1 no answer in time); "
+            ("3 of 4 known peers failed (2 connection refused, 1 no answer in time); "
             "the next is tried in 20s."),
             "1 known peer is banned: sent corrupt data.",
         ],
@@ -179,13 +179,13 @@ SCENES: list[tuple[str, Diagnosis, list[str], str]] = [
                 failed=(replace(failures("")[0], next_at=None),),
             )
         ),
-        ["1 of 3 known peers could not be reached.", "2 known peers are banned."],
+        ["1 of 3 known peers failed.", "2 known peers are banned."],
         "a connection to a peer",
     ),
     (
         "failures that are not listed",
         scene(candidates=CandidateSurvey(num_known=1, num_failed=1)),
-        ["1 of 1 known peer could not be reached."],
+        ["1 of 1 known peer failed."],
         "a connection to a peer",
     ),
     (

@@ -178,9 +178,7 @@ def _no_pieces(found: Diagnosis) -> list[Reason]:
     if connections.num_useful and not reasons:
         text = f"{count_of(connections.num_useful, 'peer')} will be asked for pieces next."
         reasons.append(Reason(ReasonCode.ABOUT_TO_ASK, text))
-    if connections.num_useful == connections.num_choking == 0:
-        reasons += _unconnected(found)
-    return reasons
+    return reasons + _unconnected(found)
 
 
 def _nobody(found: Diagnosis) -> list[Reason]:
@@ -213,10 +211,8 @@ def _unconnected(found: Diagnosis) -> list[Reason]:
     if candidates.num_failed:
         causes = Counter(each.reason for each in candidates.failed if each.reason)
         told = ", ".join(f"{number} {cause}" for cause, number in causes.most_common(MAX_CAUSES))
-        text = (
-            f"{candidates.num_failed} of {count_of(candidates.num_known, 'known peer')} could not "
-            f"be reached" + (f" ({told})" if told else "")
-        )
+        of = count_of(candidates.num_known, "known peer")
+        text = f"{candidates.num_failed} of {of} failed" + (f" ({told})" if told else "")
         next_at = candidates.failed[0].next_at if candidates.failed else None
         if next_at is not None:
             text += f"; the next is tried {_when(found, next_at)}"

@@ -310,7 +310,7 @@ class Roster:
         self.exchange.forget(peer)
         now = self._services.loop.time()
         if peer.listen_endpoint is not None:
-            if self.adopter is None and peer.is_open:
+            if self.adopter is None:
                 # The torrent stops: that says nothing about the peer.
                 self.candidates.let_go(peer.listen_endpoint, now=now)
             elif peer.is_open and not was_violation:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -379,6 +380,20 @@ def _mapped_errors() -> Iterator[None]:
         raise FetchError(f"certificate not accepted: {error.certificate_error}") from error
     except (aiohttp.ServerTimeoutError, TimeoutError) as error:
         raise FetchError("server is silent") from error
+    except aiohttp.ClientResponseError as error:
+        # Its text has the URL in it, and that the passkey.
+        raise FetchError(f"no HTTP answer: {_first_line(error.message)}") from error
+    except aiohttp.ServerDisconnectedError as error:
+        raise FetchError("server hung up without an answer") from error
+    except aiohttp.ClientPayloadError as error:
+        raise FetchError("answer is cut off or malformed") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise FetchError(str(text)[:200]) from error
+        number = getattr(error, "errno", None)
+        text = os.strerror(number).lower() if number else _first_line(str(error))
+        raise FetchError(text or type(error).__name__) from error
+
+
+def _first_line(text: str) -> str:
+    """Return what is worth reading of a library's message."""
+    line = text.strip().partition("\n")[0].rstrip(":. ")[:100]
+    return line[:1].lower() + line[1:]
