@@ -32,6 +32,10 @@ VERBS = {
     "info": ("bittern.cli.info:info", "Show what is inside a .torrent or magnet link."),
     "verify": ("bittern.cli.verify:verify", "Hash data on disk and compare it with a .torrent."),
     "magnet": ("bittern.cli.magnet:magnet", "Print the magnet link of a .torrent."),
+    "follow": (
+        "bittern.cli.follow:follow",
+        "Keep a folder at the newest version under a public key.",
+    ),
     "publish": (
         "bittern.cli.publish:publish",
         "Make a torrent the newest under a public key.",

@@ -136,16 +136,24 @@ async def _download(
 
 
 async def _with_peers(job: Job, peers: tuple[Endpoint, ...], bind: str | None) -> Job:
+    """Add the peers that the user gave, and those that the source itself names."""
+    known = await with_hinted_peers(peers, job.hinted_peers, bind)
+    return replace(job, config=replace(job.config, peers=known))
+
+
+async def with_hinted_peers(
+    peers: tuple[Endpoint, ...], hints: Sequence[tuple[str, int]], bind: str | None
+) -> tuple[Endpoint, ...]:
     """
-    Add the peers that the user gave, and those that the source itself names.
+    Return the peers that the user gave, and of those that the source itself names the safe ones.
 
     Limit: P14. A link must not make us knock at our own network, so local addresses in it
     count only when we listen on a local address, and so are there for that network.
     """
-    hinted = await resolve_peers(HostPort(*peer) for peer in job.hinted_peers)
+    hinted = await resolve_peers(HostPort(*peer) for peer in hints)
     if bind is None or not _is_local_address(bind):
         hinted = tuple(endpoint for endpoint in hinted if not is_local(endpoint.host))
-    return replace(job, config=replace(job.config, peers=(*peers, *hinted)))
+    return (*peers, *hinted)
 
 
 def _is_local_address(host: str) -> bool:

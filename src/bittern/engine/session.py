@@ -19,6 +19,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
+from typing import TypeVar
 
 from bittern.codec.lsd import PORT
 from bittern.codec.magnet import Magnet
@@ -53,6 +54,8 @@ from bittern.storage.worker import Worker
 log = logging.getLogger(__name__)
 
 TICK_INTERVAL = 1.0
+
+T = TypeVar("T")
 
 
 class Session:
@@ -327,6 +330,10 @@ class Session:
         await torrent.stop()
         if delete_data:
             await torrent.delete_data()
+
+    async def run_job(self, job: Callable[[], T]) -> T:
+        """Run something that blocks in the session's storage worker and return its result."""
+        return await self._disk.run(job)
 
     # --- what the parts ask --------------------------------------------------------------
 

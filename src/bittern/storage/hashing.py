@@ -272,6 +272,10 @@ class PieceHashes:
         entry, _ = self.place_of(index)
         return entry.length <= self._piece_length or entry.pieces_root in self._layers
 
+    def can_judge(self, index: int) -> bool:
+        """Tell whether piece ``index`` can be judged: a hybrid's by its v1 hash alone."""
+        return self._has_v1 or self.is_known(index)
+
     def missing_layers(self) -> list[FileEntry]:
         """Return the files whose piece layer is still to be fetched, each root once."""
         found: dict[bytes, FileEntry] = {}

@@ -95,7 +95,7 @@ class Reuse:
             if wanted is not None and index not in wanted:
                 continue
             pieces = self._layout.pieces_of_file(index)
-            if self._hashes.is_known(pieces[0]) and not all(piece in bits for piece in pieces):
+            if self._hashes.can_judge(pieces[0]) and not all(piece in bits for piece in pieces):
                 found.append(index)
         return found
 

@@ -141,16 +141,26 @@ class RootedTree:
         with self._enter(path, create=True):
             pass
 
-    def rename(self, path: FilePath, to_tree: RootedTree, to_path: FilePath) -> None:
+    def rename(
+        self, path: FilePath, to_tree: RootedTree, to_path: FilePath, *, replaces: bool = False
+    ) -> None:
         """
         Give a file another place on the same volume.
+
+        Args:
+            path: of the file.
+            to_tree: where it goes.
+            to_path: its place there.
+            replaces: a file that is there already goes, in one step where the system can.
 
         Raises:
             StorageError: something is there already, or the place is on another volume
                 (``errno`` EXDEV).
         """
         # Files of a torrent have one owner, so looking before the rename is enough.
-        if to_tree.exists(to_path):
+        if replaces and not self._calls.has_dir_fd:
+            to_tree.unlink(to_path)  # Windows renames over nothing
+        if not replaces and to_tree.exists(to_path):
             raise StorageError("something is there already", path=str(to_tree.full_path(to_path)))
         with (
             self._enter(path[:-1]) as (handle, base),

@@ -1,0 +1,197 @@
+"""``bittern follow`` in a network of a few nodes, with a seed beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bittern.cli.exits import CommandFailed
+from bittern.cli.follow import Following, link_for
+from bittern.cli.report import Report
+from bittern.codec.magnet import Magnet
+from bittern.codec.metainfo import decode_metainfo
+from bittern.codec.torrent_record import TorrentRecord
+from bittern.core.ids import InfoHash
+from bittern.engine import mutable
+from bittern.net.signing import SigningKey
+from tests.cli.dht_network import DhtNetwork
+from tests.cli.support import Program, SeedingThread, content, folder_torrent, write
+
+KEY = SigningKey(bytes(32))
+PUBLIC = KEY.public_key.hex()
+LINK = f"magnet:?xs=urn:btpk:{PUBLIC}"
+FILES = [((b"a",), content(30_000, 1)), ((b"b",), content(20_000, 2))]
+TORRENT = folder_torrent(b"site", FILES)
+
+pytestmark = pytest.mark.usefixtures("impatient_dht")
+
+
+@pytest.fixture
+def network() -> Iterator[DhtNetwork]:
+    with DhtNetwork() as network:
+        yield network
+
+
+def options(network: DhtNetwork, folder: Path) -> list[object]:
+    return [
+        *("-o", folder / "mirror", "--bind", "127.0.0.1", "--port", "0", "--no-lsd"),
+        *("--dht-bootstrap", network.endpoint, "--state-dir", folder / "state"),
+    ]
+
+
+def publish(network: DhtNetwork, record: TorrentRecord, salt: bytes = b"") -> int:
+    done = network.run(lambda node: mutable.publish(node, KEY, record, salt=salt, clock=1))
+    assert done.num_stored
+    return done.version.seq
+
+
+@pytest.fixture
+def seed(tmp_path: Path) -> Iterator[SeedingThread]:
+    for (name,), data in FILES:
+        write(tmp_path / "seed" / "site" / name.decode(), data)
+    with SeedingThread(TORRENT, tmp_path / "seed") as seed:
+        yield seed
+
+
+def record() -> TorrentRecord:
+    info = decode_metainfo(TORRENT).info
+    return TorrentRecord.of(info.info_hash, info.info_hash_v2)
+
+
+def check_mirror(folder: Path) -> None:
+    for (name,), data in FILES:
+        assert (folder / "mirror" / "site" / name.decode()).read_bytes() == data
+
+
+@pytest.mark.slow
+def test_once_brings_a_folder_up_to_date(
+    bittern: Program, network: DhtNetwork, seed: SeedingThread, tmp_path: Path
+) -> None:
+    seq = publish(network, record(), b"s")
+    common = ("--once", "--json", "--timeout", "30", *options(network, tmp_path))
+    ran = bittern("follow", PUBLIC, "--salt", "s", "--peer", seed.address, *common)
+    assert ran.code == 0, ran.err
+    check_mirror(tmp_path)
+    seconds = ran.json.pop("seconds")
+    assert 0 < seconds < 30
+    assert {**ran.json, "seconds": None} == {
+        "seq": seq,
+        "name": "site",
+        "info_hash": str(record().info_hash),
+        "info_hash_v2": None,
+        "total_length": 50_000,
+        "downloaded": 50_000,
+        "wasted": 0,
+        "reused": 0,
+        "seconds": None,
+        "magnet": f"{LINK}&s=73",
+    }
+    # The next time there is nothing to do, and no peer is needed for it.
+    ran = bittern("follow", f"{LINK}&s=73", *common)
+    assert ran.code == 0, ran.err
+    assert ran.json["downloaded"] == 0
+    check_mirror(tmp_path)
+
+
+@pytest.mark.slow
+def test_it_stays_until_a_signal_comes(
+    bittern: Program,
+    network: DhtNetwork,
+    seed: SeedingThread,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    note = Report.note
+    looks = 0
+
+    def watch(self: Report, kind: str, text: str, **fields: Any) -> None:
+        nonlocal looks
+        note(self, kind, text, **fields)
+        if kind == "waiting":
+            looks += 1
+            if looks == 2:
+                publish(network, record())
+        if kind == "version_complete":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Report, "note", watch)
+    ran = bittern("follow", LINK, "--interval", "0.1", "--jsonl", "--peer", seed.address,
+                  "--timeout", "60", *options(network, tmp_path))  # fmt: skip
+    assert ran.code == 0, ran.err
+    kinds = [json.loads(line)["type"] for line in ran.out.splitlines()]
+    wanted = ["waiting", "version_found", "metadata_received", "version_complete", "result"]
+    assert [kind for kind in dict.fromkeys(kinds) if kind in wanted] == wanted
+    check_mirror(tmp_path)
+
+
+@pytest.mark.slow
+def test_what_is_not_there(bittern: Program, network: DhtNetwork, tmp_path: Path) -> None:
+    ran = bittern("follow", LINK, "--once", "--timeout", "30", *options(network, tmp_path))
+    assert ran.code == 3
+    assert "nothing is published under the key" in ran.error
+    # There is a version, but nobody who has it.
+    publish(network, TorrentRecord(InfoHash(b"h" * 20)))
+    more = ("--timeout", "3", "-q", *options(network, tmp_path))
+    ran = bittern("follow", LINK, *more)
+    assert (ran.code, ran.error) == (7, "not at the newest version within 3s")
+
+
+@pytest.mark.slow
+def test_nobody_there(bittern: Program, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        ran = bittern("follow", LINK, "-o", tmp_path / "m", "--bind", "127.0.0.1", "--port", "0",
+                      "--no-lsd", "--dht-bootstrap", address, "--timeout", "1.5",
+                      "--state-dir", tmp_path / "s")  # fmt: skip
+    assert (ran.code, ran.error) == (4, "no DHT node could be reached")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["x", "-o", "m"], 2, "neither a magnet link nor a public key"),
+        ([f"magnet:?xt=urn:btih:{'0' * 40}", "-o", "m"], 2, "names no public key"),
+        ([LINK], 2, "requires an argument"),
+        ([LINK, "-o", "m", "--salt", "x" * 65], 2, "more than 64 bytes"),
+        ([LINK, "-o", "m", "--no-dht", "--once", "--no-lsd", "--port", "0"], 2, "which is off"),
+    ],
+)
+def test_wrong_usage(
+    bittern: Program,
+    arguments: list[str],
+    code: int,
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BITTERN_STATE_DIR", str(tmp_path / "state"))
+    ran = bittern("follow", *arguments)
+    assert ran.code == code, ran.err
+    assert text in ran.error
+
+
+def test_links_and_keys() -> None:
+    key = KEY.public_key
+    assert link_for(PUBLIC, "") == link_for(LINK, "") == Magnet(public_key=key)
+    assert link_for(PUBLIC.upper(), "s") == Magnet(public_key=key, salt=b"s")
+    assert link_for(f"{LINK}&s=6e", "") == Magnet(public_key=key, salt=b"n")
+    assert link_for(f"{LINK}&s=6e", "s") == Magnet(public_key=key, salt=b"s")
+    with pytest.raises(CommandFailed):
+        link_for("ab" * 31, "")
+
+
+async def test_an_end_without_a_beginning_is_clean() -> None:
+    from bittern.cli.options import ReportOptions
+
+    following = Following(Report(ReportOptions()), None)
+    await following.close()
+    assert following.summary == {}
