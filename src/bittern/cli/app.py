@@ -85,7 +85,7 @@ class _Environment(Env):
                 continue
             key = self._convert_argument(commands, argument)
             text = os.environ.get(key, "")
-            for name in argument.names[1:]:
+            for name in tuple(argument.parameter.name or ())[1:]:
                 if not text and name.startswith("--"):
                     key = ENVIRONMENT_PREFIX + name[2:].upper().replace("-", "_")
                     text = os.environ.get(key, "")

@@ -116,6 +116,8 @@ def magnet_json(magnet: Magnet) -> dict[str, Json]:
         "http_seeds": [],
         "nodes": [],
         "peers": [str(HostPort(*peer)) for peer in magnet.peers],
+        "public_key": magnet.public_key.hex() if magnet.public_key else None,
+        "salt": magnet.salt.hex() if magnet.public_key else None,
         "comment": None,
         "created_by": None,
         "creation_date": None,
