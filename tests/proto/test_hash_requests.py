@@ -9,8 +9,8 @@ from bittern.core.errors import PeerViolation
 from bittern.proto.hash_requests import MAX_RATE, MAX_REFUSED, MAX_WAITING, HashRequests
 
 
-def wanted(index: int) -> HashRange:
-    return HashRange(bytes(32), 0, 2 * index, 2, 0)
+def wanted(index: int, length: int = 512) -> HashRange:
+    return HashRange(bytes(32), 0, length * index, length, 0)
 
 
 def test_peers_take_turns_and_each_is_answered_in_order() -> None:
@@ -66,6 +66,20 @@ def test_answers_a_second_are_limited_for_each_peer() -> None:
     assert at is not None
     assert 3.0 <= at <= 3.0 + 2 / MAX_RATE
     assert queue.take(now=at) is not None
+
+
+@pytest.mark.parametrize(("length", "per_second"), [(512, 100), (256, 200), (32, 1600), (2, 1600)])
+def test_short_answers_count_less(length: int, per_second: int) -> None:
+    """A torrent of many files has many short layers."""
+    queue = HashRequests()
+    num_answers = 0
+    while queue.admit("peer", wanted(num_answers, length), now=0.0) and queue.take(now=0.0):
+        num_answers += 1
+    assert num_answers == per_second
+    # What no tree can hold counts as the longest.
+    other = HashRequests()
+    other.admit("peer", HashRange(bytes(32), 0, 0, 2**32 - 1, 0), now=0.0)
+    assert other.take(now=0.0) is not None
 
 
 def test_a_peer_that_has_left_is_forgotten() -> None:

@@ -81,7 +81,7 @@ def test_a_layer_of_any_width(num_leaves: int, level: int) -> None:
                 wanted.proof_layers,
                 num_leaves=num_leaves,
             )
-            answers.append(fetch.hashes_received("peer", wanted, file.answer(wanted)))
+            answers.append(fetch.hashes_received("peer", wanted, file.answer(wanted), now=0.0))
     assert answers[-1] == HashAnswer(key="key", hashes=file.layer)
     assert answers[:-1] == [HashAnswer()] * (len(answers) - 1)
     assert not fetch
@@ -99,7 +99,7 @@ def test_the_blocks_of_a_piece(num_leaves: int, level: int, piece: int) -> None:
     fetch = fetch_of(span)
     found = b""
     for wanted in fetch.next_requests("peer", now=0.0):
-        found = fetch.hashes_received("peer", wanted, file.answer(wanted)).hashes
+        found = fetch.hashes_received("peer", wanted, file.answer(wanted), now=0.0).hashes
     first = piece << level
     assert found == file.leaves[first * HASH_LENGTH : (first + span.count) * HASH_LENGTH]
 
@@ -123,7 +123,7 @@ def test_every_wrong_answer_is_a_lie_and_another_peer_is_asked() -> None:
     for lie in wrong:
         fetch = fetch_of(file.layer_span())
         asked = fetch.next_requests("liar", now=0.0)
-        assert fetch.hashes_received("liar", asked[1], lie).is_lie
+        assert fetch.hashes_received("liar", asked[1], lie, now=0.0).is_lie
         assert fetch.next_requests("other", now=0.0) == asked
 
 
@@ -134,7 +134,7 @@ def test_pads_that_are_no_pads_are_a_lie() -> None:
     [wanted] = fetch.next_requests("peer", now=0.0)
     hashes = file.answer(wanted)
     assert hashes[-HASH_LENGTH:] == bytes(HASH_LENGTH)
-    assert fetch.hashes_received("peer", wanted, damage(hashes, len(hashes) - 1)).is_lie
+    assert fetch.hashes_received("peer", wanted, damage(hashes, len(hashes) - 1), now=0.0).is_lie
 
 
 def test_what_nobody_asked_for_is_ignored() -> None:
@@ -142,13 +142,13 @@ def test_what_nobody_asked_for_is_ignored() -> None:
     fetch = fetch_of(file.layer_span())
     [wanted] = fetch.next_requests("peer", now=0.0)
     answer = file.answer(wanted)
-    assert fetch.hashes_received("other", wanted, answer) == HashAnswer()
-    assert fetch.hashes_received("peer", replace(wanted, index=2), answer) == HashAnswer()
+    assert fetch.hashes_received("other", wanted, answer, now=0.0) == HashAnswer()
+    assert fetch.hashes_received("peer", replace(wanted, index=2), answer, now=0.0) == HashAnswer()
     fetch.rejected("other", wanted, now=0.0)
     fetch.rejected("peer", replace(wanted, index=2), now=0.0)
     assert fetch.next_requests("other", now=0.0) == []
-    assert fetch.hashes_received("peer", wanted, answer).key == "key"
-    assert fetch.hashes_received("peer", wanted, answer) == HashAnswer()
+    assert fetch.hashes_received("peer", wanted, answer, now=0.0).key == "key"
+    assert fetch.hashes_received("peer", wanted, answer, now=0.0) == HashAnswer()
 
 
 def test_who_refuses_is_asked_again_later_and_each_time_later() -> None:
@@ -177,9 +177,21 @@ def test_silence_is_a_refusal_and_a_late_answer_is_ignored() -> None:
     fetch.handle_timer(now=REQUEST_TIMEOUT)
     assert fetch.next_requests("other", now=REQUEST_TIMEOUT) == []
     fetch.handle_timer(now=REQUEST_TIMEOUT + 1)
-    assert fetch.hashes_received("silent", wanted, file.answer(wanted)) == HashAnswer()
+    assert fetch.hashes_received("silent", wanted, file.answer(wanted), now=0.0) == HashAnswer()
     assert fetch.next_requests("silent", now=REQUEST_TIMEOUT + 1) == []
     assert fetch.next_requests("other", now=REQUEST_TIMEOUT + 1) == [wanted]
+
+
+def test_a_slow_peer_is_not_a_silent_one() -> None:
+    """Its answers come one by one, the last long after it was asked for."""
+    file = File(512 * 4)
+    fetch = fetch_of(file.layer_span())
+    now = 0.0
+    for wanted in fetch.next_requests("slow", now=0.0):
+        now += REQUEST_TIMEOUT - 1
+        fetch.handle_timer(now=now)
+        answer = fetch.hashes_received("slow", wanted, file.answer(wanted), now=now)
+    assert answer.key == "key"
 
 
 def test_so_many_are_under_way_to_one_peer() -> None:
@@ -189,7 +201,7 @@ def test_so_many_are_under_way_to_one_peer() -> None:
     second = fetch.next_requests("two", now=0.0)
     assert (len(first), len(second)) == (MAX_OUTSTANDING, 3)
     assert not set(first) & set(second)
-    fetch.hashes_received("one", first[0], file.answer(first[0]))
+    fetch.hashes_received("one", first[0], file.answer(first[0]), now=0.0)
     assert fetch.next_requests("one", now=0.0) == []
     fetch.forget("two")
     assert fetch.next_requests("one", now=0.0) == second[:1]
@@ -224,6 +236,6 @@ def test_what_is_not_wanted_any_more() -> None:
     assert len(asked) == 2
     fetch.drop("layer")
     fetch.drop("nothing")
-    assert fetch.hashes_received("peer", asked[0], file.answer(asked[0])) == HashAnswer()
-    assert fetch.hashes_received("peer", asked[1], file.answer(asked[1])).key == "blocks"
+    assert fetch.hashes_received("peer", asked[0], file.answer(asked[0]), now=0.0) == HashAnswer()
+    assert fetch.hashes_received("peer", asked[1], file.answer(asked[1]), now=0.0).key == "blocks"
     assert not fetch

@@ -23,6 +23,7 @@ from bittern.engine.hash_exchange import HashExchange
 from bittern.engine.hash_seeker import HashSeeker
 from bittern.engine.hash_server import HashServer
 from bittern.engine.keeper import Found, Keeper, make_record
+from bittern.engine.layer_maker import LayerMaker
 from bittern.engine.peer import PeerConnection
 from bittern.engine.repair import Repair
 from bittern.engine.reuse import reuse_files
@@ -191,7 +192,12 @@ def make_exchange(
         return remote is not None and index in remote
 
     seeker = HashSeeker(
-        services, swarm.roster, hashes, layers_done=layers_done, is_holder=has_piece
+        services,
+        swarm.roster,
+        hashes,
+        layers_done=layers_done,
+        inconsistent=swarm.torrent_inconsistent,
+        is_holder=has_piece,
     )
     if hashes.missing_layers():
         seeker.fetch_layers()
@@ -203,15 +209,33 @@ def make_exchange(
         swarm.upload_gate,
         piece_lost=swarm.assembly.piece_is_bad,
     )
+    maker = LayerMaker(
+        services,
+        hashes,
+        content.storage,
+        swarm.picker,
+        inconsistent=swarm.torrent_inconsistent,
+    )
+    repair = _make_repair(services, swarm, content, seeker, report)
+    repair.add(damaged)
+    return HashExchange(seeker, server, repair, maker)
 
+
+def _make_repair(
+    services: Services,
+    swarm: Swarm,
+    content: Content,
+    seeker: HashSeeker,
+    report: Callable[[Event], None],
+) -> Repair:
     def offered() -> int:
         remotes = [peer.protocol.remote for peer in swarm.peers]
         return reduce(or_, [remote.bits for remote in remotes if remote is not None], 0)
 
-    repair = Repair(
+    return Repair(
         assembly=swarm.assembly,
         picker=swarm.picker,
-        hashes=hashes,
+        hashes=content.hashes,
         storage=content.storage,
         disk=services.disk,
         fetch=seeker.fetch_block_hashes,
@@ -219,8 +243,6 @@ def make_exchange(
         report=report,
         go_on=swarm.ask_all,
     )
-    repair.add(damaged)
-    return HashExchange(seeker, server, repair)
 
 
 def _make_keeper(services: Services, metainfo: Metainfo, content: Content) -> Keeper:

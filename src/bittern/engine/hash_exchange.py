@@ -1,8 +1,8 @@
 """
 Hash messages of a v2 or hybrid torrent that is awake, both ways.
 
-Joins who asks (``hash_seeker``), who answers (``hash_server``) and who mends pieces with what was
-learned (``repair``) to the swarm.
+Joins to the swarm who asks (``hash_seeker``), who answers (``hash_server``), who mends pieces with
+what was learned (``repair``) and who makes what nobody gives (``layer_maker``).
 
 Sources: BEP 52; threats.md H10.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bittern.engine.hash_seeker import HashSeeker
 from bittern.engine.hash_server import HashServer
+from bittern.engine.layer_maker import LayerMaker
 from bittern.engine.peer import PeerConnection
 from bittern.engine.repair import Repair
 from bittern.proto import peer_events
@@ -25,12 +26,16 @@ class HashExchange:
         seeker: asks peers.
         server: answers them.
         repair: mends damaged pieces.
+        maker: makes layers that no peer gives.
     """
 
-    def __init__(self, seeker: HashSeeker, server: HashServer, repair: Repair) -> None:
+    def __init__(
+        self, seeker: HashSeeker, server: HashServer, repair: Repair, maker: LayerMaker
+    ) -> None:
         self.seeker = seeker
         self._server = server
         self._repair = repair
+        self._maker = maker
 
     def piece_lost(self, index: int) -> None:
         """Hear that a piece we had is damaged on disk."""
@@ -40,6 +45,7 @@ class HashExchange:
         """Do what is due; called about once a second."""
         self.seeker.tick(now=now)
         self._repair.tick(now=now)
+        self._maker.tick()
 
     def peer_event(self, peer: PeerConnection, event: PeerEvent, *, now: float) -> None:
         """Act on a hash message; other events are none of its business."""
@@ -63,6 +69,7 @@ class HashExchange:
         self._repair.stop()
         self.seeker.stop()
         self._server.stop()
+        self._maker.stop()
 
 
 def refuse(peer: PeerConnection, event: PeerEvent) -> None:

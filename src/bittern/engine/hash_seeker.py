@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from bittern.codec import wire
 from bittern.codec.merkle import height_of, num_blocks
 from bittern.codec.wire import HashRange
+from bittern.core.errors import Inconsistent
 from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import Roster
 from bittern.engine.services import Services
@@ -48,6 +49,7 @@ class HashSeeker:
         roster: the connections; whoever lies is banned there.
         hashes: of the torrent; piece layers that arrive are added to it.
         layers_done: called once no piece layer is missing any more, if one was.
+        inconsistent: hears of a layer that contradicts pieces which are good by v1 (P13).
         is_holder: tells whether a peer has a piece, so that it must have the hashes too (BEP 52).
     """
 
@@ -58,12 +60,14 @@ class HashSeeker:
         hashes: PieceHashes,
         *,
         layers_done: Callable[[], None],
+        inconsistent: Callable[[Inconsistent], None],
         is_holder: Callable[[PeerConnection, int], bool] = lambda _, __: True,
     ) -> None:
         self._services = services
         self._roster = roster
         self._hashes = hashes
         self._layers_done = layers_done
+        self._inconsistent = inconsistent
         self._is_holder = is_holder
         self._fetch = HashFetch()
         self._missing: set[bytes] = set()
@@ -170,7 +174,7 @@ class HashSeeker:
         self, peer: PeerConnection, what: HashRange, hashes: bytes, *, now: float
     ) -> None:
         """Take hashes; a peer whose hashes lead elsewhere is banned."""
-        answer = self._fetch.hashes_received(peer, what, hashes)
+        answer = self._fetch.hashes_received(peer, what, hashes, now=now)
         if answer.is_lie:
             # Not from within a callback of the very stream that will be closed.
             self._services.loop.call_soon(self._roster.ban, peer.address, "sent wrong hashes")
@@ -179,8 +183,11 @@ class HashSeeker:
         if isinstance(answer.key, tuple):
             self._finish(answer.key, answer.hashes)
         elif isinstance(answer.key, bytes):
-            is_good = self._hashes.add_piece_layer(answer.key, answer.hashes)
-            assert is_good, "every part was proven against the root"
+            try:
+                is_good = self._hashes.add_piece_layer(answer.key, answer.hashes)
+                assert is_good, "every part was proven against the root"
+            except Inconsistent as error:
+                self._inconsistent(error)
             self._layer_there(answer.key)
         if self._fetch and not peer.is_closed:
             self._ask_one(peer, now)

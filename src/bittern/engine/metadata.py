@@ -188,6 +188,7 @@ class MetadataPhase:
             self.roster,
             self._hashes,
             layers_done=lambda: self._hand_over(raw),
+            inconsistent=lambda _: None,
         )
         self._seeker.fetch_layers()
 

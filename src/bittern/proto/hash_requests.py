@@ -2,8 +2,9 @@
 Requests of peers for hashes, from arrival to being answered.
 
 Peers take turns. A peer may have so many requests waiting, and gets so many
-answers a second; what is beyond is refused, and a peer that goes on asking all
-the same breaks the protocol.
+answers a second, by their length: a torrent of many files has many short layers.
+What is beyond is refused, and a peer that goes on asking all the same breaks the
+protocol.
 
 Sources: BEP 52 (hash request); threats.md H10.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 
+from bittern.codec.merkle import MAX_REQUEST_HASHES
 from bittern.codec.wire import HashRange
 from bittern.core.errors import PeerViolation
 from bittern.core.rate import TokenBucket
@@ -21,7 +23,9 @@ from bittern.proto.incoming import WindowCounter
 MAX_WAITING = 50
 """Limit: H10. Requests of one peer that wait for an answer."""
 MAX_RATE = 100
-"""Limit: H10. Answers to one peer in a second, and at once after a pause."""
+"""Limit: H10. Answers of full length to one peer in a second, and at once after a pause."""
+UNITS = 16
+"""Parts of a full answer in which answers are counted: the shortest, of 32 hashes, is one."""
 MAX_REFUSED = 1_000
 """Limit: H2, H10. Requests refused within a minute before the connection is closed."""
 
@@ -33,8 +37,8 @@ class _Asker:
 
     def __init__(self, now: float) -> None:
         self.waiting: dict[HashRange, None] = {}
-        self.bucket = TokenBucket(MAX_RATE, now=now, burst=MAX_RATE)
-        self.bucket.take(-MAX_RATE, now=now)
+        self.bucket = TokenBucket(MAX_RATE * UNITS, now=now, burst=MAX_RATE * UNITS)
+        self.bucket.take(-MAX_RATE * UNITS, now=now)
         self.refused = WindowCounter()
 
 
@@ -86,9 +90,10 @@ class HashRequests:
             if not asker.bucket.available(now=now):
                 self._turns.append(peer)
                 continue
-            asker.bucket.take(1, now=now)
             wanted = next(iter(asker.waiting))
             del asker.waiting[wanted]
+            cost = -(-wanted.length * UNITS // MAX_REQUEST_HASHES)
+            asker.bucket.take(max(1, min(cost, UNITS)), now=now)
             if asker.waiting:
                 self._turns.append(peer)
             return peer, wanted

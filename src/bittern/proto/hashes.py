@@ -29,10 +29,10 @@ from bittern.codec.merkle import (
 )
 from bittern.codec.wire import HashRange
 
-MAX_OUTSTANDING = 8
+MAX_OUTSTANDING = 32
 """Requests under way to one peer; a server has to stand 50 (Limit: H10)."""
 REQUEST_TIMEOUT = 8.0
-"""Seconds until a request counts as refused."""
+"""Seconds without any hashes from a peer until its requests count as refused."""
 REFUSAL_PAUSE = 3.0
 """Seconds for which a peer is not asked for what it refused; twice as long after the next."""
 MAX_REFUSAL_PAUSE = 60.0
@@ -148,6 +148,8 @@ class HashFetch:
         self._parts: dict[HashRange, Key] = {}
         """Every part not yet there, oldest first."""
         self._num_asked: dict[Hashable, int] = {}
+        self._heard_at: dict[Hashable, float] = {}
+        """When a peer has sent something that it was asked for."""
 
     def __bool__(self) -> bool:
         """True while something is wanted."""
@@ -218,7 +220,9 @@ class HashFetch:
 
     # --- answers -------------------------------------------------------------------------
 
-    def hashes_received(self, peer: Hashable, what: HashRange, hashes: bytes) -> HashAnswer:
+    def hashes_received(
+        self, peer: Hashable, what: HashRange, hashes: bytes, *, now: float
+    ) -> HashAnswer:
         """
         Take a message.
 
@@ -234,6 +238,7 @@ class HashFetch:
         if not job.span.is_proven_by(what, hashes):
             self.forget(peer)
             return HashAnswer(is_lie=True)
+        self._heard_at[peer] = now
         self._unask(part)
         del job.missing[what], self._parts[what]
         job.found[what.index] = hashes[: what.length * HASH_LENGTH]
@@ -268,6 +273,7 @@ class HashFetch:
 
     def forget(self, peer: Hashable) -> None:
         """Drop a peer that has left or lied; others are asked for what it was asked for."""
+        self._heard_at.pop(peer, None)
         for wanted, key in self._parts.items():
             part = self._jobs[key].missing[wanted]
             part.refusals.pop(peer, None)
@@ -278,7 +284,10 @@ class HashFetch:
         """Give up requests that are overdue; to be called about once a second."""
         for wanted, key in self._parts.items():
             part = self._jobs[key].missing[wanted]
-            if part.peer is not None and now - part.asked_at > REQUEST_TIMEOUT:
+            if part.peer is None:
+                continue
+            heard_at = max(part.asked_at, self._heard_at.get(part.peer, part.asked_at))
+            if now - heard_at > REQUEST_TIMEOUT:
                 self._refuse(part, now)
 
     @property

@@ -165,6 +165,16 @@ def read_block_hashes(storage: Storage, hashes: PieceHashes, index: int) -> byte
     Raises:
         StorageError: it cannot be read.
     """
+    blocks = _read_blocks(storage, hashes, index)
+    return blocks.leaves() if hashes.top_of(index, blocks) == hashes.piece_hash(index) else None
+
+
+def read_piece_hash(storage: Storage, hashes: PieceHashes, index: int) -> bytes:
+    """Return the v2 hash of a piece as it stands in storage, for the worker; StorageError."""
+    return hashes.top_of(index, _read_blocks(storage, hashes, index))
+
+
+def _read_blocks(storage: Storage, hashes: PieceHashes, index: int) -> BlockHasher:
     length = hashes.plan_run(index, 1).v2_length
     blocks = BlockHasher(length)
     offset = index * hashes.piece_length
@@ -175,4 +185,4 @@ def read_block_hashes(storage: Storage, hashes: PieceHashes, index: int) -> byte
         blocks.update(part)
         offset += len(part)
         length -= len(part)
-    return blocks.leaves() if hashes.is_top_of(index, blocks) else None
+    return blocks

@@ -190,9 +190,9 @@ class PieceHashes:
             MisuseError: the hash is not known yet, see ``is_known``.
         """
         if isinstance(hasher, HybridHasher):
-            return self.is_match(index, hasher.sha1.digest(), self._top_of(index, hasher.blocks))
+            return self.is_match(index, hasher.sha1.digest(), self.top_of(index, hasher.blocks))
         if isinstance(hasher, BlockHasher):
-            return self.is_match(index, None, self._top_of(index, hasher))
+            return self.is_match(index, None, self.top_of(index, hasher))
         digest: bytes = hasher.digest()  # type: ignore[attr-defined]  # hashlib's own object
         return digest == self._v1_hash(index)
 
@@ -213,7 +213,7 @@ class PieceHashes:
         if v1 is not None and not self.is_known(index):
             # A hybrid from a magnet link: its v1 hash says enough until the layer comes.
             if is_good_v1 and v2 is not None:
-                self._note(index, v2)
+                self.note(index, v2)
             return is_good_v1
         is_good_v2 = v2 is None or v2 == self.piece_hash(index)
         if v1 is not None and v2 is not None and is_good_v1 is not is_good_v2:
@@ -253,11 +253,19 @@ class PieceHashes:
                 self._zeros[key] = known
         return known
 
-    def _note(self, index: int, v2: bytes) -> None:
-        """Keep the hash of a good piece while v2 knows none; those of a file make its layer."""
+    def note(self, index: int, v2: bytes) -> None:
+        """
+        Keep the hash of a good piece of a hybrid of which v2 knows none yet.
+
+        Those of all pieces of a file make its layer.
+
+        Raises:
+            Inconsistent: they make another one than its root stands for.
+        """
         entry, number = self.place_of(index)
         root = entry.pieces_root
-        assert root is not None
+        if root is None or self.is_known(index):
+            return
         noted = self._noted.setdefault(root, {})
         noted[number] = v2
         if len(noted) == -(-entry.length // self._piece_length):
@@ -287,7 +295,12 @@ class PieceHashes:
         return list(found.values())
 
     def add_piece_layer(self, root: bytes, layer: bytes) -> bool:
-        """Take a piece layer, 32 bytes per piece; False if it is not that of a file of ours."""
+        """
+        Take a piece layer, 32 bytes per piece; False if it is not that of a file of ours.
+
+        Raises:
+            Inconsistent: a piece that is good by v1 has another hash in it; it is taken anyway.
+        """
         entry = self._by_root.get(root)
         if entry is None or entry.length <= self._piece_length:
             return False
@@ -296,6 +309,9 @@ class PieceHashes:
         ):
             return False
         self._layers[root] = layer
+        for number, noted in self._noted.pop(root, {}).items():
+            if noted != layer[number * HASH_LENGTH : (number + 1) * HASH_LENGTH]:
+                raise Inconsistent(entry.offset // self._piece_length + number, "v1")
         return True
 
     def file_of(self, root: bytes) -> FileEntry | None:
@@ -337,11 +353,8 @@ class PieceHashes:
             raise MisuseError(f"piece {index} is judged before its hash is known")
         return layer[number * HASH_LENGTH : (number + 1) * HASH_LENGTH]
 
-    def is_top_of(self, index: int, blocks: BlockHasher) -> bool:
-        """Tell whether the blocks are those of piece ``index``; its v2 hash must be known."""
-        return self._top_of(index, blocks) == self.piece_hash(index)
-
-    def _top_of(self, index: int, blocks: BlockHasher) -> bytes:
+    def top_of(self, index: int, blocks: BlockHasher) -> bytes:
+        """Return the v2 hash of piece ``index`` if it has these blocks."""
         leaves = blocks.leaves()
         level = self.plan_run(index, 1).v2_level
         if not leaves or level is None:
