@@ -161,8 +161,8 @@ def test_nobody_without_v2_is_asked(tmp_path: Path, simulate: Simulate) -> None:
 def seeker_of(node: Node) -> HashSeeker:
     swarm = node.torrent.swarm
     assert swarm is not None
-    assert swarm.hashes is not None
-    return swarm.hashes.seeker
+    assert swarm.extensions.hashes is not None
+    return swarm.extensions.hashes.seeker
 
 
 def test_the_hashes_of_a_pieces_blocks(tmp_path: Path, simulate: Simulate) -> None:

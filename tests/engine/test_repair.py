@@ -286,8 +286,8 @@ def test_after_its_end_nothing_is_done(tmp_path: Path, simulate: Simulate) -> No
                 asked.append(done)
                 return True
 
-            assert swarm.hashes is not None
-            mending = swarm.hashes._repair
+            assert swarm.extensions.hashes is not None
+            mending = swarm.extensions.hashes._repair
             mending._fetch, mending._offered = fetch, lambda: swarm.picker.wanted
             mending.tick(now=loop.time())
             assert len(asked) == 2

@@ -138,7 +138,7 @@ async def wake(
             report=owner.report,
             layers_done=layers_done,
         )
-        swarm.take_hashes(exchange)
+        swarm.extensions.hashes = exchange
         swarm.assembly.judge_blocks(exchange.seeker.fetch_block_hashes)
     return Awake(content, keeper, found, swarm)
 

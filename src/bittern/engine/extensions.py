@@ -137,6 +137,11 @@ class Extensions:
         if self._server is not None:
             self._server.forget(peer)
 
+    def piece_lost(self, index: int) -> None:
+        """Hear that a piece we had is damaged on disk."""
+        if self.hashes is not None:
+            self.hashes.piece_lost(index)
+
     def stop(self) -> None:
         """Take no further part."""
         if self.hashes is not None:

@@ -30,7 +30,6 @@ from bittern.engine.assembly import Assembly
 from bittern.engine.choking import ChokeRounds
 from bittern.engine.config import TorrentConfig
 from bittern.engine.extensions import Extensions
-from bittern.engine.hash_exchange import HashExchange
 from bittern.engine.limits import RateGate, make_bucket
 from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import Roster
@@ -116,7 +115,7 @@ class Swarm:
         self.roster = roster
         roster.adopter = self
         self.peers = roster.peers
-        self._extensions = Extensions(
+        self.extensions = Extensions(
             roster,
             metadata=owner.raw_info,
             does_pex=services.config.enable_pex and not owner.is_private,
@@ -149,15 +148,6 @@ class Swarm:
     def attach(self, assembly: Assembly) -> None:
         """Take the assembly, which needs the swarm as its owner."""
         self.assembly = assembly
-
-    def take_hashes(self, hashes: HashExchange) -> None:
-        """Exchange hashes from now on: the torrent has a v2 half."""
-        self._extensions.hashes = hashes
-
-    @property
-    def hashes(self) -> HashExchange | None:
-        """Hash messages, both ways; None for a torrent without a v2 half."""
-        return self._extensions.hashes
 
     # --- connections come and go ---------------------------------------------------------
 
@@ -205,7 +195,7 @@ class Swarm:
         self._choking.forget(peer)
         if self._super_seeder is not None:
             self._reveal(self._super_seeder.peer_left(peer))
-        self._extensions.forget(peer)
+        self.extensions.forget(peer)
         self.roster.lost(peer, reason, was_violation=was_violation)
 
     def ban(self, addresses: Iterable[Hashable], is_proven: bool = False) -> None:
@@ -275,9 +265,9 @@ class Swarm:
                 self.roster.extended(peer, handshake, now=now)
                 self._close_if_useless(peer)
             case peer_events.ExtensionReceived(name, payload):
-                self._extensions.received(peer, name, payload, now=now)
+                self.extensions.received(peer, name, payload, now=now)
             case _:
-                self._extensions.peer_event(peer, event, now=now)
+                self.extensions.peer_event(peer, event, now=now)
 
     def _open(self, peer: PeerConnection, handshake: Handshake, now: float) -> None:
         if not self.roster.opened(peer, handshake, now=now):
@@ -291,7 +281,7 @@ class Swarm:
         self.roster.send_extended_handshake(peer, is_upload_only=self.picker.is_complete)
         self.roster.send_port(peer)
         self._owner.peer_opened(peer)
-        self._extensions.peer_opened(peer)
+        self.extensions.peer_opened(peer)
 
     def _close_if_useless(self, peer: PeerConnection) -> None:
         """Close when both sides have all they want (BEP 21)."""
@@ -300,7 +290,7 @@ class Swarm:
         if is_done and self.picker.is_complete and not peer.is_closed:
             if peer.listen_endpoint is not None:
                 self.roster.candidates.mark_seed(peer.listen_endpoint)
-            self._extensions.part(peer, "both sides have everything")
+            self.extensions.part(peer, "both sides have everything")
 
     def _availability_changed(self, peer: PeerConnection) -> None:
         remote = peer.protocol.remote
@@ -508,8 +498,7 @@ class Swarm:
     def piece_lost(self, index: int) -> None:
         """Tell peers that we do not have a piece after all (BEP 54), and fetch it again."""
         self._was_complete = self.picker.is_complete
-        if self.hashes is not None:
-            self.hashes.piece_lost(index)
+        self.extensions.piece_lost(index)
         self._owner.piece_lost(index)
         for peer in list(self.peers):
             for request in peer.protocol.incoming.drop_piece(index):
@@ -538,7 +527,7 @@ class Swarm:
     def tick(self, *, now: float) -> None:
         """Do what is due; called about once a second."""
         self.roster.tick(now=now)
-        self._extensions.tick(now=now)
+        self.extensions.tick(now=now)
         if self._haves_for_seeds:
             haves, self._haves_for_seeds = self._haves_for_seeds, []
             self._tell_of(haves, to_seeds=True)
@@ -597,7 +586,7 @@ class Swarm:
             return
         self._is_stopped = True
         self.assembly.stop()
-        self._extensions.stop()
+        self.extensions.stop()
         self.roster.close()
         self._choking.stop()
         self.download_gate.close()
