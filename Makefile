@@ -62,6 +62,7 @@ interop: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.interop.matrix --only clients --version hybrid --magnet
 	$(BIN)/python -m tests.interop.matrix --only clients --version 2
 	$(BIN)/python -m tests.interop.matrix --only clients --version 2 --magnet
+	$(BIN)/python -m tests.interop.mixed
 
 fuzz: $(VENV)/.installed-dev
 	BITTERN_FUZZ_RUNS=$(RUNS) $(PYTEST) -n $(JOBS) -m fuzz --timeout 0 $(ARGS)

@@ -16,9 +16,8 @@ import pytest
 from tests.interop.clients import CLIENTS, Client
 from tests.interop.content import MIB, NAME, Content, digest_of, random_data
 from tests.interop.member import Member
+from tests.interop.mixed import run_mixed
 from tests.interop.pairing import Pair, transfer_by_tracker
-from tests.interop.place import Place
-from tests.interop.rendezvous import rendezvous
 from tests.interop.samples import Sample, make_v2_sample
 from tests.interop.test_real_faults import Liar, running
 
@@ -106,47 +105,10 @@ async def test_a_hybrid_in_one_swarm_of_v1_and_v2_peers(
     seed_name: str, samples: Samples, tmp_path: Path
 ) -> None:
     """Whoever seeds, all complete: two bitterns, one by a v2 magnet link, libtorrent and aria2."""
-    sample = samples["hybrid-folder"]
     if reason := ARIA2.missing():
         pytest.fail(reason)
-    async with AsyncExitStack() as stack:
-        meeting = await stack.enter_async_context(rendezvous(Place("127.0.0.1")))
-        local = sample.announced_at(meeting.url, tmp_path)
-        local.write_pads()
-
-        async def add(name: str, number: int) -> Client:
-            # bittern's announces come from 127.0.0.1, wherever it listens.
-            place = Place("127.0.0.1" if name == "bittern" else f"127.0.0.{number}")
-            return await stack.enter_async_context(
-                CLIENTS[name](place, tmp_path / f"{name}-{number}")
-            )
-
-        seed = await add(seed_name, 2)
-        await seed.seed(local.torrent, local.data_dir, port=seed.place.free_port())
-        await seed.program.guard(meeting.wait_seed(sample.info_hash, timeout=TIMEOUT))
-        leeches = []
-        link = local.magnet(meeting.url).replace(f"xt={sample.topics[0]}&", "")
-        assert "btmh" in link
-        assert "btih" not in link
-        for number, (name, source) in enumerate(
-            [
-                ("bittern", str(local.torrent)),
-                ("bittern", link),
-                ("libtorrent", str(local.torrent)),
-                ("aria2", str(local.torrent)),
-            ],
-            3,
-        ):
-            leech = await add(name, number)
-            folder = tmp_path / f"out-{number}"
-            folder.mkdir()
-            await leech.leech(source, folder, port=leech.place.free_port())
-            leeches.append((leech, folder))
-        for leech, _ in leeches:
-            await leech.wait_complete(timeout=TIMEOUT)
-        for leech, folder in leeches:
-            await leech.stop()
-            assert sample.differences(folder) == []
+    leeches = ["bittern", "libtorrent", "aria2"]
+    await run_mixed(seed_name, leeches, samples["hybrid-folder"], tmp_path, timeout=TIMEOUT)
 
 
 def make_v2_content(root: Path, length: int, *, piece_length: int) -> Content:
