@@ -241,7 +241,7 @@ class PeerProtocol:
                     index == easy_index
                     and begin <= easy_begin
                     and length == BLOCK_LENGTH
-                    and len(waiting) < MAX_INCOMING_REQUESTS
+                    and 0 < len(waiting) < MAX_INCOMING_REQUESTS
                 ):
                     waiting[index, begin, length] = None
                 else:
