@@ -42,7 +42,7 @@ def test_a_file_becomes_a_hybrid_torrent_in_the_current_folder(
     assert made.info.version.value == "hybrid"
     assert made.info.geometry.total_length == 100_000
     assert made.created_by == f"bittern/{__version__}"
-    assert made.creation_date is not None
+    assert made.creation_date is None
     lines = ran.out.splitlines()
     assert lines[0] == "wrote cat.mp4.torrent: 7 pieces of 16.0 KiB, 97.7 KiB"
     assert lines[1] == f"info hash     {made.info.info_hash}"
@@ -108,22 +108,42 @@ def test_links_are_kept_if_asked(bittern: Program, here: Path) -> None:
     assert links[0]["symlink_target"] == "one"
 
 
-def test_without_a_date_the_same_data_gives_the_same_bytes(bittern: Program, here: Path) -> None:
+def test_the_same_data_gives_the_same_bytes(
+    bittern: Program, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = []
-    for name in ("a.torrent", "b.torrent"):
-        assert bittern("create", "../data/cats", "--no-date", "-q", "-o", name).code == 0
+    for clock, name in enumerate(("a.torrent", "b.torrent")):
+        monkeypatch.setattr("time.time", lambda clock=clock: 1_800_000_000.0 + clock)
+        assert bittern("create", "../data/cats", "-q", "-o", name).code == 0
         made.append((here / name).read_bytes())
     assert made[0] == made[1]
     assert b"creation date" not in made[0]
 
 
-@pytest.mark.parametrize("date", ["", "soon"])
-def test_a_fixed_date_that_is_none_is_not_heeded(
-    bittern: Program, here: Path, monkeypatch: pytest.MonkeyPatch, date: str
+@pytest.mark.parametrize(
+    ("option", "fixed", "written"),
+    [
+        ("", "", None),
+        ("", "soon", None),
+        ("", "1700000000", 1_700_000_000),
+        ("--date", "", 1_800_000_000),
+        ("--date", "soon", 1_800_000_000),
+        ("--date", "1700000000", 1_700_000_000),
+        ("--no-date", "1700000000", None),
+    ],
+)
+def test_a_date_on_request(
+    bittern: Program,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    fixed: str,
+    written: int | None,
 ) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", date)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", fixed)
     monkeypatch.setattr("time.time", lambda: 1_800_000_000.5)
-    assert bittern("create", "../data/cat.mp4", "--json").json["creation_date"] == 1_800_000_000
+    ran = bittern("create", "../data/cat.mp4", "--json", *option.split())
+    assert ran.json["creation_date"] == written
 
 
 def test_a_folder_as_output_takes_the_torrent(bittern: Program, here: Path) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from bittern.codec.info import Version
 from bittern.engine.awake import locate
+from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.testing.loop import VirtualLoop
-from tests.engine.scene import NAME, NUM_PIECES, Scene
+from tests.engine.scene import NAME, NUM_PIECES, PIECE_LENGTH, Scene
 
 Simulate = Callable[..., Any]
 
@@ -92,5 +97,59 @@ def test_a_folder_is_asked_once_which_names_fall_together(
             content = await locate(services, scene.metainfo, node.torrent.config)
             assert content.paths == [(NAME,)]
             assert list(services.folding) == [node.folder]
+
+    simulate(main)
+
+
+# --- symbolic links --------------------------------------------------------------------------
+
+
+def linked_scene(loop: VirtualLoop, folder: Path, version: Version) -> Scene:
+    """Return a scene whose torrent holds two files and links to one of them."""
+    scene = Scene(loop, folder, files={"f": 100_000, "d/g": 70_000}, version=version)
+    source = folder / "source" / NAME
+    (source / "link").symlink_to("f")
+    (source / "d/up").symlink_to("../f")
+    (source / "folder").symlink_to("d")
+    options = CreateOptions(version=version, piece_length=PIECE_LENGTH, keep_symlinks=True)
+    scene.raw = create_torrent(source, options=options, num_threads=1)
+    return scene
+
+
+@pytest.mark.parametrize("version", list(Version))
+def test_links_are_made_on_request_once_all_data_is_there(
+    version: Version, tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: P11. Only those to a regular file of the torrent; without a request none at all."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with linked_scene(loop, tmp_path, version) as scene:
+            seed = await scene.node(is_seed=True, torrent={"make_links": True})
+            leecher = await scene.node(peers=[seed], torrent={"make_links": True})
+            other = await scene.node(peers=[seed])
+            for node in (leecher, other):
+                await node.complete()
+                assert node.has_content()
+            for folder in (seed.folder, leecher.folder):
+                assert (folder / NAME / "link").readlink() == Path("f")
+                assert (folder / NAME / "d/up").readlink() == Path("../f")
+                assert not os.path.lexists(folder / NAME / "folder")
+            assert not os.path.lexists(other.folder / NAME / "link")
+            assert leecher.torrent.is_complete
+
+    simulate(main)
+
+
+def test_no_links_while_something_is_missing(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with linked_scene(loop, tmp_path, Version.V2) as scene:
+            seed = await scene.node(is_seed=True)
+            wishes = {"make_links": True, "files": frozenset([2])}
+            leecher = await scene.node(peers=[seed], torrent=wishes)
+            await leecher.complete()
+            assert not os.path.lexists(leecher.folder / NAME / "link")
+            leecher.torrent.set_files(None)
+            await leecher.complete()
+            assert os.path.lexists(leecher.folder / NAME / "link")
 
     simulate(main)

@@ -11,10 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from bittern.codec.file_list import FileEntry
+from bittern.codec.info import Version
+from bittern.codec.info_builder import encode_info
+from bittern.codec.merkle import HASH_LENGTH, piece_level, root_of
+from bittern.codec.metainfo import decode_metainfo, encode_metainfo
 from bittern.core.bitfield import Bitfield
 from bittern.core.errors import DiskFull, StorageError
+from bittern.core.geometry import BLOCK_LENGTH
 from bittern.core.ids import InfoHash
 from bittern.storage.base import FileStamp
+from bittern.storage.creator import choose_piece_length
 from bittern.storage.resume import ResumeRecord, ResumeStore, write_whole
 from bittern.storage.resume_db import SCHEMA_VERSION
 
@@ -685,3 +692,44 @@ def test_killed_a_thousand_times(tmp_path: Path) -> None:
     """R9."""
     for seed in range(20):
         kill_many(tmp_path / str(seed), 50, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [Version.V2, Version.HYBRID])
+def test_two_tebibytes_take_less_than_ten_megabytes(tmp_path: Path, version: Version) -> None:
+    """Of v2 the piece layers are kept and no hash of a block; half of it is there, and stamped."""
+    length = 2 << 40
+    piece_length = choose_piece_length(length)
+    num_pieces = length // piece_length
+    layer = random.Random(1).randbytes(num_pieces * HASH_LENGTH)
+    root = root_of(layer, piece_level(piece_length))
+    entry = FileEntry(("content",), length, 0, pieces_root=root)
+    raw = encode_info(
+        [entry],
+        name="content",
+        version=version,
+        piece_length=piece_length,
+        is_single_file=True,
+        pieces=b"" if version is Version.V2 else random.Random(2).randbytes(20 * num_pieces),
+    )
+    torrent = encode_metainfo(raw, piece_layers={root: layer})
+    info = decode_metainfo(torrent).info
+    assert info.geometry.num_pieces == num_pieces
+    have = Bitfield(num_pieces, random.Random(3).getrandbits(num_pieces))
+    blocks = list(range(0, piece_length // BLOCK_LENGTH, 2))
+    partial = {str(index): blocks for index in range(200)}
+    store = ResumeStore(tmp_path)
+    key = info.wire_hash
+    store.save(record(1, info_hash=key, options={"partial": partial}), torrent)
+    store.mark_open(key, range(1000))
+    store.commit_have(key, have, stamps=[FileStamp(length, 1, 1)])
+    store.close()
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "reserve"]
+    assert {"resume.db", "resume.previous.db", f"{key}.torrent"} <= {path.name for path in kept}
+    assert sum(path.stat().st_size for path in kept) < 10_000_000
+    store = ResumeStore(tmp_path)
+    found = store.load(key)
+    assert found is not None
+    assert found.have == have
+    assert decode_metainfo(store.load_metainfo(key) or b"").piece_layers == {root: layer}
+    store.close()

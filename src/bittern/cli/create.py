@@ -58,8 +58,8 @@ class ContentOptions:
     """Make a torrent for both, the default."""
     keep_symlinks: bool = False
     """Put links into the torrent as links instead of following them."""
-    no_date: bool = False
-    """Leave the date out, so that the same data gives the same bytes."""
+    date: Annotated[bool | None, Parameter(negative="--no-date")] = None
+    """Write the date into it. Default: leave it out, so that the same data gives the same bytes."""
 
 
 def create(
@@ -120,7 +120,7 @@ def create_options(content: ContentOptions) -> CreateOptions:
         comment=content.comment,
         source=content.source,
         created_by=f"bittern/{__version__}",
-        creation_date=None if content.no_date else _now(),
+        creation_date=_date(content.date),
         name=content.name,
         keep_symlinks=content.keep_symlinks,
     )
@@ -147,10 +147,14 @@ def _check_url(url: str, schemes: tuple[str, ...], what: str) -> str:
     return url
 
 
-def _now() -> int:
-    """Return the date to write; packagers fix it with SOURCE_DATE_EPOCH."""
+def _date(is_wanted: bool | None) -> int | None:
+    """Return the date to write; packagers give and fix it with SOURCE_DATE_EPOCH."""
+    if is_wanted is False:
+        return None
     fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return int(fixed) if fixed.isascii() and fixed.isdigit() else int(time.time())
+    if fixed.isascii() and fixed.isdigit():
+        return int(fixed)
+    return int(time.time()) if is_wanted else None
 
 
 def _choose_target(path: Path, output: Path | None, name: str | None) -> Path:

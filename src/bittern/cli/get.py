@@ -47,6 +47,7 @@ def get(
     skip_check: bool = False,
     reuse_from: Annotated[tuple[Path, ...], Parameter(consume_multiple=False, metavar="DIR")] = (),
     reuse_how: Literal["copy", "reflink", "hardlink"] = "copy",
+    make_links: bool = False,
     timeout: Duration = None,
     network: NetworkOptions = NetworkOptions(),  # noqa: B008 - immutable
     report: ReportOptions = ReportOptions(),  # noqa: B008
@@ -69,6 +70,8 @@ def get(
             not downloaded. Repeatable.
         reuse_how: How they are taken: copied, or sharing their room as a clone (reflink) or
             a second name (hardlink); where that cannot be had they are copied.
+        make_links: Make the symbolic links that the torrent holds, once all data is there;
+            only those to a file of the torrent. Default: leave them out.
         timeout: Give up after this long with exit code 7, or 4 if neither a tracker nor
             a peer could be reached; what is there is kept for the next run.
         network: Where peers come from and how fast data may go.
@@ -90,6 +93,7 @@ def get(
         skip_check=skip_check,
         reuse_from=_check_reuse(reuse_from),
         reuse_how=ReuseHow(reuse_how),
+        make_links=make_links,
     )
     jobs = [replace(job_for(one), config=config) for one in source]
     _check_distinct(source, jobs)

@@ -116,6 +116,8 @@ class Assembly:
         self.pieces = Pieces(geometry, picker, hashes.start, self._pad_blocks)
         self.suspects = Suspects()
         self._num_finishing = 0
+        self.make_links: Callable[[], object] | None = None
+        """Makes the torrent's symbolic links once all data is there, where a person asked (P11)."""
         """Complete files that are still being given their names."""
         self._when_finished: Callable[[], None] | None = None
         self._pad_table = find_pad_blocks(layout, geometry)
@@ -281,20 +283,24 @@ class Assembly:
 
     def finish_file(self, number: int) -> None:
         """Give a complete file its final name and mode, in the worker."""
+        self._run_finishing(
+            lambda: self._storage.finish_file(number), lambda: self._owner.file_completed(number)
+        )
 
-        def done(_: None, error: BaseException | None) -> None:
+    def _run_finishing(self, job: Callable[[], object], report: Callable[[], None]) -> None:
+        def done(_: object, error: BaseException | None) -> None:
             if self._is_stopped:
                 return
             self._num_finishing -= 1
             if error is not None:
                 self._fail(error)
                 return
-            self._owner.file_completed(number)
+            report()
             if not self._num_finishing and self._when_finished is not None:
                 self._when_finished()
 
         self._num_finishing += 1
-        self._disk.submit(lambda: self._storage.finish_file(number), done, lane=self._storage)
+        self._disk.submit(job, done, lane=self._storage)
 
     def is_finished(self, *, then: Callable[[], None]) -> bool:
         """
@@ -302,6 +308,10 @@ class Assembly:
 
         If not, ``then`` is called once that is so: who waits for a torrent wants its files.
         """
+        make_links = self.make_links
+        if make_links is not None and self._picker.is_seed and not self._num_finishing:
+            self.make_links = None
+            self._run_finishing(make_links, lambda: None)
         self._when_finished = then if self._num_finishing else None
         return not self._num_finishing
 

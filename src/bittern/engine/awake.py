@@ -120,6 +120,8 @@ async def wake(
     found = await _reuse(owner, services, info, config, content, found, is_stopped)
     if not config.skip_check:
         await services.disk.run(lambda: storage.prepare(config.files))
+    if config.make_links and found.have.bit_count() == info.geometry.num_pieces:
+        await services.disk.run(storage.make_links)
     swarm = _make_swarm(
         owner, services, content, found, metainfo=metainfo, config=config, roster=roster
     )
@@ -170,6 +172,8 @@ def _make_swarm(
         send_buffer=services.send_buffer,
         unverified=found.unverified if services.config.verify_before_upload else 0,
     )
+    if config.make_links:
+        assembly.make_links = content.storage.make_links
     swarm.attach(assembly)
     assembly.restore(found.partial)
     return swarm

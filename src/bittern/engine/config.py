@@ -166,6 +166,9 @@ class TorrentConfig:
     """Folders, or files, to look through for missing files; each is verified, then taken."""
     reuse_how: ReuseHow = ReuseHow.COPY
     """How they are taken: copied, cloned (reflink) or hard-linked; copied where that fails."""
+    make_links: bool = False
+    """Limit: P11. Make the torrent's symbolic links once all of its data is there: those that
+    lead to a regular file of the same torrent, and no others."""
     trackers: tuple[tuple[str, ...], ...] = ()
     """Tiers of trackers in addition to the torrent's own."""
     web_seeds: tuple[str, ...] = ()
