@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bittern.codec.info import Version
+from bittern.codec.magnet import Magnet, parse_magnet
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import FileReused, TorrentState
 from bittern.engine.torrent import Torrent
@@ -15,6 +16,7 @@ from bittern.storage.adopt import ReuseHow, is_same_file
 from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
+from tests.engine.hash_peers import Files, HashPeer
 from tests.engine.scene import NAME, Node, Scene, Watch, until
 
 OLD = {"a": 100_000, "b": 40_000, "c/d": 200_000}
@@ -179,3 +181,35 @@ def test_metainfo_that_cannot_be_read_costs_only_its_own_torrent(
             assert not watch.of(FileReused)
 
     simulate(main)
+
+
+@pytest.mark.parametrize("version", list(Version))
+def test_a_magnet_link_takes_files_too(
+    tmp_path: Path, simulate: Simulate, version: Version
+) -> None:
+    """As one that follows a mutable torrent does: a hybrid's v1 hashes say enough."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=OLD, version=version) as scene:
+            teller = HashPeer(scene, Files(scene).answer)
+            node = await scene.node(
+                source=magnet_of(scene),
+                peers=[teller.endpoint],
+                torrent={"reuse_from": (tmp_path / "source",)},
+                state_dir=tmp_path / "state",
+            )
+            await node.complete()
+            assert node.has_content()
+            assert node.torrent.num_downloaded == 0
+            metainfo = node.torrent.metainfo
+            assert metainfo is not None
+            assert metainfo.piece_layers == scene.metainfo.piece_layers
+
+    simulate(main)
+
+
+def magnet_of(scene: Scene) -> Magnet:
+    info = scene.metainfo.info
+    if info.has_v1:
+        return parse_magnet(f"magnet:?xt=urn:btih:{info.info_hash}")
+    return parse_magnet(f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}")
