@@ -373,3 +373,40 @@ def test_many_torrents_with_dead_trackers_stop_in_time(simulate: Simulate) -> No
         assert loop.time() == begun + 5
 
     simulate(main)
+
+
+def test_who_completes_and_leaves_at_once_says_both(simulate: Simulate) -> None:
+    """A tracker counts downloads by ``completed``; it must not be lost in the hurry."""
+
+    async def main(loop: VirtualLoop) -> None:
+        scene = Scene("a b")
+        async with scene:
+            await asyncio.sleep(2)
+            scene.torrent.left = 0
+            scene.announcer.completed()
+            await scene.announcer.stop()
+            assert scene.events() == [
+                ("a", Event.STARTED),
+                ("a", Event.COMPLETED),
+                ("a", Event.STOPPED),
+            ]
+
+    simulate(main)
+
+
+def test_a_tracker_that_has_died_does_not_hold_up_the_completion(simulate: Simulate) -> None:
+    """Limit: F19."""
+
+    async def main(loop: VirtualLoop) -> None:
+        scene = Scene("a")
+        async with scene:
+            await asyncio.sleep(2)
+            scene.client.answers["a"] = 3600.0
+            scene.announcer.completed()
+            await asyncio.sleep(1)
+            begun = loop.time()
+            await scene.announcer.stop(timeout=5)
+            assert loop.time() == begun + 5
+            await asyncio.sleep(0.1)
+
+    simulate(main)

@@ -14,6 +14,7 @@ from bittern.policy.announcing import AnnounceDecision, AnnounceScheduler, Track
 
 ANSWER = AnnounceAnswer(interval=1800, min_interval=300)
 STARTED, COMPLETED, NONE = Event.STARTED, Event.COMPLETED, Event.NONE
+STOPPED = Event.STOPPED
 
 
 class Unshuffled(random.Random):
@@ -52,6 +53,18 @@ def test_nothing_is_due_before_the_start() -> None:
     assert scheduler.next_timer() is None
     assert scheduler.stop() == []
     assert scheduler.trackers()[0].next_at is None
+
+
+def test_a_completion_that_nobody_has_heard_of_is_said_before_the_goodbye() -> None:
+    scheduler = make("ab")
+    due(scheduler, 0)
+    scheduler.succeeded("a", ANSWER, now=1)
+    scheduler.complete(now=2)
+    assert due(scheduler, 2) == [("a", COMPLETED)]  # under way, and dropped by the stop
+    assert scheduler.stop() == [
+        AnnounceDecision("a", COMPLETED),
+        AnnounceDecision("a", STOPPED),
+    ]
 
 
 def test_a_torrent_without_trackers_is_quiet() -> None:

@@ -150,8 +150,7 @@ class DownloadStory:
 
     def _connected(self, record: Record) -> None:
         if record["endpoint"] == self._seed:
-            self._narrator.say(f"Connected to the seed, {record['endpoint']}.")
-            return
+            return  # its handshake has told that
         self._open("friend")
         way = "to" if record["is_outgoing"] else "from"
         self._narrator.say(

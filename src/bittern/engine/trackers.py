@@ -162,7 +162,7 @@ class TrackerAnnouncer:
             _kept_once(tiers), rng, announce_to_all_tiers=announce_to_all_tiers
         )
         self._memory: dict[str, _Memory] = {}
-        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._tasks: tuple[tuple[asyncio.Task[None], AnnounceDecision], ...] = ()
 
     # --- life --------------------------------------------------------------------------------
 
@@ -189,12 +189,27 @@ class TrackerAnnouncer:
         decisions = self._schedule.stop()
         self.is_running = False
         self._announces.wake_at(self, None)
-        for task in self._tasks:
-            task.cancel()
+        completing = {}
+        for task, decision in self._tasks:
+            if decision.event is Event.COMPLETED:
+                completing[decision.url] = task  # dropped, it could be counted twice or never
+            else:
+                task.cancel()
         if decisions:
-            with contextlib.suppress(TimeoutError):
+            by_url: dict[str, list[AnnounceDecision]] = {}
+            for decision in decisions:
+                by_url.setdefault(decision.url, []).append(decision)
+            try:
                 async with asyncio.timeout(timeout):
-                    await asyncio.gather(*map(self._say_stopped, decisions))
+                    await asyncio.gather(
+                        *(
+                            self._say_goodbye(each, completing.get(url))
+                            for url, each in by_url.items()
+                        )
+                    )
+            except TimeoutError:
+                for task in completing.values():
+                    task.cancel()
 
     # --- verbs -------------------------------------------------------------------------------
 
@@ -294,7 +309,7 @@ class TrackerAnnouncer:
         task = asyncio.current_task()
         if task is None or not self.is_running:
             return
-        self._tasks = (*self._tasks, task)
+        self._tasks = (*self._tasks, (task, decision))
         try:
             self._memory.setdefault(decision.url, _Memory()).last_asked_at = _now()
             self._surroundings.report(events.TrackerAsked(decision.url, decision.event.value))
@@ -302,7 +317,7 @@ class TrackerAnnouncer:
                 decision.url, self._requests(decision), answered=self._take_peers
             )
         finally:
-            self._tasks = tuple(other for other in self._tasks if other is not task)
+            self._tasks = tuple(each for each in self._tasks if each[0] is not task)
         self._succeeded(decision, answer, _now())
         self.go_on()
 
@@ -357,9 +372,16 @@ class TrackerAnnouncer:
         self._surroundings.report(events.TrackerFailed(url, reason, retry_at))
         self.go_on()
 
-    async def _say_stopped(self, decision: AnnounceDecision) -> None:
+    async def _say_goodbye(
+        self, decisions: Sequence[AnnounceDecision], completing: asyncio.Task[None] | None
+    ) -> None:
+        """Tell one tracker what it has to know, one after the other."""
+        if completing is not None:
+            await asyncio.wait((completing,))
+            decisions = decisions[-1:]
         with contextlib.suppress(TrackerFailure, TrackerUnreachable):
-            await self._client.announce(decision.url, self._requests(decision))
+            for decision in decisions:
+                await self._client.announce(decision.url, self._requests(decision))
 
 
 def _largest(entries: Sequence[ScrapeEntry]) -> ScrapeEntry:

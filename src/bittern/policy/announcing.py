@@ -275,15 +275,19 @@ class AnnounceScheduler:
         End; nothing is due any more.
 
         Returns:
-            Whom to tell ``stopped``: everyone who may know us. Results need not be
-            reported, and those of announces under way are ignored.
+            Whom to tell ``stopped``: everyone who may know us. One that has not heard of
+            our completion yet, since it has just happened, is told ``completed`` before:
+            those of one tracker in this order. Results need not be reported, and those
+            of announces under way are ignored.
         """
         was_started, self._is_started = self._is_started, False
-        return [
-            AnnounceDecision(tracker.url, Event.STOPPED)
-            for tracker in self._all()
-            if was_started and (tracker.has_started or tracker.event) and not tracker.is_refused
-        ]
+        decisions = []
+        for tracker in self._all():
+            if was_started and (tracker.has_started or tracker.event) and not tracker.is_refused:
+                if tracker.owes_completed:
+                    decisions.append(AnnounceDecision(tracker.url, Event.COMPLETED))
+                decisions.append(AnnounceDecision(tracker.url, Event.STOPPED))
+        return decisions
 
     # --- decisions and results ---------------------------------------------------------------
 
