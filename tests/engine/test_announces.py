@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Coroutine
 
 import pytest
+import uvloop
 
 from bittern.core.announce import Event
 from bittern.core.errors import TrackerFailure, TrackerUnreachable
@@ -339,3 +340,20 @@ def test_so_many_trackers_are_remembered(
             assert len(bench.announces._lines) <= 8
 
     simulate(main)
+
+
+def test_instants_that_are_past_already_under_uvloop() -> None:
+    """Its ``call_at`` answers with another kind of handle then."""
+
+    async def main() -> None:
+        bench = Bench()
+        now = asyncio.get_running_loop().time()
+        rows = [Row(bench) for _ in range(20)]
+        for number, row in enumerate(rows):
+            bench.announces.wake_at(row, now - number)
+            bench.announces.wake_at(row, now - number - 1)
+        async with asyncio.timeout(10):
+            while not all(row.woken for row in rows):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
+    uvloop.run(main())

@@ -104,6 +104,8 @@ class Announces:
         self._num_stale = 0
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        """What it is set to: uvloop's handles cannot always tell."""
         self._is_ringing = False
         self._lines: dict[str, _Line] = {}
 
@@ -138,17 +140,17 @@ class Announces:
             heapq.heappop(heap)
             self._num_stale -= 1
         if self._timer is not None:
-            if heap and self._timer.when() == heap[0][0]:
+            if heap and self._timer_at == heap[0][0]:
                 return
             self._timer.cancel()
             self._timer = None
         if heap:
-            self._timer = self._loop.call_at(heap[0][0], self._ring)
+            self._timer_at = heap[0][0]
+            self._timer = self._loop.call_at(self._timer_at, self._ring)
 
     def _ring(self) -> None:
         # The instant that was asked for: timers may fire a rounding error early.
-        assert self._timer is not None
-        now = max(self._loop.time(), self._timer.when())
+        now = max(self._loop.time(), self._timer_at)
         self._timer = None
         self._is_ringing = True
         try:
