@@ -141,9 +141,7 @@ async def wake(
             layers_done=layers_done,
         )
         swarm.extensions.hashes = exchange
-        if not content.hashes.missing_layers() and len(content.hashes.piece_layers) > len(
-            metainfo.piece_layers
-        ):
+        if content.has_more_layers(metainfo):
             layers_done()  # what was on disk, here or elsewhere, has brought the last of them
         swarm.assembly.judge_blocks(exchange.seeker.fetch_block_hashes)
     return Awake(content, keeper, found, swarm)

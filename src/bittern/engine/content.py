@@ -42,6 +42,11 @@ class Content:
                     return True
         return False
 
+    def has_more_layers(self, metainfo: Metainfo) -> bool:
+        """Tell whether all piece layers are known now, and the metainfo lacks some."""
+        is_whole = not self.hashes.missing_layers()
+        return is_whole and len(self.hashes.piece_layers) > len(metainfo.piece_layers)
+
 
 def open_content(
     metainfo: Metainfo,
