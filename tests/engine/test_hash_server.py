@@ -11,8 +11,9 @@ import pytest
 
 from bittern.codec import wire
 from bittern.codec.info import Version
-from bittern.codec.wire import HashRange
+from bittern.codec.wire import HashRange, MessageId
 from bittern.engine import events, hash_server
+from bittern.proto import hash_requests
 from bittern.storage import hash_trees
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
@@ -156,6 +157,58 @@ def test_a_flood_is_refused_and_then_closed_and_others_are_served(
     simulate(main)
 
 
+def all_requests(root: bytes) -> list[HashRange]:
+    """More than a hundred requests that differ and that 16 pieces answer from memory."""
+    return [
+        HashRange(root, level, index, length, proof_layers)
+        for level in (2, 3, 4)
+        for length in (2, 4, 8, 16)
+        for index in range(0, 16 >> (level - 2), length)
+        for proof_layers in range(6 - level)
+        if index + length <= 16 >> (level - 2)
+    ]
+
+
+def test_answers_a_second_and_requests_that_wait_are_limited(
+    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hash_requests, "MAX_RATE", 1)
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            files = Files(scene)
+            [root] = files.trees
+            node = await scene.node(is_seed=True)
+            peer = await connect_v2(scene, node)
+            requests, began = all_requests(root), loop.time()
+            num_at_once, num_waiting = hash_requests.UNITS, hash_requests.MAX_WAITING
+            assert len(requests) > num_at_once + num_waiting
+            peer.send(b"".join(map(wire.encode_hash_request, requests)))
+            answered: list[HashRange] = []
+            rejected: list[HashRange] = []
+            while len(answered) + len(rejected) < len(requests):
+                message = await peer.expect(MessageId.HASHES, MessageId.HASH_REJECT)
+                wanted = wire.decode_hash_range(message.payload)
+                if message.message_id == MessageId.HASH_REJECT:
+                    rejected.append(wanted)
+                else:
+                    assert message.payload[48:] == files.answer(wanted)
+                    answered.append(wanted)
+            assert answered == requests[: num_at_once + num_waiting]
+            assert rejected == requests[num_at_once + num_waiting :]
+            assert 0 <= loop.time() - began - num_waiting / num_at_once < 0.5
+            # Whoever does not heed refusals is closed, and a torrent may end with some waiting.
+            for _ in range(1 + 1100 // (len(requests) - num_waiting)):
+                peer.send(b"".join(map(wire.encode_hash_request, requests)))
+            await peer.expect_closed(timeout=10)
+            other = await connect_v2(scene, node)
+            other.send(b"".join(map(wire.encode_hash_request, requests)))
+            await other.expect(MessageId.HASH_REJECT)
+            await node.close()
+
+    simulate(main)
+
+
 def test_answers_count_against_the_upload_limit(tmp_path: Path, simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=Version.V2) as scene:
@@ -185,6 +238,14 @@ def test_a_peer_that_leaves_while_its_answer_is_made(tmp_path: Path, simulate: S
             await asyncio.sleep(0.5)
             leaving.close()
             assert await ask(staying, blocks) == files.answer(blocks)
+            with (node.folder / NAME).open("r+b") as file:
+                file.seek(4 * PIECE_LENGTH)
+                file.write(b"rot")
+            leaving = await connect_v2(scene, node)
+            leaving.send(wire.encode_hash_request(replace(blocks, index=16)))
+            await asyncio.sleep(0.5)
+            leaving.close()
+            await until(lambda: node.torrent.stats().num_have == NUM_PIECES - 1)
             # And the torrent may end meanwhile.
             staying.send(wire.encode_hash_request(replace(blocks, index=8)))
             await asyncio.sleep(0.5)

@@ -58,6 +58,29 @@ def test_what_was_taken_on_trust_is_read_once(tmp_path: Path, simulate: Simulate
     simulate(main)
 
 
+def test_files_that_are_not_wanted_get_no_layer(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
+            old = HashPeer(scene, lambda _: None, reserved=FAST)
+            node = await scene.node(
+                is_seed=True,
+                source=v1_link(scene) + "&so=1",
+                peers=[old.endpoint],
+                torrent={"skip_check": True},
+            )
+            await node.complete()
+            swarm = node.torrent.swarm
+            assert swarm is not None
+            swarm.picker.lose(0)
+            assert node.torrent.is_complete
+            roots = [e.pieces_root for e in scene.metainfo.info.files if not e.is_pad]
+            assembly = swarm.assembly
+            await until(lambda: assembly._hashes.piece_layers.keys() == set(roots[1:]))
+            assert roots[0] not in assembly._hashes.piece_layers
+
+    simulate(main)
+
+
 def test_a_file_that_is_gone_gets_no_layer(tmp_path: Path, simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:

@@ -234,6 +234,9 @@ def test_what_is_not_wanted_any_more() -> None:
     assert "blocks" in fetch
     asked = fetch.next_requests("peer", now=0.0)
     assert len(asked) == 2
+    fetch.want("unasked", file.blocks_span(1), now=0.0)
+    fetch.handle_timer(now=1.0)
+    fetch.drop("unasked")
     fetch.drop("layer")
     fetch.drop("nothing")
     assert fetch.hashes_received("peer", asked[0], file.answer(asked[0]), now=0.0) == HashAnswer()

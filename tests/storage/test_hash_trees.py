@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from bittern.codec.info import Version
-from bittern.codec.merkle import HashTree, block_hashes, height_of, num_blocks
+from bittern.codec.merkle import HashTree, block_hashes, height_of, num_blocks, root_of
 from bittern.codec.metainfo import Metainfo, decode_metainfo
 from bittern.codec.wire import HashRange
 from bittern.storage import hash_trees
 from bittern.storage.creator import CreateOptions, create_torrent
-from bittern.storage.hash_trees import HashTrees, read_block_hashes
+from bittern.storage.hash_trees import HashTrees, read_block_hashes, read_piece_hash
 from bittern.storage.hashing import PieceHashes
 from bittern.storage.layout import Layout
 from bittern.storage.memory import MemoryStorage
@@ -147,6 +147,8 @@ def test_a_bad_piece_has_no_hashes(torrent: Torrent) -> None:
     assert read_block_hashes(torrent.storage, torrent.hashes, index) is not None
     torrent.storage.write(entry.offset + 5, [b"bad"])
     assert read_block_hashes(torrent.storage, torrent.hashes, index) is None
+    read = torrent.data["a long one"][:5] + b"bad" + torrent.data["a long one"][8:PIECE]
+    assert read_piece_hash(torrent.storage, torrent.hashes, index) == root_of(block_hashes(read))
 
 
 def test_a_long_piece_is_read_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
