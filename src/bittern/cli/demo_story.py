@@ -106,7 +106,7 @@ class DownloadStory:
         self._explained_short_forms = False
         self.num_sent: Counter[str] = Counter()
         self.num_received: Counter[str] = Counter()
-        self.num_verified = 0
+        self.num_verified: int = 0
         self.result: Record | None = None
 
     def tell(self, record: Record) -> None:

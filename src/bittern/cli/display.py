@@ -169,7 +169,7 @@ class LineDisplay:
         self._every = interval
         self._next = time.monotonic() + interval
         self._status = ""
-        self.interval = min(1.0, interval)
+        self.interval: float = min(1.0, interval)
 
     def update(self, rows: Sequence[Row]) -> None:
         """Write the rows if the time has come."""

@@ -138,9 +138,9 @@ class Following:
     """
 
     def __init__(self, report: Report, every: float | None) -> None:
-        self.was_reached = False
+        self.was_reached: bool = False
         """The DHT has answered."""
-        self.is_current = False
+        self.is_current: bool = False
         """The folder is at the newest version."""
         self.summary: dict[str, Json] = {}
         """The object of ``follow --json``; empty until a version is complete."""

@@ -133,7 +133,7 @@ class Publisher:
         self._target = mutable_target(signer.public_key, salt)
         self._version: Version | None = None
         self._num_stored = 0
-        self.was_stored = False
+        self.was_stored: bool = False
         """At least one node took it."""
 
     @property

@@ -104,8 +104,8 @@ class Transfer:
         self.job = job
         self.torrent: Torrent | None = None
         self.error: BaseException | None = None
-        self.is_complete = False
-        self.was_reached = False
+        self.is_complete: bool = False
+        self.was_reached: bool = False
         """A tracker answered or a peer was connected."""
         self._goal = goal
         self._report = report

@@ -138,11 +138,11 @@ class HashTree:
     def __init__(self, layer: bytes, level: int = 0, *, top_level: int | None = None) -> None:
         if top_level is None:
             top_level = level + height_of(len(layer) // HASH_LENGTH)
-        self.level = level
+        self.level: int = level
         self._layers = [layer]
         for current in range(level, top_level):
             self._layers.append(parent_layer(self._layers[-1], current))
-        self.root = self._layers[-1]
+        self.root: bytes = self._layers[-1]
 
     @property
     def top_level(self) -> int:

@@ -29,10 +29,10 @@ class Bitfield:
     __slots__ = ("bits", "num_pieces", "top")
 
     def __init__(self, num_pieces: int, bits: int = 0) -> None:
-        self.num_pieces = num_pieces
-        self.top = ((num_pieces + 7) & ~7) - 1
+        self.num_pieces: int = num_pieces
+        self.top: int = ((num_pieces + 7) & ~7) - 1
         """Bit position of piece 0."""
-        self.bits = bits
+        self.bits: int = bits
 
     @classmethod
     def full(cls, num_pieces: int) -> Bitfield:

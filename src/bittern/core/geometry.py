@@ -72,12 +72,12 @@ class Geometry:
         *,
         has_gaps: bool = False,
     ) -> None:
-        self.has_gaps = has_gaps
-        self.piece_length = piece_length
-        self.num_pieces = num_pieces
+        self.has_gaps: bool = has_gaps
+        self.piece_length: int = piece_length
+        self.num_pieces: int = num_pieces
         self.short_pieces: Mapping[int, int] = MappingProxyType(dict(short_pieces))
-        self.total_length = total_length
-        self.blocks_per_piece = -(-piece_length // BLOCK_LENGTH)
+        self.total_length: int = total_length
+        self.blocks_per_piece: int = -(-piece_length // BLOCK_LENGTH)
 
     @classmethod
     def contiguous(cls, piece_length: int, space_length: int, total_length: int) -> Geometry:

@@ -46,7 +46,7 @@ class _FixedId(bytes):
 class InfoHash(_FixedId):
     """SHA-1 of a v1 info dictionary, or a v2 hash cut to 20 bytes (BEP 3, BEP 52)."""
 
-    SIZE = 20
+    SIZE: ClassVar[int] = 20
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -62,7 +62,7 @@ class InfoHash(_FixedId):
 class InfoHashV2(_FixedId):
     """SHA-256 of a v2 info dictionary (BEP 52)."""
 
-    SIZE = 32
+    SIZE: ClassVar[int] = 32
 
     @property
     def truncated(self) -> InfoHash:
@@ -73,7 +73,7 @@ class InfoHashV2(_FixedId):
 class PeerId(_FixedId):
     """A peer's 20-byte name for itself (BEP 3, BEP 20)."""
 
-    SIZE = 20
+    SIZE: ClassVar[int] = 20
 
     @classmethod
     def generate(cls, prefix: bytes, random_bytes: Callable[[int], bytes]) -> Self:
@@ -90,7 +90,7 @@ class PeerId(_FixedId):
 class NodeId(_FixedId):
     """A DHT node's id, in the same space as info hashes (BEP 5)."""
 
-    SIZE = 20
+    SIZE: ClassVar[int] = 20
 
     def distance(self, other: bytes) -> int:
         """XOR distance to ``other``, 20 bytes (BEP 5)."""

@@ -33,7 +33,7 @@ class TokenBucket:
     __slots__ = ("_burst", "_level", "_updated_at", "rate")
 
     def __init__(self, rate: float | None, *, now: float, burst: float | None = None) -> None:
-        self.rate = math.inf if rate is None else rate
+        self.rate: float = math.inf if rate is None else rate
         self._burst = max(1.0, burst if burst is not None else self.rate / 10)
         self._level = 0.0
         self._updated_at = now
@@ -91,8 +91,8 @@ class RateMeter:
     __slots__ = ("_counted", "_sum", "_time_constant", "_updated_at", "_weight", "rate", "total")
 
     def __init__(self, *, now: float, time_constant: float = 4.0) -> None:
-        self.rate = 0.0
-        self.total = 0
+        self.rate: float = 0.0
+        self.total: int = 0
         self._counted = 0
         self._sum = 0.0
         self._weight = 0.0

@@ -25,7 +25,7 @@ from bittern.engine.peer import PeerConnection
 from bittern.engine.roster import is_loopback
 from bittern.net.stream import Listener, Network, Stream
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 ROUSE_INTERVAL = 0.05
 """Seconds between two looks whether a torrent has woken up."""
@@ -66,7 +66,7 @@ class Acceptor:
         self._listeners: list[Listener] = []
         self._newcomers: dict[_Newcomer, None] = {}
         self._per_address: dict[str, int] = {}
-        self.port = 0
+        self.port: int = 0
         """The port that peers reach us at; 0 when we do not listen."""
 
     def listen(self) -> None:

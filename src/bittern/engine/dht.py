@@ -39,7 +39,7 @@ from bittern.net.dht_requests import PeerSearch, PeersResult, Search
 from bittern.policy.dht_rounds import DhtRounds
 from bittern.storage.dht_state import write_dht_state
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 SOURCE = "dht"
 """How peers from here are labelled."""
@@ -215,7 +215,7 @@ class DhtTorrentSource:
     )
 
     def __init__(self, owner: DhtSource, torrent: DiscoveringTorrent) -> None:
-        self.torrent = torrent
+        self.torrent: DiscoveringTorrent = torrent
         self._owner = owner
         self._searches: tuple[PeerSearch, ...] = ()
         self._port = 0

@@ -30,7 +30,7 @@ from bittern.net.udp import DHT_BYTES, TRACKER_BYTES, Datagrams, ReceiveDatagram
 from bittern.net.udp_tracker import UdpTrackers
 from bittern.storage.dht_state import read_dht_state
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class SharedDatagrams(Datagrams, Protocol):

@@ -20,7 +20,7 @@ from bittern.engine.disk import Disk
 from bittern.storage.base import FileStamp
 from bittern.storage.resume import Resumed, ResumeRecord, ResumeStore
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class Journal:

@@ -26,7 +26,7 @@ from bittern.storage.base import FileStamp
 from bittern.storage.checker import check_pieces
 from bittern.storage.resume import Resumed, ResumeRecord
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _PARTIAL = "partial"
 """Option of a record: blocks of pieces that were in progress at a clean end."""

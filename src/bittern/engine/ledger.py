@@ -50,13 +50,13 @@ class Ledger:
     )
 
     def __init__(self, num_pieces: int) -> None:
-        self.num_pieces = num_pieces
+        self.num_pieces: int = num_pieces
         self._have: int | None = 0 if num_pieces else None
         self._wanted: int | None = None
         self._seen: set[str] | None = None
-        self.num_downloaded = 0
-        self.num_uploaded = 0
-        self.num_wasted = 0
+        self.num_downloaded: int = 0
+        self.num_uploaded: int = 0
+        self.num_wasted: int = 0
 
     @property
     def have(self) -> int:

@@ -47,9 +47,9 @@ class SharedLimit:
     __slots__ = ("_gates", "_timer", "bucket", "is_serving", "loop")
 
     def __init__(self, bucket: TokenBucket, *, loop: asyncio.AbstractEventLoop) -> None:
-        self.bucket = bucket
-        self.loop = loop
-        self.is_serving = False
+        self.bucket: TokenBucket = bucket
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.is_serving: bool = False
         """True while those who waited have their turns."""
         self._gates: dict[RateGate, None] = {}
         """In the order in which they have their turns."""

@@ -94,8 +94,8 @@ class LocalDiscovery:
         cookie: bytes,
         port: Callable[[], int],
     ) -> None:
-        self.num_bad = 0
-        self.num_ignored = 0
+        self.num_bad: int = 0
+        self.num_ignored: int = 0
         self._network = network
         self._loop = loop
         self._rng = rng

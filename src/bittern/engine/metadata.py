@@ -87,7 +87,7 @@ class MetadataPhase:
         self._services = services
         self.roster = roster
         roster.adopter = self
-        self.fetch = MetadataFetch(matches)
+        self.fetch: MetadataFetch = MetadataFetch(matches)
         self._extensions = Extensions(
             roster,
             metadata=None,

@@ -85,14 +85,16 @@ class Roster:
         self._services = services
         self._shelf = shelf
         self.candidates = candidates
-        self.max_connections = config.max_connections or services.config.max_connections_per_torrent
+        self.max_connections: int = (
+            config.max_connections or services.config.max_connections_per_torrent
+        )
         self.adopter: Adopter | None = None
         """The swarm, or whoever takes its place."""
         self._greeted_v2: dict[Endpoint, bool] = {}
         """Endpoints that did not answer one of our hashes, and whether the v2 hash is next."""
         self.peers: dict[PeerConnection, None] = {}
         """Connections in order of arrival, those in handshake too."""
-        self.exchange = ExchangeBook()
+        self.exchange: ExchangeBook = ExchangeBook()
         """What each was told of the others (BEP 11)."""
 
     @property

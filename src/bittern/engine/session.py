@@ -51,7 +51,7 @@ from bittern.storage.handles import HandleCache
 from bittern.storage.system import OsCalls
 from bittern.storage.worker import Worker
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 TICK_INTERVAL = 1.0
 
@@ -89,7 +89,7 @@ class Session:
         os_calls: OsCalls | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.config = config or SessionConfig()
+        self.config: SessionConfig = config or SessionConfig()
         self.torrents: list[Torrent] = []
         self._network = network
         self._rng = rng or random.Random()

@@ -50,14 +50,14 @@ class Shelf:
         self._path: str | None = None  # a tenth of the memory of a Path
         self._root_marks = b""
         self.magnet: Magnet | None = None
-        self.is_private = False
-        self.num_pieces = 0
-        self.total_length = 0
+        self.is_private: bool = False
+        self.num_pieces: int = 0
+        self.total_length: int = 0
         if isinstance(source, Metainfo):
             self.put(source)
         else:
             self.magnet = source
-            self.name = source.name or str(source.wire_hash)
+            self.name: str = source.name or str(source.wire_hash)
             self.info_hash: InfoHash | None = source.info_hash
             self.info_hash_v2: InfoHashV2 | None = source.info_hash_v2
 

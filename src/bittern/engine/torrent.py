@@ -65,21 +65,21 @@ class Torrent:
         self, services: Services, source: Metainfo | Magnet, config: TorrentConfig
     ) -> None:
         self._services = services
-        self.shelf = Shelf(source)
+        self.shelf: Shelf = Shelf(source)
         """What it is called and made of."""
-        self.config = config
+        self.config: TorrentConfig = config
         self.state = TorrentState.PAUSED if config.paused else TorrentState.STOPPED
         self.error: BitTorrentError | None = None
-        self.listeners = Listeners()
+        self.listeners: Listeners = Listeners()
         self._stall = StallWatch()
         self._candidates: Candidates | None = None
         self.metadata_phase: MetadataPhase | None = None
         self._discovery: Discovery | None = None
         self._awake: Awake | None = None
-        self.ledger = Ledger(self.shelf.num_pieces)
+        self.ledger: Ledger = Ledger(self.shelf.num_pieces)
         """What is there and what was counted while no swarm runs."""
         self._idle_since = float("inf")
-        self.num_checked = 0
+        self.num_checked: int = 0
         self._lock = asyncio.Lock()
         self._changed: asyncio.Event | None = None
         self._retry: asyncio.TimerHandle | None = None

@@ -149,12 +149,12 @@ class TrackerAnnouncer:
         announce_to_all_tiers: bool = False,
     ) -> None:
         self.external_host: str | None = None
-        self.is_running = False
-        self.due_at = math.inf
+        self.is_running: bool = False
+        self.due_at: float = math.inf
         self._client = client
         self._announces = announces
         self._surroundings = surroundings
-        self.info_hashes = tuple(info_hashes)
+        self.info_hashes: tuple[InfoHash, ...] = tuple(info_hashes)
         self._peer_id = peer_id
         self._port = port
         self._key = rng.getrandbits(32)

@@ -95,7 +95,7 @@ class Search(Generic[_Result]):
         factory: Factory,
         ended: Callable[[Search[_Result]], object] | None = None,
     ) -> None:
-        self.is_over = False
+        self.is_over: bool = False
         self._ended = ended
         self._waiters: list[asyncio.Future[None]] = []
         self._num_open = len(shells)

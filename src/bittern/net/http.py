@@ -67,7 +67,7 @@ class HttpStream:
     """An answer whose body is read as it comes; made by ``HttpClient.open``."""
 
     def __init__(self, response: aiohttp.ClientResponse, url: str, max_length: int) -> None:
-        self.status = response.status
+        self.status: int = response.status
         self.headers: Mapping[str, str] = {
             name.lower(): value for name, value in response.headers.items()
         }

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from bittern.core.endpoint import Endpoint
 from bittern.net.interfaces import Interface, interfaces_for, is_neighbour
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 READS_PER_WAKEUP = 32
 """Datagrams before other callbacks get their turn."""

@@ -85,10 +85,10 @@ class UdpSocket:
     """
 
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
-        self.num_received = 0
-        self.num_unclaimed = 0
-        self.num_dropped = 0
-        self.num_errors = 0
+        self.num_received: int = 0
+        self.num_unclaimed: int = 0
+        self.num_dropped: int = 0
+        self.num_errors: int = 0
         self._sock: socket.socket | None = sock
         self._loop = loop
         address = sock.getsockname()

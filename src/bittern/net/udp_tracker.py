@@ -65,7 +65,7 @@ class UdpTrackers:
         self._announces: dict[int, asyncio.Future[AnnounceAnswer]] = {}
         self._scrapes: dict[int, asyncio.Future[dict[InfoHash, ScrapeEntry]]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self.num_bad_datagrams = 0
+        self.num_bad_datagrams: int = 0
 
     async def announce(
         self, endpoint: Endpoint, request: AnnounceRequest, *, url_data: bytes = b""

@@ -30,11 +30,11 @@ class Availability:
     __slots__ = ("full", "num_pieces", "num_seeds", "planes", "top")
 
     def __init__(self, num_pieces: int) -> None:
-        self.num_pieces = num_pieces
-        self.top = ((num_pieces + 7) & ~7) - 1
-        self.full = ((1 << num_pieces) - 1) << (-num_pieces % 8)
+        self.num_pieces: int = num_pieces
+        self.top: int = ((num_pieces + 7) & ~7) - 1
+        self.full: int = ((1 << num_pieces) - 1) << (-num_pieces % 8)
         """The set of all pieces."""
-        self.num_seeds = 0
+        self.num_seeds: int = 0
         self.planes: list[int] = []
         """Plane k holds bit k of every count; the last one is never 0."""
 

@@ -101,7 +101,7 @@ class Candidates:
     ) -> None:
         self.allow_multiple_per_address = allow_multiple_per_address
         self.allow_local = allow_local
-        self.bans = Bans() if bans is None else bans
+        self.bans: Bans = Bans() if bans is None else bans
         self._capacity = capacity
         self._rng = rng
         self._now = now
@@ -117,7 +117,7 @@ class Candidates:
         self._heard: dict[Source, Heard] = {}
         self._is_seeding = False
         self._is_paused = False
-        self.num_forgotten = 0
+        self.num_forgotten: int = 0
         """Endpoints given up after ``MAX_FAILURES``."""
 
     # --- who is there --------------------------------------------------------------------

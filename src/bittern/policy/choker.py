@@ -113,9 +113,9 @@ class Choker:
         choke_interval: float = CHOKE_INTERVAL,
         optimistic_interval: float = OPTIMISTIC_INTERVAL,
     ) -> None:
-        self.num_slots = num_slots
-        self.choke_interval = choke_interval
-        self.optimistic_interval = optimistic_interval
+        self.num_slots: int | None = num_slots
+        self.choke_interval: float = choke_interval
+        self.optimistic_interval: float = optimistic_interval
         self._rng = rng
         self._unchoked: dict[Hashable, float] = {}
         """Since when each unchoked peer is so."""

@@ -138,7 +138,7 @@ class ExchangeBook:
     __slots__ = ("_states", "recent")
 
     def __init__(self) -> None:
-        self.recent = RecentPeers()
+        self.recent: RecentPeers = RecentPeers()
         self._states: dict[Hashable, PexState] = {}
 
     def state(self, peer: Hashable) -> PexState:

@@ -42,7 +42,7 @@ class EarlyPieces:
         self._bits = bytearray()
         self._bitfield_length: int | None = None
         self._has_all = False
-        self.has_spoken = False
+        self.has_spoken: bool = False
         """True once the peer has said anything about its pieces."""
 
     def add_bitfield(self, payload: bytes | memoryview) -> None:

@@ -30,10 +30,10 @@ class Handle:
     __slots__ = ("fd", "is_cached", "is_writable", "num_users")
 
     def __init__(self, fd: int, is_writable: bool) -> None:
-        self.fd = fd
-        self.is_writable = is_writable
-        self.num_users = 1
-        self.is_cached = True
+        self.fd: int = fd
+        self.is_writable: bool = is_writable
+        self.num_users: int = 1
+        self.is_cached: bool = True
 
 
 class HandleCache:

@@ -104,7 +104,7 @@ class HybridHasher:
 
     def __init__(self, length: int) -> None:
         self.sha1 = hashlib.sha1()
-        self.blocks = BlockHasher(length)
+        self.blocks: BlockHasher = BlockHasher(length)
 
     def update(self, data: Buffer, /) -> None:
         """Take the next bytes, of pads too: v1 counts them."""

@@ -75,9 +75,9 @@ class Layout:
     __slots__ = ("_ends", "_geometry", "_owners", "_starts", "end", "files")
 
     def __init__(self, files: Sequence[PlacedFile], geometry: Geometry) -> None:
-        self.files = files
+        self.files: Sequence[PlacedFile] = files
         self._geometry = geometry
-        self.end = geometry.num_pieces * geometry.piece_length
+        self.end: int = geometry.num_pieces * geometry.piece_length
         """Length of the piece space."""
         starts: list[int] = []
         owners: list[int] = []

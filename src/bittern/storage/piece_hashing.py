@@ -81,9 +81,9 @@ class Hashing:
         piece_length: int,
         has_tail_pad: bool,
     ) -> None:
-        self.files = [file for file in files if file.entry.length]
-        self.starts = [file.entry.offset for file in self.files]
-        self.total_length = sum(file.entry.length for file in self.files)
+        self.files: list[SourceFile] = [file for file in files if file.entry.length]
+        self.starts: list[int] = [file.entry.offset for file in self.files]
+        self.total_length: int = sum(file.entry.length for file in self.files)
         self._all_files = files
         self._has_v1 = version is not Version.V2
         self._has_v2 = version is not Version.V1

@@ -84,7 +84,7 @@ class ResumeStore:
             except OSError as error:
                 raise storage_error(error, self._torrents) from error
             self._database = ResumeDatabase(folder)
-            self.was_clean = self._begin()
+            self.was_clean: bool = self._begin()
             """True when the session before ended with ``close(clean=True)``."""
         except BaseException:
             self._lock.release()

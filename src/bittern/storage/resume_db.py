@@ -68,7 +68,7 @@ class ResumeDatabase:
         self._lock = threading.RLock()
         self.problems: list[str] = []
         """What had to be mended, for the log."""
-        self.was_mended = False
+        self.was_mended: bool = False
         """True when rows may be missing: the session before did not end cleanly."""
         try:
             self._connection = self._open(self._path)

@@ -28,7 +28,7 @@ from bittern.storage.hashing import PieceHashes
 from bittern.storage.layout import Layout
 from bittern.storage.system import OsCalls
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

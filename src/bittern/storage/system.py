@@ -40,8 +40,8 @@ class OsCalls:
     def __init__(self, *, portable: bool | None = None) -> None:
         if portable is None:
             portable = not hasattr(os, "preadv") or os.open not in os.supports_dir_fd
-        self.has_dir_fd = not portable
-        self.nowait_flag = 0 if portable else getattr(os, "RWF_NOWAIT", 0)
+        self.has_dir_fd: bool = not portable
+        self.nowait_flag: int = 0 if portable else getattr(os, "RWF_NOWAIT", 0)
         """Flag for ``preadv`` that makes it fail instead of waiting for the disk; 0 for none."""
         self.open: Callable[..., int] = os.open
         self.close: Callable[[int], None] = os.close

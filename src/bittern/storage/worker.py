@@ -60,7 +60,7 @@ class Worker:
         congestion_changed: Callable[[bool], None] = lambda _: None,
         name: str = "bittern-storage",
     ) -> None:
-        self.is_parallel = num_processors() > 1
+        self.is_parallel: bool = num_processors() > 1
         """True when a thread has a processor of its own beside the submitter's."""
         self._max_threads = max(num_threads, 1)
         self._high_water = high_water

@@ -59,12 +59,12 @@ class Desk:
         max_source_rate: int = MAX_SOURCE_RATE,
     ) -> None:
         lifetime = int(interval * _LIFETIME_FACTOR)
-        self.table = SwarmTable(rng, peer_lifetime=lifetime) if table is None else table
+        self.table: SwarmTable = SwarmTable(rng, peer_lifetime=lifetime) if table is None else table
         self.interval = interval
-        self.min_interval = min(min_interval, interval)
-        self.num_announces = 0
-        self.num_scrapes = 0
-        self.num_refused = 0
+        self.min_interval: int = min(min_interval, interval)
+        self.num_announces: int = 0
+        self.num_scrapes: int = 0
+        self.num_refused: int = 0
         self._allowed = allowed
         self._max_source_rate = max_source_rate
         self._sources: dict[bytes, int] = {}

@@ -68,7 +68,7 @@ class HttpTracker:
         max_connections: int = MAX_CONNECTIONS,
         max_per_address: int = MAX_CONNECTIONS_PER_ADDRESS,
     ) -> None:
-        self.num_turned_away = 0
+        self.num_turned_away: int = 0
         self._desk = desk
         self._clock = clock
         self._trusted = tuple(trusted)

@@ -47,10 +47,10 @@ class Pool:
         self._endpoints = bytearray()
         self._seen_at = array("I")
         self._index: dict[bytes, int] | None = None
-        self.num_leechers = 0
-        self.announced_at = now
-        self.ordered_at = now
-        self.sweep_at = now + SWEEP_GAP
+        self.num_leechers: int = 0
+        self.announced_at: int = now
+        self.ordered_at: int = now
+        self.sweep_at: int = now + SWEEP_GAP
 
     def __len__(self) -> int:
         return len(self._seen_at)

@@ -66,7 +66,7 @@ class Tracker:
             self._trusted = [ipaddress.ip_network(network) for network in trusted]
         except ValueError as error:
             raise ConfigError(f"trusted network: {error}") from None
-        self.desk = Desk(
+        self.desk: Desk = Desk(
             rng or random.Random(secrets.randbits(64)),
             interval=interval,
             min_interval=min_interval,

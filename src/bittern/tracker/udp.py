@@ -103,7 +103,7 @@ class UdpTracker:
     def __init__(
         self, datagrams: Datagrams, desk: Desk, ids: ConnectionIds, clock: Callable[[], float]
     ) -> None:
-        self.num_dropped = 0
+        self.num_dropped: int = 0
         self._datagrams = datagrams
         self._desk = desk
         self._ids = ids
