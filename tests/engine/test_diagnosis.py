@@ -119,6 +119,7 @@ def test_a_peer_that_owes_us_blocks(tmp_path: Path, simulate: Simulate) -> None:
             found = node.torrent.diagnose()
             assert codes(found) == [ReasonCode.SNUBBED]
             assert found.connections.num_snubbing == 1
+            assert [info.is_snubbing for info in node.torrent.peers()] == [True]
             peer.close()
 
     simulate(main)

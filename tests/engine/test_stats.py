@@ -58,6 +58,8 @@ def test_half_way(tmp_path: Path, simulate: Simulate) -> None:
             assert (info.peer_choking, info.peer_interested) == (False, False)
             assert info.downloaded == stats.downloaded
             assert info.num_outstanding > 0
+            assert not info.is_snubbing
+            assert info.is_upload_only
             assert info.client == "bittern/0.1.0"
             (theirs,) = seed.torrent.peers()
             assert theirs.uploaded >= info.downloaded

@@ -35,7 +35,8 @@ _CHAPTERS = {
 _EXPLANATIONS = {
     "handshake": (
         "Each side sends the same 68 bytes: which protocol, which extensions of it, which "
-        "torrent, and who it is. A peer that does not have this torrent hangs up."
+        "torrent, and who it is. A peer that does not have this torrent hangs up. (BEPs are the "
+        "documents that define BitTorrent; 3 is the protocol itself, the others add to it.)"
     ),
     "extended": (
         "Both set the bit for extensions, so each sends a dictionary of what else it "

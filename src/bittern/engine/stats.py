@@ -64,6 +64,10 @@ class PeerInfo:
     peer_choking: bool
     peer_interested: bool
     num_outstanding: int
+    is_snubbing: bool = False
+    """It owes us blocks and has sent none for ``snub_timeout`` (BEP 3)."""
+    is_upload_only: bool = False
+    """It says that it wants nothing (BEP 21)."""
 
 
 def measure(torrent: Torrent) -> TorrentStats:
@@ -124,6 +128,8 @@ def describe_peer(peer: PeerConnection) -> PeerInfo:
         peer_choking=protocol.peer_choking,
         peer_interested=protocol.peer_interested,
         num_outstanding=len(protocol.outstanding),
+        is_snubbing=peer.is_snubbing,
+        is_upload_only=peer.is_upload_only,
     )
 
 
