@@ -97,18 +97,18 @@ class TestRoots:
     def test_each_is_found(self) -> None:
         shelf = self.make()
         for root in self.ROOTS:
-            assert shelf.may_hold({root, b"x" * 32})
+            assert shelf.may_hold(Shelf.marks_of({root, b"x" * 32}))
 
     def test_others_are_not(self) -> None:
         shelf = self.make()
         across = self.ROOTS[0][4:8] + self.ROOTS[1][:4] + bytes(24)
-        assert not shelf.may_hold({across, b"x" * 32})
-        assert not shelf.may_hold(())
+        assert not shelf.may_hold(Shelf.marks_of({across, b"x" * 32}))
+        assert not shelf.may_hold(frozenset())
 
     def test_they_stay_while_the_metainfo_is_away(self, tmp_path: Path) -> None:
         shelf = self.make()
         shelf.put_away(tmp_path / "away.torrent")
-        assert shelf.may_hold(self.ROOTS)
+        assert shelf.may_hold(Shelf.marks_of(self.ROOTS))
 
     def test_v1_torrents_have_none(self) -> None:
-        assert not Shelf(decode_metainfo(make())).may_hold(self.ROOTS)
+        assert not Shelf(decode_metainfo(make())).may_hold(Shelf.marks_of(self.ROOTS))

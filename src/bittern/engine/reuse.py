@@ -101,8 +101,9 @@ async def _find_in_session(
         if (root := info.files[index].pieces_root) is not None:
             wanted.setdefault(root, []).append(index)
     known: dict[int, list[Path]] = {}
-    for donor in donors:
-        if not donor.have_bits or not donor.shelf.may_hold(wanted):
+    marks = Shelf.marks_of(wanted)
+    for donor in donors if wanted else ():
+        if not donor.have_bits or not donor.shelf.may_hold(marks):
             continue
         try:
             metainfo = await disk.run(donor.shelf.metainfo)
