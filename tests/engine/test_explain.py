@@ -25,6 +25,11 @@ TRACKER = SourceStatus(
 OFF = SourceStatus(kind=SourceKind.DHT, state=SourceState.OFF, message="x")
 
 
+ONLY_V1 = "The only connected peer does not speak v2, so "
+NONE_V2 = "None of the 2 connected peers speaks v2, so "
+NO_HASHES = "without which no piece can be checked."
+
+
 def failures(*causes: str) -> tuple[FailedCandidate, ...]:
     return tuple(
         FailedCandidate(Endpoint("203.0.113.1", n), Source.DHT, 1, cause, NOW + 20)
@@ -249,6 +254,40 @@ SCENES: list[tuple[str, Diagnosis, list[str], str]] = [
         ),
         ["The metadata is being asked of 2 of 3 connected peers."],
         "metadata from a peer",
+    ),
+    (
+        "piece hashes asked for",
+        scene(
+            TorrentState.METADATA,
+            connections=ConnectionSurvey(num_open=3, num_offering_hashes=2),
+            num_layers_missing=7,
+        ),
+        ["Piece hashes of 7 files are being asked of 2 of 3 connected peers."],
+        "piece hashes from a peer",
+    ),
+    (
+        "piece hashes of nobody",
+        scene(
+            TorrentState.METADATA,
+            connections=ConnectionSurvey(num_open=1),
+            num_layers_missing=1,
+        ),
+        [
+            ONLY_V1 + "it cannot give the piece hashes of 1 file, " + NO_HASHES
+        ],
+        "piece hashes from a peer",
+    ),
+    (
+        "piece hashes of none of many",
+        scene(
+            TorrentState.METADATA,
+            connections=ConnectionSurvey(num_open=2),
+            num_layers_missing=3,
+        ),
+        [
+            NONE_V2 + "none can give the piece hashes of 3 files, " + NO_HASHES
+        ],
+        "piece hashes from a peer",
     ),
     (
         "nobody to have metadata of",

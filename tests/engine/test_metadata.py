@@ -96,6 +96,10 @@ def test_a_v2_torrent_whose_layers_nobody_gives_waits(tmp_path: Path, simulate: 
             assert node.torrent.state is TorrentState.METADATA
             assert node.torrent.num_connections == 1
             assert len(peer.asked) > len(FILES)
+            [reason, *_] = node.torrent.diagnose().reasons
+            assert str(reason) == (
+                "Piece hashes of 3 files are being asked of 1 of 1 connected peer."
+            )
 
     simulate(main)
 

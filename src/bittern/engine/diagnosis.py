@@ -41,6 +41,7 @@ class ConnectionSurvey:
         num_snubbing: owe us blocks and have sent none for ``snub_timeout``.
         num_needless: have nothing that we need.
         num_offering_metadata: say that they have the metadata, while we have not.
+        num_offering_hashes: speak v2, while piece layers are missing that only they can give.
         num_interested: want something that we have.
         num_unchoked: of those, the ones that we let ask.
     """
@@ -53,6 +54,7 @@ class ConnectionSurvey:
     num_snubbing: int = 0
     num_needless: int = 0
     num_offering_metadata: int = 0
+    num_offering_hashes: int = 0
     num_interested: int = 0
     num_unchoked: int = 0
 
@@ -106,6 +108,7 @@ class Diagnosis:
         limits: rates, connections and attempts that are limited.
         num_checked: pieces hashed so far, while checking.
         num_pieces: of the torrent, 0 while the metadata is unknown.
+        num_layers_missing: files whose piece layer must come before anything is downloaded.
         num_missing: wanted pieces that are not here.
         num_unavailable: of those, the ones that no connected peer has.
         availability: distributed copies among the peers and us; below 1 somebody must come
@@ -125,6 +128,7 @@ class Diagnosis:
     limits: tuple[Limit, ...] = ()
     num_checked: int = 0
     num_pieces: int = 0
+    num_layers_missing: int = 0
     num_missing: int = 0
     num_unavailable: int = 0
     availability: float = 0.0
@@ -152,7 +156,7 @@ def diagnose(torrent: Torrent, services: Services, *, retry_at: float | None) ->
     O(known endpoints + connections).
     """
     now = services.loop.time()
-    roster, swarm = torrent.roster, torrent.swarm
+    roster, swarm, phase = torrent.roster, torrent.swarm, torrent.metadata_phase
     peers = [] if roster is None else list(roster.peers)
     missing = torrent.wanted_bits & ~torrent.have_bits
     found = Diagnosis(
@@ -167,6 +171,7 @@ def diagnose(torrent: Torrent, services: Services, *, retry_at: float | None) ->
         limits=tuple(_limits(torrent, services, len(peers))),
         num_checked=torrent.num_checked,
         num_pieces=torrent.shelf.num_pieces,
+        num_layers_missing=0 if phase is None else phase.num_layers_missing,
         num_missing=missing.bit_count(),
         num_unavailable=(missing & ~_had_by(peers)).bit_count(),
         availability=0.0 if swarm is None else swarm.picker.distributed_copies(),
@@ -211,6 +216,7 @@ def _look_at_connections(
         num_snubbing=snubbing,
         num_needless=needless,
         num_offering_metadata=0 if phase is None else phase.fetch.num_claims,
+        num_offering_hashes=0 if phase is None else phase.num_offering_hashes,
         num_interested=interested,
         num_unchoked=unchoked,
     )

@@ -74,7 +74,9 @@ def what_it_waits_for(found: Diagnosis) -> str:
         case TorrentState.SEEDING:
             return "peers that want something"
         case TorrentState.METADATA if connections.num_open:
-            return "metadata from a peer"
+            return (
+                "piece hashes from a peer" if found.num_layers_missing else "metadata from a peer"
+            )
     if found.storage.is_congested:
         return "the disk"
     if not connections.num_open:
@@ -142,6 +144,16 @@ def _no_progress(found: Diagnosis) -> list[Reason]:
 
 def _metadata(found: Diagnosis) -> Reason:
     num_open, offering = found.connections.num_open, found.connections.num_offering_metadata
+    if found.num_layers_missing:
+        files = count_of(found.num_layers_missing, "file")
+        able = found.connections.num_offering_hashes
+        if able:
+            text = f"Piece hashes of {files} are being asked of {able} of "
+            text += f"{count_of(num_open, 'connected peer')}."
+        else:
+            who = _none_of(num_open, "does not speak v2, so it cannot", "speaks v2, so none can")
+            text = f"{who} give the piece hashes of {files}, without which no piece can be checked."
+        return Reason(ReasonCode.FETCHING_HASHES, text)
     if not offering:
         who = _none_of(num_open, "does not offer", "offers")
         text = f"{who} the metadata, without which no file is known."

@@ -111,7 +111,7 @@ class HashSeeker:
             False when nobody who could be asked is connected; ``done`` is not called then.
         """
         hashes = self._hashes
-        if not self._askable():
+        if not self.askable():
             return False
         entry, number = hashes.place_of(index)
         root, leaves = entry.pieces_root, num_blocks(entry.length)
@@ -137,7 +137,13 @@ class HashSeeker:
 
     # --- asking --------------------------------------------------------------------------
 
-    def _askable(self) -> list[PeerConnection]:
+    @property
+    def num_layers_missing(self) -> int:
+        """Files whose piece layer is being fetched."""
+        return len(self._missing)
+
+    def askable(self) -> list[PeerConnection]:
+        """Return the connected peers that speak v2."""
         v2_hash = self._roster.v2_hash
         return [
             peer
@@ -147,7 +153,7 @@ class HashSeeker:
 
     def _ask(self, now: float) -> None:
         if self._fetch and not self._is_stopped:
-            for peer in self._askable():
+            for peer in self.askable():
                 self._ask_one(peer, now)
 
     def _ask_one(self, peer: PeerConnection, now: float) -> None:
@@ -205,7 +211,7 @@ class HashSeeker:
         self._ask(now)
 
     def _give_up_hopeless(self) -> None:
-        askable = self._askable()
+        askable = self.askable()
         for key in list(self._blocks):
             if not askable or self._fetch.is_hopeless(key, askable):
                 self._finish(key, None)

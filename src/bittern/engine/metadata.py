@@ -206,6 +206,16 @@ class MetadataPhase:
     def _send(peer: PeerConnection, message: MetadataMessage) -> None:
         peer.protocol.send_extension(UT_METADATA, encode_metadata_message(message))
 
+    @property
+    def num_layers_missing(self) -> int:
+        """Files whose piece layer is being fetched, once the metadata is there (BEP 52)."""
+        return 0 if self._seeker is None else self._seeker.num_layers_missing
+
+    @property
+    def num_offering_hashes(self) -> int:
+        """Connected peers that can give them."""
+        return 0 if self._seeker is None else len(self._seeker.askable())
+
     def tick(self, *, now: float) -> None:
         """Do what is due; called about once a second."""
         self.roster.tick(now=now)

@@ -35,6 +35,8 @@ class ReasonCode(StrEnum):
     PEERS_BANNED = "peers_banned"
     NO_METADATA = "no_metadata"
     FETCHING_METADATA = "fetching_metadata"
+    FETCHING_HASHES = "fetching_hashes"
+    """The piece layers of a v2 torrent from a magnet link are still to come (BEP 52)."""
     PIECES_MISSING = "pieces_missing"
     """No connected peer has them."""
     CHOKED = "choked"
