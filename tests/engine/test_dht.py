@@ -21,7 +21,8 @@ from bittern.storage.dht_state import NAME, read_dht_state
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.dht_place import Nodes
-from tests.engine.scene import Node, Scene, Watch
+from tests.engine.hash_peers import HashPeer
+from tests.engine.scene import FAST, Node, Scene, Watch
 
 
 def status(torrent: Torrent) -> SourceStatus:
@@ -122,7 +123,10 @@ def test_a_magnet_that_turns_out_to_be_private_leaves(tmp_path: Path, simulate: 
             nodes = Nodes(scene)
             await nodes.add()
             seed = await scene.node(is_seed=True)
-            leech = await scene.node(source=magnet(scene), peers=[seed], **nodes.options())
+            # Ours does not give the metadata of a private torrent.
+            giver = HashPeer(scene, lambda _: None, reserved=FAST)
+            peers = [seed.endpoint, giver.endpoint]
+            leech = await scene.node(source=magnet(scene), peers=peers, **nodes.options())
             await leech.complete(60)
             assert status(leech.torrent).message == PRIVATE
             await asyncio.sleep(60)

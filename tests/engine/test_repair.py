@@ -183,7 +183,7 @@ def test_where_nobody_gives_the_hashes_pieces_are_fetched_whole(
 def test_peers_that_know_no_v2_are_not_waited_for_long(
     tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(HashSeeker, "_askable", lambda _: [])
+    monkeypatch.setattr(HashSeeker, "askable", lambda _: [])
 
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
