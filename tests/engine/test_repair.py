@@ -18,7 +18,16 @@ from bittern.testing.disk import FaultyCalls
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.hash_peers import BlockPeer, Files, HashPeer
-from tests.engine.scene import NAME, PIECE_LENGTH, Node, Scene, Watch, until
+from tests.engine.scene import (
+    NAME,
+    PIECE_LENGTH,
+    Node,
+    Scene,
+    Watch,
+    restore,
+    snapshot,
+    until,
+)
 
 V2 = [Version.V2, Version.HYBRID]
 
@@ -296,5 +305,35 @@ def test_after_its_end_nothing_is_done(tmp_path: Path, simulate: Simulate) -> No
             asked[1](None)
             await asyncio.sleep(10)
             assert watch.of(events.PieceDamaged) == []
+
+    simulate(main)
+
+
+def test_blocks_of_a_piece_that_was_being_written_survive_a_kill(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: F7. In v1 the whole piece is fetched again; here what had come of it is kept."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            state = tmp_path / "state"
+            seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=50_000))
+            leecher = await scene.node(peers=[seed], state_dir=state, preallocate=True)
+            pieces = leecher.torrent.swarm.assembly.pieces.open  # type: ignore[union-attr]
+            await until(lambda: any(piece.num_received == 3 for piece in pieces.values()))
+            num_received = sum(piece.num_received for piece in pieces.values())
+            copies = snapshot(state, leecher.folder)
+            await leecher.close()
+            restore(copies)
+            (state / "lock").unlink(missing_ok=True)
+            again = await scene.node(host=leecher.host, state_dir=state, preallocate=True)
+            watch = Watch(again.torrent)
+            left, downloaded = again.torrent.num_left, again.torrent.num_downloaded
+            again.torrent.add_peers([seed.endpoint], "user")
+            await again.complete()
+            assert again.has_content()
+            assert watch.of(events.PieceDamaged)
+            fetched = again.torrent.num_downloaded - downloaded
+            assert fetched == left - num_received * BLOCK_LENGTH
 
     simulate(main)
