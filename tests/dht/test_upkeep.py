@@ -20,6 +20,8 @@ from bittern.dht.limits import (
     MIN_TABLE_NODES,
     PINGS_PER_UPKEEP,
     REFRESH_INTERVAL,
+    SEARCH_INTERVAL,
+    TOP_BITS,
     UPKEEP_INTERVAL,
 )
 from bittern.dht.routing import RoutingTable
@@ -185,10 +187,35 @@ def test_a_suggestion_that_is_in_the_table_is_not_pinged(work: Work) -> None:
     assert work.asked == []
 
 
+def search_all(work: Work, *, now: float) -> float:
+    """Let the buckets be searched that a new table has; returns when that is over."""
+    while True:
+        now += SEARCH_INTERVAL
+        num_before = len(work.refreshes)
+        work.upkeep.tick(now=now)
+        if len(work.refreshes) == num_before:
+            work.refreshes.clear()
+            return now
+
+
+def test_every_bucket_that_is_not_full_is_searched_once(work: Work) -> None:
+    work.fill(MIN_TABLE_NODES)
+    now = 0.0
+    tops = []
+    while now < FRESH_LIFETIME / 2:
+        now += SEARCH_INTERVAL
+        num_before = len(work.refreshes)
+        work.upkeep.tick(now=now)
+        assert len(work.refreshes) - num_before in (0, 1)
+        tops += [target[0] >> (8 - TOP_BITS) for target, _ in work.refreshes[num_before:]]
+    # The chain around our own id is filled by looking for ourselves.
+    assert sorted(tops) == list(range(1, 1 << TOP_BITS))
+    assert now > len(tops) * SEARCH_INTERVAL
+
+
 def test_one_stale_bucket_a_minute_is_refreshed(work: Work) -> None:
     work.fill(50)
-    work.upkeep.tick(now=REFRESH_INTERVAL)
-    assert work.refreshes == []
+    assert search_all(work, now=0.0) < FRESH_LIFETIME / 2
     start = FRESH_LIFETIME + 100.0
     for tick in range(60):
         work.upkeep.tick(now=start + tick)

@@ -101,9 +101,10 @@ class Bucket:
         changed_at: when a node was added, replaced, or answered.
         entry: ``good_compact`` as an entry of an answer, if that is eight nodes; empty if
             it is not, None when it has to be made anew.
+        was_searched: a lookup was made to fill it.
     """
 
-    __slots__ = ("_compact", "changed_at", "entry", "nodes", "spares")
+    __slots__ = ("_compact", "changed_at", "entry", "nodes", "spares", "was_searched")
 
     def __init__(self, now: float) -> None:
         self.nodes: list[Node] = []
@@ -111,6 +112,7 @@ class Bucket:
         self.changed_at = now
         self._compact: bytes | None = b""
         self.entry: bytes | None = b""
+        self.was_searched = False
 
     def good_compact(self) -> bytes:
         """Return the compact node info of all nodes that did not fail lately."""
@@ -395,6 +397,25 @@ class RoutingTable:
             self._chain[at].changed_at = now
             num_free = _ID_BITS - TOP_BITS - at - 1
             number = (self._own_number >> num_free ^ 1) << num_free | rng.getrandbits(num_free)
+        return number.to_bytes(NODE_ID_LENGTH, "big")
+
+    def unfilled_target(self, rng: random.Random) -> bytes | None:
+        """
+        Return a random id in the emptiest of the first buckets that was never searched, or None.
+
+        A lookup of our own id fills the buckets near it; lookups start from the others,
+        and whoever knows few nodes there depends on what those say (Limit: N2).
+        """
+        open_ones = [
+            (len(bucket.nodes), top)
+            for top, bucket in enumerate(self._top)
+            if not bucket.was_searched and len(bucket.nodes) < BUCKET_SIZE and top != self._own_top
+        ]
+        if not open_ones:
+            return None
+        _, top = min(open_ones)
+        self._top[top].was_searched = True
+        number = top << (_ID_BITS - TOP_BITS) | rng.getrandbits(_ID_BITS - TOP_BITS)
         return number.to_bytes(NODE_ID_LENGTH, "big")
 
     def move_to(self, own_id: NodeId, *, now: float) -> None:
