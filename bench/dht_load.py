@@ -143,7 +143,7 @@ class Load:
         target = self._sockets[0].getpeername()
         for number in range(PEERS_EACH):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                sock.settimeout(5.0)
+                sock.settimeout(1.0)
                 sock.bind((f"127.{20 + number}.0.1", 0))
                 sock.connect(target)
                 _announce(sock)
@@ -156,24 +156,39 @@ class Load:
 
 
 def _announce(sock: socket.socket) -> None:
-    """Announce a peer of every torrent, ten at a time."""
-    node_id = b"n" * 20
+    """Announce a peer of every torrent, ten at a time; what gets lost is sent again."""
     for first in range(0, NUM_TORRENTS, 10):
         hashes = [hash_of(number) for number in range(first, first + 10)]
-        for info_hash in hashes:
-            sock.send(
-                b"d1:ad2:id20:%b9:info_hash20:%be1:q9:get_peers1:t2:%b1:y1:qe"
-                % (node_id, info_hash, info_hash[:2])
-            )
-        tokens = dict(_read_token(_receive(sock)) for _ in hashes)
-        for info_hash in hashes:
-            token = tokens[info_hash[:2]]
-            sock.send(
-                b"d1:ad2:id20:%b9:info_hash20:%b4:porti2000e5:token%d:%be"
-                b"1:q13:announce_peer1:t2:aa1:y1:qe" % (node_id, info_hash, len(token), token)
-            )
-        for _ in hashes:
-            _receive(sock)
+        for _ in range(10):
+            try:
+                _announce_to(sock, hashes)
+            except TimeoutError:
+                continue
+            break
+        else:
+            raise RuntimeError("a node does not answer")
+
+
+def _announce_to(sock: socket.socket, hashes: list[bytes]) -> None:
+    node_id = b"n" * 20
+    for info_hash in hashes:
+        sock.send(
+            b"d1:ad2:id20:%b9:info_hash20:%be1:q9:get_peers1:t2:%b1:y1:qe"
+            % (node_id, info_hash, info_hash[:2])
+        )
+    tokens: dict[bytes, bytes] = {}
+    while len(tokens) < len(hashes):
+        answer = _receive(sock)
+        if b"5:token" in answer:
+            tokens.update([_read_token(answer)])
+    for info_hash in hashes:
+        token = tokens[info_hash[:2]]
+        sock.send(
+            b"d1:ad2:id20:%b9:info_hash20:%b4:porti2000e5:token%d:%be"
+            b"1:q13:announce_peer1:t2:aa1:y1:qe" % (node_id, info_hash, len(token), token)
+        )
+    for _ in hashes:
+        _receive(sock)
 
 
 def _read_token(answer: bytes) -> tuple[bytes, bytes]:
