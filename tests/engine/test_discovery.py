@@ -16,7 +16,7 @@ from bittern.core.errors import ConfigError, TrackerUnreachable
 from bittern.core.ids import InfoHash
 from bittern.engine import events
 from bittern.engine.config import TorrentConfig
-from bittern.engine.discovery import tiers_of
+from bittern.engine.discovery import hinted_peers, tiers_of
 from bittern.engine.session import Session
 from bittern.engine.shelf import Shelf
 from bittern.engine.sources import (
@@ -364,5 +364,25 @@ def test_one_torrent_under_two_names_is_found_out(tmp_path: Path, simulate: Simu
                 peer.send_handshake(named, b"-SC0000-" + scene.loop.random.randbytes(12))
                 await peer.expect_handshake()
                 peer.close()
+
+    simulate(main)
+
+
+def test_peers_that_a_link_names_by_address_are_dialled(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 9. Limit: P14, what is in our own network is not."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True, host=scene.add_host("45.1.2.3"))
+            local = scene.add_host()
+            link = (
+                f"magnet:?xt=urn:btih:{scene.info_hash}&x.pe={seed.endpoint}"
+                f"&x.pe={endpoint_of(local)}&x.pe=127.0.0.1:80&x.pe=a.name.example:80"
+            )
+            assert hinted_peers(Shelf(parse_magnet(link))) == [seed.endpoint]
+            node = await scene.node(source=link, host=scene.add_host("45.4.5.6"))
+            await node.complete()
+            assert scene.network.attempts[endpoint_of(local)] == 0
+            assert hinted_peers(Shelf(scene.metainfo)) == []
 
     simulate(main)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from bittern.core.endpoint import Endpoint, is_local
 from bittern.engine.config import TorrentConfig
 from bittern.engine.passive_sources import ExchangedPeers, GivenPeers, IncomingPeers
 from bittern.engine.services import Services
@@ -164,3 +165,21 @@ def tiers_of(shelf: Shelf, config: TorrentConfig) -> tuple[tuple[str, ...], ...]
     else:
         own = () if shelf.magnet is None else tuple((url,) for url in shelf.magnet.trackers)
     return (*own, *config.trackers)
+
+
+def hinted_peers(shelf: Shelf) -> list[Endpoint]:
+    """
+    Return the peers that a magnet link names by their address (``x.pe``, BEP 9).
+
+    Limit: P14. A link must not make us knock at the reader's own network, so local addresses
+    are left out; so are names, which whoever wants them looks up.
+    """
+    found = []
+    for host, port in () if shelf.magnet is None else shelf.magnet.peers:
+        try:
+            endpoint = Endpoint.make(host, port)
+        except ValueError:
+            continue
+        if not is_local(endpoint.host):
+            found.append(endpoint)
+    return found

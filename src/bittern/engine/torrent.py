@@ -33,7 +33,7 @@ from bittern.engine.awake import Awake, locate, wake
 from bittern.engine.config import TorrentConfig
 from bittern.engine.content import bits_of_files, check_files, wanted_priorities
 from bittern.engine.diagnosis import Diagnosis, diagnose
-from bittern.engine.discovery import Discovery, tiers_of
+from bittern.engine.discovery import Discovery, hinted_peers, tiers_of
 from bittern.engine.events import Event, TorrentState
 from bittern.engine.ledger import Ledger
 from bittern.engine.listeners import Listeners
@@ -327,7 +327,7 @@ class Torrent:
     def _find_peers(self) -> None:
         """Begin to ask all sources of peers."""
         self._services.active[self] = None
-        self.add_peers(self.config.peers, "user")
+        self.add_peers((*self.config.peers, *hinted_peers(self.shelf)), "user")
         self._services.request_dial()
         if self._discovery is None:
             self._discovery = Discovery(
