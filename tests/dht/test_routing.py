@@ -345,19 +345,31 @@ def check_invariants(table: RoutingTable) -> None:
 
 
 @pytest.mark.parametrize("is_ipv6", [False, True])
-def test_the_usual_entry_says_the_same_as_the_search(rng: random.Random, is_ipv6: bool) -> None:
+@pytest.mark.parametrize("num_nodes", [0, 5, 100, 600])
+def test_the_usual_entry_names_the_bucket_and_its_neighbours(
+    rng: random.Random, num_nodes: int, is_ipv6: bool
+) -> None:
     table = RoutingTable(OWN, is_ipv6=is_ipv6, now=0.0)
-    key = b"6:nodes6304:" if is_ipv6 else b"5:nodes208:"
-    host = "2a00:{:x}::1" if is_ipv6 else "20.{}.7.1"
-    for number in range(250):
-        table.note_answer(rng.randbytes(20), Endpoint(host.format(number), 1), now=0.0)
-    num_usual = 0
-    for _ in range(3):
-        for _ in range(200):
+    key = b"6:nodes6" if is_ipv6 else b"5:nodes"
+    size = 38 if is_ipv6 else 26
+    for number in range(num_nodes):
+        host = f"2a00:{number:x}::1" if is_ipv6 else f"20.{number // 250}.{number % 250}.1"
+        endpoint = Endpoint(host, 1)
+        table.note_answer(rng.randbytes(20), endpoint, now=0.0)
+    for _ in range(4):
+        for _ in range(100):
             target = rng.randbytes(20)
             entry = table.usual_entry(target)
-            num_usual += bool(entry)
-            assert entry in (b"", key + table.closest_compact(target, 1000))
-        table.note_failure(rng.choice(list(table)).endpoint)
-    assert num_usual > 50
-    assert table.usual_entry(bytes(OWN)) == b""
+            compact = table.closest_compact(target, 1000)
+            if target[0] >> 3 == OWN[0] >> 3:
+                assert entry == b""
+                continue
+            assert entry.startswith(b"%b%d:" % (key, len(compact)))
+            body = entry.partition(b":")[2].partition(b":")[2]
+            named = {body[at : at + size] for at in range(0, len(body), size)}
+            best = {compact[at : at + size] for at in range(0, len(compact), size)}
+            # All of its own bucket; the rest may be a little farther than the very closest.
+            assert {info for info in best if info[0] >> 3 == target[0] >> 3} <= named
+            assert len(named) == len(best)
+        if len(table):
+            table.note_failure(rng.choice(list(table)).endpoint)

@@ -99,19 +99,27 @@ class Bucket:
 
     Attributes:
         changed_at: when a node was added, replaced, or answered.
-        entry: ``good_compact`` as an entry of an answer, if that is eight nodes; empty if
-            it is not, None when it has to be made anew.
+        entry: what ``RoutingTable.usual_entry`` gave, as of ``entry_version`` of the table.
         was_searched: a lookup was made to fill it.
     """
 
-    __slots__ = ("_compact", "changed_at", "entry", "nodes", "spares", "was_searched")
+    __slots__ = (
+        "_compact",
+        "changed_at",
+        "entry",
+        "entry_version",
+        "nodes",
+        "spares",
+        "was_searched",
+    )
 
     def __init__(self, now: float) -> None:
         self.nodes: list[Node] = []
         self.spares: list[Node] = []
         self.changed_at = now
         self._compact: bytes | None = b""
-        self.entry: bytes | None = b""
+        self.entry = b""
+        self.entry_version = -1
         self.was_searched = False
 
     def good_compact(self) -> bytes:
@@ -122,7 +130,7 @@ class Bucket:
 
     def touch(self) -> None:
         """Note that the set of good nodes has changed."""
-        self._compact = self.entry = None
+        self._compact = None
 
 
 class RoutingTable:
@@ -137,7 +145,9 @@ class RoutingTable:
 
     def __init__(self, own_id: NodeId, *, is_ipv6: bool, now: float) -> None:
         self._info_length = NODE_INFO_LENGTH_V6 if is_ipv6 else NODE_INFO_LENGTH
-        self._entry_start = b"6:nodes6304:" if is_ipv6 else b"5:nodes208:"
+        self._entry_key = b"6:nodes6" if is_ipv6 else b"5:nodes"
+        self._version = 0
+        """Counts changes of what is named to others."""
         self._set_own_id(own_id, now)
 
     def _set_own_id(self, own_id: NodeId, now: float) -> None:
@@ -150,6 +160,7 @@ class RoutingTable:
         self._by_endpoint: dict[Endpoint, Node] = {}
         self._networks: Counter[bytes] = Counter()
         self._num_failing = 0
+        self._version += 1
         self._stale_at = now
         """Before that instant no node that answers becomes stale."""
 
@@ -200,16 +211,20 @@ class RoutingTable:
 
     def usual_entry(self, target: bytes) -> bytes:
         """
-        Return the entry of an answer with the eight good nodes of the target's bucket.
+        Return the entry of an answer with eight good nodes near a target.
 
-        Empty when there are fewer, or the target shares our first bits: then
-        ``closest_compact`` finds out more. Hot path: this is all that most answers need.
+        Those of the target's bucket, which are the closest where it is full; where it is
+        not, it is filled up from the neighbouring buckets, the same for all targets in it.
+        Empty when the target shares our first bits: then ``closest_compact`` knows more.
+        Hot path: made once for each change of the table.
         """
         bucket = self._top[target[0] >> (8 - TOP_BITS)]
-        if bucket.entry is None:
-            compact = bucket.good_compact()
-            is_full = len(compact) == BUCKET_SIZE * self._info_length
-            bucket.entry = self._entry_start + compact if is_full else b""
+        if bucket.entry_version != self._version:
+            bucket.entry_version = self._version
+            bucket.entry = b""
+            if target[0] >> (8 - TOP_BITS) != self._own_top:
+                compact = self.closest_compact(target, BUCKET_SIZE * self._info_length)
+                bucket.entry = b"%b%d:%b" % (self._entry_key, len(compact), compact)
         return bucket.entry
 
     def closest(self, number: int, count: int = BUCKET_SIZE) -> list[Node]:
@@ -259,6 +274,7 @@ class RoutingTable:
                 node.num_failures = 0
                 self._num_failing -= 1
                 bucket.touch()
+                self._version += 1
             return
         if node is not None:  # BEP 45: one address, two ids
             self._remove(node)
@@ -298,6 +314,7 @@ class RoutingTable:
         self._num_failing += not node.num_failures
         node.num_failures += 1
         self.bucket_of(node.number).touch()
+        self._version += 1
         if node.num_failures >= MAX_FAILURES and may_remove:
             self._remove(node)
 
@@ -333,6 +350,7 @@ class RoutingTable:
             self._chain_end = max(self._chain_end, self._depth_of(node.number) + 1)
         bucket.changed_at = node.answered_at
         bucket.touch()
+        self._version += 1
         self._by_endpoint[node.endpoint] = node
         self._num_failing += node.num_failures > 0
         self._stale_at = min(self._stale_at, node.stale_at)
@@ -343,6 +361,7 @@ class RoutingTable:
         bucket = self.bucket_of(node.number)
         bucket.nodes.remove(node)
         bucket.touch()
+        self._version += 1
         del self._by_endpoint[node.endpoint]
         self._num_failing -= node.num_failures > 0
         if node.network:
