@@ -135,9 +135,10 @@ def merge_file_lists(
         if twin is None:
             raise MetainfoError(f"files[{index}]: not in the file tree")
         if entry.path != twin.path:
-            raise MetainfoError(
-                f"files[{index}]: {_place(entry.path)}, but the file tree has {_place(twin.path)}"
-            )
+            ours, theirs = _place(entry.path), _place(twin.path)
+            if ours == theirs:  # a name with a slash in it, or a difference further in front
+                ours, theirs = (f"a path of {len(each.path)}" for each in (entry, twin))
+            raise MetainfoError(f"files[{index}]: {ours}, but the file tree has {theirs}")
         if entry.length != twin.length or entry.symlink_target != twin.symlink_target:
             raise MetainfoError(f"files[{index}]: differs from the file tree")
         if entry.length and entry.offset != twin.offset:

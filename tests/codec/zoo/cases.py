@@ -400,7 +400,11 @@ _HYBRID: list[Row] = [
     ("hy", {"info/files/2/length": 99}, "files[2]: differs from the file tree"),
     ("hy", {"info/files/0/path": [b"b"]}, "files[0]: 'b', but the file tree has 'a'"),
     ("hy", {"info/files/2/path": [b"b"]}, "files[2]: 'b', but the file tree has 'd/b'"),
-    ("hy", {"info/files/2/path": [b"d/b"]}, "files[2]: 'd/b', but the file tree has 'd/b'"),
+    (
+        "hy",
+        {"info/files/2/path": [b"d/b"]},
+        "files[2]: a path of 1, but the file tree has a path of 2",
+    ),
     ("hy", {"info/files/4/path": [b"y"]}, "files[4]: 'y', but the file tree has 'z'", EMPTY_FILES),
     ("hy", {"info/files/0/attr": b"x"}, None),
     ("hy", {"info/files/0/mtime": 1}, None),
