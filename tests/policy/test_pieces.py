@@ -319,16 +319,28 @@ def make_slow(scene: Scene, *shares: PeerShare) -> None:
 
 
 def test_in_the_endgame_blocks_that_are_long_in_coming_are_asked_for_twice() -> None:
-    scene, a, b, c, d = Scene(1), *map(PeerShare, "abcd")
+    scene, a, b, c, d, e = Scene(1), *map(PeerShare, "abcde")
     scene.plan(a, 4)
     assert scene.plan(b, 9) == []
     make_slow(scene, a)
     assert scene.plan(b, 2) == [(0, 3 * B, 4 * B - 100), (0, 2 * B, 3 * B)]
     assert scene.plan(c, 9) == [(0, at * B, min(at * B + B, 4 * B - 100)) for at in (3, 2, 1, 0)]
+    assert scene.plan(d, 2) == [(0, 3 * B, 4 * B - 100), (0, 2 * B, 3 * B)]
     assert MAX_ENDGAME_ASKERS == 3
-    assert scene.plan(d, 9) == [(0, B, 2 * B), (0, 0, B)]
+    assert scene.plan(e, 9) == [(0, B, 2 * B), (0, 0, B)]
     result = scene.receive(c, (0, 3), (0, 0))
-    assert result.cancels == [(a, 0, 3 * B), (b, 0, 3 * B), (a, 0, 0), (d, 0, 0)]
+    assert result.cancels == [(a, 0, 3 * B), (b, 0, 3 * B), (d, 0, 3 * B), (a, 0, 0), (e, 0, 0)]
+
+
+def test_those_who_promise_and_never_serve_keep_no_block_from_others() -> None:
+    scene, honest = Scene(1), PeerShare("honest")
+    hostile = [PeerShare(str(number)) for number in range(4)]
+    scene.plan(hostile[0], 4)
+    for number in (1, 2, 3):
+        make_slow(scene, *hostile[:number])
+        assert len(scene.plan(hostile[number], 9)) == 4
+    make_slow(scene, *hostile)
+    assert len(scene.plan(honest, 9)) == 4
 
 
 def test_nobody_is_asked_for_what_one_slower_or_as_slow_has_been_asked_for() -> None:

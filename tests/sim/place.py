@@ -41,13 +41,20 @@ class Place:
         folder: for the files of all sessions.
         num_pieces: of the torrent; each 64 KiB, the last one 1,000 bytes.
         link: between all hosts.
+        is_traced: the network keeps what happens.
     """
 
     def __init__(
-        self, loop: VirtualLoop, folder: Path, *, num_pieces: int = 16, link: Link | None = None
+        self,
+        loop: VirtualLoop,
+        folder: Path,
+        *,
+        num_pieces: int = 16,
+        link: Link | None = None,
+        is_traced: bool = True,
     ) -> None:
         self.loop = loop
-        self.network = SimNetwork(loop, link=link or Link(delay=0.02), is_traced=True)
+        self.network = SimNetwork(loop, link=link or Link(delay=0.02), is_traced=is_traced)
         self.data = random.Random(1).randbytes((num_pieces - 1) * PIECE_LENGTH + 1_000)
         self.metainfo = make_metainfo(self.data)
         self.sessions: dict[SimHost, Session] = {}

@@ -14,18 +14,18 @@ Sources: BEP 3, BEP 6, BEP 10, BEP 16, BEP 21; threats.md H4, H5, H9.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Protocol
 
 from bittern.codec import wire
-from bittern.codec.wire import Handshake, allowed_fast_set
+from bittern.codec.wire import Handshake
 from bittern.core.bitfield import Bitfield
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import Inconsistent, PeerViolation, StorageError
 from bittern.core.geometry import BLOCK_LENGTH
 from bittern.core.ids import InfoHash
 from bittern.engine import events
+from bittern.engine.allowed_fast import grants
 from bittern.engine.assembly import Assembly
 from bittern.engine.choking import ChokeRounds
 from bittern.engine.config import TorrentConfig
@@ -41,13 +41,6 @@ from bittern.policy.superseed import SuperSeeder
 from bittern.proto import peer_events
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
 
-ALLOWED_FAST_COUNT = 10
-"""Limit: H9. Pieces that a new leecher may request while choked (BEP 6)."""
-ALLOWED_FAST_SHARE = 10
-"""All grants together are at most one piece in so many: they are beyond what slots give, and
-newcomers that ask for the same pieces keep a seed from bringing out others."""
-ALLOWED_FAST_MAX_PEERS = 200
-"""Limit: H9. With more peers none are granted."""
 MIN_RUN_LENGTH = 32_768
 """Bytes of blocks read ahead for the slowest peer."""
 RUN_SECONDS = 0.5
@@ -251,8 +244,9 @@ class Swarm:
             case peer_events.Choked(dropped):
                 self._give_back(peer, dropped)
             case peer_events.Unchoked():
+                # What was asked for before stays late: who chokes and unchokes without end and
+                # serves nothing would never be snubbed.
                 peer.refused = 0
-                peer.last_block_at = now
             case peer_events.InterestChanged(is_interested):
                 self._choking.interest_changed(peer, is_interested, now=now)
             case peer_events.RequestRejected(request):
@@ -300,24 +294,12 @@ class Swarm:
         elif remote.is_full:
             self._close_if_useless(peer)
 
-    def _grant_allowed_fast(self, peer: PeerConnection, bitfield: Bitfield) -> None:
-        """Let a newcomer begin while it is choked (BEP 6); none for seeds and old hands."""
-        num_pieces = self.picker.num_pieces
-        count = min(
-            ALLOWED_FAST_COUNT, num_pieces // (ALLOWED_FAST_SHARE * max(1, len(self.peers)))
-        )
-        if (
-            len(bitfield) < count
-            and len(self.peers) <= ALLOWED_FAST_MAX_PEERS
-            and not peer.endpoint.is_ipv6
-            and self._super_seeder is None
-            and self.picker.have
-        ):
-            packed = ipaddress.IPv4Address(peer.endpoint.host).packed
-            top, have = self.picker.top, self.picker.have
-            fast = allowed_fast_set(self._info_hash, packed, num_pieces, count)
+    def _grant_allowed_fast(self, peer: PeerConnection, remote: Bitfield) -> None:
+        """Let a newcomer begin while it is choked (BEP 6)."""
+        if self._super_seeder is None:
+            have = Bitfield(self.picker.num_pieces, self.picker.have)
             peer.protocol.send_allowed_fast(
-                index for index in fast if have >> (top - index) & 1 and index not in bitfield
+                grants(self._info_hash, peer.endpoint, have, remote, num_peers=len(self.peers))
             )
 
     def _give_back(self, peer: PeerConnection, dropped: Sequence[Request]) -> None:

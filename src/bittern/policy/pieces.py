@@ -32,7 +32,8 @@ SLOW_PIECE_SECONDS = 20.0
 ENDGAME_WAIT = 1.0
 """Seconds a block is expected to take before a second peer is asked for it too."""
 MAX_ENDGAME_ASKERS = 3
-"""Peers that are asked for one block at the same time, at the very most."""
+"""Peers asked for one block at the same time, not counting those that are late with it: a few
+who promise and never serve would keep the last blocks from everybody else."""
 
 EXTENT_LENGTH = 4 << 20
 """Bytes over which a peer is given pieces in a row, where they are equally rare: long runs of
@@ -311,7 +312,8 @@ class Pieces:
             if first is not None and first is not share and first.expected_wait > patience:
                 begin = number << BLOCK_SHIFT
                 askers = self._askers.setdefault(piece.index << 32 | begin, [first])
-                if share not in askers and len(askers) < MAX_ENDGAME_ASKERS:
+                num_in_time = sum(asker.expected_wait <= patience for asker in askers)
+                if share not in askers and num_in_time < MAX_ENDGAME_ASKERS:
                     askers.append(share)
                     runs.append((piece.index, begin, min(length, begin + BLOCK_LENGTH)))
                     asked += 1
