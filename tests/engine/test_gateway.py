@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from pathlib import Path
 
+import pytest
+
 from bittern.core.endpoint import Endpoint
-from bittern.engine.config import SessionConfig
+from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.gateway import open_udp_sockets
 from bittern.engine.session import Session
 from bittern.net.dht_host import open_dht
@@ -64,3 +67,32 @@ async def test_another_port_where_ours_is_taken() -> None:
         assert opened.endpoint.port not in (0, port)
         opened.close()
     assert open_udp_sockets("192.0.2.1", 0) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a second loopback address")
+@pytest.mark.parametrize(
+    ("listen_host", "source"), [("127.0.0.9", "127.0.0.9"), ("0.0.0.0", "127.0.0.1")]
+)
+async def test_trackers_see_the_address_that_we_listen_at(listen_host: str, source: str) -> None:
+    """They hand it out to others, whatever address the system would have chosen."""
+    seen: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not seen.done():
+            seen.set_result(writer.get_extra_info("peername")[0])
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/announce"
+    settings = SessionConfig(
+        listen_host=listen_host,
+        listen_port=0,
+        enable_lsd=False,
+        enable_dht=False,
+        stop_timeout=0.1,
+    )
+    async with Session(settings) as session:
+        await session.add("a" * 40, TorrentConfig(trackers=((url,),)))
+        assert await asyncio.wait_for(seen, 10) == source
+    server.close()
+    await server.wait_closed()

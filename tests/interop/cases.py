@@ -19,7 +19,7 @@ from tests.interop.process import InteropError
 from tests.interop.samples import FIXTURE_NAMES, Sample, load_fixture
 from tests.interop.trackers import TRACKERS, Tracker
 
-TABLES = ("clients", "trackers", "fixtures")
+TABLES = ("clients", "magnets", "trackers", "fixtures")
 
 # The client that the fixtures are exchanged with: the fastest one; and whom it meets itself.
 _FIXTURE_PARTNER = CLIENTS["libtorrent"]
@@ -127,6 +127,7 @@ def client_cases(
     tracker: type[Tracker] | None,
     scheme: Scheme,
     version: str = "1",
+    table: str = "clients",
 ) -> Iterator[Case]:
     """Yield both directions between ``left`` and every foreign client."""
     for client in FOREIGN_CLIENTS:
@@ -134,9 +135,23 @@ def client_cases(
             (f"seeds to {left.name}", Pair(client, left, transport, is_magnet)),
             (f"leeches from {left.name}", Pair(left, client, transport, is_magnet)),
         ):
-            yield Case(
-                "clients", client.name, column, pair, lambda: sample, tracker, scheme, version
-            )
+            yield Case(table, client.name, column, pair, lambda: sample, tracker, scheme, version)
+
+
+def magnet_cases(
+    left: type[Client], sample: Sample, *, transport: Transport, version: str
+) -> Iterator[Case]:
+    """Yield both directions again, where the leech gets a magnet link (BEP 9)."""
+    yield from client_cases(
+        left,
+        sample,
+        transport=transport,
+        is_magnet=True,
+        tracker=None,
+        scheme=Scheme.HTTP,
+        version=version,
+        table="magnets",
+    )
 
 
 def tracker_cases(left: type[Client], sample: Sample, *, transport: Transport) -> Iterator[Case]:

@@ -29,6 +29,7 @@ from tests.interop.cases import (
     Result,
     client_cases,
     fixture_cases,
+    magnet_cases,
     run_case,
     tracker_cases,
 )
@@ -85,6 +86,11 @@ def choose_cases(options: argparse.Namespace, sample: Sample) -> list[Case]:
             tracker=TRACKERS[options.tracker] if options.tracker else None,
             scheme=Scheme(options.scheme),
             version=options.version,
+        ),
+        *(
+            ()
+            if options.magnet
+            else magnet_cases(left, sample, transport=transport, version=options.version)
         ),
         *tracker_cases(left, sample, transport=transport),
         *fixture_cases(left, transport=transport),

@@ -71,10 +71,12 @@ async def test_connection_is_accepted(sample: Sample, tmp_path: Path, does_left_
 
 
 @both_directions
+@pytest.mark.parametrize("partner", [LIBTORRENT, ARIA2], ids=lambda client: client.name)
 async def test_info_dictionary_comes_from_peers(
-    sample: Sample, tmp_path: Path, does_left_seed: bool
+    sample: Sample, tmp_path: Path, partner: type[Client], does_left_seed: bool
 ) -> None:
-    pair = make_pair(LIBTORRENT, does_left_seed=does_left_seed, is_magnet=True)
+    """BEP 9: the seed is the only one who has it; the leech has a magnet link."""
+    pair = make_pair(partner, does_left_seed=does_left_seed, is_magnet=True)
     await transfer_by_tracker(pair, sample, tmp_path, timeout=TIMEOUT)
 
 

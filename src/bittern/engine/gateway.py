@@ -11,6 +11,7 @@ Sources: BEP 5, BEP 14, BEP 15.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import random
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -94,7 +95,13 @@ class Gateway:
     def http(self) -> HttpClient:
         """Fetches documents."""
         if self._http is None:
-            self._http = HttpClient(resolver=self.resolver, user_agent=self._config.client_name)
+            host = self._config.listen_host
+            self._http = HttpClient(
+                resolver=self.resolver,
+                user_agent=self._config.client_name,
+                # Trackers take the address that an announce comes from for ours.
+                bind_hosts=() if host is None or not _is_one_address(host) else (host,),
+            )
         return self._http
 
     @property
@@ -181,6 +188,14 @@ class Gateway:
             self._udp_trackers.close()
         for socket in self._sockets or ():
             socket.close()
+
+
+def _is_one_address(host: str) -> bool:
+    """Tell whether a host to listen at is an address and not a name or a wildcard."""
+    try:
+        return not ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def open_udp_sockets(host: str | None, port: int) -> list[UdpSocket]:
