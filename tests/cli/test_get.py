@@ -193,6 +193,31 @@ def test_a_magnet_link_brings_the_torrent_with_it(
     assert (tmp_path / "out/cat.mp4").read_bytes() == DATA
 
 
+def test_the_torrent_file_of_a_magnet_link_is_saved(
+    bittern: Program, seed: SeedingThread, tmp_path: Path
+) -> None:
+    """And a torrent can be had from it without the link."""
+    link = bittern("magnet", "cat.torrent").out.strip()
+    options = ("--jsonl", "--peer", seed.address, *ALONE)
+    ran = bittern("get", link, "-o", "out", "--save-torrent", "saved.torrent", *options)
+    assert ran.code == 0, ran.err
+    saved = [record for record in records(ran) if record["type"] == "torrent_saved"]
+    assert [record["path"] for record in saved] == ["saved.torrent"]
+    assert bittern("verify", "saved.torrent", "--data", "out").code == 0
+    assert (
+        bittern("info", "saved.torrent", "--json").json["info_hash"]
+        == (bittern("info", "cat.torrent", "--json").json["info_hash"])
+    )
+
+
+def test_where_a_torrent_file_cannot_be_saved_nothing_begins(bittern: Program) -> None:
+    many = bittern("get", "cat.torrent", "cats.torrent", "--save-torrent", "one", *ALONE)
+    assert (many.code, many.err.strip().count("\n")) == (2, 0)
+    assert "name a folder for several torrents" in many.err
+    lost = bittern("get", "cat.torrent", "--save-torrent", "no/where.torrent", *ALONE)
+    assert (lost.code, lost.err.strip()) == (3, "bittern: no: no such folder")
+
+
 @pytest.mark.parametrize(
     ("bind", "kept"),
     [

@@ -15,6 +15,7 @@ from bittern.cli.loop import StopSignal, run_loop
 from bittern.cli.options import Duration, FileList, NetworkOptions, Ratio, ReportOptions
 from bittern.cli.output import complain
 from bittern.cli.report import Report
+from bittern.cli.saving import check_place
 from bittern.cli.session import (
     choose_state_dir,
     discard_run,
@@ -48,6 +49,7 @@ def get(
     reuse_from: Annotated[tuple[Path, ...], Parameter(consume_multiple=False, metavar="DIR")] = (),
     reuse_how: Literal["copy", "reflink", "hardlink"] = "copy",
     make_links: bool = False,
+    save_torrent: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     timeout: Duration = None,
     network: NetworkOptions = NetworkOptions(),  # noqa: B008 - immutable
     report: ReportOptions = ReportOptions(),  # noqa: B008
@@ -72,6 +74,8 @@ def get(
             a second name (hardlink); where that cannot be had they are copied.
         make_links: Make the symbolic links that the torrent holds, once all data is there;
             only those to a file of the torrent. Default: leave them out.
+        save_torrent: Write the .torrent file there as soon as all of it is known; a folder
+            gets one with the torrent's name.
         timeout: Give up after this long with exit code 7, or 4 if neither a tracker nor
             a peer could be reached; what is there is kept for the next run.
         network: Where peers come from and how fast data may go.
@@ -95,7 +99,8 @@ def get(
         reuse_how=ReuseHow(reuse_how),
         make_links=make_links,
     )
-    jobs = [replace(job_for(one), config=config) for one in source]
+    check_place(save_torrent, len(source))
+    jobs = [replace(job_for(one), config=config, save_torrent=save_torrent) for one in source]
     _check_distinct(source, jobs)
     prepare_output(output)
     return run_loop(lambda stop: _download(jobs, goal, timeout, network, report, stop))

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bittern.cli.data import stored_paths
@@ -20,7 +21,9 @@ from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
 from bittern.cli.loop import STOP_TIMEOUT, StopSignal
 from bittern.cli.narration import STATE_TEXTS, plain
 from bittern.cli.opening import open_source
+from bittern.cli.output import complain
 from bittern.cli.report import Report
+from bittern.cli.saving import TorrentSaver
 from bittern.codec.metainfo import Metainfo
 from bittern.core.errors import BitTorrentError, StorageError
 from bittern.engine import events
@@ -81,6 +84,7 @@ class Job:
         config: the torrent's settings.
         must_be_complete: fail if the data is not all there, as ``seed`` does.
         hinted_peers: hosts and ports that the source itself names; not to be trusted.
+        save_torrent: where the .torrent file goes; None for nowhere.
     """
 
     source: Metainfo | str
@@ -88,6 +92,7 @@ class Job:
     config: TorrentConfig = field(default_factory=TorrentConfig)
     must_be_complete: bool = False
     hinted_peers: tuple[tuple[str, int], ...] = ()
+    save_torrent: Path | None = None
 
 
 class Transfer:
@@ -118,6 +123,7 @@ class Transfer:
         self.reasons: tuple[Reason, ...] = ()
         """Why it was not complete when it ended, the most important first."""
         self._next_statistics = self._started_at + STATISTICS_INTERVAL
+        self._saver = None if job.save_torrent is None else TorrentSaver(job.save_torrent)
 
     @property
     def name(self) -> str:
@@ -194,9 +200,21 @@ class Transfer:
                 self.was_reached = True
             if self.torrent is not None and isinstance(event, events.StateChanged):
                 self._note_earlier(self.torrent)  # a magnet link learns of them later
+                self._save_torrent(self.torrent)
             if isinstance(event, events.FileReused):
                 self._num_reused += event.length
             self._report.event(self.key, self.name, event)
+
+    def _save_torrent(self, torrent: Torrent) -> None:
+        """Write the .torrent file, if it is wanted and can be made by now."""
+        if self._saver is None:
+            return
+        try:
+            if self._saver.offer(torrent.metainfo):
+                self._report.note("torrent_saved", "", torrent=self.key, path=str(self._saver.path))
+        except OSError as error:
+            self._saver = None
+            complain(f"warning: {describe(error)}")
 
     async def drain(self) -> None:
         """Tell the last events; call it after the session has ended."""
@@ -222,6 +240,7 @@ class Transfer:
         """Keep the figures; call it before the session ends."""
         if self.torrent is None:
             return
+        self._save_torrent(self.torrent)
         stats = self.torrent.stats()
         earlier = self._earlier or (stats.downloaded, stats.uploaded)
         downloaded, uploaded = stats.downloaded - earlier[0], stats.uploaded - earlier[1]

@@ -29,6 +29,7 @@ __all__ = [
     "decode_info",
     "decode_metainfo",
     "encode_metainfo",
+    "format_metainfo",
 ]
 
 MAX_TRACKERS = 1000
@@ -278,3 +279,17 @@ def encode_metainfo(
         encode(key) + encode(item) for key, item in sorted(fields.items()) if key > b"info"
     )
     return b"d" + before + b"4:info" + info + after + b"e"
+
+
+def format_metainfo(metainfo: Metainfo) -> bytes:
+    """Write the .torrent file of metainfo; the info dictionary keeps its bytes."""
+    return encode_metainfo(
+        metainfo.info.raw,
+        trackers=metainfo.trackers,
+        web_seeds=metainfo.web_seeds,
+        nodes=metainfo.nodes,
+        comment=metainfo.comment,
+        created_by=metainfo.created_by,
+        creation_date=metainfo.creation_date,
+        piece_layers=metainfo.piece_layers,
+    )

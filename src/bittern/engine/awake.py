@@ -14,7 +14,7 @@ from operator import or_
 from pathlib import Path
 
 from bittern.codec.info import Info
-from bittern.codec.metainfo import Metainfo, encode_metainfo
+from bittern.codec.metainfo import Metainfo, format_metainfo
 from bittern.engine.assembly import Assembly
 from bittern.engine.config import TorrentConfig
 from bittern.engine.content import Content, open_content, wanted_priorities
@@ -130,7 +130,7 @@ async def wake(
         def layers_done() -> None:
             known = replace(metainfo, piece_layers=dict(content.hashes.piece_layers))
             shelf.put(known)
-            keeper.keep_metainfo(_to_file(known))
+            keeper.keep_metainfo(format_metainfo(known))
 
         exchange = make_exchange(
             services,
@@ -260,7 +260,7 @@ def _make_keeper(services: Services, metainfo: Metainfo, content: Content) -> Ke
         content=content,
         geometry=info.geometry,
         record=make_record(info.wire_hash, info.name, root, content.paths, time.time()),
-        metainfo=_to_file(metainfo),
+        metainfo=format_metainfo(metainfo),
     )
 
 
@@ -304,16 +304,3 @@ async def _reuse(
     # What was copied was hashed where it came from: hash it here before the first upload (F5).
     unverified = found.unverified | result.have & ~found.have
     return replace(found, have=result.have, unverified=unverified)
-
-
-def _to_file(metainfo: Metainfo) -> bytes:
-    return encode_metainfo(
-        metainfo.info.raw,
-        trackers=metainfo.trackers,
-        web_seeds=metainfo.web_seeds,
-        nodes=metainfo.nodes,
-        comment=metainfo.comment,
-        created_by=metainfo.created_by,
-        creation_date=metainfo.creation_date,
-        piece_layers=metainfo.piece_layers,
-    )

@@ -1,0 +1,71 @@
+"""
+``--save-torrent``: the .torrent file of what a magnet link led to.
+
+Written as soon as everything that belongs into it is known; of v2 torrents that includes the piece
+layers, which come from peers after the metadata.
+
+Sources: BEP 9, BEP 52.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bittern.cli.data import stored_paths
+from bittern.cli.exits import CommandFailed, ExitCode
+from bittern.codec.metainfo import Metainfo, format_metainfo
+from bittern.storage.hashing import PieceHashes
+
+
+class TorrentSaver:
+    """
+    Writes one .torrent file, once.
+
+    Args:
+        place: the file, or a folder that is there, in which it gets the torrent's name.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.path: Path | None = None
+        """Where it was written; None before."""
+        self._place = place
+
+    def offer(self, metainfo: Metainfo | None) -> bool:
+        """
+        Write the file if that was not done yet and everything is known; True if so now.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self.path is not None or metainfo is None:
+            return False
+        if PieceHashes(metainfo.info, metainfo.piece_layers).missing_layers():
+            return False
+        path = self._place
+        if path.is_dir():
+            (first, *_) = next(each for each in stored_paths(metainfo.info) if each)
+            path /= f"{first}.torrent"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_bytes(format_metainfo(metainfo))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.path = path
+        return True
+
+
+def check_place(place: Path | None, num_sources: int) -> None:
+    """
+    Refuse a place that cannot be written to, before anything is downloaded.
+
+    Raises:
+        CommandFailed: one file for several torrents, or its folder is not there.
+    """
+    if place is None or place.is_dir():
+        return
+    if num_sources > 1:
+        raise CommandFailed("--save-torrent: name a folder for several torrents", ExitCode.USAGE)
+    if not place.absolute().parent.is_dir():
+        raise CommandFailed(f"{place.parent}: no such folder", ExitCode.NOT_FOUND)
