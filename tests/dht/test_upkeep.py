@@ -198,8 +198,13 @@ def search_all(work: Work, *, now: float) -> float:
             return now
 
 
-def test_every_bucket_that_is_not_full_is_searched_once(work: Work) -> None:
-    work.fill(MIN_TABLE_NODES)
+def test_buckets_with_too_few_nodes_are_searched_once(work: Work) -> None:
+    """Our neighbours are so near that the network is large, and a few buckets are filled."""
+    for number in range(8):
+        work.table.note_answer(bytes([0, 1, number]) + bytes(17), endpoint(number), now=0.0)
+    for number in range(32):
+        node_id = bytes([(1 + number // 8) << (8 - TOP_BITS), number]) + bytes(18)
+        work.table.note_answer(node_id, endpoint(100 + number), now=0.0)
     now = 0.0
     tops = []
     while now < FRESH_LIFETIME / 2:
@@ -209,8 +214,15 @@ def test_every_bucket_that_is_not_full_is_searched_once(work: Work) -> None:
         assert len(work.refreshes) - num_before in (0, 1)
         tops += [target[0] >> (8 - TOP_BITS) for target, _ in work.refreshes[num_before:]]
     # The chain around our own id is filled by looking for ourselves.
-    assert sorted(tops) == list(range(1, 1 << TOP_BITS))
+    assert sorted(tops) == list(range(5, 1 << TOP_BITS))
     assert now > len(tops) * SEARCH_INTERVAL
+
+
+def test_in_a_small_network_buckets_cannot_be_full(work: Work) -> None:
+    work.fill(MIN_TABLE_NODES)
+    search_all(work, now=0.0)
+    assert work.table.estimate_nodes() == MIN_TABLE_NODES
+    assert not any(bucket.was_searched for bucket in work.table._top)
 
 
 def test_one_stale_bucket_a_minute_is_refreshed(work: Work) -> None:

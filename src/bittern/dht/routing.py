@@ -423,12 +423,17 @@ class RoutingTable:
         Return a random id in the emptiest of the first buckets that was never searched, or None.
 
         A lookup of our own id fills the buckets near it; lookups start from the others,
-        and whoever knows few nodes there depends on what those say (Limit: N2).
+        and whoever knows few nodes there depends on what those say (Limit: N2). Few are
+        less than half of what a bucket can hold, or of what there are in all.
         """
+        num_there = self.estimate_nodes() / len(self._top)
+        few = min(BUCKET_SIZE, num_there) / 2
+        if few < 1:
+            return None
         open_ones = [
             (len(bucket.nodes), top)
             for top, bucket in enumerate(self._top)
-            if not bucket.was_searched and len(bucket.nodes) < BUCKET_SIZE and top != self._own_top
+            if not bucket.was_searched and len(bucket.nodes) < few and top != self._own_top
         ]
         if not open_ones:
             return None
