@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from bittern.codec.metainfo import (
 from bittern.core.errors import MetainfoError
 from tests.codec.zoo.cases import GROUPS, Case
 from tests.codec.zoo.torrents import BASES, BLOCK, LAYER_A, ROOT_A, changed, encoded
+from tests.rules import ROOT
 
 INFO = encode(BASES["v1"][b"info"])
 
@@ -293,7 +295,13 @@ def test_reading_a_torrent_imports_little() -> None:
         "slow = ('asyncio', 'socket', 'ssl', 'logging', 'threading'); "
         "print([name for name in slow if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+    )
     assert done.stdout.strip() == "[]"
 
 
