@@ -34,6 +34,8 @@ from bittern.proto.peer_events import (
     RequestsReceived,
 )
 
+MIN_RUN_LENGTH = 32_768
+"""Bytes of blocks read at once for the slowest peer."""
 RUNS_PER_TURN = 4
 """Runs of blocks served to one peer before other callbacks get their turn."""
 
@@ -104,6 +106,7 @@ class PeerConnection:
         "prefers_encryption",
         "protocol",
         "refused",
+        "run_length",
         "share",
         "snub_total",
         "stream",
@@ -149,6 +152,8 @@ class PeerConnection:
         self.last_sent_at = now
         self.last_block_at = now
         self._loop = loop
+        self.run_length = 2 * MIN_RUN_LENGTH
+        """Bytes of blocks that the stream may take at once, as far as it has shown."""
         self._unsent: memoryview | None = None
         self._is_loading = False
         self._is_closed = False
@@ -269,8 +274,20 @@ class PeerConnection:
             self._serve_handle = self._loop.call_soon(self.serve)
 
     def _send_run(self, data: memoryview, requests: list[Request], *, is_copied: bool) -> bool:
-        self.up.add(sum(length for _, _, length in requests))
-        return self._send(data, is_copied=is_copied)
+        """
+        Send a run; False when the stream did not take all of it.
+
+        What it does not take has been read and copied in vain until there is room, so the
+        next run is shorter then, and longer after one that went through.
+        """
+        num_bytes = len(data) - wire.PIECE_HEADER_LENGTH * len(requests)
+        self.up.add(num_bytes)
+        is_sent = self._send(data, is_copied=is_copied)
+        if is_sent:
+            self.run_length = max(self.run_length, 2 * num_bytes)
+        else:
+            self.run_length = max(MIN_RUN_LENGTH, self.run_length // 2)
+        return is_sent
 
     def run_refused(self, requests: list[Request]) -> None:
         """Reject what the storage worker could not read; ``run_loaded`` follows."""

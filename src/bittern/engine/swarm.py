@@ -41,11 +41,6 @@ from bittern.policy.superseed import SuperSeeder
 from bittern.proto import peer_events
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
 
-MIN_RUN_LENGTH = 32_768
-"""Bytes of blocks read ahead for the slowest peer."""
-RUN_SECONDS = 0.5
-"""Seconds of a peer's own rate that are read ahead for it."""
-
 
 class SwarmOwner(Protocol):
     """What a swarm asks of its torrent."""
@@ -371,11 +366,8 @@ class Swarm:
     # --- serving -------------------------------------------------------------------------
 
     def next_run(self, peer: PeerConnection) -> list[Request]:
-        """Take a run of the peer's requests, sized to its rate and to the limits."""
-        length = self.assembly.send_length
-        rate_length = int(peer.up.rate * RUN_SECONDS)
-        if peer.up.total > length > rate_length:
-            length = max(MIN_RUN_LENGTH, rate_length)
+        """Take a run of the peer's requests, sized to what it takes and to the limits."""
+        length = min(peer.run_length, self.assembly.send_length)
         gate = self.upload_gate
         if not gate.is_unlimited:
             available = gate.available()
