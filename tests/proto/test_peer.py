@@ -612,6 +612,45 @@ def test_many_requests_at_once_are_treated_as_one_by_one(
     assert feed([b"".join(messages)]) == feed(messages)
 
 
+@pytest.mark.parametrize("num_waiting", [0, 1, MAX_INCOMING_REQUESTS - 20])
+@pytest.mark.parametrize("position", range(18))
+@pytest.mark.parametrize(
+    "odd",
+    [
+        wire.encode_request(10, 0, B),
+        wire.encode_request(9, 3 * B, B),
+        wire.encode_request(9, 2 * B, B),
+        wire.encode_request(1, 3 * B + 1, B),
+        wire.encode_request(1, 0, B - 1),
+        wire.encode_request(0, 0, B),
+        wire.encode_cancel(0, 0, B),
+        wire.encode_have(1),
+        wire.KEEP_ALIVE,
+    ],
+)
+def test_a_batch_of_requests_hides_nothing(odd: bytes, position: int, num_waiting: int) -> None:
+    """Twice as many requests as are looked at together, with something else among them."""
+
+    def feed(parts: list[bytes]) -> tuple[object, ...]:
+        protocol = opened()
+        protocol.unchoke()
+        for number in range(num_waiting):
+            protocol.incoming.admit((5, number, 2), is_choked=False, now=0.0)
+        events: list[object] = []
+        error = ""
+        try:
+            for part in parts:
+                events += receive(protocol, part)
+        except PeerViolation as violation:
+            error = str(violation)
+            events += protocol.events()
+        return events, error, list(protocol.incoming), protocol.data_to_send()
+
+    usual = [wire.encode_request(n // 4, n % 4 * B, B) for n in range(2 * wire.REQUEST_BATCH)]
+    messages = [*usual[:position], odd, *usual[position:]]
+    assert feed([b"".join(messages)]) == feed(messages)
+
+
 def test_h3_a_request_before_the_metadata_is_a_violation() -> None:
     with pytest.raises(PeerViolation, match="requests what does not exist"):
         receive(opened(geometry=None), wire.encode_request(0, 0, B))

@@ -54,8 +54,8 @@ class IncomingRequests:
     Requests of one peer, oldest first, without duplicates.
 
     ``waiting`` is one object for ever. The data path adds to it directly what
-    ``admit`` would only add: valid requests of a peer that is not choked, while
-    there are fewer than ``MAX_INCOMING_REQUESTS``.
+    ``admit`` would only add: valid requests of a peer that is not choked, up to
+    ``MAX_INCOMING_REQUESTS``.
     """
 
     __slots__ = (

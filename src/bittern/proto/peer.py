@@ -208,16 +208,14 @@ class PeerProtocol:
         if is_start and not (position := self._parse_handshake(view, end)):
             return 0
         unpack, unpack_short = wire.PIECE_HEADER.unpack_from, wire.LENGTH_AND_ID.unpack_from
-        unpack_number = wire.LENGTH_PREFIX.unpack_from
-        pop_outstanding, waiting = self.outstanding.pop, self.incoming.waiting
-        easy_index = easy_begin = -1
+        pop_outstanding = self.outstanding.pop
         while (left := end - position) >= 4:
             if left >= 13:
                 length, kind, index, begin = unpack(view, position)
             elif left >= 5:
                 length, kind = unpack_short(view, position)
             else:
-                (length,) = unpack_number(view, position)
+                (length,) = wire.LENGTH_PREFIX.unpack_from(view, position)
                 if length:
                     wire.check_length_prefix(length)
                     break
@@ -236,17 +234,10 @@ class PeerProtocol:
                         self._events.append(peer_events.BlocksReceived(blocks))
                     blocks.append((index, begin, view[position + 13 : after]))
             elif kind == 6 and length == 13:
-                (length,) = unpack_number(view, position + 13)
-                if (
-                    index == easy_index
-                    and begin <= easy_begin
-                    and length == BLOCK_LENGTH
-                    and 0 < len(waiting) < MAX_INCOMING_REQUESTS
-                ):
-                    waiting[index, begin, length] = None
+                if left >= wire.REQUEST_BATCH_LENGTH and self._admit_batch(view, position):
+                    after = position + wire.REQUEST_BATCH_LENGTH
                 else:
-                    easy_begin = self._handle_request((index, begin, length), now)
-                    easy_index = index
+                    self._handle_request(wire.THREE_NUMBERS.unpack_from(view, position + 5), now)
             else:
                 self._check_length(kind, length)
                 self._handle(kind, view[position + 5 : after], now)
@@ -334,24 +325,42 @@ class PeerProtocol:
         dropped = [] if self.has_fast else self.drop_outstanding()
         self._events.append(peer_events.Choked(dropped))
 
-    def _handle_request(self, request: Request, now: float) -> int:
+    def _admit_batch(self, view: memoryview, position: int) -> bool:
         """
-        Admit or reject a request.
+        Admit many requests that there is nothing to say against.
 
-        Returns:
-            Where the last whole block of its piece begins, if further requests for whole
-            blocks up to there may be admitted without asking again; else -1.
+        A fast peer asks for whole blocks of whole pieces, hundreds in one wake-up; looking at
+        them together costs an eighth. False when one of them is to be looked at by itself.
         """
+        waiting, geometry = self.incoming.waiting, self._geometry
+        room = MAX_INCOMING_REQUESTS - len(waiting)
+        if geometry is None or self.am_choking or room < wire.REQUEST_BATCH:
+            return False
+        batch = wire.decode_request_batch(view, position)
+        if batch is None:
+            return False
+        indices, begins, lengths = batch
+        if (
+            max(indices) >= geometry.num_pieces
+            or max(begins) > geometry.piece_length - BLOCK_LENGTH
+            or not geometry.short_pieces.keys().isdisjoint(indices)
+        ):
+            return False
+        self._remote.end_start()
+        if not waiting:
+            self._events.append(peer_events.RequestsReceived())
+        waiting.update(dict.fromkeys(zip(indices, begins, lengths, strict=True)))
+        return True
+
+    def _handle_request(self, request: Request, now: float) -> None:
         if self._geometry is None or not self._geometry.is_valid_request(*request):
             raise PeerViolation("requests what does not exist: {}:{}+{}".format(*request))
         self._remote.end_start()
         was_idle = not self.incoming.waiting
         if not self.incoming.admit(request, is_choked=self.am_choking, now=now):
             self.reject(request)
-            return -1
-        if was_idle:
+        elif was_idle:
             self._events.append(peer_events.RequestsReceived())
-        return -1 if self.am_choking else self._geometry.length_of(request[0]) - BLOCK_LENGTH
 
     def _require_fast(self, kind: int) -> None:
         if not self.has_fast:
