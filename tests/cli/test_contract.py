@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -116,7 +116,7 @@ def test_options_are_there_and_have_twins_that_say_the_same(
     for argument in known:
         if argument.name in given or any(name in given for name in argument.names):
             continue
-        is_switch = argument.hint is bool or argument.parameter.count
+        is_switch = bool in (argument.hint, *get_args(argument.hint)) or argument.parameter.count
         text = "1" if is_switch else VALUES.get(argument.name, "value")
         on_line = parse(verb, argument.name, *([] if is_switch else [text]))
         assert on_line != default, argument.name

@@ -135,7 +135,7 @@ def test_it_stays_until_a_signal_comes(
 def test_what_is_not_there(bittern: Program, network: DhtNetwork, tmp_path: Path) -> None:
     ran = bittern("follow", LINK, "--once", "--timeout", "30", *options(network, tmp_path))
     assert ran.code == 3
-    assert "nothing is published under the key" in ran.error
+    assert "nothing is published under it" in ran.error
     # There is a version, but nobody who has it.
     publish(network, TorrentRecord(InfoHash(b"h" * 20)))
     more = ("--timeout", "3", "-q", *options(network, tmp_path))

@@ -97,7 +97,7 @@ def test_get_downloads_what_is_the_newest_under_a_key(bittern: Program, tmp_path
                   "--timeout", "30", "--json")  # fmt: skip
         ran = bittern("get", LINK, "--peer", seed.address, *common)
         assert (ran.code, ran.out) == (3, "")
-        assert "nothing is published under the key" in ran.error
+        assert "nothing is published under it" in ran.error
 
         record = TorrentRecord(info_hash)
         done = network.run(lambda node: mutable.publish(node, KEY, record, clock=1))

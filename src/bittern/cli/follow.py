@@ -100,6 +100,7 @@ def follow(
                 try:
                     code = await before_end(following.run(follower), stop, timeout)
                 finally:
+                    following.was_reached |= follower.is_connected
                     await following.close()
                 if stop.is_set():
                     told.note("stopping", "stopping; once more to stop at once")
@@ -118,7 +119,12 @@ def _code_of_end(following: Following, stop: StopSignal, timeout: float | None) 
     """Return the code after a signal or the end of the time."""
     is_unfinished = not following.is_current
     if stop.is_set():
-        return stop.exit_code(unfinished=is_unfinished)
+        code = stop.exit_code(unfinished=is_unfinished)
+        if code is ExitCode.INTERRUPTED:
+            complain("interrupted")
+        elif is_unfinished:
+            complain("not at the newest version; the same command goes on from here")
+        return code
     if not is_unfinished:
         return ExitCode.DONE
     if not following.was_reached:

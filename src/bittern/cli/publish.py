@@ -185,7 +185,8 @@ class Publisher:
         return done
 
     def _tell(self, done: mutable.Published) -> None:
-        text = f"published as number {done.version.seq}, {done.num_stored} nodes took it"
+        nodes = "1 node" if done.num_stored == 1 else f"{done.num_stored} nodes"
+        text = f"published as number {done.version.seq}, {nodes} took it"
         if not done.num_stored:
             text = "no DHT node took it yet"
         self._report.note("published", text, seq=done.version.seq, num_stored=done.num_stored)

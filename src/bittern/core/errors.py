@@ -201,7 +201,7 @@ class NotPublished(RemoteError):
         self.public_key = public_key
 
     def __str__(self) -> str:
-        return f"nothing is published under the key {self.public_key.hex()}"
+        return f"key {self.public_key.hex()}: nothing is published under it"
 
 
 class ResolveError(RemoteError):

@@ -137,6 +137,12 @@ class Follower:
             and is_named(self.current.info, self.newest.record)
         )
 
+    @property
+    def is_connected(self) -> bool:
+        """True when the DHT has somebody to ask."""
+        dht = self._session.dht
+        return dht is not None and dht.num_nodes > 0
+
     # --- what is the newest ------------------------------------------------------------------
 
     async def look(self) -> bool:
