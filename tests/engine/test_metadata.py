@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,15 +17,22 @@ from bittern.codec.extension import (
     MetadataMessage,
     MetadataMessageType,
     decode_metadata_message,
+    encode_extended_handshake,
     encode_metadata_message,
 )
 from bittern.codec.info import Version
 from bittern.codec.magnet import parse_magnet
+from bittern.codec.metainfo import decode_metainfo
 from bittern.codec.wire import MessageId
+from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
+from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.events import TorrentState
 from bittern.engine.metadata import matcher, metainfo_from, selection_of
+from bittern.engine.session import Session
+from bittern.net.tcp import TcpNetwork
+from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ExpectationFailed, ScriptedListener, ScriptedPeer
 from tests.conftest import Simulate
@@ -195,6 +205,94 @@ class Server:
     def close(self) -> None:
         self.task.cancel()
         self.listener.close()
+
+
+async def lie(
+    listener: ScriptedListener, info_hash: InfoHash, length: int, has_lied: asyncio.Event
+) -> None:
+    """Serve garbage of the right size to whoever connects."""
+    while True:
+        peer = await listener.accept(timeout=1e6)
+        try:
+            peer.send_handshake(info_hash, b"-SC0000-" + random.randbytes(12), FAST)
+            await peer.expect_handshake()
+            peer.send(wire.HAVE_NONE)
+            offer = ExtendedHandshake(
+                extensions={"ut_metadata": UT_METADATA}, metadata_length=length
+            )
+            peer.send(wire.encode_extended(0, encode_extended_handshake(offer)))
+            while True:
+                message = await peer.expect(MessageId.EXTENDED, timeout=1e6)
+                request = (
+                    decode_metadata_message(message.payload[1:])
+                    if message.payload[0] == UT_METADATA
+                    else None
+                )
+                if request is not None and request.kind is MetadataMessageType.REQUEST:
+                    part = min(16_384, length - request.piece * 16_384)
+                    reply = MetadataMessage(
+                        MetadataMessageType.DATA, request.piece, length, random.randbytes(part)
+                    )
+                    peer.send(wire.encode_extended(2, encode_metadata_message(reply)))
+                    has_lied.set()
+        except ExpectationFailed:
+            pass
+        finally:
+            peer.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs many loopback addresses")
+async def test_liars_among_honest_peers_cost_seconds_on_real_sockets(tmp_path: Path) -> None:
+    """Limit: H7. Eight liars who are asked first, two seeds; the download completes."""
+    (tmp_path / "there").mkdir()
+    content = random.Random(3).randbytes(24 << 20)
+    (tmp_path / "there/content").write_bytes(content)
+    options = CreateOptions(version=Version.V1, piece_length=16_384)
+    raw = create_torrent(tmp_path / "there/content", options=options, num_threads=1)
+    info = decode_metainfo(raw).info
+    assert len(info.raw) > 16_384, "more than one piece of metadata"
+    network = TcpNetwork()
+    listeners = [ScriptedListener(network, f"127.0.0.{20 + number}") for number in range(8)]
+    has_lied = asyncio.Event()
+    liars = [
+        asyncio.create_task(lie(listener, info.wire_hash, len(info.raw), has_lied))
+        for listener in listeners
+    ]
+
+    def settings(host: str) -> SessionConfig:
+        return SessionConfig(
+            listen_host=host,
+            listen_port=0,
+            enable_dht=False,
+            enable_lsd=False,
+            enable_trackers=False,
+        )
+
+    async with (
+        Session(settings("127.0.0.11")) as one,
+        Session(settings("127.0.0.12")) as two,
+        Session(settings("127.0.0.13")) as session,
+    ):
+        for seed in (one, two):
+            await seed.add(raw, TorrentConfig(output=tmp_path / "there", skip_check=True))
+        peers = [listener.endpoint for listener in listeners]
+        began = time.monotonic()
+        torrent = await session.add(
+            str(info.wire_hash), TorrentConfig(output=tmp_path / "here", peers=tuple(peers))
+        )
+        async with asyncio.timeout(60):
+            await has_lied.wait()
+            honest = Endpoint("127.0.0.11", one.port), Endpoint("127.0.0.12", two.port)
+            torrent.add_peers(honest, "user")
+            await torrent.wait_complete()
+        assert time.monotonic() - began < 45
+        assert (tmp_path / "here/content").read_bytes() == content
+    for liar in liars:
+        liar.cancel()
+    await asyncio.gather(*liars, return_exceptions=True)
+    for listener in listeners:
+        listener.close()
 
 
 @pytest.mark.slow
