@@ -256,3 +256,10 @@ def test_any_history_keeps_the_target_within_bounds(
         assert min(MIN_TARGET, reqq_limit) <= pipeline.target <= min(2 * before, reqq_limit)
         assert pipeline.rate >= 0
         assert 5.0 <= pipeline.request_timeout <= SNUB_TIMEOUT
+
+
+def test_a_wake_up_without_blocks_measures_nothing() -> None:
+    pipeline = Pipeline(now=0.0)
+    pipeline.set_outstanding(0, now=0.0)
+    pipeline.blocks_received(0, now=1.0)
+    assert pipeline.rate == 0

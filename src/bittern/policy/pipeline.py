@@ -190,7 +190,7 @@ class Pipeline:
 
     def _end_round(self, elapsed: float) -> None:
         block_rate = self._round_blocks / elapsed
-        if self._first is not None:
+        if self._first is not None and block_rate:
             until, num_blocks = self._first
             self._delay = min(max(0.0, until - num_blocks / block_rate), self._queue_time)
             self._first = None
