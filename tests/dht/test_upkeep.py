@@ -20,8 +20,6 @@ from bittern.dht.limits import (
     MIN_TABLE_NODES,
     PINGS_PER_UPKEEP,
     REFRESH_INTERVAL,
-    SEARCH_INTERVAL,
-    TOP_BITS,
     UPKEEP_INTERVAL,
 )
 from bittern.dht.routing import RoutingTable
@@ -187,47 +185,10 @@ def test_a_suggestion_that_is_in_the_table_is_not_pinged(work: Work) -> None:
     assert work.asked == []
 
 
-def search_all(work: Work, *, now: float) -> float:
-    """Let the buckets be searched that a new table has; returns when that is over."""
-    while True:
-        now += SEARCH_INTERVAL
-        num_before = len(work.refreshes)
-        work.upkeep.tick(now=now)
-        if len(work.refreshes) == num_before:
-            work.refreshes.clear()
-            return now
-
-
-def test_buckets_with_too_few_nodes_are_searched_once(work: Work) -> None:
-    """Our neighbours are so near that the network is large, and a few buckets are filled."""
-    for number in range(8):
-        work.table.note_answer(bytes([0, 1, number]) + bytes(17), endpoint(number), now=0.0)
-    for number in range(32):
-        node_id = bytes([(1 + number // 8) << (8 - TOP_BITS), number]) + bytes(18)
-        work.table.note_answer(node_id, endpoint(100 + number), now=0.0)
-    now = 0.0
-    tops = []
-    while now < FRESH_LIFETIME / 2:
-        now += SEARCH_INTERVAL
-        num_before = len(work.refreshes)
-        work.upkeep.tick(now=now)
-        assert len(work.refreshes) - num_before in (0, 1)
-        tops += [target[0] >> (8 - TOP_BITS) for target, _ in work.refreshes[num_before:]]
-    # The chain around our own id is filled by looking for ourselves.
-    assert sorted(tops) == list(range(5, 1 << TOP_BITS))
-    assert now > len(tops) * SEARCH_INTERVAL
-
-
-def test_in_a_small_network_buckets_cannot_be_full(work: Work) -> None:
-    work.fill(MIN_TABLE_NODES)
-    search_all(work, now=0.0)
-    assert work.table.estimate_nodes() == MIN_TABLE_NODES
-    assert not any(bucket.was_searched for bucket in work.table._top)
-
-
 def test_one_stale_bucket_a_minute_is_refreshed(work: Work) -> None:
     work.fill(50)
-    assert search_all(work, now=0.0) < FRESH_LIFETIME / 2
+    work.upkeep.tick(now=REFRESH_INTERVAL)
+    assert work.refreshes == []
     start = FRESH_LIFETIME + 100.0
     for tick in range(60):
         work.upkeep.tick(now=start + tick)

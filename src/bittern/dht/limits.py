@@ -132,8 +132,6 @@ MAX_SUGGESTIONS: Final = 400
 """Nodes that wait for such a ping."""
 REFRESH_INTERVAL: Final = 60.0
 """At most one bucket is refreshed by a lookup in that time."""
-SEARCH_INTERVAL: Final = 10.0
-"""The same while there are buckets that no lookup has tried to fill."""
 SWEEP_INTERVAL: Final = 60.0
 """How often what has expired is dropped."""
 MIN_TABLE_NODES: Final = 8

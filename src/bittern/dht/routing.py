@@ -100,7 +100,6 @@ class Bucket:
     Attributes:
         changed_at: when a node was added, replaced, or answered.
         entry: what ``RoutingTable.usual_entry`` gave, as of ``entry_version`` of the table.
-        was_searched: a lookup was made to fill it.
     """
 
     __slots__ = (
@@ -110,7 +109,6 @@ class Bucket:
         "entry_version",
         "nodes",
         "spares",
-        "was_searched",
     )
 
     def __init__(self, now: float) -> None:
@@ -120,7 +118,6 @@ class Bucket:
         self._compact: bytes | None = b""
         self.entry = b""
         self.entry_version = -1
-        self.was_searched = False
 
     def good_compact(self) -> bytes:
         """Return the compact node info of all nodes that did not fail lately."""
@@ -416,30 +413,6 @@ class RoutingTable:
             self._chain[at].changed_at = now
             num_free = _ID_BITS - TOP_BITS - at - 1
             number = (self._own_number >> num_free ^ 1) << num_free | rng.getrandbits(num_free)
-        return number.to_bytes(NODE_ID_LENGTH, "big")
-
-    def unfilled_target(self, rng: random.Random) -> bytes | None:
-        """
-        Return a random id in the emptiest of the first buckets that was never searched, or None.
-
-        A lookup of our own id fills the buckets near it; lookups start from the others,
-        and whoever knows few nodes there depends on what those say (Limit: N2). Few are
-        less than half of what a bucket can hold, or of what there are in all.
-        """
-        num_there = self.estimate_nodes() / len(self._top)
-        few = min(BUCKET_SIZE, num_there) / 2
-        if few < 1:
-            return None
-        open_ones = [
-            (len(bucket.nodes), top)
-            for top, bucket in enumerate(self._top)
-            if not bucket.was_searched and len(bucket.nodes) < few and top != self._own_top
-        ]
-        if not open_ones:
-            return None
-        _, top = min(open_ones)
-        self._top[top].was_searched = True
-        number = top << (_ID_BITS - TOP_BITS) | rng.getrandbits(_ID_BITS - TOP_BITS)
         return number.to_bytes(NODE_ID_LENGTH, "big")
 
     def move_to(self, own_id: NodeId, *, now: float) -> None:

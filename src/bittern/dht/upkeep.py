@@ -9,12 +9,10 @@ table (BEP 5).
 Steady state: every few seconds at most one stale node is asked for nodes near itself,
 which tests it and finds others in one; nodes that were saved, or asked us something and
 would have a place, are pinged; and a bucket without change for 15 minutes gets a lookup.
-Before that, each of the first buckets that is not full gets one.
 
 Limit: what an idle node sends is one query and two pings each ``UPKEEP_INTERVAL``, and
-one lookup a minute; in the first minutes one each ``SEARCH_INTERVAL``. A nearly empty
-table is filled sooner, by two pings each ``FILL_INTERVAL``, since in a small network
-nobody else knows whom to name.
+one lookup a minute. A nearly empty table is filled sooner, by two pings each
+``FILL_INTERVAL``, since in a small network nobody else knows whom to name.
 
 Source: BEP 5.
 """
@@ -36,7 +34,6 @@ from bittern.dht.limits import (
     MIN_TABLE_NODES,
     PINGS_PER_UPKEEP,
     REFRESH_INTERVAL,
-    SEARCH_INTERVAL,
     UPKEEP_INTERVAL,
 )
 from bittern.dht.routing import RoutingTable
@@ -119,7 +116,7 @@ class Upkeep:
         self._has_tried_routers = False
         self._bootstrap_at = now
         self._wait = BOOTSTRAP_INTERVAL
-        self._refresh_at = now + SEARCH_INTERVAL
+        self._refresh_at = now + REFRESH_INTERVAL
         self._ticked_at = now
 
     # --- what others tell us -----------------------------------------------------------------
@@ -160,10 +157,8 @@ class Upkeep:
         self._ask_stalest(now)
         self._ping_suggestions(now)
         if now >= self._refresh_at and not self._needs_nodes:
-            target = self._table.unfilled_target(self._rng)
-            self._refresh_at = now + (REFRESH_INTERVAL if target is None else SEARCH_INTERVAL)
-            if target is None:
-                target = self._table.stale_target(self._rng, now=now)
+            self._refresh_at = now + REFRESH_INTERVAL
+            target = self._table.stale_target(self._rng, now=now)
             if target is not None:
                 self._work.refresh(target, (), None, now=now)
 
