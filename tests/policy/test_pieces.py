@@ -465,6 +465,18 @@ def test_h4_h5_a_slow_owner_cannot_keep_a_failed_piece_for_ever() -> None:
     ]
 
 
+def test_h4_h5_nor_can_one_that_owes_a_block_of_it_and_is_its_owner_no_longer() -> None:
+    scene, debtor = exclusive()
+    scene.pieces.abandon(debtor)  # it chokes us, and keeps what it was asked for
+    owner, other = PeerShare("owner"), PeerShare("other")
+    assert scene.plan(owner, 9)
+    assert scene.pieces.open[0].is_exclusive
+    debtor.expected_wait = SLOW_PIECE_SECONDS + 1
+    scene.pieces.share_slow_pieces()
+    assert not scene.pieces.open[0].is_exclusive
+    assert scene.plan(other, 9)
+
+
 def test_a_piece_that_was_good_at_last_is_like_any_other() -> None:
     scene, owner = exclusive()
     scene.plan(owner, 9)

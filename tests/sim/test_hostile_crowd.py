@@ -124,7 +124,7 @@ def test_one_kind_of_hostile_peer(attack: Attack, tmp_path: Path, simulate: Simu
 
 
 @pytest.mark.parametrize(
-    ("count", "num_pieces"), [(50, 24), pytest.param(200, 128, marks=pytest.mark.soak)]
+    ("count", "num_pieces"), [(50, 64), pytest.param(200, 128, marks=pytest.mark.soak)]
 )
 def test_a_download_among_hostile_peers_of_every_kind(
     count: int, num_pieces: int, tmp_path: Path, simulate: Simulate

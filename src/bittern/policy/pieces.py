@@ -118,6 +118,14 @@ class OpenPiece:
         """True when every block is there and handed to the operating system."""
         return self.num_received == self.num_blocks and not self.num_unwritten
 
+    def waited_for(self) -> list[PeerShare]:
+        """Return who was asked first for blocks that have not come."""
+        return [
+            asker
+            for state, asker in zip(self.states, self.askers, strict=True)
+            if state == REQUESTED and asker is not None
+        ]
+
     def received_blocks(self) -> list[int]:
         """Return the numbers of the blocks that are there."""
         return [number for number, state in enumerate(self.states) if state == RECEIVED]
@@ -446,13 +454,15 @@ class Pieces:
         self._round += 1
         for piece in self.open.values():
             owner = piece.owner
-            if owner is None:
-                continue
             if piece.is_exclusive:
-                # Finding a liar must not depend on the pace of one peer, who may be the liar.
-                if owner.expected_wait <= SLOW_PIECE_SECONDS:
+                # Finding a liar must not depend on the pace of one peer, who may be the liar: be
+                # it the owner, or one that owes a block since it was the owner.
+                debtors = piece.waited_for() + ([] if owner is None else [owner])
+                if all(peer.expected_wait <= SLOW_PIECE_SECONDS for peer in debtors):
                     continue
                 piece.is_exclusive = False
+            if owner is None:
+                continue
             if piece.num_free * BLOCK_LENGTH > owner.rate * SLOW_PIECE_SECONDS:
                 self._offer(piece)
 
