@@ -53,6 +53,7 @@ class Bench:
         have: int = 0,
         unverified: int = 0,
         delay: float = 0.1,
+        is_parallel: bool = False,
     ) -> None:
         self.data = random.Random(1).randbytes(num_pieces * PIECE - 100)
         self.info = make_info(self.data)
@@ -62,7 +63,7 @@ class Bench:
         self.storage.prepare()
         self.picker = Picker(num_pieces, random.Random(1))
         self.picker.set_have(have)
-        self.worker = SimWorker(loop, delay=delay)
+        self.worker = SimWorker(loop, delay=delay, is_parallel=is_parallel)
         self.clock = 0.0
         self.disk = Disk(self.worker, loop, max_queue=1 << 20, clock=lambda: self.clock)
         self.log: list[tuple[object, ...]] = []
@@ -154,6 +155,31 @@ def test_blocks_in_any_order_make_a_piece(order: tuple[int, ...], simulate: Simu
         found = memoryview(bytearray(PIECE))
         bench.storage.read_into(PIECE, [found])
         assert found == bench.data[PIECE : 2 * PIECE]
+
+    simulate(main)
+
+
+def test_a_loop_that_falls_behind_leaves_hashing_to_the_worker(simulate: Simulate) -> None:
+    """Pieces are judged in the order in which they came, whoever hashes them."""
+
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop, is_parallel=True)
+        share = PeerShare("a")
+        bench.open(share, 0, 1, 2, 3)
+        blocks = [
+            (index, number * BLOCK, memoryview(bytearray(bench.block(index, number))))
+            for index in (0, 1)
+            for number in range(4)
+        ]
+        bench.assembly.receive(share, blocks)
+        assert all(not piece.num_hashed for piece in bench.assembly.pieces.open.values())
+        bench.give(share, 2, 0, 1, 2, 3)
+        assert bench.log == []
+        await asyncio.sleep(1)
+        assert bench.log == [("verified", 0), ("verified", 1), ("verified", 2)]
+        bench.give(share, 3, 0, 1, 2, 3)
+        assert bench.log[3:] == [("verified", 3)]
+        await asyncio.sleep(1)
 
     simulate(main)
 

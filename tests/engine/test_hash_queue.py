@@ -79,10 +79,13 @@ def test_what_comes_while_a_job_runs_makes_up_the_next(simulate: Simulate) -> No
     async def main(loop: VirtualLoop) -> None:
         scene = Scene(loop, num_pieces=6, piece_length=4 * BLOCK_LENGTH)
         pieces = [scene.piece(0), scene.piece(1, num_hashed=2), scene.piece(2), scene.piece(5)]
+        assert not scene.queue.is_busy
         for piece in pieces:
             scene.queue.add(piece)
+        assert scene.queue.is_busy
         await asyncio.sleep(1)
         assert scene.hashed == [[0], [1, 2, 5]]
+        assert not scene.queue.is_busy
         assert all(map(scene.is_right, pieces))
         scene.queue.add(last := scene.piece(3))
         await asyncio.sleep(1)

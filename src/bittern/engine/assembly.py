@@ -186,7 +186,9 @@ class Assembly:
         num_bad = 0
         if self.judge is not None and self.judge.known:
             blocks, num_bad = self.judge.sift(share, blocks)
-        hands_off = len(blocks) >= HAND_OFF_BLOCKS and self._hash_queue.has_room
+        queue = self._hash_queue
+        # What follows pieces that wait there waits behind them, so that order is kept.
+        hands_off = queue.has_room and (len(blocks) >= HAND_OFF_BLOCKS or queue.is_busy)
         result = self.pieces.receive(share, blocks, hashes=not hands_off)
         result.num_wasted += num_bad
         storage, write = self._storage, self._disk.write

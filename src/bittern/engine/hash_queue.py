@@ -65,6 +65,11 @@ class HashQueue:
         """False when the worker does not keep up, or has no core beside the loop's own."""
         return self._disk.is_parallel and self._num_bytes < MAX_WAITING
 
+    @property
+    def is_busy(self) -> bool:
+        """True while pieces wait or are hashed."""
+        return self._is_running
+
     def add(self, piece: OpenPiece) -> None:
         """Finish the hash of a piece that is whole and with the operating system."""
         self._waiting.append(piece)
