@@ -25,6 +25,7 @@ from bittern.policy.pieces import (
     ENDGAME_WAIT,
     EXTENT_LENGTH,
     FREE,
+    KEPT_PIECE_SECONDS,
     MAX_ENDGAME_ASKERS,
     RECEIVED,
     REQUESTED,
@@ -433,7 +434,7 @@ def test_h4_a_failed_piece_is_kept_for_one_peer() -> None:
     scene, owner = exclusive()
     other = PeerShare("other")
     make_slow(scene)
-    owner.expected_wait = SLOW_PIECE_SECONDS
+    owner.expected_wait = KEPT_PIECE_SECONDS
     owner.rate = 0.0
     scene.pieces.share_slow_pieces()
     assert scene.plan(other, 9) == []
@@ -454,7 +455,7 @@ def test_h4_a_block_that_the_owner_of_a_kept_piece_is_refused_does_not_go_to_two
 def test_h4_h5_a_slow_owner_cannot_keep_a_failed_piece_for_ever() -> None:
     scene, owner = exclusive()
     other = PeerShare("other")
-    owner.expected_wait = SLOW_PIECE_SECONDS + 1
+    owner.expected_wait = KEPT_PIECE_SECONDS + 1
     owner.rate = 1.0
     scene.pieces.share_slow_pieces()
     assert requests_of(scene, scene.plan(other, 9)) == [
@@ -471,7 +472,7 @@ def test_h4_h5_nor_can_one_that_owes_a_block_of_it_and_is_its_owner_no_longer() 
     owner, other = PeerShare("owner"), PeerShare("other")
     assert scene.plan(owner, 9)
     assert scene.pieces.open[0].is_exclusive
-    debtor.expected_wait = SLOW_PIECE_SECONDS + 1
+    debtor.expected_wait = KEPT_PIECE_SECONDS + 1
     scene.pieces.share_slow_pieces()
     assert not scene.pieces.open[0].is_exclusive
     assert scene.plan(other, 9)

@@ -29,6 +29,8 @@ FREE, REQUESTED, RECEIVED = 0, 1, 2
 
 SLOW_PIECE_SECONDS = 20.0
 """Limit: H5. A piece whose owner needs longer for the rest of it is shared with others."""
+KEPT_PIECE_SECONDS = 8.0
+"""Limit: H4, H5. A piece that failed is kept for one peer, unless a block of it takes longer."""
 ENDGAME_WAIT = 1.0
 """Seconds a block is expected to take before a second peer is asked for it too."""
 MAX_ENDGAME_ASKERS = 3
@@ -458,7 +460,7 @@ class Pieces:
                 # Finding a liar must not depend on the pace of one peer, who may be the liar: be
                 # it the owner, or one that owes a block since it was the owner.
                 debtors = piece.waited_for() + ([] if owner is None else [owner])
-                if all(peer.expected_wait <= SLOW_PIECE_SECONDS for peer in debtors):
+                if all(peer.expected_wait <= KEPT_PIECE_SECONDS for peer in debtors):
                     continue
                 piece.is_exclusive = False
             if owner is None:
