@@ -228,7 +228,7 @@ class Assembly:
     def _finish(self, piece: OpenPiece) -> None:
         """Judge a piece, once its hash has seen what did not pass it in order."""
         if piece.num_hashed == piece.num_blocks:
-            self._judge(piece)
+            self._judge_all([piece])
         else:
             self._hash_queue.add(piece)
 
@@ -236,6 +236,8 @@ class Assembly:
         for piece in pieces:
             if not self._is_stopped:
                 self._judge(piece)
+        if not self._is_stopped:
+            self._check_files(pieces)
 
     def _judge(self, piece: OpenPiece) -> None:
         index = piece.index
@@ -254,7 +256,6 @@ class Assembly:
             self._owner.piece_verified(index)
             if guilty:
                 self._owner.peers_guilty(guilty)
-            self._check_files(index)
         elif self.judge is None or not self.judge.take(piece):
             self._suspect(piece)
 
@@ -275,11 +276,12 @@ class Assembly:
             for at in range(0, length, BLOCK_LENGTH)
         ]
 
-    def _check_files(self, index: int) -> None:
-        picker = self._picker
-        for number in self.layout.files_of_piece(index):
-            pieces = self.layout.pieces_of_file(number)
-            mask = ((1 << len(pieces)) - 1) << (picker.top - pieces[-1])
+    def _check_files(self, pieces: list[OpenPiece]) -> None:
+        picker, layout = self._picker, self.layout
+        touched = {number for piece in pieces for number in layout.files_of_piece(piece.index)}
+        for number in sorted(touched):
+            span = layout.pieces_of_file(number)
+            mask = ((1 << len(span)) - 1) << (picker.top - span[-1])
             if picker.have & mask == mask:
                 self.finish_file(number)
 

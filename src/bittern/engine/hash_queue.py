@@ -55,7 +55,7 @@ class HashQueue:
         self._disk = disk
         self._hashed = hashed
         self._failed = failed
-        self._waiting: list[OpenPiece] = []
+        self._waiting: list[tuple[OpenPiece, Part]] = []
         self._num_bytes = 0
         self._is_running = False
         self._is_stopped = False
@@ -72,8 +72,11 @@ class HashQueue:
 
     def add(self, piece: OpenPiece) -> None:
         """Finish the hash of a piece that is whole and with the operating system."""
-        self._waiting.append(piece)
-        self._num_bytes += self._part_of(piece)[2]
+        start = piece.num_hashed * BLOCK_LENGTH
+        offset = self._geometry.offset_of(piece.index) + start
+        length = self._geometry.length_of(piece.index) - start
+        self._waiting.append((piece, (piece.hasher, offset, length)))
+        self._num_bytes += length
         if not self._is_running:
             self._start()
 
@@ -82,14 +85,9 @@ class HashQueue:
         self._is_stopped = True
         self._waiting.clear()
 
-    def _part_of(self, piece: OpenPiece) -> Part:
-        start = piece.num_hashed * BLOCK_LENGTH
-        offset = self._geometry.offset_of(piece.index) + start
-        return piece.hasher, offset, self._geometry.length_of(piece.index) - start
-
     def _start(self) -> None:
-        pieces, self._waiting = self._waiting, []
-        parts = [self._part_of(piece) for piece in pieces]
+        waiting, self._waiting = self._waiting, []
+        parts = [part for _, part in waiting]
         self._is_running = True
 
         def done(_: None, error: BaseException | None) -> None:
@@ -103,7 +101,7 @@ class HashQueue:
             # First the next job: the thread would else wait for what this one leads to.
             if self._waiting:
                 self._start()
-            self._hashed(pieces)
+            self._hashed([piece for piece, _ in waiting])
 
         self._disk.submit(lambda: feed_parts(self._storage, parts), done)
 
