@@ -494,18 +494,23 @@ def test_a_newcomer_may_begin_while_it_is_choked(tmp_path: Path, simulate: Simul
     simulate(main)
 
 
-def test_a_leecher_uses_what_it_is_allowed(tmp_path: Path, simulate: Simulate) -> None:
+@pytest.mark.parametrize("sequential", [False, True])
+def test_a_leecher_uses_what_it_is_allowed_unless_order_matters(
+    sequential: bool, tmp_path: Path, simulate: Simulate
+) -> None:
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path) as scene:
             host = scene.add_host()
             listener = scene.listener(host)
-            leecher = await scene.node(peers=[endpoint_of(host)])
+            leecher = await scene.node(
+                peers=[endpoint_of(host)], torrent={"sequential": sequential}
+            )
             peer = await listener.accept()
             await scene.greet(peer, bitfield=HAVE_ALL)
             peer.send(wire.encode_index(MessageId.ALLOWED_FAST, 3))
             serving = loop.create_task(peer.serve(scene.block))
             await asyncio.sleep(3)
-            assert leecher.torrent.have_bits == 1 << NUM_PIECES - 1 - 3
+            assert leecher.torrent.have_bits == (0 if sequential else 1 << NUM_PIECES - 1 - 3)
             peer.close()
             serving.cancel()
             listener.close()

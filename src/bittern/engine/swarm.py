@@ -324,7 +324,8 @@ class Swarm:
         if peer.refused:
             bits &= ~peer.refused
         if protocol.peer_choking:
-            if not protocol.remote_allowed_fast:
+            # A grant is for pieces anywhere; who wants them in order waits for its turn.
+            if not protocol.remote_allowed_fast or picker.sequential:
                 return
             top = picker.top
             bits &= sum(1 << (top - index) for index in protocol.remote_allowed_fast)
