@@ -22,6 +22,7 @@ V1 = "ab" * 20
 REPORT = {"--json", "--jsonl", "--quiet", "-q", "--verbose", "-v"}
 NETWORK = {
     "--port", "--bind", "--peer", "--no-dht", "--no-pex", "--no-lsd", "--no-tracker",
+    "--zeroconf",
     "--max-download", "--max-upload", "--dht-bootstrap", "--state-dir",
 }  # fmt: skip
 DHT = {"--bootstrap", "--dht-bootstrap", "--port", "--timeout", "--state-dir", "--bind"}

@@ -83,5 +83,6 @@ def test_a_wrong_value_is_named(hint: Any) -> None:
 def test_without_options_everything_is_on_and_unlimited() -> None:
     network = NetworkOptions()
     assert not any((network.no_dht, network.no_pex, network.no_lsd, network.no_tracker))
+    assert not network.zeroconf
     assert network.max_download is network.max_upload is network.port is None
     assert ReportOptions() == ReportOptions(json=False, jsonl=False, quiet=False, verbose=0)

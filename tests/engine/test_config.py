@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import pytest
 
@@ -49,6 +50,17 @@ def test_files_are_indices() -> None:
     assert TorrentConfig(files=frozenset({0, 3})).files == frozenset({0, 3})
     with pytest.raises(ConfigError, match="files"):
         TorrentConfig(files=frozenset({-1}))
+
+
+def test_zeroconf_is_refused_where_its_library_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert SessionConfig(enable_zeroconf=True).enable_zeroconf
+    assert not SessionConfig().enable_zeroconf
+    monkeypatch.setitem(sys.modules, "zeroconf", None)
+    with pytest.raises(ConfigError, match=r"pip install 'bittern\[zeroconf\]'"):
+        SessionConfig(enable_zeroconf=True)
+    SessionConfig()
 
 
 def test_no_limit_is_the_default() -> None:

@@ -273,9 +273,11 @@ def test_a_private_torrent_has_its_trackers_only(tmp_path: Path, simulate: Simul
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, is_private=True) as scene:
             shared = FakeShared(SourceKind.DHT)
-            node = await scene.node(make=sharing(shared), enable_dht=True, enable_lsd=True)
+            node = await scene.node(
+                make=sharing(shared), enable_dht=True, enable_lsd=True, enable_zeroconf=True
+            )
             reasons = {status.kind: status.message for status in node.torrent.sources()}
-            for kind in (SourceKind.DHT, SourceKind.LSD, SourceKind.PEX):
+            for kind in (SourceKind.DHT, SourceKind.LSD, SourceKind.ZEROCONF, SourceKind.PEX):
                 assert reasons[kind] == PRIVATE
             assert not shared.log
 

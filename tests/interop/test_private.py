@@ -3,7 +3,7 @@ Private torrents and every packet that is sent (BEP 27).
 
 A seed and two leeches, each with one private and one public torrent in one session, with all
 sources of peers switched on, meet at a tracker. Every packet of their network is recorded. The
-public torrent is the control: it must be seen in the local discovery, in the DHT and in peer
+public torrent is the control: it must be seen in both local discoveries, in the DHT and in peer
 exchange, or the recording proves nothing.
 """
 
@@ -84,7 +84,7 @@ def seen_in_datagrams(capture: Capture, torrent: Torrent) -> set[str]:
         if torrent.info_hash in data:
             found.add("dht announce" if b"announce_peer" in data else "dht")
         if torrent.info_hash.hex().encode() in data.lower():
-            found.add("lsd" if target[1] == 6771 else "somewhere")
+            found.add({6771: "lsd", 5353: "zeroconf"}.get(target[1], "somewhere"))
     return found
 
 
@@ -139,6 +139,7 @@ async def _run(torrents: list[Torrent], places: tuple[Place, ...], folder: Path)
                 *(sys.executable, "-m", "bittern", "get", *(str(t.path) for t in torrents)),
                 *("--seed", "--output", str(out), "--state-dir", str(folder / f"state-{number}")),
                 *("--bind", place.address, "--port", str(7000 + number), "--jsonl"),
+                "--zeroconf",
                 *("--dht-bootstrap", "10.77.0.1:7001", "--max-download", RATE),
             ],
             place=place,
@@ -160,7 +161,7 @@ async def _live(
     def spoken(is_so: Callable[[Conversation], object]) -> bool:
         return any(is_so(one) for one in capture.conversations(public.info_hash))
 
-    for place in ("lsd", "dht"):
+    for place in ("lsd", "zeroconf", "dht"):
         await until(
             lambda place=place: place in seen_in_datagrams(capture, public),  # type: ignore[misc]
             place,

@@ -394,6 +394,7 @@ LOOPBACK = {"loopback", "loopback6"}
         (Source.PEX, "9.9.9.9", True, ALL),
         (Source.USER, None, False, ALL),
         (Source.LSD, None, False, ALL),
+        (Source.ZEROCONF, None, False, ALL),
         (Source.RESUME, None, False, ALL),
     ],
 )

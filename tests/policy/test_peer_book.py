@@ -134,6 +134,7 @@ def test_rank_puts_failures_before_familiarity_before_priority() -> None:
         entry(Source.USER, 5),
         entry(Source.DHT, 4, was_useful=1),
         entry(Source.LSD, 3),
+        entry(Source.ZEROCONF, 2),
         entry(Source.PEX, 9),
         entry(Source.TRACKER, 8),
         entry(Source.RESUME, 7),

@@ -113,6 +113,8 @@ class NetworkOptions:
     """Do not exchange addresses with peers."""
     no_lsd: bool = False
     """Do not look for peers on the local network."""
+    zeroconf: bool = False
+    """Find and be found on the local network by multicast DNS, too (needs the zeroconf extra)."""
     no_tracker: bool = False
     """Do not talk to trackers."""
     dht_bootstrap: Addresses = ()

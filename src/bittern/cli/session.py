@@ -37,6 +37,7 @@ def session_config(network: NetworkOptions, state_dir: Path | None) -> SessionCo
         enable_dht=not network.no_dht,
         enable_pex=not network.no_pex,
         enable_lsd=not network.no_lsd,
+        enable_zeroconf=network.zeroconf,
         dht_bootstrap=tuple((host, port) for host, port in network.dht_bootstrap)
         or defaults.dht_bootstrap,
         max_download_rate=network.max_download,

@@ -9,6 +9,7 @@ object is made, so that a wrong one is refused where it was written.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 
 from bittern.core.endpoint import Endpoint
@@ -46,6 +47,9 @@ class SessionConfig:
     enable_dht: bool = True
     enable_pex: bool = True
     enable_lsd: bool = True
+    enable_zeroconf: bool = False
+    """Advertise torrents to the local network by multicast DNS (BEP 26), as few clients do; needs
+    the package ``zeroconf``."""
     dht_bootstrap: tuple[tuple[str, int], ...] = WELL_KNOWN_ROUTERS
     """DHT nodes to start from, by name or address; empty for none but saved ones."""
     announce_to_all_tiers: bool = False
@@ -115,6 +119,10 @@ class SessionConfig:
     client_name: str = "bittern/0.1.0"
 
     def __post_init__(self) -> None:
+        if self.enable_zeroconf and find_spec("zeroconf") is None:
+            raise ConfigError(
+                "enable_zeroconf needs the package zeroconf: pip install 'bittern[zeroconf]'"
+            )
         _check("listen_port", self.listen_port, 0, 65535)
         for name in ("max_download_rate", "max_upload_rate"):
             _check(name, getattr(self, name), 1)

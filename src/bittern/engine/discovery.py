@@ -30,11 +30,16 @@ from bittern.engine.sources import (
 from bittern.engine.tracker_source import TrackerSource
 from bittern.engine.trackers import TrackerStatus
 from bittern.policy.candidates import Source
+from bittern.policy.peer_book import NEIGHBOURS
 
-_SHARED = {SourceKind.DHT: "enable_dht", SourceKind.LSD: "enable_lsd"}
+_SHARED = {
+    SourceKind.DHT: "enable_dht",
+    SourceKind.LSD: "enable_lsd",
+    SourceKind.ZEROCONF: "enable_zeroconf",
+}
 """The setting of each source that belongs to the session."""
 
-_NOT_FOR_PRIVATE = (Source.DHT, Source.LSD, Source.PEX)
+_NOT_FOR_PRIVATE = (Source.DHT, Source.PEX, *NEIGHBOURS)
 
 
 class Discovery:

@@ -99,7 +99,7 @@ class SourceChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class PeersFound(Event):
-    """A source named peers; ``source`` is ``tracker``, ``dht``, ``pex``, ``lsd`` or ``user``."""
+    """Somebody named peers: ``tracker``, ``dht``, ``pex``, ``lsd``, ``zeroconf`` or ``user``."""
 
     source: str
     num_peers: int

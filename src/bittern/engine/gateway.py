@@ -2,10 +2,10 @@
 What a session has of the network beside its peer connections.
 
 One UDP socket for each address family, shared by UDP trackers and the DHT and at our TCP
-port where that is free; one resolver; one HTTP client; the local discovery. Each is made
+port where that is free; one resolver; one HTTP client; the local discoveries. Each is made
 when it is first needed, and closed here.
 
-Sources: BEP 5, BEP 14, BEP 15.
+Sources: BEP 5, BEP 14, BEP 15, BEP 26.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bittern.engine.dht import DhtSource
 from bittern.engine.disk import Disk
 from bittern.engine.local_peers import LocalDiscovery, Multicast
 from bittern.engine.tracker_client import TrackerClient
+from bittern.engine.zeroconf_peers import ServiceNetwork, ZeroconfDiscovery
 from bittern.net.dht import Dht
 from bittern.net.dns import Resolver
 from bittern.net.http import HttpClient
@@ -69,6 +70,7 @@ class Gateway:
     ) -> None:
         self.dht: DhtSource | None = None
         self.local: LocalDiscovery | None = None
+        self.zeroconf: ZeroconfDiscovery | None = None
         self._config = config
         self._port = port
         self._open_sockets = open_sockets
@@ -174,10 +176,24 @@ class Gateway:
         self.local = LocalDiscovery(network, loop=loop, rng=rng, cookie=cookie, port=self._port)
         return self.local
 
+    async def open_zeroconf(
+        self,
+        network: ServiceNetwork,
+        *,
+        spawn: Callable[[Coroutine[object, object, None], str], None],
+    ) -> ZeroconfDiscovery:
+        """Start advertising and looking for services of the local network (BEP 26)."""
+        loop = asyncio.get_running_loop()
+        self.zeroconf = ZeroconfDiscovery(network, loop=loop, port=self._port, spawn=spawn)
+        await self.zeroconf.open()
+        return self.zeroconf
+
     async def close(self) -> None:
         """Close all of it. Idempotent."""
         if self.local is not None:
             self.local.close()
+        if self.zeroconf is not None:
+            await self.zeroconf.close(within=self._config.stop_timeout)
         if self.dht is not None:
             await self.dht.close()
         if self._http is not None:

@@ -16,6 +16,7 @@ KIND_NAMES = {
     SourceKind.DHT: "DHT",
     SourceKind.PEX: "peer exchange",
     SourceKind.LSD: "local discovery",
+    SourceKind.ZEROCONF: "zeroconf",
     SourceKind.USER: "given peers",
     SourceKind.INCOMING: "incoming connections",
     SourceKind.WEB_SEED: "web seed",

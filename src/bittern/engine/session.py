@@ -42,10 +42,12 @@ from bittern.engine.services import Services
 from bittern.engine.torrent import Torrent
 from bittern.engine.tracker_client import TrackerClient
 from bittern.engine.upload import SendBuffer
+from bittern.engine.zeroconf_peers import ServiceNetwork
 from bittern.net.dht import Dht
 from bittern.net.multicast import LocalNetwork
 from bittern.net.stream import Network
 from bittern.net.tcp import TcpNetwork
+from bittern.net.zeroconf import MulticastDns
 from bittern.policy.bans import Bans
 from bittern.storage.handles import HandleCache
 from bittern.storage.system import OsCalls
@@ -223,12 +225,23 @@ class Session:
             if dht is not None:
                 self._services.shared_sources.append(dht)
         self._join_local_network()
+        services = self._open_services() if self.config.enable_zeroconf else None
+        if services is not None:
+            self._services.shared_sources.append(
+                await self._gateway.open_zeroconf(services, spawn=self._spawn)
+            )
 
     def _open_multicast(self) -> Multicast | None:
         """Return the local network; a simulated machine has none but what its test brings."""
         if self._network is not None:
             return None
         return LocalNetwork(GROUPS, PORT, listen_host=self.config.listen_host)
+
+    def _open_services(self) -> ServiceNetwork | None:
+        """Return where services are advertised; the same holds for a simulated machine."""
+        if self._network is not None:
+            return None
+        return MulticastDns(self._services.peer_id, listen_host=self.config.listen_host)
 
     def _join_local_network(self) -> None:
         """Make the local discovery (BEP 14)."""

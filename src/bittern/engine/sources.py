@@ -43,6 +43,7 @@ class SourceKind(StrEnum):
     DHT = "dht"
     PEX = "pex"
     LSD = "lsd"
+    ZEROCONF = "zeroconf"
     USER = "user"
     """The user, or a magnet link (``x.pe``)."""
     INCOMING = "incoming"

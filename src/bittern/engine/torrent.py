@@ -48,6 +48,7 @@ from bittern.engine.stats import PeerInfo, TorrentStats, describe_peers, file_pr
 from bittern.engine.swarm import Swarm
 from bittern.engine.trackers import TrackerStatus
 from bittern.policy.candidates import Candidates, Source
+from bittern.policy.peer_book import NEIGHBOURS
 from bittern.policy.picker import Picker
 
 DISK_FULL_RETRY = 30.0
@@ -424,7 +425,7 @@ class Torrent:
             now = self._services.loop.time()
             num_new = self.candidates.add(found, Source(source), now=now, from_host=from_host)
             self.report(events.PeersFound(source, len(found)))
-            if num_new or source != Source.LSD:  # neighbours we know announce over and over
+            if num_new or source not in NEIGHBOURS:  # those we know announce over and over
                 self.rouse()
             self._services.request_dial()
 

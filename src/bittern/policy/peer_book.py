@@ -32,12 +32,16 @@ class Source(StrEnum):
 
     USER = "user"
     LSD = "lsd"
+    ZEROCONF = "zeroconf"
     RESUME = "resume"
     TRACKER = "tracker"
     INCOMING = "incoming"
     DHT = "dht"
     PEX = "pex"
 
+
+NEIGHBOURS = frozenset({Source.LSD, Source.ZEROCONF})
+"""Sources of the local network; those they name say so over and over."""
 
 _TRUST = {source: rank for rank, source in enumerate(Source)}
 
@@ -72,7 +76,8 @@ class Candidate:
     @property
     def rank(self) -> tuple[int, int, int]:
         """The lower the sooner it is dialled."""
-        is_common = not self.was_useful and self.source not in (Source.USER, Source.LSD)
+        is_close = self.source is Source.USER or self.source in NEIGHBOURS
+        is_common = not (self.was_useful or is_close)
         return self.failures, int(is_common), -self.priority
 
 
