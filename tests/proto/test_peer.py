@@ -577,6 +577,30 @@ def test_h3_a_request_for_what_does_not_exist_is_a_violation(
         receive(protocol, wire.encode_request(*request_))
 
 
+def check_cut_and_whole(
+    messages: list[bytes], *, num_waiting: int, is_choked: bool = False
+) -> None:
+    """Prove that messages in one wake-up have the same effect as one by one."""
+
+    def feed(parts: list[bytes]) -> tuple[object, ...]:
+        protocol = opened()
+        if not is_choked:
+            protocol.unchoke()
+        for number in range(num_waiting):
+            protocol.incoming.admit((5, number, 2), is_choked=False, now=0.0)
+        events: list[object] = []
+        error = ""
+        try:
+            for part in parts:
+                events += receive(protocol, part)
+        except PeerViolation as violation:
+            error = str(violation)
+            events += protocol.events()
+        return events, error, list(protocol.incoming), protocol.data_to_send()
+
+    assert feed([b"".join(messages)]) == feed(messages)
+
+
 @given(
     st.lists(
         st.tuples(
@@ -592,24 +616,8 @@ def test_h3_a_request_for_what_does_not_exist_is_a_violation(
 def test_many_requests_at_once_are_treated_as_one_by_one(
     requests: list[tuple[int, int, int]], num_waiting: int, is_choked: bool
 ) -> None:
-    def feed(parts: list[bytes]) -> tuple[object, ...]:
-        protocol = opened()
-        if not is_choked:
-            protocol.unchoke()
-        for number in range(num_waiting):
-            protocol.incoming.admit((0, number, 2), is_choked=False, now=0.0)
-        events: list[object] = []
-        error = ""
-        try:
-            for part in parts:
-                events += receive(protocol, part)
-        except PeerViolation as violation:
-            error = str(violation)
-            events += protocol.events()
-        return events, error, list(protocol.incoming), protocol.data_to_send()
-
     messages = [wire.encode_request(*request) for request in requests]
-    assert feed([b"".join(messages)]) == feed(messages)
+    check_cut_and_whole(messages, num_waiting=num_waiting, is_choked=is_choked)
 
 
 @pytest.mark.parametrize("num_waiting", [0, 1, MAX_INCOMING_REQUESTS - 20])
@@ -630,25 +638,9 @@ def test_many_requests_at_once_are_treated_as_one_by_one(
 )
 def test_a_batch_of_requests_hides_nothing(odd: bytes, position: int, num_waiting: int) -> None:
     """Twice as many requests as are looked at together, with something else among them."""
-
-    def feed(parts: list[bytes]) -> tuple[object, ...]:
-        protocol = opened()
-        protocol.unchoke()
-        for number in range(num_waiting):
-            protocol.incoming.admit((5, number, 2), is_choked=False, now=0.0)
-        events: list[object] = []
-        error = ""
-        try:
-            for part in parts:
-                events += receive(protocol, part)
-        except PeerViolation as violation:
-            error = str(violation)
-            events += protocol.events()
-        return events, error, list(protocol.incoming), protocol.data_to_send()
-
     usual = [wire.encode_request(n // 4, n % 4 * B, B) for n in range(2 * wire.REQUEST_BATCH)]
     messages = [*usual[:position], odd, *usual[position:]]
-    assert feed([b"".join(messages)]) == feed(messages)
+    check_cut_and_whole(messages, num_waiting=num_waiting)
 
 
 def test_h3_a_request_before_the_metadata_is_a_violation() -> None:
