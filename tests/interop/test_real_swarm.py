@@ -60,5 +60,4 @@ async def test_a_mixed_swarm_completes_and_the_seed_sends_less_than_three_copies
             result = await leech.finish()
             assert result["downloaded"] >= length
             assert content.differences(leech.content) == []
-    print(sent / length)
     assert sent / length < 3
