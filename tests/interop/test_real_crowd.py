@@ -160,7 +160,7 @@ async def test_a_leecher_with_so_many_connections_gets_something_from_each(
     count: int, tmp_path: Path
 ) -> None:
     """Half of them are dialled, half come; each has only a part, none has all."""
-    num_pieces = 2 * count
+    num_pieces = 3 * count
     content = make_content(
         tmp_path, {"": num_pieces * PIECE_LENGTH - 1_000}, piece_length=PIECE_LENGTH
     )
@@ -170,7 +170,7 @@ async def test_a_leecher_with_so_many_connections_gets_something_from_each(
     chance.shuffle(own)
     pieces = [
         # Two that nobody else has, so that everybody is needed, and some that many have.
-        [*own[2 * number : 2 * number + 2], *chance.sample(range(num_pieces), num_pieces // 10)]
+        [*own[2 * number : 2 * number + 2], *chance.sample(own[2 * count :], count // 2)]
         for number in range(count)
     ]
     listeners = [

@@ -114,7 +114,7 @@ async def test_a_seed_that_is_killed_when_one_copy_is_out_is_not_missed(
         )
         await stack.enter_async_context(leech)
         # So slow among themselves that nobody is near the end when the seed has given all.
-        await leech.start(leeches, "--max-upload", f"{num_mib // 8}Mi")
+        await leech.start(leeches, "--max-upload", f"{num_mib // 16}Mi")
         leeches.append(leech)
     seed = Member(
         "bittern",

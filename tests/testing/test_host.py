@@ -57,6 +57,20 @@ class Place:
 # --- connecting ------------------------------------------------------------------------------
 
 
+def test_a_connection_that_ends_before_it_is_accepted_is_no_leak_of_the_listener(
+    simulate: Simulate,
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        place = Place(loop)
+        listener = place.a.listen(A, 6881, place.accept)
+        stream = await place.b.connect(SERVICE, timeout=1)
+        assert place.a.open_things() == [listener]
+        stream.close()
+        listener.close()
+
+    simulate(main)
+
+
 def test_connecting_takes_two_delays_and_accepting_three(simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         place = Place(loop)

@@ -182,11 +182,14 @@ class SimStream:
     def make_pair(
         cls, client: SimHost, local: Endpoint, server: SimHost, remote: Endpoint
     ) -> tuple[SimStream, SimStream]:
-        """Return the client's and the server's side of a new connection."""
+        """
+        Return the client's and the server's side of a new connection.
+
+        The server's is open from when it is accepted on: before that nobody there knows it.
+        """
         ours, theirs = cls(client, local, remote), cls(server, remote, local)
         ours.partner, theirs.partner = theirs, ours
         client.streams[ours] = None
-        server.streams[theirs] = None
         return ours, theirs
 
     # --- net.stream.Stream -------------------------------------------------------------------
@@ -257,7 +260,7 @@ class SimStream:
     def _finish(self, how: str) -> None:
         self.is_over = True
         self._handler = None
-        del self.host.streams[self]
+        self.host.streams.pop(self, None)
         self.host.network.record(how, self._local, self._remote)
 
     def tell_writable(self) -> None:
@@ -288,6 +291,7 @@ class SimStream:
                 self._download.inbox.clear()
             self.deliver_soon()
         elif what.is_open:
+            self.host.streams[self] = None
             self.host.network.record("accept", self._local, self._remote)
             what.accept(self)
         else:
