@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from bittern.core.ids import InfoHash, InfoHashV2
     from bittern.engine import events
     from bittern.engine.config import SessionConfig, TorrentConfig
-    from bittern.engine.diagnosis import Diagnosis
     from bittern.engine.events import Event, TorrentState
-    from bittern.engine.reasons import Reason, ReasonCode
+    from bittern.engine.reasons.diagnosis import Diagnosis
+    from bittern.engine.reasons.reason import Reason, ReasonCode
     from bittern.engine.session import Session
-    from bittern.engine.sources import SourceKind, SourceState, SourceStatus
+    from bittern.engine.sources.base import SourceKind, SourceState, SourceStatus
+    from bittern.engine.sources.trackers import TrackerStatus
     from bittern.engine.stats import PeerInfo, TorrentStats
     from bittern.engine.torrent import Torrent
-    from bittern.engine.trackers import TrackerStatus
     from bittern.storage.adopt import ReuseHow
     from bittern.storage.creator import CreateOptions, create_torrent
 
@@ -43,7 +43,7 @@ _HOMES = {
     "BitTorrentError": "core.errors",
     "ConfigError": "core.errors",
     "CreateOptions": "storage.creator",
-    "Diagnosis": "engine.diagnosis",
+    "Diagnosis": "engine.reasons.diagnosis",
     "Endpoint": "core.endpoint",
     "Event": "engine.events",
     "FetchError": "core.errors",
@@ -55,20 +55,20 @@ _HOMES = {
     "Metainfo": "codec.metainfo",
     "MetainfoError": "core.errors",
     "PeerInfo": "engine.stats",
-    "Reason": "engine.reasons",
-    "ReasonCode": "engine.reasons",
+    "Reason": "engine.reasons.reason",
+    "ReasonCode": "engine.reasons.reason",
     "ReuseHow": "storage.adopt",
     "Session": "engine.session",
     "SessionConfig": "engine.config",
-    "SourceKind": "engine.sources",
-    "SourceState": "engine.sources",
-    "SourceStatus": "engine.sources",
+    "SourceKind": "engine.sources.base",
+    "SourceState": "engine.sources.base",
+    "SourceStatus": "engine.sources.base",
     "StorageError": "core.errors",
     "Torrent": "engine.torrent",
     "TorrentConfig": "engine.config",
     "TorrentState": "engine.events",
     "TorrentStats": "engine.stats",
-    "TrackerStatus": "engine.trackers",
+    "TrackerStatus": "engine.sources.trackers",
     "Version": "codec.info",
     "create_torrent": "storage.creator",
     "decode_metainfo": "codec.metainfo",

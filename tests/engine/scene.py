@@ -23,8 +23,8 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.events import Event
-from bittern.engine.local_peers import Multicast
 from bittern.engine.session import Session
+from bittern.engine.sources.local_peers import Multicast
 from bittern.engine.torrent import Torrent
 from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.storage.system import OsCalls

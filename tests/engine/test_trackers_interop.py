@@ -19,9 +19,9 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.errors import TrackerFailure, TrackerUnreachable
 from bittern.core.ids import InfoHash, PeerId
 from bittern.engine import events
-from bittern.engine.announces import Announces
-from bittern.engine.tracker_client import TrackerClient
-from bittern.engine.trackers import TrackerAnnouncer
+from bittern.engine.sources.announces import Announces
+from bittern.engine.sources.tracker_client import TrackerClient
+from bittern.engine.sources.trackers import TrackerAnnouncer
 from bittern.net.dns import Resolver
 from bittern.net.http import HttpClient
 from bittern.net.udp import TRACKER_BYTES, UdpSocket

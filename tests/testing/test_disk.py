@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bittern.core.errors import DiskFull, StorageError
-from bittern.engine.disk import Disk
+from bittern.engine.store.disk import Disk
 from bittern.storage.base import Buffer
 from bittern.storage.files import FileStorage
 from bittern.storage.layout import Layout

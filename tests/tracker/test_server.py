@@ -8,7 +8,7 @@ from bittern.core.announce import AnnounceRequest, Event, ScrapeEntry
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError, TrackerFailure, TrackerUnreachable
 from bittern.core.ids import InfoHash, PeerId
-from bittern.engine.tracker_client import TrackerClient
+from bittern.engine.sources.tracker_client import TrackerClient
 from bittern.net.dns import Resolver
 from bittern.net.http import HttpClient
 from bittern.net.udp import TRACKER_BYTES, UdpSocket

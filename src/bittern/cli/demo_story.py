@@ -15,7 +15,7 @@ from typing import Any
 from bittern.cli.dissect import dissect
 from bittern.cli.narrator import Narrator
 from bittern.cli.values import format_duration, format_rate, format_size
-from bittern.engine.phrases import server_of
+from bittern.engine.reasons.phrases import server_of
 
 Record = Mapping[str, Any]
 """One line of ``--jsonl``."""

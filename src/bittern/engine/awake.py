@@ -15,22 +15,22 @@ from pathlib import Path
 
 from bittern.codec.info import Info
 from bittern.codec.metainfo import Metainfo, format_metainfo
-from bittern.engine.assembly import Assembly
 from bittern.engine.config import TorrentConfig
-from bittern.engine.content import Content, open_content, wanted_priorities
 from bittern.engine.events import Event, FileReused
-from bittern.engine.hash_exchange import HashExchange
-from bittern.engine.hash_seeker import HashSeeker
-from bittern.engine.hash_server import HashServer
-from bittern.engine.keeper import Found, Keeper, make_record
-from bittern.engine.layer_maker import LayerMaker
-from bittern.engine.peer import PeerConnection
-from bittern.engine.repair import Repair
-from bittern.engine.reuse import reuse_files
-from bittern.engine.roster import Roster
+from bittern.engine.hashes.exchange import HashExchange
+from bittern.engine.hashes.layer_maker import LayerMaker
+from bittern.engine.hashes.seeker import HashSeeker
+from bittern.engine.hashes.server import HashServer
+from bittern.engine.peers.connection import PeerConnection
+from bittern.engine.peers.roster import Roster
+from bittern.engine.pieces.assembly import Assembly
+from bittern.engine.pieces.repair import Repair
+from bittern.engine.pieces.swarm import Swarm, SwarmOwner
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
-from bittern.engine.swarm import Swarm, SwarmOwner
+from bittern.engine.store.content import Content, open_content, wanted_priorities
+from bittern.engine.store.keeper import Found, Keeper, make_record
+from bittern.engine.store.reuse import reuse_files
 from bittern.policy.picker import Picker
 from bittern.storage.reuse import Reuse
 from bittern.storage.volume import Folding, probe_folding

@@ -20,11 +20,11 @@ from typing import Protocol
 
 from bittern.dht.limits import WELL_KNOWN_ROUTERS
 from bittern.engine.config import SessionConfig
-from bittern.engine.dht import DhtSource
-from bittern.engine.disk import Disk
-from bittern.engine.local_peers import LocalDiscovery, Multicast
-from bittern.engine.tracker_client import TrackerClient
-from bittern.engine.zeroconf_peers import ServiceNetwork, ZeroconfDiscovery
+from bittern.engine.sources.dht import DhtSource
+from bittern.engine.sources.local_peers import LocalDiscovery, Multicast
+from bittern.engine.sources.tracker_client import TrackerClient
+from bittern.engine.sources.zeroconf_peers import ServiceNetwork, ZeroconfDiscovery
+from bittern.engine.store.disk import Disk
 from bittern.net.dht import Dht
 from bittern.net.dns import Resolver
 from bittern.net.http import HttpClient

@@ -32,13 +32,13 @@ from bittern.core.errors import MetainfoError, WireDecodeError
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
 from bittern.engine.config import TorrentConfig
-from bittern.engine.content import check_files
-from bittern.engine.extensions import Extensions
-from bittern.engine.hash_seeker import HashSeeker
-from bittern.engine.peer import PeerConnection
-from bittern.engine.roster import Roster
+from bittern.engine.hashes.seeker import HashSeeker
+from bittern.engine.peers.connection import PeerConnection
+from bittern.engine.peers.extensions import Extensions
+from bittern.engine.peers.roster import Roster
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
+from bittern.engine.store.content import check_files
 from bittern.net.stream import Stream
 from bittern.proto import peer_events
 from bittern.proto.metadata import MetadataFetch

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bittern.core.ids import PeerId
-from bittern.engine.announces import Announces
 from bittern.engine.config import SessionConfig
-from bittern.engine.disk import Disk
-from bittern.engine.journal import Journal
 from bittern.engine.limits import SharedLimit
-from bittern.engine.reuse import Donor
-from bittern.engine.sources import SharedSource
-from bittern.engine.tracker_client import TrackerClient
-from bittern.engine.upload import SendBuffer
+from bittern.engine.pieces.upload import SendBuffer
+from bittern.engine.sources.announces import Announces
+from bittern.engine.sources.base import SharedSource
+from bittern.engine.sources.tracker_client import TrackerClient
+from bittern.engine.store.disk import Disk
+from bittern.engine.store.journal import Journal
+from bittern.engine.store.reuse import Donor
 from bittern.net.stream import Network
 from bittern.policy.bans import Bans
 from bittern.storage.handles import HandleCache

@@ -25,24 +25,24 @@ from bittern.codec.lsd import PORT
 from bittern.codec.magnet import Magnet
 from bittern.core.errors import ConfigError
 from bittern.core.ids import InfoHash, PeerId
-from bittern.engine.acceptor import Acceptor
-from bittern.engine.announces import Announces
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.descriptors import divide_descriptors, raise_descriptor_limit
-from bittern.engine.dialer import Dialer
-from bittern.engine.disk import Disk
 from bittern.engine.gateway import Gateway, SharedDatagrams, open_udp_sockets
-from bittern.engine.journal import Journal
 from bittern.engine.limits import SharedLimit, make_bucket
-from bittern.engine.local_peers import COOKIE_LENGTH, GROUPS, Multicast
 from bittern.engine.mutable import resolve_magnet
 from bittern.engine.opening import Source, open_source
-from bittern.engine.roster import Roster
+from bittern.engine.peers.acceptor import Acceptor
+from bittern.engine.peers.dialer import Dialer
+from bittern.engine.peers.roster import Roster
+from bittern.engine.pieces.upload import SendBuffer
 from bittern.engine.services import Services
+from bittern.engine.sources.announces import Announces
+from bittern.engine.sources.local_peers import COOKIE_LENGTH, GROUPS, Multicast
+from bittern.engine.sources.tracker_client import TrackerClient
+from bittern.engine.sources.zeroconf_peers import ServiceNetwork
+from bittern.engine.store.disk import Disk
+from bittern.engine.store.journal import Journal
 from bittern.engine.torrent import Torrent
-from bittern.engine.tracker_client import TrackerClient
-from bittern.engine.upload import SendBuffer
-from bittern.engine.zeroconf_peers import ServiceNetwork
 from bittern.net.dht import Dht
 from bittern.net.multicast import LocalNetwork
 from bittern.net.stream import Network

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bittern.core.bitfield import Bitfield
 from bittern.core.endpoint import Endpoint
 from bittern.engine.events import TorrentState
-from bittern.engine.peer import PeerConnection
+from bittern.engine.peers.connection import PeerConnection
 from bittern.storage.layout import Layout
 
 if TYPE_CHECKING:

@@ -31,22 +31,22 @@ from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
 from bittern.engine.awake import Awake, locate, wake
 from bittern.engine.config import TorrentConfig
-from bittern.engine.content import bits_of_files, check_files, wanted_priorities
-from bittern.engine.diagnosis import Diagnosis, diagnose
-from bittern.engine.discovery import Discovery, hinted_peers, tiers_of
 from bittern.engine.events import Event, TorrentState
 from bittern.engine.ledger import Ledger
 from bittern.engine.listeners import Listeners
 from bittern.engine.metadata import MetadataPhase, learn, matcher
-from bittern.engine.peer import PeerConnection
-from bittern.engine.roster import Roster
+from bittern.engine.peers.connection import PeerConnection
+from bittern.engine.peers.roster import Roster
+from bittern.engine.pieces.swarm import Swarm
+from bittern.engine.reasons.diagnosis import Diagnosis, diagnose
+from bittern.engine.reasons.stall import StallWatch
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
-from bittern.engine.sources import SourceStatus
-from bittern.engine.stall import StallWatch
+from bittern.engine.sources.base import SourceStatus
+from bittern.engine.sources.discovery import Discovery, hinted_peers, tiers_of
+from bittern.engine.sources.trackers import TrackerStatus
 from bittern.engine.stats import PeerInfo, TorrentStats, describe_peers, file_progress, measure
-from bittern.engine.swarm import Swarm
-from bittern.engine.trackers import TrackerStatus
+from bittern.engine.store.content import bits_of_files, check_files, wanted_priorities
 from bittern.policy.candidates import Candidates, Source
 from bittern.policy.peer_book import NEIGHBOURS
 from bittern.policy.picker import Picker

@@ -1,0 +1,148 @@
+"""
+Messages that are not about blocks: metadata for others, peer exchange, v2 hashes.
+
+Sources: BEP 9, BEP 11, BEP 27 (no exchange for private torrents), BEP 52; threats.md H7, H8,
+H10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bittern.codec.extension import (
+    MetadataMessage,
+    MetadataMessageType,
+    PexFlag,
+    decode_metadata_message,
+    decode_pex,
+    encode_metadata_message,
+    encode_pex,
+)
+from bittern.core.endpoint import Endpoint
+from bittern.core.errors import PeerViolation, WireDecodeError
+from bittern.engine.events import Event, PeersFound
+from bittern.engine.hashes.exchange import HashExchange, refuse
+from bittern.engine.peers.connection import PeerConnection
+from bittern.engine.peers.roster import Roster, exchange_flags
+from bittern.policy.candidates import Source
+from bittern.proto.metadata import MetadataServer
+from bittern.proto.peer import UT_METADATA, UT_PEX
+from bittern.proto.peer_events import PeerEvent
+
+
+class Extensions:
+    """
+    The extension messages of one torrent's connections.
+
+    Args:
+        roster: the connections; its candidates take what peers name.
+        metadata: the raw info dictionary; None while it is unknown.
+        does_pex: False for a private torrent and where the user says so.
+        report: tells the outside.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        *,
+        metadata: bytes | None,
+        does_pex: bool,
+        report: Callable[[Event], None],
+    ) -> None:
+        self._roster = roster
+        self._server = None if metadata is None else MetadataServer(metadata)
+        self._does_pex = does_pex
+        self._report = report
+        self.hashes: HashExchange | None = None
+        """None for a torrent without a v2 half, and while the metadata is unknown."""
+
+    def peer_opened(self, peer: PeerConnection) -> None:
+        """Hear of a connection whose handshake is done."""
+        if self.hashes is not None:
+            self.hashes.seeker.peer_opened(peer)
+
+    def peer_event(self, peer: PeerConnection, event: PeerEvent, *, now: float) -> None:
+        """Act on a hash message; other events are none of its business."""
+        if self.hashes is not None:
+            self.hashes.peer_event(peer, event, now=now)
+        else:
+            refuse(peer, event)
+
+    def received(self, peer: PeerConnection, name: str, payload: bytes, *, now: float) -> None:
+        """Act on a message; a peer that breaks the rules is closed."""
+        try:
+            if name == UT_PEX and self._does_pex:
+                self._read_pex(peer, payload, now)
+            elif name == UT_METADATA:
+                message = decode_metadata_message(payload)
+                if message is not None and message.kind is MetadataMessageType.REQUEST:
+                    self._serve(peer, message.piece, now)
+        except (WireDecodeError, PeerViolation) as error:
+            peer.close(str(error), was_violation=True)
+
+    def _serve(self, peer: PeerConnection, piece: int, now: float) -> None:
+        data = None
+        if self._server is not None and not self._roster.is_private:
+            data = self._server.piece(peer, piece, now=now)
+        if data is None or self._server is None:
+            reply = MetadataMessage(MetadataMessageType.REJECT, piece)
+        else:
+            reply = MetadataMessage(MetadataMessageType.DATA, piece, self._server.length, data)
+        peer.protocol.send_extension(UT_METADATA, encode_metadata_message(reply))
+
+    def _read_pex(self, peer: PeerConnection, payload: bytes, now: float) -> None:
+        if not self._roster.exchange.state(peer).may_read(now=now):
+            return
+        message = decode_pex(payload)
+        candidates, host = self._roster.candidates, peer.endpoint.host
+        num_new = 0
+        for is_seed in (False, True):
+            endpoints = [e for e, f in message.added if bool(f & PexFlag.UPLOAD_ONLY) is is_seed]
+            num_new += candidates.add(
+                endpoints, Source.PEX, now=now, from_host=host, is_seed=is_seed
+            )
+        if num_new:
+            self._report(PeersFound("pex", num_new))
+
+    def tick(self, *, now: float) -> None:
+        """Do what is due: tell peers of peers where a minute has passed (BEP 11)."""
+        if self.hashes is not None:
+            self.hashes.tick(now=now)
+        if not self._does_pex:
+            return
+        current: dict[Endpoint, PexFlag] = {}
+        for peer in self._roster.peers:
+            if peer.is_open and peer.listen_endpoint is not None:
+                current[peer.listen_endpoint] = exchange_flags(peer)
+        for peer in list(self._roster.peers):
+            if not peer.is_open or UT_PEX not in peer.protocol.remote_extensions:
+                continue
+            others = {e: f for e, f in current.items() if e != peer.listen_endpoint}
+            book = self._roster.exchange
+            message = book.state(peer).next_message(others, now=now, recent=book.recent)
+            if message is not None:
+                peer.protocol.send_extension(UT_PEX, encode_pex(message))
+                peer.flush()
+
+    def part(self, peer: PeerConnection, reason: str) -> None:
+        """Close a good connection that is no use to us; others may hear of the peer (BEP 11)."""
+        if peer.is_open and peer.listen_endpoint is not None:
+            self._roster.exchange.recent.note(peer.listen_endpoint, exchange_flags(peer))
+        peer.close(reason)
+
+    def forget(self, peer: PeerConnection) -> None:
+        """Drop what is kept of a connection that is gone."""
+        if self.hashes is not None:
+            self.hashes.forget(peer)
+        if self._server is not None:
+            self._server.forget(peer)
+
+    def piece_lost(self, index: int) -> None:
+        """Hear that a piece we had is damaged on disk."""
+        if self.hashes is not None:
+            self.hashes.piece_lost(index)
+
+    def stop(self) -> None:
+        """Take no further part."""
+        if self.hashes is not None:
+            self.hashes.stop()

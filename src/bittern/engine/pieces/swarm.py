@@ -1,0 +1,568 @@
+"""
+One torrent awake: its peers, and the decisions about them carried out.
+
+Owns the picker, the choke rounds and the assembly of pieces of one torrent.
+Exists only while the torrent runs; what must outlive that is in
+``engine.torrent``, what connections need in any case in ``engine.peers.roster``.
+
+Everything happens on one event loop, in callbacks of streams and in ``tick``,
+which the session calls about once a second; a swarm has no task and no timer
+of its own.
+
+Sources: BEP 3, BEP 6, BEP 10, BEP 16, BEP 21; threats.md H4, H5, H9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Protocol
+
+from bittern.codec import wire
+from bittern.codec.wire import Handshake
+from bittern.core.bitfield import Bitfield
+from bittern.core.endpoint import Endpoint
+from bittern.core.errors import Inconsistent, PeerViolation, StorageError
+from bittern.core.geometry import BLOCK_LENGTH
+from bittern.core.ids import InfoHash
+from bittern.engine import events
+from bittern.engine.config import TorrentConfig
+from bittern.engine.limits import RateGate, make_bucket
+from bittern.engine.peers.connection import PeerConnection
+from bittern.engine.peers.extensions import Extensions
+from bittern.engine.peers.roster import Roster
+from bittern.engine.pieces.allowed_fast import grants
+from bittern.engine.pieces.assembly import Assembly
+from bittern.engine.pieces.choking import ChokeRounds
+from bittern.engine.services import Services
+from bittern.net.stream import Stream
+from bittern.policy.picker import Picker
+from bittern.policy.pieces import BLOCK_SHIFT
+from bittern.policy.superseed import SuperSeeder
+from bittern.proto import peer_events
+from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
+
+
+class SwarmOwner(Protocol):
+    """What a swarm asks of its torrent."""
+
+    def report(self, event: events.Event) -> None:
+        """Tell the outside."""
+
+    def pieces_opened(self, pieces: list[int]) -> None:
+        """Hear of pieces that will be written from now on."""
+
+    def swarm_completed(self) -> None:
+        """Hear that everything wanted is there."""
+
+    def swarm_failed(self, error: StorageError | Inconsistent) -> None:
+        """Hear that our disk failed, or that the torrent contradicts itself."""
+
+    def piece_lost(self, index: int) -> None:
+        """Hear that a piece we had is not on disk any more."""
+
+    def peer_opened(self, peer: PeerConnection) -> None:
+        """Hear of a peer that finished its handshake."""
+
+    @property
+    def raw_info(self) -> bytes | None:
+        """The info dictionary, for peers that ask for it."""
+
+    @property
+    def is_private(self) -> bool:
+        """True when only trackers may name peers (BEP 27)."""
+
+
+class Swarm:
+    """
+    The one described in the module's text.
+
+    Args:
+        owner: the torrent.
+        services: of the session.
+        config: of the torrent.
+        info_hash: the 20 bytes that name the torrent in handshakes.
+        picker: knows what we have and want.
+        roster: the torrent's connections; may have some already.
+    """
+
+    def __init__(
+        self,
+        owner: SwarmOwner,
+        services: Services,
+        config: TorrentConfig,
+        *,
+        info_hash: InfoHash,
+        picker: Picker,
+        roster: Roster,
+    ) -> None:
+        now = services.loop.time()
+        self._owner = owner
+        self._services = services
+        self._info_hash = info_hash
+        self.picker = picker
+        self.roster = roster
+        roster.adopter = self
+        self.peers = roster.peers
+        self.extensions = Extensions(
+            roster,
+            metadata=owner.raw_info,
+            does_pex=services.config.enable_pex and not owner.is_private,
+            report=owner.report,
+        )
+        self.assembly: Assembly
+        self._choking = ChokeRounds(
+            services,
+            config.upload_slots or services.config.upload_slots,
+            self.peers,
+            report=owner.report,
+        )
+        self._super_seeder = SuperSeeder(picker.num_pieces) if config.super_seeding else None
+        self.download_gate = RateGate(
+            make_bucket(config.max_download_rate, now=now), services.download_limit
+        )
+        self.upload_gate = RateGate(
+            make_bucket(config.max_upload_rate, now=now), services.upload_limit
+        )
+        self.num_downloaded = 0
+        self.num_uploaded = 0
+        self.num_wasted = 0
+        self._new_haves: list[int] = []
+        self._haves_for_seeds: list[int] = []
+        self._counted: dict[PeerConnection, int] = {}
+        """What the picker was told of each peer; ``protocol.remote`` may be ahead of it."""
+        self._is_stopped = False
+        self._was_complete = picker.is_complete
+
+    def attach(self, assembly: Assembly) -> None:
+        """Take the assembly, which needs the swarm as its owner."""
+        self.assembly = assembly
+
+    # --- connections come and go ---------------------------------------------------------
+
+    def adopt(
+        self, stream: Stream, endpoint: Endpoint, *, is_outgoing: bool, info_hash: InfoHash
+    ) -> PeerConnection:
+        """Make a peer of a stream; the caller starts it."""
+        return self.roster.adopt(
+            stream,
+            endpoint,
+            is_outgoing=is_outgoing,
+            owner=self,
+            geometry=self.assembly.geometry,
+            info_hash=info_hash,
+        )
+
+    def take_over(self, peer: PeerConnection) -> None:
+        """Go on with a connection that was made before the metadata was known."""
+        now = self._services.loop.time()
+        peer.owner = self
+        try:
+            peer.protocol.learn_geometry(self.assembly.geometry)
+        except PeerViolation as error:
+            peer.close(str(error), was_violation=True)
+            return
+        if not peer.is_open:
+            return
+        for index in Bitfield(self.picker.num_pieces, self.picker.have):
+            peer.protocol.send_have(index)
+        self.roster.send_extended_handshake(peer, is_upload_only=self.picker.is_complete)
+        self._owner.peer_opened(peer)
+        for event in peer.protocol.events():
+            self.peer_event(peer, event, now=now)
+        peer.flush()
+
+    def peer_lost(self, peer: PeerConnection, reason: str, *, was_violation: bool) -> None:
+        """Give back what the peer was working on and forget it."""
+        protocol = peer.protocol
+        self._give_back(peer, protocol.drop_outstanding())
+        self.download_gate.forget(peer.fill)
+        self.upload_gate.forget(peer.serve)
+        # A peer that is closed between two events of one batch has said more than was counted.
+        if counted := self._counted.pop(peer, 0):
+            self.picker.remove_peer(counted)
+        self._choking.forget(peer)
+        if self._super_seeder is not None:
+            self._reveal(self._super_seeder.peer_left(peer))
+        self.extensions.forget(peer)
+        self.roster.lost(peer, reason, was_violation=was_violation)
+
+    def ban(self, addresses: Iterable[Hashable], is_proven: bool = False) -> None:
+        """Ban the senders of bad blocks; a good address is forgiven once (H4), if in doubt."""
+        for address in addresses:
+            good = 0 if is_proven else self.assembly.suspects.num_good(address)
+            self.roster.ban(str(address), "sent corrupt data", num_good_pieces=good)
+
+    # --- what connections tell -----------------------------------------------------------
+
+    def blocks_received(
+        self, peer: PeerConnection, blocks: list[ReceivedBlock], *, now: float
+    ) -> None:
+        """Hand blocks to the assembly and count them."""
+        num_bytes = sum(len(data) for _, _, data in blocks)
+        peer.last_block_at = now
+        peer.down.total += num_bytes
+        self.num_downloaded += num_bytes
+        peer.pipeline.blocks_received(num_bytes, now=now, num_blocks=len(blocks))
+        result = self.assembly.receive(peer.share, blocks)
+        self.num_wasted += result.num_wasted
+        for share, index, begin in result.cancels:
+            for other in self.peers:
+                if other.share is share:
+                    other.protocol.cancel(index, begin)
+                    other.flush()
+
+    def peer_event(self, peer: PeerConnection, event: PeerEvent, *, now: float) -> None:
+        """Act on anything but blocks."""
+        match event:
+            case peer_events.HandshakeReceived(handshake):
+                self._open(peer, handshake, now)
+            case peer_events.BitfieldReceived(bitfield):
+                self.picker.add_peer(bitfield.bits)
+                if not bitfield.is_full:
+                    self.assembly.pieces.is_shared = True
+                self._counted[peer] = self._counted.get(peer, 0) | bitfield.bits
+                if self._super_seeder is not None:
+                    self._reveal(self._super_seeder.bitfield_seen(peer, bitfield.bits))
+                self._availability_changed(peer)
+                self._grant_allowed_fast(peer, bitfield)
+            case peer_events.HaveReceived(index):
+                mask = 1 << (self.picker.top - index)
+                self.picker.add_have(mask)
+                self._counted[peer] = self._counted.get(peer, 0) | mask
+                self._availability_changed(peer)
+                if self._super_seeder is not None:
+                    self._reveal(self._super_seeder.piece_seen(peer, index))
+            case peer_events.DontHaveReceived(index):
+                mask = 1 << (self.picker.top - index)
+                self.picker.remove_have(mask)
+                self._counted[peer] &= ~mask
+            case peer_events.Choked(dropped):
+                self._give_back(peer, dropped)
+            case peer_events.Unchoked():
+                # What was asked for before stays late: who chokes and unchokes without end and
+                # serves nothing would never be snubbed.
+                peer.refused = 0
+            case peer_events.InterestChanged(is_interested):
+                self._choking.interest_changed(peer, is_interested, now=now)
+            case peer_events.RequestRejected(request):
+                self._rejected(peer, request)
+            case peer_events.UnexpectedBlockReceived(length):
+                self.num_wasted += length
+            case peer_events.PortReceived(port):
+                self.roster.port_received(peer, port)
+            case peer_events.ExtendedHandshakeReceived(handshake):
+                self.roster.extended(peer, handshake, now=now)
+                self._close_if_useless(peer)
+            case peer_events.ExtensionReceived(name, payload):
+                self.extensions.received(peer, name, payload, now=now)
+            case _:
+                self.extensions.peer_event(peer, event, now=now)
+
+    def _open(self, peer: PeerConnection, handshake: Handshake, now: float) -> None:
+        if not self.roster.opened(peer, handshake, now=now):
+            return
+        protocol = peer.protocol
+        if self._super_seeder is None or not self.picker.is_seed:
+            protocol.send_bitfield(Bitfield(self.picker.num_pieces, self.picker.have))
+        else:
+            protocol.send_bitfield(Bitfield(self.picker.num_pieces))
+            self._reveal(self._super_seeder.peer_joined(peer))
+        self.roster.send_extended_handshake(peer, is_upload_only=self.picker.is_complete)
+        self.roster.send_port(peer)
+        self._owner.peer_opened(peer)
+        self.extensions.peer_opened(peer)
+
+    def _close_if_useless(self, peer: PeerConnection) -> None:
+        """Close when both sides have all they want (BEP 21)."""
+        remote = peer.protocol.remote
+        is_done = peer.is_upload_only or (remote is not None and remote.is_full)
+        if is_done and self.picker.is_complete and not peer.is_closed:
+            if peer.listen_endpoint is not None:
+                self.roster.candidates.mark_seed(peer.listen_endpoint)
+            self.extensions.part(peer, "both sides have everything")
+
+    def _availability_changed(self, peer: PeerConnection) -> None:
+        remote = peer.protocol.remote
+        assert remote is not None
+        if not peer.protocol.am_interested and self.picker.is_interesting(remote.bits):
+            peer.protocol.set_interested(True)
+        elif remote.is_full:
+            self._close_if_useless(peer)
+
+    def _grant_allowed_fast(self, peer: PeerConnection, remote: Bitfield) -> None:
+        """Let a newcomer begin while it is choked (BEP 6)."""
+        if self._super_seeder is None:
+            have = Bitfield(self.picker.num_pieces, self.picker.have)
+            peer.protocol.send_allowed_fast(
+                grants(self._info_hash, peer.endpoint, have, remote, num_peers=len(self.peers))
+            )
+
+    def _give_back(self, peer: PeerConnection, dropped: Sequence[Request]) -> None:
+        pieces = self.assembly.pieces
+        pieces.release(peer.share, dropped)
+        pieces.abandon(peer.share)
+        self.download_gate.take(-sum(length for _, _, length in dropped))
+        now = self._services.loop.time()
+        peer.pipeline.set_outstanding(len(peer.protocol.outstanding), now=now)
+
+    def _rejected(self, peer: PeerConnection, request: Request) -> None:
+        self._give_back(peer, [request])
+        if not peer.protocol.peer_choking:
+            peer.refused |= 1 << (self.picker.top - request[0])
+        else:
+            peer.protocol.remote_allowed_fast.pop(request[0], None)
+
+    # --- asking --------------------------------------------------------------------------
+
+    def fill_pipeline(self, peer: PeerConnection, *, now: float) -> None:
+        """Ask a peer for as many blocks as its pipeline has room for."""
+        protocol, picker = peer.protocol, self.picker
+        remote = protocol.remote
+        if remote is None or not protocol.am_interested or self._is_stopped:
+            return
+        bits = remote.bits
+        if peer.refused:
+            bits &= ~peer.refused
+        if protocol.peer_choking:
+            # A grant is for pieces anywhere; who wants them in order waits for its turn.
+            if not protocol.remote_allowed_fast or picker.sequential:
+                return
+            top = picker.top
+            bits &= sum(1 << (top - index) for index in protocol.remote_allowed_fast)
+        target, num_outstanding = peer.pipeline.target, len(protocol.outstanding)
+        space = target - num_outstanding
+        # Ask in batches: a message per block would cost a wake-up per block on the other side.
+        if space <= 0 or (num_outstanding and space * 4 < target):
+            return
+        gate = self.download_gate
+        if not gate.is_unlimited:
+            available = gate.available()
+            if available <= 0:
+                gate.wait(peer.fill)
+                return
+            space = min(space, -(-available // BLOCK_LENGTH))
+        runs = self.assembly.pieces.plan(peer.share, bits, space)
+        if runs:
+            if not num_outstanding:
+                peer.last_block_at = now
+            for index, begin, end in runs:
+                protocol.request_run(index, begin, end)
+                gate.take(end - begin)
+            peer.pipeline.set_outstanding(len(protocol.outstanding), now=now)
+            opened = self.assembly.pieces.newly_opened
+            if opened:
+                self._owner.pieces_opened(list(opened))
+                opened.clear()
+        elif not num_outstanding and not picker.is_interesting(remote.bits):
+            protocol.set_interested(False)
+
+    def ask_all(self) -> None:
+        """Ask every peer for as much as it has room for."""
+        now = self._services.loop.time()
+        for peer in list(self.peers):
+            if not peer.is_closed:
+                self.fill_pipeline(peer, now=now)
+                peer.flush()
+
+    # --- serving -------------------------------------------------------------------------
+
+    def next_run(self, peer: PeerConnection) -> list[Request]:
+        """Take a run of the peer's requests, sized to what it takes and to the limits."""
+        length = min(peer.run_length, self.assembly.send_length)
+        gate = self.upload_gate
+        if not gate.is_unlimited:
+            available = gate.available()
+            if available <= 0:
+                gate.wait(peer.serve)
+                return []
+            length = min(length, available)
+        if self._super_seeder is not None:
+            self._refuse_hidden(peer, self._super_seeder)
+        incoming = peer.protocol.incoming
+        requests = incoming.take(length)
+        if not self.picker.is_seed:
+            while requests and not (requests := self._refuse_missing(peer, requests)):
+                requests = incoming.take(length)
+        num_bytes = sum([length for _, _, length in requests])
+        gate.take(num_bytes)
+        self.num_uploaded += num_bytes
+        return requests
+
+    def _refuse_missing(self, peer: PeerConnection, requests: list[Request]) -> list[Request]:
+        """Reject requests for pieces that we do not have, and return the others (R8)."""
+        top, have = self.picker.top, self.picker.have
+        missing = {index for index, _, _ in requests if not have >> (top - index) & 1}
+        if not missing:
+            return requests
+        for request in requests:
+            if request[0] in missing:
+                peer.protocol.reject(request)
+        return [request for request in requests if request[0] not in missing]
+
+    @staticmethod
+    def _refuse_hidden(peer: PeerConnection, seeder: SuperSeeder) -> None:
+        """Drop requests for pieces that the peer was not told of (BEP 16)."""
+        incoming = peer.protocol.incoming
+        for index in {index for index, _, _ in incoming if not seeder.is_shown(peer, index)}:
+            for request in incoming.drop_piece(index):
+                peer.protocol.reject(request)
+
+    def load_run(self, peer: PeerConnection, requests: list[Request]) -> memoryview | None:
+        """Read a run from storage, or arrange for it to be read."""
+        return self.assembly.load_run(peer, requests)
+
+    def trace_message(
+        self, peer: PeerConnection, *, is_sent: bool, message: tuple[str, str, bytes]
+    ) -> None:
+        """Report one message."""
+        kind = events.MessageSent if is_sent else events.MessageReceived
+        self._owner.report(kind(peer.endpoint, *message))
+
+    # --- what the assembly tells ---------------------------------------------------------
+
+    def piece_verified(self, index: int) -> None:
+        """Tell the peers and the outside of a new piece."""
+        picker = self.picker
+        if not self._new_haves:
+            self._services.loop.call_soon(self._broadcast_haves)
+        self._new_haves.append(index)
+        self._owner.report(events.PieceVerified(index, picker.num_have, picker.num_pieces))
+        if picker.is_complete and not self._was_complete:
+            self._was_complete = True
+            self._services.loop.call_soon(self._completed)
+
+    def _broadcast_haves(self) -> None:
+        haves, self._new_haves = self._new_haves, []
+        if self._is_stopped:
+            return
+        # BEP 16: a super seed waits to hear of the very pieces that it showed us, so whoever
+        # has a piece is told of it too; full seeds, who only show it, once a second.
+        self._haves_for_seeds += haves
+        self._tell_of(haves, to_seeds=False)
+
+    def _tell_of(self, haves: list[int], *, to_seeds: bool) -> None:
+        message = b"".join(map(wire.encode_have, haves))
+        for peer in list(self.peers):
+            remote = peer.protocol.remote
+            if peer.is_open and remote is not None and remote.is_full is to_seeds:
+                peer.protocol.send_message(message)
+                peer.flush()
+
+    def _completed(self) -> None:
+        if self._is_stopped or not self.assembly.is_finished(then=self._completed):
+            return
+        self._owner.swarm_completed()
+        for peer in list(self.peers):
+            if peer.is_open:
+                # BEP 21: from now on we only upload.
+                self.roster.send_extended_handshake(peer, is_upload_only=True)
+            peer.protocol.set_interested(False)
+            peer.flush()
+            self._close_if_useless(peer)
+
+    def piece_failed(self, index: int, guilty: set[Hashable]) -> None:
+        """Report a bad piece and punish whoever surely sent it."""
+        self._owner.report(events.PieceFailed(index))
+        self.peers_guilty(guilty)
+
+    def peers_guilty(self, guilty: set[Hashable], *, is_proven: bool = False) -> None:
+        """Ban, but not from within a callback of the very stream that would be closed."""
+        if guilty:
+            self._services.loop.call_soon(self.ban, guilty, is_proven)
+
+    def piece_lost(self, index: int) -> None:
+        """Tell peers that we do not have a piece after all (BEP 54), and fetch it again."""
+        self._was_complete = self.picker.is_complete
+        self.extensions.piece_lost(index)
+        self._owner.piece_lost(index)
+        for peer in list(self.peers):
+            for request in peer.protocol.incoming.drop_piece(index):
+                peer.protocol.reject(request)
+            peer.protocol.send_dont_have(index)
+            remote = peer.protocol.remote
+            if remote is not None and self.picker.is_interesting(remote.bits):
+                peer.protocol.set_interested(True)
+            peer.flush()
+
+    def file_completed(self, index: int) -> None:
+        """Report a complete file."""
+        entry = self.assembly.layout.files[index]
+        self._owner.report(events.FileCompleted(index, "/".join(getattr(entry, "path", ()))))
+
+    def storage_failed(self, error: StorageError) -> None:
+        """Stop everything: without storage there is nothing to do."""
+        self._services.loop.call_soon(self._owner.swarm_failed, error)
+
+    def torrent_inconsistent(self, error: Inconsistent) -> None:
+        """Stop: no peer can give us bytes that both halves of the torrent accept."""
+        self._services.loop.call_soon(self._owner.swarm_failed, error)
+
+    # --- time ----------------------------------------------------------------------------
+
+    def tick(self, *, now: float) -> None:
+        """Do what is due; called about once a second."""
+        self.roster.tick(now=now)
+        self.extensions.tick(now=now)
+        if self._haves_for_seeds:
+            haves, self._haves_for_seeds = self._haves_for_seeds, []
+            self._tell_of(haves, to_seeds=True)
+        pieces = self.assembly.pieces
+        pieces.is_shared = False
+        for peer in self.peers:
+            self._judge_pace(peer, now)
+            remote = peer.protocol.remote
+            pieces.is_shared |= remote is not None and not remote.is_full
+        pieces.share_slow_pieces()
+        self._choking.tick(now=now, is_seeding=self.picker.is_complete)
+        self.ask_all()
+        if self.roster.has_room:
+            self._services.request_dial()
+
+    def _judge_pace(self, peer: PeerConnection, now: float) -> None:
+        """Estimate when what a peer owes us will be there; take it back from one that snubs us."""
+        share, protocol = peer.share, peer.protocol
+        share.rate = peer.down.rate
+        num_bytes = len(protocol.outstanding) << BLOCK_SHIFT
+        silent_for = now - peer.last_block_at
+        if not num_bytes:
+            share.expected_wait = 0.0
+        elif silent_for > self._services.config.snub_timeout:
+            # BEP 3: snubbed. Its blocks go to others; what still comes is taken, and until
+            # then it is asked for a single block.
+            self._give_back(peer, protocol.drop_outstanding())
+            peer.pipeline.target = 1
+            peer.snub_total = peer.down.total
+        else:
+            expected = num_bytes / share.rate if share.rate else silent_for
+            share.expected_wait = max(expected, silent_for)
+
+    def _reveal(self, revelations: Iterable[tuple[Hashable, int]]) -> None:
+        for peer, index in revelations:
+            assert isinstance(peer, PeerConnection)
+            peer.protocol.send_have(index)
+            peer.flush()
+
+    # --- settings and the end ------------------------------------------------------------
+
+    def set_wanted(self, priorities: Sequence[int]) -> None:
+        """Set the priority of each piece, 0 for unwanted, and look at every peer anew."""
+        self.picker.set_priorities(priorities)
+        self._was_complete = self.picker.is_complete
+        for peer in self.peers:
+            remote = peer.protocol.remote
+            if remote is not None:
+                peer.protocol.set_interested(self.picker.is_interesting(remote.bits))
+                self.fill_pipeline(peer, now=self._services.loop.time())
+                peer.flush()
+
+    def stop(self) -> None:
+        """Close every connection; idempotent."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        self.assembly.stop()
+        self.extensions.stop()
+        self.roster.close()
+        self._choking.stop()
+        self.download_gate.close()
+        self.upload_gate.close()

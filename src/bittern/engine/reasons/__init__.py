@@ -1,0 +1,1 @@
+"""Why a torrent does what it does, or nothing. Level 5."""

@@ -1,0 +1,148 @@
+"""
+The trackers of a torrent as one of its sources of peers.
+
+Source: BEP 12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bittern.core.endpoint import Endpoint
+from bittern.core.ids import InfoHash
+from bittern.engine.events import (
+    Event,
+    SourceChanged,
+    TrackerAnnounced,
+    TrackerAsked,
+    TrackerFailed,
+)
+from bittern.engine.services import Services
+from bittern.engine.sources.base import (
+    DiscoveringTorrent,
+    SourceKind,
+    SourceState,
+    SourceStatus,
+    switched_off_by,
+)
+from bittern.engine.sources.trackers import TrackerAnnouncer, TrackerStatus
+from bittern.policy.announcing import TrackerState
+
+STATES = {
+    TrackerState.UNTRIED: SourceState.WAITING,
+    TrackerState.ANNOUNCING: SourceState.ASKING,
+    TrackerState.WORKING: SourceState.WORKING,
+    TrackerState.FAILING: SourceState.FAILING,
+    TrackerState.REFUSED: SourceState.FAILING,
+}
+
+
+class TrackerSource:
+    """
+    The trackers of one running torrent.
+
+    Args:
+        torrent: takes the peers.
+        services: of the session.
+        tiers: announce URLs by tier; may be none.
+    """
+
+    __slots__ = ("_announcer", "_reason", "_services", "_torrent")
+
+    def __init__(
+        self, torrent: DiscoveringTorrent, services: Services, tiers: Sequence[Sequence[str]]
+    ) -> None:
+        self._services = services
+        self._torrent = torrent
+        self._reason = ""
+        self._announcer: TrackerAnnouncer | None = None
+        if services.tracker_client is None:
+            self._reason = switched_off_by("enable_trackers")
+        elif not any(tiers):
+            self._reason = "the torrent names no tracker"
+        else:
+            self._announcer = TrackerAnnouncer(
+                tiers,
+                client=services.tracker_client,
+                announces=services.announces,
+                surroundings=self,
+                info_hashes=torrent.all_hashes,
+                peer_id=services.peer_id,
+                port=services.listen_port,
+                rng=services.rng,
+                announce_to_all_tiers=services.config.announce_to_all_tiers,
+            )
+
+    def start(self, name: str) -> None:  # noqa: ARG002  # as every source
+        """Begin to announce."""
+        if self._announcer is not None:
+            self._announcer.start()
+
+    def completed(self) -> None:
+        """Say that the download has finished."""
+        if self._announcer is not None:
+            self._announcer.completed()
+
+    def ask_now(self) -> None:
+        """Announce as soon as the trackers' minimum intervals allow."""
+        if self._announcer is not None:
+            self._announcer.announce_now()
+
+    def set_hashes(self, info_hashes: Sequence[InfoHash]) -> None:
+        """Announce these hashes from now on."""
+        if self._announcer is not None:
+            self._announcer.info_hashes = tuple(info_hashes)
+
+    def trackers(self) -> list[TrackerStatus]:
+        """Return the state of every tracker."""
+        return [] if self._announcer is None else self._announcer.trackers()
+
+    def statuses(self) -> list[SourceStatus]:
+        """Return one status for each tracker, or why there is none."""
+        if self._announcer is None:
+            return [
+                SourceStatus(kind=SourceKind.TRACKER, state=SourceState.OFF, message=self._reason)
+            ]
+        return [status_of(tracker) for tracker in self._announcer.trackers()]
+
+    # --- what the announcer asks and tells -----------------------------------------------
+
+    def add_peers(self, endpoints: Sequence[Endpoint], source: str, from_host: str) -> None:
+        """Pass on what a tracker named."""
+        self._torrent.add_peers(endpoints, source, from_host)
+
+    def stats(self) -> tuple[int, int, int]:
+        """Return bytes uploaded, downloaded, and left."""
+        torrent = self._torrent
+        return torrent.num_uploaded, torrent.num_downloaded, torrent.num_left
+
+    def report(self, event: Event) -> None:
+        """Pass the announcer's news on, and say with them how the tracker stands now."""
+        self._torrent.report(event)
+        if isinstance(event, TrackerAsked | TrackerAnnounced | TrackerFailed):
+            for tracker in self.trackers():
+                if tracker.url == event.url:
+                    self._torrent.report(SourceChanged(status_of(tracker)))
+
+    async def stop(self) -> None:
+        """Tell the trackers that we leave, within ``stop_timeout``."""
+        if self._announcer is not None:
+            await self._announcer.stop(timeout=self._services.config.stop_timeout)
+
+
+def status_of(tracker: TrackerStatus) -> SourceStatus:
+    """Return a tracker as a source."""
+    message = tracker.message
+    if tracker.state is TrackerState.UNTRIED:
+        message = "asked only when the trackers before it fail"
+    return SourceStatus(
+        kind=SourceKind.TRACKER,
+        name=tracker.url,
+        state=STATES[tracker.state],
+        last_asked_at=tracker.last_asked_at,
+        last_answer_at=tracker.last_at,
+        num_peers=tracker.num_peers,
+        num_found=tracker.num_found,
+        message=message,
+        next_at=tracker.next_at,
+    )

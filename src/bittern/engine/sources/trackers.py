@@ -1,0 +1,397 @@
+"""
+The announces of one torrent: its part of ``engine.sources.announces`` over ``policy.announcing``.
+
+Between two announces this is one small object and an entry in the session's heap. When
+something is due, it asks the schedule what, and the session runs those announces side by
+side. A dead tracker costs a task that waits, never the torrent; ``stop`` waits for
+trackers at most as long as it is told. What a tracker says reaches the torrent through
+``Surroundings``.
+
+Sources: BEP 3, BEP 7, BEP 12, BEP 31, BEP 52 (a hybrid torrent announces both hashes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import math
+import random
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bittern.core.announce import AnnounceAnswer, AnnounceRequest, Event, ScrapeEntry
+from bittern.core.endpoint import Endpoint, is_dialable
+from bittern.core.errors import TrackerFailure, TrackerUnreachable
+from bittern.core.ids import InfoHash, PeerId
+from bittern.engine import events
+from bittern.engine.sources.announces import Announces
+from bittern.engine.sources.tracker_client import TrackerClient
+from bittern.policy.announcing import AnnounceDecision, AnnounceScheduler, TrackerState
+
+STOP_TIMEOUT = 5.0
+"""Limit: F19. Seconds that all "stopped" announces together may take."""
+NUM_WANT = 200
+"""Peers asked for; libtorrent's default, and the most that trackers give (T3)."""
+MAX_SCRAPES = 10
+"""Trackers scraped at once for one torrent."""
+SOURCE = "tracker"
+"""How peers from here are labelled."""
+
+
+class Surroundings(Protocol):
+    """What the announcer asks of its torrent."""
+
+    def stats(self) -> tuple[int, int, int]:
+        """Return bytes uploaded, downloaded, and left."""
+
+    def add_peers(self, endpoints: Sequence[Endpoint], source: str, from_host: str) -> None:
+        """Take peers that a tracker at the address ``from_host`` named."""
+
+    def report(self, event: events.Event) -> None:
+        """Hear what happened, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerStatus:
+    """
+    One tracker, for display.
+
+    Args:
+        next_at: loop time of the next announce, None while none is planned.
+        last_asked_at: loop time of the last announce.
+        last_at: loop time of the last answer or failure.
+        num_seeds, num_leechers, num_downloaded: the swarm as the tracker sees it.
+        num_peers: how many it named in its last answer, None while it has not answered.
+        num_found: how many in all its answers.
+        message: its warning, or why the last announce failed.
+    """
+
+    url: str
+    tier: int
+    state: TrackerState
+    num_failures: int = 0
+    next_at: float | None = None
+    last_asked_at: float | None = None
+    last_at: float | None = None
+    num_seeds: int | None = None
+    num_leechers: int | None = None
+    num_downloaded: int | None = None
+    num_peers: int | None = None
+    num_found: int = 0
+    message: str | None = None
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What was heard from one tracker."""
+
+    tracker_id: bytes = b""
+    last_asked_at: float | None = None
+    last_at: float | None = None
+    counts: ScrapeEntry = dataclasses.field(default_factory=ScrapeEntry)
+    num_peers: int | None = None
+    num_found: int = 0
+    message: str | None = None
+
+
+class TrackerAnnouncer:
+    """
+    Keeps one torrent known to its trackers.
+
+    Args:
+        tiers: announce URLs by tier.
+        client: the session's.
+        announces: the session's.
+        surroundings: the torrent.
+        info_hashes: what to announce; two for a hybrid torrent.
+        peer_id: our own.
+        port: tells where we take connections now.
+        rng: for the order of trackers, spreading retries, and the announce key.
+        announce_to_all_tiers: see ``policy.announcing``.
+
+    Attributes:
+        external_host: our own address as a tracker saw it last (BEP 24).
+        info_hashes: as given; may be replaced.
+        is_running: between ``start`` and ``stop``.
+        due_at: kept by ``Announces``.
+    """
+
+    __slots__ = (
+        "_announces",
+        "_client",
+        "_key",
+        "_memory",
+        "_peer_id",
+        "_port",
+        "_schedule",
+        "_surroundings",
+        "_tasks",
+        "due_at",
+        "external_host",
+        "info_hashes",
+        "is_running",
+    )
+
+    def __init__(
+        self,
+        tiers: Sequence[Sequence[str]],
+        *,
+        client: TrackerClient,
+        announces: Announces,
+        surroundings: Surroundings,
+        info_hashes: Sequence[InfoHash],
+        peer_id: PeerId,
+        port: Callable[[], int],
+        rng: random.Random,
+        announce_to_all_tiers: bool = False,
+    ) -> None:
+        self.external_host: str | None = None
+        self.is_running: bool = False
+        self.due_at: float = math.inf
+        self._client = client
+        self._announces = announces
+        self._surroundings = surroundings
+        self.info_hashes: tuple[InfoHash, ...] = tuple(info_hashes)
+        self._peer_id = peer_id
+        self._port = port
+        self._key = rng.getrandbits(32)
+        self._schedule = AnnounceScheduler(
+            _kept_once(tiers), rng, announce_to_all_tiers=announce_to_all_tiers
+        )
+        self._memory: dict[str, _Memory] = {}
+        self._tasks: tuple[tuple[asyncio.Task[None], AnnounceDecision], ...] = ()
+
+    # --- life --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to announce; every tracker hears ``started`` first. Once only."""
+        self.is_running = True
+        self._schedule.start(now=_now())
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Do what is due, and say when to go on."""
+        if self.is_running:
+            for decision in self._schedule.due(now=_now()):
+                self._announces.submit(self, decision)
+            self._announces.wake_at(self, self._schedule.next_timer())
+
+    async def stop(self, *, timeout: float = STOP_TIMEOUT) -> None:
+        """
+        End, and tell the trackers, all at once, for at most ``timeout`` seconds.
+
+        Returns when they know, or when the time is up; what is still under way then is
+        dropped. Idempotent.
+        """
+        decisions = self._schedule.stop()
+        self.is_running = False
+        self._announces.wake_at(self, None)
+        completing = {}
+        for task, decision in self._tasks:
+            if decision.event is Event.COMPLETED:
+                completing[decision.url] = task  # dropped, it could be counted twice or never
+            else:
+                task.cancel()
+        if decisions:
+            by_url: dict[str, list[AnnounceDecision]] = {}
+            for decision in decisions:
+                by_url.setdefault(decision.url, []).append(decision)
+            try:
+                async with asyncio.timeout(timeout):
+                    await asyncio.gather(
+                        *(
+                            self._say_goodbye(each, completing.get(url))
+                            for url, each in by_url.items()
+                        )
+                    )
+            except TimeoutError:
+                for task in completing.values():
+                    task.cancel()
+
+    # --- verbs -------------------------------------------------------------------------------
+
+    def completed(self) -> None:
+        """Say that the download finished."""
+        self._schedule.complete(now=_now())
+        self.go_on()
+
+    def announce_now(self) -> None:
+        """Announce as soon as the trackers' minimum intervals allow."""
+        self._schedule.request(now=_now())
+        self.go_on()
+
+    def set_tiers(self, tiers: Sequence[Sequence[str]]) -> None:
+        """Replace the trackers; those that stay keep their state."""
+        self._schedule.set_tiers(_kept_once(tiers), now=_now())
+        kept = {tracker.url for tracker in self._schedule.trackers()}
+        self._memory = {url: memory for url, memory in self._memory.items() if url in kept}
+        self.go_on()
+
+    async def scrape(self) -> dict[str, ScrapeEntry]:
+        """
+        Ask every tracker for the counts of the swarm.
+
+        Returns:
+            By URL; trackers that did not answer are absent. Counts of a hybrid torrent's
+            two swarms are those of the larger.
+        """
+        places = asyncio.Semaphore(MAX_SCRAPES)
+
+        async def one(url: str) -> tuple[str, ScrapeEntry] | None:
+            async with places:
+                try:
+                    found = await self._client.scrape(url, self.info_hashes)
+                except (TrackerFailure, TrackerUnreachable):
+                    return None
+            return (url, _largest(list(found.values()))) if found else None
+
+        urls = [tracker.url for tracker in self._schedule.trackers()]
+        entries = dict(filter(None, await asyncio.gather(*map(one, urls))))
+        for url, entry in entries.items():
+            self._memory.setdefault(url, _Memory()).counts = entry
+        return entries
+
+    def trackers(self) -> list[TrackerStatus]:
+        """Return every tracker by tier, in the order in which it would be asked."""
+        statuses = []
+        for tracker in self._schedule.trackers():
+            memory = self._memory.get(tracker.url, _Memory())
+            statuses.append(
+                TrackerStatus(
+                    url=tracker.url,
+                    tier=tracker.tier,
+                    state=tracker.state,
+                    num_failures=tracker.num_failures,
+                    next_at=tracker.next_at,
+                    last_asked_at=memory.last_asked_at,
+                    last_at=memory.last_at,
+                    num_seeds=memory.counts.num_seeds,
+                    num_leechers=memory.counts.num_leechers,
+                    num_downloaded=memory.counts.num_downloaded,
+                    num_peers=memory.num_peers,
+                    num_found=memory.num_found,
+                    message=memory.message,
+                )
+            )
+        return statuses
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _requests(self, decision: AnnounceDecision) -> list[AnnounceRequest]:
+        uploaded, downloaded, left = self._surroundings.stats()
+        memory = self._memory.get(decision.url)
+        return [
+            AnnounceRequest(
+                info_hash=info_hash,
+                peer_id=self._peer_id,
+                port=self._port(),
+                uploaded=uploaded,
+                downloaded=downloaded,
+                left=left,
+                event=decision.event,
+                key=self._key,
+                numwant=0 if decision.event is Event.STOPPED else NUM_WANT,
+                tracker_id=b"" if memory is None else memory.tracker_id,
+            )
+            for info_hash in self.info_hashes
+        ]
+
+    async def announce(self, decision: AnnounceDecision) -> None:
+        """
+        Make one announce and take its answer; called by ``Announces``.
+
+        Raises:
+            TrackerFailure, TrackerUnreachable: see ``announce_failed``.
+        """
+        task = asyncio.current_task()
+        if task is None or not self.is_running:
+            return
+        self._tasks = (*self._tasks, (task, decision))
+        try:
+            self._memory.setdefault(decision.url, _Memory()).last_asked_at = _now()
+            self._surroundings.report(events.TrackerAsked(decision.url, decision.event.value))
+            answer = await self._client.announce(
+                decision.url, self._requests(decision), answered=self._take_peers
+            )
+        finally:
+            self._tasks = tuple(each for each in self._tasks if each[0] is not task)
+        self._succeeded(decision, answer, _now())
+        self.go_on()
+
+    def _take_peers(self, answer: AnnounceAnswer, host: str) -> None:
+        if answer.external_host is not None:
+            self.external_host = answer.external_host
+        peers = [peer for peer in answer.peers if is_dialable(peer)]
+        if peers and self.is_running:
+            self._surroundings.add_peers(peers, SOURCE, host)
+
+    def _succeeded(self, decision: AnnounceDecision, answer: AnnounceAnswer, now: float) -> None:
+        memory = self._memory.setdefault(decision.url, _Memory())
+        memory.last_at = now
+        memory.tracker_id = answer.tracker_id or memory.tracker_id
+        memory.counts = ScrapeEntry(
+            answer.num_seeds,
+            memory.counts.num_downloaded
+            if answer.num_downloaded is None
+            else answer.num_downloaded,
+            answer.num_leechers,
+        )
+        memory.num_peers = len(answer.peers)
+        memory.num_found += len(answer.peers)
+        memory.message = answer.warning
+        self._schedule.succeeded(decision.url, answer, now=now)
+        self._surroundings.report(
+            events.TrackerAnnounced(
+                url=decision.url,
+                event=decision.event.value,
+                num_peers=len(answer.peers),
+                num_seeds=answer.num_seeds,
+                num_leechers=answer.num_leechers,
+                interval=answer.interval,
+            )
+        )
+
+    def announce_failed(
+        self, decision: AnnounceDecision, error: TrackerFailure | TrackerUnreachable
+    ) -> None:
+        """Take note of a failure and go on to the next tracker; called by ``Announces``."""
+        if not self.is_running:
+            return
+        now, url = _now(), decision.url
+        # Interned: ten thousand torrents hear the same from a dead tracker.
+        reason = sys.intern(error.reason if isinstance(error, TrackerFailure) else str(error))
+        retry_after = error.retry_after if isinstance(error, TrackerFailure) else None
+        self._schedule.failed(url, now=now, retry_after=retry_after)
+        memory = self._memory.setdefault(url, _Memory())
+        memory.last_at = now
+        memory.message = reason
+        retry_at = next((t.next_at for t in self._schedule.trackers() if t.url == url), None)
+        self._surroundings.report(events.TrackerFailed(url, reason, retry_at))
+        self.go_on()
+
+    async def _say_goodbye(
+        self, decisions: Sequence[AnnounceDecision], completing: asyncio.Task[None] | None
+    ) -> None:
+        """Tell one tracker what it has to know, one after the other."""
+        if completing is not None:
+            await asyncio.wait((completing,))
+            decisions = decisions[-1:]
+        with contextlib.suppress(TrackerFailure, TrackerUnreachable):
+            for decision in decisions:
+                await self._client.announce(decision.url, self._requests(decision))
+
+
+def _largest(entries: Sequence[ScrapeEntry]) -> ScrapeEntry:
+    return max(entries, key=lambda entry: (entry.num_seeds or 0) + (entry.num_leechers or 0))
+
+
+def _kept_once(tiers: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return the same URLs, each string once in memory however many torrents name it."""
+    return [[sys.intern(str(url)) for url in tier] for tier in tiers]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

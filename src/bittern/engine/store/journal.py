@@ -1,0 +1,123 @@
+"""
+The session's resume data, from the event loop.
+
+All calls of the store are made in one lane of the storage worker, as it
+demands. Notes of opened pieces are gathered over one turn of the loop, so that
+a fast download does not pay a transaction per piece.
+
+Sources: engine.md section 4; threats.md F7, F8.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from bittern.core.bitfield import Bitfield
+from bittern.core.ids import InfoHash
+from bittern.engine.store.disk import Disk
+from bittern.storage.base import FileStamp
+from bittern.storage.resume import Resumed, ResumeRecord, ResumeStore
+
+log: logging.Logger = logging.getLogger(__name__)
+
+
+class Journal:
+    """
+    Resume data of all torrents of one session; made by ``open``.
+
+    A failure to note something costs a recheck at the next start, so it is logged
+    and stops nothing.
+    """
+
+    def __init__(self, disk: Disk, store: ResumeStore) -> None:
+        self._disk = disk
+        self._store = store
+        self._opened: dict[InfoHash, set[int]] = {}
+        self._is_noting = False
+
+    @classmethod
+    async def open(cls, disk: Disk, folder: Path) -> Journal:
+        """
+        Open the store in a state folder.
+
+        Raises:
+            StorageError: another session uses it, or it cannot be used at all.
+        """
+        journal = cls(disk, await disk.run(lambda: ResumeStore(folder), lane=folder))
+        for problem in journal._store.problems:
+            log.warning("resume data: %s", problem)
+        return journal
+
+    async def find(self, info_hash: InfoHash) -> Resumed | None:
+        """Return what is known of a torrent from earlier sessions."""
+        return await self._disk.run(lambda: self._store.load(info_hash), lane=self)
+
+    async def find_metainfo(self, info_hash: InfoHash) -> bytes | None:
+        """Return the .torrent file kept of a torrent; None without one."""
+        return await self._disk.run(lambda: self._store.load_metainfo(info_hash), lane=self)
+
+    def metainfo_path(self, info_hash: InfoHash) -> Path:
+        """Return where the .torrent file of a saved torrent is."""
+        return self._store.metainfo_path(info_hash)
+
+    async def save(self, record: ResumeRecord, metainfo: bytes | None = None) -> None:
+        """Keep a torrent; StorageError if that failed."""
+        await self._disk.run(lambda: self._store.save(record, metainfo), lane=self)
+
+    def pieces_opened(self, info_hash: InfoHash, pieces: Iterable[int]) -> None:
+        """Note pieces that have been asked for, before their first block arrives."""
+        self._opened.setdefault(info_hash, set()).update(pieces)
+        if not self._is_noting:
+            self._is_noting = True
+            self._note_opened()
+
+    def _note_opened(self) -> None:
+        opened, self._opened = self._opened, {}
+
+        def note() -> None:
+            for info_hash, pieces in opened.items():
+                self._store.mark_open(info_hash, sorted(pieces))
+
+        def done(_: None, error: BaseException | None) -> None:
+            if error is not None:
+                log.warning("resume data: %s", error)
+            if self._opened:
+                self._note_opened()
+            else:
+                self._is_noting = False
+
+        self._disk.submit(note, done, lane=self)
+
+    async def commit(
+        self,
+        info_hash: InfoHash,
+        have: Bitfield,
+        *,
+        downloaded: int,
+        uploaded: int,
+        stamps: Iterable[FileStamp | None],
+        is_settled: bool,
+    ) -> None:
+        """Keep what a torrent has, after its data was synced; StorageError if that failed."""
+        kept = have.copy()
+        await self._disk.run(
+            lambda: self._store.commit_have(
+                info_hash,
+                kept,
+                downloaded=downloaded,
+                uploaded=uploaded,
+                stamps=stamps,
+                is_settled=is_settled,
+            ),
+            lane=self,
+        )
+
+    async def forget(self, info_hash: InfoHash) -> None:
+        """Drop all that is kept of a torrent."""
+        await self._disk.run(lambda: self._store.forget(info_hash), lane=self)
+
+    async def close(self) -> None:
+        """End cleanly; the next session trusts what is kept."""
+        await self._disk.run(lambda: self._store.close(clean=True), lane=self)

@@ -1,0 +1,308 @@
+"""
+What one torrent has on disk: found out at the start, kept safe while it runs.
+
+Verified means that the hash matched what was handed to the operating system;
+kept means that a sync came after that and the journal knows. Between the two
+lies one checkpoint, every half minute or 64 MiB.
+
+Sources: engine.md section 4; threats.md F5, F7, F8, F9.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bittern.core.bitfield import Bitfield
+from bittern.core.errors import StorageError
+from bittern.core.geometry import Geometry
+from bittern.core.ids import InfoHash
+from bittern.engine.services import Services
+from bittern.engine.store.content import Content
+from bittern.engine.store.journal import Journal
+from bittern.storage.base import FileStamp
+from bittern.storage.checker import check_pieces
+from bittern.storage.resume import Resumed, ResumeRecord
+
+log: logging.Logger = logging.getLogger(__name__)
+
+_PARTIAL = "partial"
+"""Option of a record: blocks of pieces that were in progress at a clean end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """
+    What is on disk.
+
+    ``have`` are good pieces, ``unverified`` those of them that were not hashed
+    in this session, both as bits; ``partial`` the blocks of pieces in progress;
+    the totals are those of earlier sessions; of ``damaged`` pieces some blocks may be good.
+    """
+
+    have: int
+    unverified: int
+    partial: Mapping[int, list[int]] = field(default_factory=dict)
+    downloaded: int = 0
+    uploaded: int = 0
+    damaged: tuple[int, ...] = ()
+
+
+class Keeper:
+    """
+    The one described in the module's text.
+
+    Args:
+        services: of the session.
+        journal: None for a session that keeps nothing.
+        info_hash: the torrent's wire hash.
+        content: of the torrent.
+        geometry: of the torrent.
+        record: as it is to be kept.
+        metainfo: the .torrent file, kept beside the record.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        journal: Journal | None,
+        *,
+        info_hash: InfoHash,
+        content: Content,
+        geometry: Geometry,
+        record: ResumeRecord,
+        metainfo: bytes,
+    ) -> None:
+        self._services = services
+        self._journal = journal
+        self._info_hash = info_hash
+        self._content = content
+        self._geometry = geometry
+        self._record = record
+        self._metainfo = metainfo
+        self._new_metainfo: bytes | None = None
+        """A .torrent file that is not kept yet."""
+        self._kept = Bitfield(geometry.num_pieces)
+        self._is_busy = False
+        self._next_at = services.loop.time() + services.config.checkpoint_interval
+
+    # --- the start -----------------------------------------------------------------------
+
+    async def find(
+        self,
+        *,
+        skip_check: bool,
+        force_check: bool,
+        progress: Callable[[int], None],
+        is_stopped: Callable[[], bool],
+    ) -> Found:
+        """
+        Find out what is on disk: from the journal where it can be trusted, else by hashing.
+
+        Args:
+            skip_check: take everything for there, unverified.
+            force_check: trust nothing.
+            progress: told on the loop how many pieces have been hashed.
+            is_stopped: asked from threads; True ends hashing early.
+
+        Raises:
+            StorageError: a file is there but cannot be read.
+            Inconsistent: the halves of a hybrid want different bytes.
+        """
+        resumed = None if self._journal is None else await self._journal.find(self._info_hash)
+        downloaded = 0 if resumed is None else resumed.downloaded
+        uploaded = 0 if resumed is None else resumed.uploaded
+        if skip_check:
+            full = Bitfield.full(self._geometry.num_pieces).bits
+            found = Found(full, full, {}, downloaded, uploaded)
+        elif resumed is not None and not force_check and await self._is_credible(resumed):
+            found = await self._trust(resumed, progress, is_stopped)
+        else:
+            have, damaged = await self._hash(None, progress, is_stopped)
+            found = Found(have, 0, {}, downloaded, uploaded, damaged)
+        if self._journal is not None:
+            await self._journal.save(self._record, self._metainfo)
+            self._kept.bits = found.have & ~found.unverified if skip_check else found.have
+            if not is_stopped():
+                await self._commit(found.downloaded, found.uploaded, is_settled=True)
+        return found
+
+    async def _is_credible(self, resumed: Resumed) -> bool:
+        """Tell whether files are where and as they were at the last checkpoint (F5, F9)."""
+        have, record = resumed.have, resumed.record
+        if have is None or have.num_pieces != self._geometry.num_pieces:
+            return False
+        if record.save_path != self._record.save_path or record.paths != self._record.paths:
+            return False
+        stamps = await self._services.disk.run(self._stamps)
+        if have and len(resumed.stamps) != len(stamps):
+            return False
+        if resumed.suspects:
+            # It ended without saying so: times may be newer, but nothing may be missing.
+            return all(
+                then is None or (now is not None and now.length >= then.length)
+                for then, now in zip(resumed.stamps, stamps, strict=False)
+            )
+        return all(then == now for then, now in zip(resumed.stamps, stamps, strict=False))
+
+    async def _trust(
+        self, resumed: Resumed, progress: Callable[[int], None], is_stopped: Callable[[], bool]
+    ) -> Found:
+        assert resumed.have is not None
+        suspects = resumed.suspects or Bitfield(self._geometry.num_pieces)
+        trusted = resumed.have.bits & ~suspects.bits
+        hashed, damaged = await self._hash(suspects, progress, is_stopped) if suspects else (0, ())
+        partial = {} if suspects else _read_partial(resumed.record, self._geometry)
+        return Found(
+            trusted | hashed, trusted, partial, resumed.downloaded, resumed.uploaded, damaged
+        )
+
+    async def _hash(
+        self,
+        pieces: Bitfield | None,
+        progress: Callable[[int], None],
+        is_stopped: Callable[[], bool],
+    ) -> tuple[int, tuple[int, ...]]:
+        """Return the good pieces, as bits, and the damaged ones."""
+        loop, content = self._services.loop, self._content
+
+        def progressed(num_checked: int) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(progress, num_checked)
+
+        def check() -> tuple[int, tuple[int, ...]]:
+            if not content.is_started:
+                return 0, ()
+            result = check_pieces(
+                content.storage,
+                content.layout,
+                self._geometry,
+                content.hashes,
+                pieces=pieces,
+                num_threads=self._services.config.hashing_threads,
+                progress=progressed,
+                is_stopped=is_stopped,
+            )
+            return result.have.bits, result.damaged
+
+        return await self._services.disk.run(check)
+
+    # --- while it runs -------------------------------------------------------------------
+
+    def pieces_opened(self, pieces: list[int]) -> None:
+        """Note pieces before their first block arrives."""
+        if self._journal is not None:
+            self._journal.pieces_opened(self._info_hash, pieces)
+
+    def tick(self, have: int, *, downloaded: int, uploaded: int, now: float) -> None:
+        """Make a checkpoint when one is due and something is new."""
+        if self._journal is None or self._is_busy:
+            return
+        num_new = (have & ~self._kept.bits).bit_count()
+        is_much = num_new * self._geometry.piece_length >= self._services.config.checkpoint_length
+        if have != self._kept.bits and (is_much or now >= self._next_at):
+            self._is_busy = True
+            self._services.spawn(
+                self._checkpoint(have, downloaded, uploaded), f"checkpoint {self._info_hash}"
+            )
+
+    async def _checkpoint(self, have: int, downloaded: int, uploaded: int) -> None:
+        try:
+            await self._sync(have, downloaded, uploaded, is_settled=False)
+        except StorageError as error:
+            # The last checkpoint holds: what came after it is hashed again next time (F3).
+            log.warning("checkpoint of %s: %s", self._info_hash, error)
+        finally:
+            self._is_busy = False
+            loop = self._services.loop
+            self._next_at = loop.time() + self._services.config.checkpoint_interval
+
+    async def _sync(self, have: int, downloaded: int, uploaded: int, *, is_settled: bool) -> None:
+        storage = self._content.storage
+        await self._services.disk.run(storage.sync, lane=storage)
+        before, self._kept.bits = self._kept.bits, have
+        try:
+            await self._commit(downloaded, uploaded, is_settled=is_settled)
+        except StorageError:
+            # The journal does not know of them, so the next checkpoint tries again.
+            self._kept.bits = before
+            raise
+
+    async def _commit(self, downloaded: int, uploaded: int, *, is_settled: bool) -> None:
+        assert self._journal is not None
+        await self._journal.commit(
+            self._info_hash,
+            self._kept,
+            downloaded=downloaded,
+            uploaded=uploaded,
+            stamps=await self._services.disk.run(self._stamps),
+            is_settled=is_settled,
+        )
+
+    def _stamps(self) -> list[FileStamp | None]:
+        storage = self._content.storage
+        return [
+            None if entry.is_pad else storage.stat_file(index)
+            for index, entry in enumerate(self._content.layout.files)
+        ]
+
+    def keep_metainfo(self, metainfo: bytes) -> None:
+        """Keep a .torrent file that has become whole."""
+        self._new_metainfo = metainfo
+        if self._journal is not None:
+            self._services.spawn(self._save(metainfo), f"metainfo of {self._info_hash}")
+
+    async def _save(self, metainfo: bytes) -> None:
+        assert self._journal is not None
+        try:
+            await self._journal.save(self._record, metainfo)
+        except StorageError as error:
+            log.warning("metainfo of %s: %s", self._info_hash, error)
+        else:
+            self._new_metainfo = None
+
+    async def finish(
+        self, have: int, partial: Mapping[int, list[int]], *, downloaded: int, uploaded: int
+    ) -> None:
+        """Keep everything at a clean end, blocks of pieces in progress too."""
+        if self._journal is None:
+            return
+        try:
+            options = {**self._record.options, _PARTIAL: {str(k): v for k, v in partial.items()}}
+            await self._sync(have, downloaded, uploaded, is_settled=True)
+            await self._journal.save(replace(self._record, options=options), self._new_metainfo)
+        except StorageError as error:
+            log.warning("last checkpoint of %s: %s", self._info_hash, error)
+
+
+def make_record(
+    info_hash: InfoHash, name: str, root: Path, paths: list[tuple[str, ...]], added_at: float
+) -> ResumeRecord:
+    """Return the record of a torrent whose files are below ``root``."""
+    return ResumeRecord(
+        info_hash=info_hash,
+        name=name,
+        save_path=str(root),
+        paths=tuple(paths),
+        added_at=added_at,
+    )
+
+
+def _read_partial(record: ResumeRecord, geometry: Geometry) -> dict[int, list[int]]:
+    """Return the blocks that a record names, without those that do not exist."""
+    stored = record.options.get(_PARTIAL)
+    if not isinstance(stored, Mapping):
+        return {}
+    found: dict[int, list[int]] = {}
+    for text, numbers in stored.items():
+        if not (text.isascii() and text.isdigit() and len(text) < 8) or not isinstance(
+            numbers, list | tuple
+        ):
+            continue
+        index = int(text)
+        if index < geometry.num_pieces:
+            limit = geometry.num_blocks(index)
+            found[index] = [n for n in numbers if isinstance(n, int) and 0 <= n < limit]
+    return found

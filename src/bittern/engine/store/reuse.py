@@ -1,0 +1,124 @@
+"""
+Files that a new torrent can take from other torrents of the session, or from given folders.
+
+Here it is found out where such files might be; verifying and taking them is the
+business of ``storage.reuse``. Whoever wants one version of a collection to follow
+another gives the folder of the old one as ``TorrentConfig.reuse_from``, or keeps
+both in one session: unchanged files are taken, only the others are fetched.
+
+Source: BEP 52 (a root names a file, whatever torrent it is in).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from bittern.codec.info import Info
+from bittern.codec.metainfo import Metainfo
+from bittern.core.bitfield import Bitfield
+from bittern.core.errors import BitTorrentError
+from bittern.engine.config import TorrentConfig
+from bittern.engine.shelf import Shelf
+from bittern.engine.store.content import Content
+from bittern.engine.store.disk import Disk
+from bittern.storage.reuse import Reuse, ReuseResult
+
+Locate = Callable[[Metainfo, TorrentConfig], Awaitable[Content]]
+"""Works out where a torrent's files are."""
+
+
+class Donor(Protocol):
+    """What is read of another torrent of the session."""
+
+    shelf: Shelf
+    config: TorrentConfig
+
+    @property
+    def have_bits(self) -> int:
+        """The pieces it has, as bits of a ``Bitfield``."""
+
+
+async def reuse_files(
+    have: int,
+    content: Content,
+    info: Info,
+    config: TorrentConfig,
+    reuse: Reuse,
+    *,
+    disk: Disk,
+    donors: Iterable[Donor],
+    locate: Locate,
+) -> ReuseResult:
+    """
+    Take what a torrent lacks from elsewhere, as far as its settings allow.
+
+    Args:
+        have: what is there already, as bits of a ``Bitfield``.
+        content: of the torrent.
+        info: of the torrent.
+        config: of the torrent: ``reuse_from``, ``reuse_session``, ``files``.
+        reuse: made for the torrent.
+        disk: of the session.
+        donors: the other torrents of the session.
+        locate: works out where their files are.
+
+    Returns:
+        What is there now, and the files taken.
+
+    Raises:
+        StorageError: our own side cannot be written.
+        Inconsistent: the halves of a hybrid want different bytes (P13).
+    """
+    others = list(donors) if config.reuse_session else []
+    if not config.reuse_from and not others:
+        return ReuseResult((), have)
+    lacking = reuse.lacking(have, config.files)
+    if not lacking:
+        return ReuseResult((), have)
+    known = await _find_in_session(lacking, info, others, disk, locate)
+    if not known and not config.reuse_from:
+        return ReuseResult((), have)
+
+    def take() -> ReuseResult:
+        content.storage.prepare(())
+        return reuse.take(have, wanted=config.files, folders=config.reuse_from, known=known)
+
+    return await disk.run(take)
+
+
+async def _find_in_session(
+    lacking: Iterable[int],
+    info: Info,
+    donors: Iterable[Donor],
+    disk: Disk,
+    locate: Locate,
+) -> dict[int, list[Path]]:
+    """Return where complete files with the roots of lacking ones are, by index of the latter."""
+    wanted: dict[bytes, list[int]] = {}
+    for index in lacking:
+        if (root := info.files[index].pieces_root) is not None:
+            wanted.setdefault(root, []).append(index)
+    known: dict[int, list[Path]] = {}
+    marks = Shelf.marks_of(wanted)
+    for donor in donors if wanted else ():
+        if not donor.have_bits or not donor.shelf.may_hold(marks):
+            continue
+        try:
+            metainfo = await disk.run(donor.shelf.metainfo)
+            place = await locate(metainfo, donor.config)
+        except BitTorrentError:
+            continue  # its files or its metainfo are gone: that is its own affair
+        have = Bitfield(metainfo.info.geometry.num_pieces, donor.have_bits)
+        complete = [
+            (index, entry.pieces_root)
+            for index, entry in enumerate(metainfo.info.files)
+            if entry.pieces_root in wanted
+            and all(piece in have for piece in place.layout.pieces_of_file(index))
+        ]
+        for number, root in complete:
+            path = place.storage.path_of(number)
+            for index in wanted[root]:
+                known.setdefault(index, []).append(path)
+    return known

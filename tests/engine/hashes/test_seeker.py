@@ -1,0 +1,269 @@
+"""engine.hashes.seeker: layers and block hashes from peers, honest and not (BEP 52; Limit: H10)."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bittern.codec.info import Version
+from bittern.codec.metainfo import decode_metainfo
+from bittern.codec.wire import HashRange
+from bittern.engine import events
+from bittern.engine.events import TorrentState
+from bittern.engine.hashes.seeker import BLOCKS_TIMEOUT, HashSeeker
+from bittern.testing.loop import VirtualLoop
+from tests.conftest import Simulate
+from tests.engine.hash_peers import Files, HashPeer
+from tests.engine.scene import FAST, PIECE_LENGTH, Node, Scene, Watch, until
+from tests.engine.test_metadata import FILES, link_of
+
+
+@pytest.mark.parametrize(
+    ("version", "topic"),
+    [
+        (Version.V2, "both"),
+        (Version.HYBRID, "both"),
+        (Version.HYBRID, "btih"),
+        (Version.HYBRID, "btmh"),
+    ],
+)
+def test_from_a_link_to_a_whole_torrent_file(
+    version: Version, topic: str, tmp_path: Path, simulate: Simulate
+) -> None:
+    """The .torrent file that is kept has the layers, so it makes a seed."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=version) as scene:
+            seed = await scene.node(is_seed=True)
+            link = link_of(scene)
+            if topic != "both":
+                link = "magnet:?" + next(part for part in link[8:].split("&") if topic in part)
+            leecher = await scene.node(
+                peers=[seed], source=link, state_dir=tmp_path / "state", rest_after=2.0
+            )
+            await leecher.complete(within=20)
+            assert leecher.has_content()
+            await until(lambda: has_layers(leecher))
+            [kept] = (tmp_path / "state").rglob("*.torrent")
+            await until(lambda: len(decode_metainfo(kept.read_bytes()).piece_layers) == len(FILES))
+            assert scene.network.attempts[seed.endpoint] <= 2
+
+    simulate(main)
+
+
+def test_layers_that_the_data_brings_are_kept_at_once(tmp_path: Path, simulate: Simulate) -> None:
+    """A hybrid found by its v1 hash, from a seed that speaks no v2; the session ends at once."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
+            seed = await scene.node(is_seed=True)
+            link = f"magnet:?xt=urn:btih:{scene.metainfo.info.info_hash}"
+            leecher = await scene.node(peers=[seed], source=link, state_dir=tmp_path / "state")
+            await leecher.complete(within=20)
+            await leecher.close()
+            [kept] = (tmp_path / "state").rglob("*.torrent")
+            assert decode_metainfo(kept.read_bytes()).piece_layers == scene.metainfo.piece_layers
+
+    simulate(main)
+
+
+async def magnet_node(scene: Scene, *peers: HashPeer) -> Node:
+    return await scene.node(source=link_of(scene), peers=[peer.endpoint for peer in peers])
+
+
+def has_layers(node: Node) -> bool:
+    found = node.torrent.metainfo
+    return found is not None and found.piece_layers == node.scene.metainfo.piece_layers
+
+
+def layers_there(node: Node) -> bool:
+    return node.torrent.state is TorrentState.DOWNLOADING
+
+
+def test_a_liar_is_banned_and_another_gives_the_layers(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=Version.V2) as scene:
+            files = Files(scene)
+            liar = HashPeer(scene, lambda wanted: bytes(len(files.answer(wanted))))
+            node = await magnet_node(scene, liar)
+            watch = Watch(node.torrent)
+            await until(lambda: bool(watch.of(events.PeerBanned)))
+            assert node.torrent.state is TorrentState.METADATA
+            honest = HashPeer(scene, files.answer, does_metadata=False)
+            node.torrent.add_peers([honest.endpoint], "user")
+            await until(lambda: layers_there(node))
+            assert has_layers(node)
+            assert [event.endpoint for event in watch.of(events.PeerBanned)] == [liar.endpoint]
+            assert liar.num_connections == 1
+
+    simulate(main)
+
+
+def test_who_refuses_or_is_silent_costs_time_and_not_the_download(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=Version.V2) as scene:
+            files = Files(scene)
+            refusing = HashPeer(scene, lambda _: None)
+            silent = HashPeer(scene, lambda _: b"")
+            node = await magnet_node(scene, refusing, silent)
+            await until(lambda: bool(refusing.asked and silent.asked))
+            honest = HashPeer(scene, files.answer)
+            node.torrent.add_peers([honest.endpoint], "user")
+            began = loop.time()
+            await until(lambda: layers_there(node))
+            assert loop.time() - began < 12
+            assert has_layers(node)
+
+    simulate(main)
+
+
+def test_a_peer_that_leaves_is_replaced(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=Version.V2) as scene:
+            files = Files(scene)
+            silent = HashPeer(scene, lambda _: b"")
+            node = await magnet_node(scene, silent)
+            await until(lambda: bool(silent.asked))
+            honest = HashPeer(scene, files.answer)
+            node.torrent.add_peers([honest.endpoint], "user")
+            await until(lambda: honest.num_connections == 1)
+            began = loop.time()
+            for peer in list(node.torrent.roster.peers if node.torrent.roster else ()):
+                if peer.endpoint == silent.endpoint:
+                    peer.close("test")
+            await until(lambda: layers_there(node))
+            assert loop.time() - began < 2
+
+    simulate(main)
+
+
+def test_nobody_without_v2_is_asked(tmp_path: Path, simulate: Simulate) -> None:
+    """A hybrid begins with its v1 hashes; a v1 peer does not know what a hash request is."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
+            old = HashPeer(scene, lambda _: None, reserved=FAST)
+            node = await magnet_node(scene, old)
+            await until(lambda: layers_there(node))
+            new = HashPeer(scene, Files(scene).answer)
+            node.torrent.add_peers([new.endpoint], "user")
+            await until(lambda: has_layers(node))
+            assert not old.asked
+            assert len(new.asked) == len(FILES)
+
+    simulate(main)
+
+
+def seeker_of(node: Node) -> HashSeeker:
+    swarm = node.torrent.swarm
+    assert swarm is not None
+    assert swarm.extensions.hashes is not None
+    return swarm.extensions.hashes.seeker
+
+
+def test_the_hashes_of_a_pieces_blocks(tmp_path: Path, simulate: Simulate) -> None:
+    """Of a piece in the middle, of a short last one; asked for twice they are fetched once."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            files = Files(scene)
+            leaves = next(iter(files.trees.values())).nodes(0, 0, 61)
+            honest = HashPeer(scene, files.answer)
+            node = await scene.node(peers=[honest.endpoint])
+            await until(lambda: node.torrent.num_connections == 1 and bool(honest.num_connections))
+            await asyncio.sleep(1)
+            found: dict[str, bytes | None] = {}
+            fetch = seeker_of(node).fetch_block_hashes
+            assert fetch(3, lambda hashes: found.update(one=hashes))
+            assert fetch(3, lambda hashes: found.update(two=hashes))
+            assert fetch(15, lambda hashes: found.update(last=hashes))
+            assert not found
+            await until(lambda: len(found) == 3)
+            assert found["one"] == found["two"] == leaves[12 * 32 : 16 * 32]
+            assert found["last"] == leaves[60 * 32 :]
+            root = next(iter(files.trees))
+            assert honest.asked == [HashRange(root, 0, 12, 4, 1), HashRange(root, 0, 60, 2, 1)]
+
+    simulate(main)
+
+
+def test_a_piece_of_one_block_needs_nobody(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2, piece_length=16_384) as scene:
+            files = Files(scene)
+            peer = HashPeer(scene, lambda _: None)
+            node = await scene.node(peers=[peer.endpoint])
+            seeker = seeker_of(node)
+            assert not seeker.fetch_block_hashes(5, lambda _: None), "nobody is connected yet"
+            await until(lambda: seeker.fetch_block_hashes(5, lambda _: None))
+            found: list[bytes | None] = []
+            assert seeker.fetch_block_hashes(5, found.append)
+            await until(lambda: bool(found))
+            assert found == [next(iter(files.trees.values())).nodes(0, 5, 1)]
+            assert not peer.asked
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_hashes_that_nobody_gives(is_silent: bool, tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            peer = HashPeer(scene, lambda _: b"" if is_silent else None)
+            node = await scene.node(peers=[peer.endpoint])
+            found: list[bytes | None] = []
+            await until(lambda: seeker_of(node).fetch_block_hashes(5, found.append))
+            began = loop.time()
+            await until(lambda: bool(found))
+            assert found == [None]
+            waited = loop.time() - began
+            assert BLOCKS_TIMEOUT <= waited < BLOCKS_TIMEOUT + 2 if is_silent else waited < 1
+            # The wait ends at once with the last peer, too.
+            assert seeker_of(node).fetch_block_hashes(6, found.append)
+            assert node.torrent.roster is not None
+            for other in list(node.torrent.roster.peers):
+                other.close("test")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await until(lambda: len(found) == 2, within=0.5)
+
+    simulate(main)
+
+
+def test_suspects_are_asked_last(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            files = Files(scene)
+            suspect, other = HashPeer(scene, files.answer), HashPeer(scene, files.answer)
+            node = await scene.node(peers=[suspect.endpoint, other.endpoint])
+            await asyncio.sleep(2)
+            found: list[bytes | None] = []
+            avoid = {suspect.host.addresses[0]}
+            assert seeker_of(node).fetch_block_hashes(1, found.append, avoid=avoid)
+            await until(lambda: bool(found))
+            assert (len(suspect.asked), len(other.asked)) == (0, 1)
+            avoid.add(other.host.addresses[0])
+            assert seeker_of(node).fetch_block_hashes(2, found.append, avoid=avoid)
+            await until(lambda: len(found) == 2)
+            assert None not in found
+            assert PIECE_LENGTH == 4 * 16_384
+
+    simulate(main)
+
+
+def test_after_the_end_nobody_is_called(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            peer = HashPeer(scene, lambda _: b"")
+            node = await scene.node(peers=[peer.endpoint])
+            found: list[bytes | None] = []
+            await until(lambda: seeker_of(node).fetch_block_hashes(5, found.append))
+            await node.close()
+            await asyncio.sleep(30)
+            assert not found
+
+    simulate(main)

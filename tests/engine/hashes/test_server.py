@@ -1,0 +1,290 @@
+"""engine.hashes.server: what is answered, what it may cost, who is refused (Limit: H10)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bittern.codec import wire
+from bittern.codec.info import Version
+from bittern.codec.wire import HashRange, MessageId
+from bittern.engine import events
+from bittern.engine.hashes import server as hash_server
+from bittern.proto import hash_requests
+from bittern.storage import hash_trees
+from bittern.testing.loop import VirtualLoop
+from tests.conftest import Simulate
+from tests.engine.hash_peers import Files, ask, connect_v2
+from tests.engine.scene import NAME, NUM_PIECES, PIECE_LENGTH, Scene, Watch, until
+
+
+@pytest.mark.parametrize("version", [Version.V2, Version.HYBRID])
+def test_layers_blocks_and_what_lies_between(
+    version: Version, tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=version) as scene:
+            files = Files(scene)
+            [root] = files.trees
+            node = await scene.node(is_seed=True)
+            peer = await connect_v2(scene, node)
+            for wanted in (
+                HashRange(root, 2, 0, 16, 3),
+                HashRange(root, 2, 14, 2, 3),
+                HashRange(root, 0, 12, 4, 5),
+                HashRange(root, 0, 60, 2, 1),
+                HashRange(root, 1, 0, 32, 0),
+                HashRange(root, 5, 0, 2, 0),
+            ):
+                assert await ask(peer, wanted) == files.answer(wanted)
+            for bad in (
+                HashRange(bytes(32), 2, 0, 16, 3),
+                HashRange(root, 2, 0, 16, 4),
+                HashRange(root, 0, 2**32 - 2, 2, 0),
+                HashRange(root, 0, 0, 1024, 0),
+            ):
+                assert await ask(peer, bad) is None
+            assert not peer.is_closed
+
+    simulate(main)
+
+
+def test_what_we_do_not_have_is_refused_and_layers_are_given(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            files = Files(scene)
+            [root] = files.trees
+            node = await scene.node()
+            peer = await connect_v2(scene, node)
+            assert await ask(peer, HashRange(root, 0, 0, 4, 0)) is None
+            layer = HashRange(root, 2, 0, 16, 3)
+            assert await ask(peer, layer) == files.answer(layer)
+
+    simulate(main)
+
+
+def test_a_piece_that_went_bad_is_lost_and_not_vouched_for(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            [root] = Files(scene).trees
+            node = await scene.node(is_seed=True)
+            watch = Watch(node.torrent)
+            peer = await connect_v2(scene, node)
+            with (node.folder / NAME).open("r+b") as file:
+                file.seek(PIECE_LENGTH + 5)
+                file.write(b"rot")
+            assert await ask(peer, HashRange(root, 0, 4, 4, 0)) is None
+            await until(lambda: watch.of(events.PieceLost) == [events.PieceLost(1)])
+            assert node.torrent.stats().num_have == NUM_PIECES - 1
+            os.truncate(node.folder / NAME, 0)
+            assert await ask(peer, HashRange(root, 0, 8, 4, 0)) is None
+            await until(lambda: events.PieceLost(2) in watch.of(events.PieceLost))
+
+    simulate(main)
+
+
+def test_reading_is_limited_and_remembered(
+    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for ever more blocks is refused; who asks for the same costs nothing."""
+    monkeypatch.setattr(hash_server, "READ_RATE", PIECE_LENGTH)
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            files = Files(scene)
+            [root] = files.trees
+            node = await scene.node(is_seed=True)
+            peer = await connect_v2(scene, node)
+            requests = [HashRange(root, 0, 4 * number, 4, 1) for number in range(NUM_PIECES - 1)]
+            answers = [await ask(peer, wanted) for wanted in requests[:6]]
+            assert answers[:2] == [files.answer(wanted) for wanted in requests[:2]]
+            assert answers[2:] == [None] * 4
+            for _ in range(20):
+                assert await ask(peer, requests[0]) == answers[0]
+            await asyncio.sleep(1.1)
+            assert await ask(peer, requests[9]) == files.answer(requests[9])
+
+    simulate(main)
+
+
+def test_memory_for_block_hashes_is_bounded(
+    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hash_server, "MAX_REMEMBERED", 300)
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            files = Files(scene)
+            [root] = files.trees
+            node = await scene.node(is_seed=True)
+            peer = await connect_v2(scene, node)
+            for _ in range(2):
+                for wanted in (HashRange(root, 0, 0, 16, 0), HashRange(root, 0, 16, 16, 0)):
+                    assert await ask(peer, wanted) == files.answer(wanted)
+
+    simulate(main)
+
+
+def test_a_flood_is_refused_and_then_closed_and_others_are_served(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            files = Files(scene)
+            [root] = files.trees
+            node = await scene.node(is_seed=True)
+            flood, modest = await connect_v2(scene, node), await connect_v2(scene, node)
+            layer = HashRange(root, 2, 0, 16, 3)
+            flood.send(
+                b"".join(
+                    wire.encode_hash_request(replace(layer, index=0, proof_layers=number % 4))
+                    for number in range(150)
+                )
+            )
+            assert await ask(modest, layer) == files.answer(layer)
+            for number in range(3_000):
+                flood.send(wire.encode_hash_request(replace(layer, index=2 * number)))
+            await flood.expect_closed(timeout=60)
+            assert await ask(modest, layer) == files.answer(layer)
+
+    simulate(main)
+
+
+def all_requests(root: bytes) -> list[HashRange]:
+    """More than a hundred requests that differ and that 16 pieces answer from memory."""
+    return [
+        HashRange(root, level, index, length, proof_layers)
+        for level in (2, 3, 4)
+        for length in (2, 4, 8, 16)
+        for index in range(0, 16 >> (level - 2), length)
+        for proof_layers in range(6 - level)
+        if index + length <= 16 >> (level - 2)
+    ]
+
+
+def test_answers_a_second_and_requests_that_wait_are_limited(
+    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hash_requests, "MAX_RATE", 1)
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            files = Files(scene)
+            [root] = files.trees
+            node = await scene.node(is_seed=True)
+            peer = await connect_v2(scene, node)
+            requests, began = all_requests(root), loop.time()
+            num_at_once, num_waiting = hash_requests.UNITS, hash_requests.MAX_WAITING
+            assert len(requests) > num_at_once + num_waiting
+            peer.send(b"".join(map(wire.encode_hash_request, requests)))
+            answered: list[HashRange] = []
+            rejected: list[HashRange] = []
+            while len(answered) + len(rejected) < len(requests):
+                message = await peer.expect(MessageId.HASHES, MessageId.HASH_REJECT)
+                wanted = wire.decode_hash_range(message.payload)
+                if message.message_id == MessageId.HASH_REJECT:
+                    rejected.append(wanted)
+                else:
+                    assert message.payload[48:] == files.answer(wanted)
+                    answered.append(wanted)
+            assert answered == requests[: num_at_once + num_waiting]
+            assert rejected == requests[num_at_once + num_waiting :]
+            assert 0 <= loop.time() - began - num_waiting / num_at_once < 0.5
+            # Whoever does not heed refusals is closed, and a torrent may end with some waiting.
+            for _ in range(1 + 1100 // (len(requests) - num_waiting)):
+                peer.send(b"".join(map(wire.encode_hash_request, requests)))
+            await peer.expect_closed(timeout=10)
+            other = await connect_v2(scene, node)
+            other.send(b"".join(map(wire.encode_hash_request, requests)))
+            await other.expect(MessageId.HASH_REJECT)
+            await node.close()
+
+    simulate(main)
+
+
+def test_answers_count_against_the_upload_limit(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            files = Files(scene)
+            [root] = files.trees
+            node = await scene.node(is_seed=True, max_upload_rate=2_000.0)
+            peer = await connect_v2(scene, node)
+            layer, began = HashRange(root, 2, 0, 16, 3), loop.time()
+            for _ in range(60):
+                assert await ask(peer, layer) == files.answer(layer)
+            sent = 60 * (53 + 16 * 32)
+            assert loop.time() - began > (sent - 16_384) / 2_000 * 0.9
+
+    simulate(main)
+
+
+def test_a_peer_that_leaves_while_its_answer_is_made(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            files = Files(scene)
+            [root] = files.trees
+            node = await scene.node(is_seed=True, worker_delay=1.0)
+            leaving, staying = await connect_v2(scene, node), await connect_v2(scene, node)
+            blocks = HashRange(root, 0, 0, 4, 0)
+            leaving.send(wire.encode_hash_request(blocks))
+            leaving.send(wire.encode_hash_request(replace(blocks, index=4)))
+            await asyncio.sleep(0.5)
+            leaving.close()
+            assert await ask(staying, blocks) == files.answer(blocks)
+            with (node.folder / NAME).open("r+b") as file:
+                file.seek(4 * PIECE_LENGTH)
+                file.write(b"rot")
+            leaving = await connect_v2(scene, node)
+            leaving.send(wire.encode_hash_request(replace(blocks, index=16)))
+            await asyncio.sleep(0.5)
+            leaving.close()
+            await until(lambda: node.torrent.stats().num_have == NUM_PIECES - 1)
+            # And the torrent may end meanwhile.
+            staying.send(wire.encode_hash_request(replace(blocks, index=8)))
+            await asyncio.sleep(0.5)
+            await node.close()
+
+    simulate(main)
+
+
+def test_a_large_tree_is_made_in_the_worker(
+    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hash_trees, "LARGE_LAYER", 100)
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            files = Files(scene)
+            [root] = files.trees
+            node = await scene.node(is_seed=True, worker_delay=0.5)
+            peer = await connect_v2(scene, node)
+            layer = HashRange(root, 2, 0, 16, 3)
+            for least, most in ((0.5, 0.7), (0.0, 0.2)):
+                began = loop.time()
+                assert await ask(peer, layer) == files.answer(layer)
+                assert least <= loop.time() - began < most
+
+    simulate(main)
+
+
+def test_requests_while_the_metadata_is_unknown_are_rejected(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 52: a request is answered, one way or the other."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            link = f"magnet:?xt=urn:btmh:1220{scene.metainfo.info.info_hash_v2}"
+            node = await scene.node(source=link)
+            peer = await connect_v2(scene, node)
+            assert await ask(peer, HashRange(bytes(32), 0, 0, 2, 0)) is None
+
+    simulate(main)

@@ -1,0 +1,228 @@
+"""One connection: what goes in, what goes out, in which order, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bittern.codec import wire
+from bittern.codec.wire import Reserved
+from bittern.core.endpoint import Endpoint
+from bittern.core.geometry import BLOCK_LENGTH, Geometry
+from bittern.core.ids import InfoHash, PeerId
+from bittern.engine.peers.connection import PeerConnection
+from bittern.proto.peer import PeerProtocol
+from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
+from bittern.testing.loop import run
+
+HASH = InfoHash(b"h" * 20)
+REMOTE = Endpoint("10.0.0.9", 6881)
+GEOMETRY = Geometry.contiguous(4 * BLOCK_LENGTH, 40 * BLOCK_LENGTH, 40 * BLOCK_LENGTH)
+HELLO = wire.encode_handshake(HASH, b"r" * 20, Reserved())
+
+
+class FakeStream:
+    """Takes ``room`` bytes and keeps them."""
+
+    remote = REMOTE
+    local = Endpoint("10.0.0.1", 1)
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        self.room = room
+        self.sent = bytearray()
+        self.is_started = self.is_closed = False
+
+    def start(self, handler: object) -> None:
+        self.is_started = True
+
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        taken = min(self.room, len(data))
+        self.sent += data[:taken]
+        self.room -= taken
+        return taken
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeOwner:
+    """Serves zeros from one buffer that it uses again, as the session does."""
+
+    def __init__(self) -> None:
+        self.events: list[PeerEvent] = []
+        self.blocks: list[tuple[int, int, bytes]] = []
+        self.lost: list[tuple[str, bool]] = []
+        self.messages: list[tuple[bool, str]] = []
+        self.num_fills = 0
+        self.is_slow = False
+        self._buffer = bytearray(1 << 20)
+
+    def blocks_received(
+        self, peer: PeerConnection, blocks: list[ReceivedBlock], *, now: float
+    ) -> None:
+        self.blocks += [(index, begin, bytes(data)) for index, begin, data in blocks]
+
+    def peer_event(self, peer: PeerConnection, event: PeerEvent, *, now: float) -> None:
+        self.events.append(event)
+
+    def fill_pipeline(self, peer: PeerConnection, *, now: float) -> None:
+        self.num_fills += 1
+
+    def next_run(self, peer: PeerConnection) -> list[Request]:
+        return peer.protocol.incoming.take(BLOCK_LENGTH)
+
+    def load_run(self, peer: PeerConnection, requests: list[Request]) -> memoryview | None:
+        if self.is_slow:
+            return None
+        messages = b"".join(wire.encode_piece(i, b, bytes([i]) * n) for i, b, n in requests)
+        self._buffer[: len(messages)] = messages
+        return memoryview(self._buffer)[: len(messages)]
+
+    def trace_message(
+        self, peer: PeerConnection, *, is_sent: bool, message: tuple[str, str, bytes]
+    ) -> None:
+        self.messages.append((is_sent, message[0]))
+
+    def peer_lost(self, peer: PeerConnection, reason: str, *, was_violation: bool) -> None:
+        self.lost.append((reason, was_violation))
+
+
+def connect(room: int = 1 << 30) -> tuple[PeerConnection, FakeStream, FakeOwner]:
+    stream, owner = FakeStream(room), FakeOwner()
+    protocol = PeerProtocol(
+        info_hashes=(HASH,), peer_id=PeerId(b"l" * 20), reserved=Reserved(), geometry=GEOMETRY
+    )
+    peer = PeerConnection(
+        stream,
+        protocol,
+        owner,
+        endpoint=REMOTE,
+        is_outgoing=True,
+        loop=asyncio.get_running_loop(),
+    )
+    return peer, stream, owner
+
+
+def simulated(test: Callable[[], Any]) -> Callable[[], None]:
+    """Run an async test in virtual time."""
+
+    def wrapped() -> None:
+        run(test(), seed=1)
+
+    wrapped.__name__ = test.__name__
+    return wrapped
+
+
+@simulated
+async def test_the_handshake_goes_out_at_once() -> None:
+    peer, stream, _ = connect()
+    peer.start()
+    assert len(stream.sent) == 68
+    assert stream.is_started
+
+
+@simulated
+async def test_events_and_blocks_reach_the_owner() -> None:
+    peer, _, owner = connect()
+    peer.start()
+    peer.data_received(memoryview(HELLO + wire.HAVE_ALL + wire.UNCHOKE))
+    assert len(owner.events) == 3
+    peer.protocol.request_run(2, 0, 2 * BLOCK_LENGTH)
+    peer.data_received(memoryview(wire.encode_piece(2, 0, b"x" * BLOCK_LENGTH)))
+    assert owner.blocks == [(2, 0, b"x" * BLOCK_LENGTH)]
+    assert owner.num_fills == 2
+
+
+@simulated
+async def test_blocks_are_served_in_order_through_a_narrow_socket() -> None:
+    peer, stream, _ = connect(room=100)
+    peer.start()
+    peer.data_received(memoryview(HELLO))
+    peer.protocol.unchoke()
+    requests = [(index, 0, BLOCK_LENGTH) for index in range(9)]
+    peer.data_received(memoryview(b"".join(wire.encode_request(*each) for each in requests)))
+    peer.protocol.send_have(3)
+    for _ in range(1000):
+        stream.room = 5_000
+        peer.writable()
+        await asyncio.sleep(0)
+    whole = b"".join(wire.encode_piece(i, b, bytes([i]) * n) for i, b, n in requests)
+    rest = bytes(stream.sent[68:])
+    assert rest.startswith(wire.UNCHOKE)
+    # A control message may stand between two blocks, never inside one.
+    assert rest.replace(wire.encode_have(3), b"", 1) == wire.UNCHOKE + whole
+    assert peer.up.total == 9 * BLOCK_LENGTH
+
+
+@simulated
+async def test_a_run_from_the_worker_is_sent_when_it_comes() -> None:
+    peer, stream, owner = connect()
+    owner.is_slow = True
+    peer.start()
+    peer.data_received(memoryview(HELLO))
+    peer.protocol.unchoke()
+    peer.data_received(memoryview(wire.encode_request(1, 0, 5) + wire.encode_request(3, 0, 5)))
+    before = len(stream.sent)
+    assert before == 68 + len(wire.UNCHOKE)
+    owner.is_slow = False
+    peer.run_loaded([(1, 0, 5)], memoryview(wire.encode_piece(1, 0, b"\1" * 5)))
+    expected = wire.encode_piece(1, 0, b"\1" * 5) + wire.encode_piece(3, 0, b"\3" * 5)
+    assert stream.sent[before:] == expected
+
+
+@simulated
+async def test_a_violation_closes_once_and_is_said_to_be_one() -> None:
+    peer, stream, owner = connect()
+    peer.start()
+    peer.data_received(memoryview(HELLO + wire.UNCHOKE + b"\xff" * 20))
+    assert stream.is_closed
+    assert peer.is_closed
+    assert len(owner.events) == 2
+    assert [was_violation for _, was_violation in owner.lost] == [True]
+    peer.close("again")
+    peer.connection_lost(None)
+    peer.run_loaded([], memoryview(b""))
+    assert len(owner.lost) == 1
+
+
+@simulated
+async def test_an_end_by_the_other_side_is_no_violation() -> None:
+    peer, _, owner = connect()
+    peer.connection_lost(None)
+    assert owner.lost == [("closed by peer", False)]
+    other, _, its_owner = connect()
+    other.connection_lost(ConnectionResetError("reset"))
+    assert its_owner.lost == [("reset", False)]
+
+
+@simulated
+async def test_every_message_is_traced_once_however_it_leaves() -> None:
+    peer, stream, owner = connect(room=30)
+    peer.enable_trace()
+    peer.start()
+    peer.data_received(memoryview(HELLO + wire.UNCHOKE))
+    stream.room = 1 << 20
+    peer.writable()
+    peer.keep_alive()
+    assert owner.messages == [
+        (True, "handshake"), (False, "handshake"), (False, "unchoke"), (True, "keep_alive"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_turn_of_a_rate_limit_fills_only_what_lives(is_closed: bool) -> None:
+    async def main() -> None:
+        peer, _, owner = connect()
+        if is_closed:
+            peer.close("gone")
+        peer.fill()
+        assert owner.num_fills == (0 if is_closed else 1)
+
+    run(main(), seed=1)

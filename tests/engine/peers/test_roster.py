@@ -1,0 +1,380 @@
+"""engine.peers.roster: who may connect, who is there, who is silent."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bittern.codec import wire
+from bittern.codec.extension import ExtendedHandshake, decode_extended_handshake
+from bittern.codec.info import Version
+from bittern.codec.wire import HashRange, MessageId, Reserved
+from bittern.engine import events
+from bittern.engine.peers import roster
+from bittern.engine.peers.roster import client_name, is_loopback, reserved_bits
+from bittern.engine.shelf import Shelf
+from bittern.testing.loop import VirtualLoop
+from bittern.testing.peer import ExpectationFailed, ScriptedPeer
+from tests.conftest import Simulate
+from tests.engine.scene import Scene, Watch, endpoint_of
+
+
+@pytest.mark.parametrize("is_allowed", [False, True])
+def test_one_connection_for_each_address(
+    is_allowed: bool, tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: H15."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(allow_multiple_per_address=is_allowed)
+            host = scene.add_host()
+            first = await scene.scripted(node, host)
+            second = await scene.add_and_knock(node, host)
+            if is_allowed:
+                await second.expect_handshake()
+                assert node.torrent.num_connections == 2
+            else:
+                await second.expect_closed(timeout=1)
+                assert node.torrent.num_connections == 1
+            first.close()
+            second.close()
+
+    simulate(main)
+
+
+def test_a_peer_that_comes_from_two_addresses_is_one(tmp_path: Path, simulate: Simulate) -> None:
+    """Limit: H15. Its peer id tells."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node()
+            first = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
+            second = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
+            await second.expect_closed(timeout=1)
+            assert not first.is_closed
+            assert len(node.torrent.peers()) == 1
+            first.close()
+
+    simulate(main)
+
+
+def test_two_that_dial_each_other_keep_one_connection(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            one, two = await scene.node(), await scene.node()
+            one.torrent.add_peers([two.endpoint], "user")
+            two.torrent.add_peers([one.endpoint], "user")
+            await asyncio.sleep(5)
+            assert [len(node.torrent.peers()) for node in (one, two)] == [1, 1]
+
+    simulate(main)
+
+
+def test_we_do_not_stay_connected_to_ourselves(tmp_path: Path, simulate: Simulate) -> None:
+    """Limit: H15."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node()
+            node.torrent.add_peers([node.endpoint], "tracker", node.host.addresses[0])
+            await asyncio.sleep(5)
+            assert node.torrent.num_connections == 0
+            await asyncio.sleep(1800)
+            assert scene.network.attempts[node.endpoint] <= 6
+
+    simulate(main)
+
+
+def test_connections_of_a_torrent_are_limited(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(torrent={"max_connections": 2})
+            peers = [await scene.add_and_knock(node) for _ in range(3)]
+            await peers[2].expect_closed(timeout=1)
+            peers[0].close()
+            await asyncio.sleep(1)
+            last = await scene.scripted(node)
+            assert node.torrent.num_connections == 2
+            for peer in [*peers, last]:
+                peer.close()
+
+    simulate(main)
+
+
+def test_connections_of_the_session_are_limited(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(max_connections=2)
+            targets = [scene.add_host() for _ in range(4)]
+            listeners = [scene.listener(host) for host in targets]
+            node.torrent.add_peers(map(endpoint_of, targets), "user")
+            await asyncio.sleep(5)
+            assert node.torrent.num_connections == 2
+            for listener in listeners:
+                listener.close()
+
+    simulate(main)
+
+
+def test_the_silent_are_closed_and_others_kept_alive(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 3: two minutes. Limit: H5."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node()
+            watch = Watch(node.torrent)
+            silent = await scene.scripted(node)
+            lively = await scene.scripted(node)
+
+            async def talk() -> None:
+                while True:
+                    await asyncio.sleep(60)
+                    lively.send(wire.KEEP_ALIVE)
+
+            talking = loop.create_task(talk())
+            await silent.expect(None, timeout=110)
+            await silent.expect_closed(timeout=25)
+            assert 119 < loop.time() < 125
+            assert watch.of(events.PeerDisconnected)[0].reason == "silent"
+            await lively.expect(None, timeout=200)
+            await lively.expect(None, timeout=200)
+            talking.cancel()
+            lively.close()
+
+    simulate(main)
+
+
+def test_one_that_we_dialled_and_that_says_nothing(tmp_path: Path, simulate: Simulate) -> None:
+    """Limit: H5. Ten seconds for the handshake on our side too."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.add_host()
+            listener = scene.listener(host)
+            node = await scene.node(peers=[endpoint_of(host)])
+            peer = await listener.accept()
+            await peer.expect_handshake()
+            assert node.torrent.stats().num_connecting == 1
+            await peer.expect_closed(timeout=12)
+            assert node.torrent.peers() == []
+            listener.close()
+
+    simulate(main)
+
+
+def test_a_wrong_info_hash_from_who_we_dialled(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.add_host()
+            listener = scene.listener(host)
+            node = await scene.node(peers=[endpoint_of(host)])
+            peer = await listener.accept()
+            peer.send_handshake(b"x" * 20)
+            await peer.expect_closed(timeout=1)
+            assert node.torrent.num_connections == 0
+            listener.close()
+
+    simulate(main)
+
+
+def test_what_a_peer_says_of_itself_is_shown(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node()
+            said = ExtendedHandshake(client="Some client 1", request_queue=7, listen_port=4711)
+            peer = await scene.scripted(node, extended=said)
+            await asyncio.sleep(0.1)
+            assert [info.client for info in node.torrent.peers()] == ["Some client 1"]
+            roster = node.torrent.roster
+            assert roster is not None
+            (connection,) = roster.peers
+            assert connection.pipeline.reqq_limit == 7
+            assert connection.listen_endpoint is not None
+            assert connection.listen_endpoint.port == 4711
+            peer.close()
+            await asyncio.sleep(40)
+            assert scene.network.attempts[connection.listen_endpoint] >= 1, "dialled again"
+
+    simulate(main)
+
+
+def test_what_we_say_of_ourselves(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+            message = await peer.expect(MessageId.EXTENDED)
+            ours = decode_extended_handshake(message.payload[1:])
+            assert ours.is_upload_only
+            assert ours.listen_port == seed.endpoint.port
+            assert ours.request_queue == 500
+            assert ours.your_host == peer.stream.local.host
+            assert ours.client
+            peer.close()
+
+    simulate(main)
+
+
+def test_a_banned_address_is_neither_dialled_nor_taken(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node()
+            watch = Watch(node.torrent)
+            host = scene.add_host()
+            peer = await scene.scripted(node, host)
+            await asyncio.sleep(0.1)
+            roster = node.torrent.roster
+            assert roster is not None
+            roster.ban(host.addresses[0], "for a test", num_good_pieces=8)
+            with pytest.raises(ExpectationFailed):
+                await peer.expect_closed(timeout=1)
+            roster.ban(host.addresses[0], "for a test", num_good_pieces=8)
+            await peer.expect_closed(timeout=1)
+            assert [event.reason for event in watch.of(events.PeerBanned)] == ["for a test"]
+            again = await scene.add_and_knock(node, host)
+            await again.expect_closed(timeout=1)
+            node.torrent.add_peers([endpoint_of(host)], "user")
+            await asyncio.sleep(10)
+            assert scene.network.attempts[endpoint_of(host)] == 0
+
+    simulate(main)
+
+
+@pytest.mark.parametrize(
+    ("peer_id", "name"),
+    [
+        (b"-qB5200-abcdefghijkl", "qB5200"),
+        (b"-\xff\xfe5200-abcdefghijk", ""),
+        (b"M7-9-0--abcdefghijkl", ""),
+        (bytes(20), ""),
+    ],
+)
+def test_client_names(peer_id: bytes, name: str) -> None:
+    assert client_name(peer_id) == name
+
+
+@pytest.mark.parametrize(
+    ("host", "found"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("10.0.0.1", False)],
+)
+def test_loopback(host: str, found: bool) -> None:
+    assert is_loopback(host) is found
+
+
+@pytest.mark.parametrize("is_private", [False, True])
+@pytest.mark.parametrize("port", [0, 6881])
+def test_the_dht_bit_says_that_a_node_of_ours_answers(
+    port: int, is_private: bool, tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 5; BEP 27: none for a private torrent."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, is_private=is_private) as scene:
+            node = await scene.node()
+            services = replace(node.torrent._services, dht_port=lambda: port)
+            bits = reserved_bits(Shelf(scene.metainfo), services)
+            assert (bits.has_dht, bits.has_v2) == (bool(port) and not is_private, False)
+            assert bits.has_fast
+            assert bits.has_extensions
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("has_v2", [False, True])
+@pytest.mark.parametrize("names_v2", [False, True])
+def test_bep52_a_connection_to_a_hybrid_is_upgraded(
+    names_v2: bool, has_v2: bool, tmp_path: Path, simulate: Simulate
+) -> None:
+    """Whoever names the v1 hash and says that it speaks v2 is answered with the v2 hash."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            v1, v2 = scene.metainfo.info.all_hashes
+            node = await scene.node(is_seed=True)
+            peer = await ScriptedPeer.connect(scene.add_host(), node.endpoint)
+            peer.send_handshake(v2 if names_v2 else v1, reserved=Reserved(has_v2=has_v2))
+            answer = await peer.expect_handshake()
+            assert answer.info_hash == (v2 if names_v2 or has_v2 else v1)
+            assert answer.reserved.has_v2
+            peer.send(wire.encode_hash_request(HashRange(bytes(32), 0, 0, 2, 0)))
+            await peer.expect(MessageId.HASH_REJECT)
+            peer.close()
+
+    simulate(main)
+
+
+def test_bep52_our_connection_may_be_upgraded(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            v1, v2 = scene.metainfo.info.all_hashes
+            host = scene.add_host()
+            listener = scene.listener(host)
+            node = await scene.node(peers=[endpoint_of(host)])
+            peer = await listener.accept()
+            ours = await peer.expect_handshake()
+            assert (ours.info_hash, ours.reserved.has_v2) == (v1, True)
+            peer.send_handshake(v2)
+            await peer.expect(MessageId.EXTENDED)
+            assert len(node.torrent.peers()) == 1
+            peer.close()
+            listener.close()
+
+    simulate(main)
+
+
+def test_bep52_who_knows_only_the_v2_hash_is_dialled_again_with_it(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """At once, but once: whoever does not want us at all is left alone as any other."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            v1, v2 = scene.metainfo.info.all_hashes
+            host = scene.add_host()
+            listener = scene.listener(host)
+            node = await scene.node(peers=[endpoint_of(host)])
+            named = []
+            for _ in range(2):
+                peer = await listener.accept(timeout=5)
+                named.append((await peer.expect_handshake()).info_hash)
+                peer.close()
+            assert named == [v1, v2]
+            with pytest.raises(ExpectationFailed):
+                await listener.accept(timeout=5)
+            # Later it is tried anew, and takes the second one this time.
+            for hash_named in (v1, v2):
+                peer = await listener.accept(timeout=600)
+                assert (await peer.expect_handshake()).info_hash == hash_named
+                if hash_named == v1:
+                    peer.close()
+            peer.send_handshake(v2)
+            await peer.expect(MessageId.EXTENDED)
+            assert len(node.torrent.peers()) == 1
+            peer.close()
+            listener.close()
+
+    simulate(main)
+
+
+def test_endpoints_that_did_not_answer_are_not_remembered_without_end(
+    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster, "MAX_GREETED", 2)
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            node = await scene.node()
+            hosts = [scene.add_host() for _ in range(4)]
+            for host in hosts:
+                listener = scene.listener(host)
+                node.torrent.add_peers([endpoint_of(host)], "user")
+                for _ in range(2):
+                    peer = await listener.accept()
+                    peer.close()
+                listener.close()
+
+    simulate(main)

@@ -1,0 +1,440 @@
+"""engine.pieces.assembly: blocks to pieces to storage and back, over memory, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Hashable
+
+import pytest
+
+from bittern.codec import wire
+from bittern.codec.bencode import encode
+from bittern.codec.info import Info, decode_info
+from bittern.core.errors import DiskFull, Inconsistent, StorageError
+from bittern.core.geometry import Geometry
+from bittern.engine.pieces.assembly import Assembly, find_pad_blocks
+from bittern.engine.pieces.upload import SendBuffer
+from bittern.engine.store.disk import Disk
+from bittern.policy.picker import Picker
+from bittern.policy.pieces import PeerShare
+from bittern.proto.peer_events import Request
+from bittern.storage.hashing import PieceHashes
+from bittern.storage.layout import Layout
+from bittern.storage.memory import MemoryStorage
+from bittern.testing.disk import SimWorker
+from bittern.testing.loop import VirtualLoop
+from tests.conftest import Simulate
+
+BLOCK = 16_384
+PIECE = 4 * BLOCK
+
+
+def make_info(data: bytes, *, files: list[dict[bytes, object]] | None = None) -> Info:
+    pieces = [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
+    value: dict[bytes, object] = {
+        b"name": b"content",
+        b"piece length": PIECE,
+        b"pieces": b"".join(hashlib.sha1(piece).digest() for piece in pieces),
+    }
+    value |= {b"length": len(data)} if files is None else {b"files": files}
+    return decode_info(encode(value))  # type: ignore[arg-type]
+
+
+class Bench:
+    """An assembly over memory, and everything it says."""
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        *,
+        num_pieces: int = 4,
+        have: int = 0,
+        unverified: int = 0,
+        delay: float = 0.1,
+        is_parallel: bool = False,
+    ) -> None:
+        self.data = random.Random(1).randbytes(num_pieces * PIECE - 100)
+        self.info = make_info(self.data)
+        self.geometry: Geometry = self.info.geometry
+        self.layout = Layout(self.info.files, self.geometry)
+        self.storage = MemoryStorage(self.layout)
+        self.storage.prepare()
+        self.picker = Picker(num_pieces, random.Random(1))
+        self.picker.set_have(have)
+        self.worker = SimWorker(loop, delay=delay, is_parallel=is_parallel)
+        self.clock = 0.0
+        self.disk = Disk(self.worker, loop, max_queue=1 << 20, clock=lambda: self.clock)
+        self.log: list[tuple[object, ...]] = []
+        self.loaded: list[tuple[list[Request], bytes]] = []
+        self.refused: list[Request] = []
+        self.assembly = Assembly(
+            self,
+            geometry=self.geometry,
+            layout=self.layout,
+            storage=self.storage,
+            hashes=PieceHashes(self.info, {}),
+            picker=self.picker,
+            disk=self.disk,
+            send_buffer=SendBuffer(1 << 19),
+            unverified=unverified,
+        )
+
+    def bit(self, index: int) -> int:
+        return 1 << (self.picker.top - index)
+
+    def fill(self) -> None:
+        """Put all of the content into storage."""
+        self.storage.write(0, [self.data])
+
+    def block(self, index: int, number: int) -> bytes:
+        at = index * PIECE + number * BLOCK
+        return self.data[at : min(at + BLOCK, (index + 1) * PIECE)]
+
+    def give(self, share: PeerShare, index: int, *numbers: int, is_bad: bool = False) -> None:
+        """Let a peer send blocks that it was asked for."""
+        blocks = []
+        for number in numbers:
+            data = self.block(index, number)
+            if is_bad:
+                data = bytes(len(data))
+            blocks.append((index, number * BLOCK, memoryview(bytearray(data))))
+        self.assembly.receive(share, blocks)
+
+    def open(self, share: PeerShare, *indices: int) -> None:
+        """Ask a peer for whole pieces."""
+        for index in indices:
+            self.assembly.pieces.plan(share, self.bit(index), 4)
+
+    # --- AssemblyOwner -------------------------------------------------------------------
+
+    def piece_verified(self, index: int) -> None:
+        self.log.append(("verified", index))
+
+    def piece_failed(self, index: int, guilty: set[Hashable]) -> None:
+        self.log.append(("failed", index, guilty))
+
+    def peers_guilty(self, guilty: set[Hashable], *, is_proven: bool = False) -> None:
+        self.log.append(("guilty", guilty))
+
+    def piece_lost(self, index: int) -> None:
+        self.log.append(("lost", index))
+
+    def file_completed(self, index: int) -> None:
+        self.log.append(("file", index))
+
+    def storage_failed(self, error: StorageError) -> None:
+        self.log.append(("broken", type(error)))
+
+    def torrent_inconsistent(self, error: Inconsistent) -> None:
+        self.log.append(("inconsistent", error))
+
+    # --- LoadedRun -----------------------------------------------------------------------
+
+    def run_loaded(self, requests: list[Request], data: memoryview) -> None:
+        self.loaded.append((requests, bytes(data)))
+
+    def run_refused(self, requests: list[Request]) -> None:
+        self.refused += requests
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2)])
+def test_blocks_in_any_order_make_a_piece(order: tuple[int, ...], simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        share = PeerShare("a")
+        bench.open(share, 1)
+        for number in order:
+            assert bench.log == []
+            bench.give(share, 1, number)
+        await asyncio.sleep(1)
+        assert bench.log == [("verified", 1)]
+        assert bench.picker.have == bench.bit(1)
+        assert bench.assembly.pieces.open == {}
+        found = memoryview(bytearray(PIECE))
+        bench.storage.read_into(PIECE, [found])
+        assert found == bench.data[PIECE : 2 * PIECE]
+
+    simulate(main)
+
+
+def test_a_loop_that_falls_behind_leaves_hashing_to_the_worker(simulate: Simulate) -> None:
+    """Pieces are judged in the order in which they came, whoever hashes them."""
+
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop, is_parallel=True)
+        share = PeerShare("a")
+        bench.open(share, 0, 1, 2, 3)
+        blocks = [
+            (index, number * BLOCK, memoryview(bytearray(bench.block(index, number))))
+            for index in (0, 1)
+            for number in range(4)
+        ]
+        bench.assembly.receive(share, blocks)
+        assert all(not piece.num_hashed for piece in bench.assembly.pieces.open.values())
+        bench.give(share, 2, 0, 1, 2, 3)
+        assert bench.log == []
+        await asyncio.sleep(1)
+        assert bench.log == [("verified", 0), ("verified", 1), ("verified", 2)]
+        bench.give(share, 3, 0, 1, 2, 3)
+        assert bench.log[3:] == [("verified", 3)]
+        await asyncio.sleep(1)
+
+    simulate(main)
+
+
+def test_a_file_is_complete_with_its_last_piece(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        share = PeerShare("a")
+        bench.open(share, 0, 1, 2, 3)
+        for index in range(4):
+            bench.give(share, index, 0, 1, 2, 3)
+        await asyncio.sleep(1)
+        assert bench.log == [("verified", n) for n in range(4)] + [("file", 0)]
+        assert bench.picker.is_complete
+
+    simulate(main)
+
+
+def test_who_sends_a_bad_piece_alone_is_guilty(simulate: Simulate) -> None:
+    """Limit: H4."""
+
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        share = PeerShare("liar")
+        bench.open(share, 0)
+        bench.give(share, 0, 0, 1, 2, 3, is_bad=True)
+        assert bench.log == [("failed", 0, {"liar"})]
+        assert not bench.picker.have
+
+    simulate(main)
+
+
+def test_of_two_who_sent_a_bad_piece_the_liar_is_found_later(simulate: Simulate) -> None:
+    """Limit: H4. Nobody is accused until the piece is known."""
+
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        good, liar = PeerShare("good"), PeerShare("liar")
+        bench.open(good, 0)
+        bench.give(good, 0, 0, 1)
+        bench.give(liar, 0, 2, is_bad=True)
+        bench.give(good, 0, 3)
+        assert bench.log == [("failed", 0, set())]
+        bench.open(good, 0)
+        bench.give(good, 0, 0, 1, 2, 3)
+        assert bench.log[1:] == [("verified", 0), ("guilty", {"liar"})]
+        assert bench.assembly.suspects.num_good("good") == 1
+
+    simulate(main)
+
+
+def test_a_slow_disk_writes_in_the_worker_and_judges_after(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        share = PeerShare("a")
+        bench.open(share, 0, 1)
+        write = bench.storage.write
+
+        def slow(offset: int, buffers: object) -> None:
+            write(offset, buffers)  # type: ignore[arg-type]
+            bench.clock += 1.0
+
+        bench.storage.write = slow  # type: ignore[method-assign]
+        bench.give(share, 0, 0, 1, 2, 3)
+        assert bench.log == [("verified", 0)]
+        bench.give(share, 1, 0, 1, 2, 3)
+        assert bench.log == [("verified", 0)], "its bytes are not with the system yet"
+        assert bench.assembly.partial_blocks() == {}
+        await asyncio.sleep(1)
+        assert bench.log == [("verified", 0), ("verified", 1)]
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_full_disk_is_told_once(is_slow: bool, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        share = PeerShare("a")
+        bench.open(share, 0, 1, 2)
+        if is_slow:
+            bench.disk._slow_until[bench.storage] = loop.time() + 10
+        bench.storage.capacity = BLOCK
+        bench.give(share, 0, 0, 1, 2, 3)
+        bench.give(share, 1, 0, 1, 2, 3)
+        await asyncio.sleep(1)
+        assert bench.log == [("broken", DiskFull)]
+
+    simulate(main)
+
+
+def test_blocks_of_an_earlier_run_are_gone_on_with(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop, have=1 << 7)
+        bench.storage.write(PIECE, [bench.block(1, 0)])
+        bench.storage.write(PIECE + 2 * BLOCK, [bench.block(1, 2)])
+        # Piece 0 is there, and piece 2 was cut off between its last block and its verdict:
+        # it takes a block to get to that again.
+        bench.storage.write(2 * PIECE, [bench.data[2 * PIECE : 3 * PIECE]])
+        bench.assembly.restore({0: [1], 1: [0, 2], 2: [0, 1, 2, 3]})
+        assert bench.assembly.partial_blocks() == {1: [0, 2], 2: [0, 1, 2]}
+        share = PeerShare("a")
+        assert bench.assembly.pieces.plan(share, bench.bit(1), 9) == [
+            (1, BLOCK, 2 * BLOCK),
+            (1, 3 * BLOCK, 4 * BLOCK),
+        ]
+        bench.give(share, 1, 1, 3)
+        await asyncio.sleep(1)
+        assert bench.log == [("verified", 1)]
+        assert bench.assembly.pieces.plan(share, bench.bit(2), 9) == [(2, 3 * BLOCK, 4 * BLOCK)]
+        bench.give(share, 2, 3)
+        await asyncio.sleep(1)
+        assert bench.log == [("verified", 1), ("verified", 2)]
+
+    simulate(main)
+
+
+# --- out -------------------------------------------------------------------------------------
+
+
+def message(bench: Bench, index: int, number: int) -> bytes:
+    return wire.encode_piece(index, number * BLOCK, bench.block(index, number))
+
+
+def test_a_run_becomes_messages_at_once(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop, have=0xF0)
+        bench.fill()
+        requests = [(1, 2 * BLOCK, BLOCK), (1, 3 * BLOCK, BLOCK), (2, 0, BLOCK)]
+        data = bench.assembly.load_run(bench, requests)
+        assert data is not None
+        expected = [message(bench, 1, 2), message(bench, 1, 3), message(bench, 2, 0)]
+        assert bytes(data) == b"".join(expected)
+
+    simulate(main)
+
+
+def test_what_was_not_hashed_yet_is_hashed_first(simulate: Simulate) -> None:
+    """Limit: F5. Once for each piece, whoever waits."""
+
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop, have=0xF0, unverified=0xF0)
+        bench.fill()
+        request = (1, 0, BLOCK)
+        for _ in range(3):
+            assert bench.assembly.load_run(bench, [request]) is None
+        assert bench.loaded == []
+        assert bench.worker.backlog == 1
+        await asyncio.sleep(1)
+        assert bench.loaded == [([request], message(bench, 1, 0))] * 3
+        assert bench.assembly.unverified == 0xF0 ^ bench.bit(1)
+        assert bench.assembly.load_run(bench, [request]) is not None
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("how", ["damaged", "cut off", "gone"])
+def test_a_bad_piece_of_a_run_costs_only_its_own_requests(how: str, simulate: Simulate) -> None:
+    """Limit: F2, F5."""
+
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop, have=0xF0, unverified=0xF0 if how == "damaged" else 0)
+        bench.fill()
+        if how == "damaged":
+            bench.storage.files[0][2 * PIECE] ^= 1
+        elif how == "cut off":
+            del bench.storage.files[0][2 * PIECE + 5 :]
+        else:
+            bench.storage.files.clear()
+        run = [(1, 3 * BLOCK, BLOCK), (2, 0, BLOCK), (2, BLOCK, BLOCK)]
+        assert bench.assembly.load_run(bench, run) is None
+        await asyncio.sleep(2)
+        if how == "gone":
+            assert bench.refused == run
+            assert bench.log == [("lost", 1), ("lost", 2)]
+            assert bench.loaded == [([], b"")]
+        else:
+            assert bench.refused == run[1:]
+            assert bench.log == [("lost", 2)]
+            assert bench.loaded == [(run[:1], message(bench, 1, 3))]
+            assert bench.picker.have == 0xF0 ^ bench.bit(2)
+
+    simulate(main)
+
+
+def test_a_cold_run_is_read_in_the_worker(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop, have=0xF0)
+        bench.fill()
+        read_into = bench.storage.read_into
+
+        def cold(offset: int, buffers: object, *, nowait: bool = False) -> bool:
+            return not nowait and read_into(offset, buffers)  # type: ignore[arg-type]
+
+        bench.storage.read_into = cold  # type: ignore[method-assign]
+        run = [(0, 0, BLOCK), (0, BLOCK, 100)]
+        assert bench.assembly.load_run(bench, run) is None
+        await asyncio.sleep(1)
+        assert [requests for requests, _ in bench.loaded] == [run]
+        expected = message(bench, 0, 0) + wire.encode_piece(0, BLOCK, bench.block(0, 1)[:100])
+        assert bench.loaded[0][1] == expected
+        bench.loaded.clear()
+        del bench.storage.files[0][5:]
+        assert bench.assembly.load_run(bench, run) is None
+        await asyncio.sleep(1)
+        assert bench.refused == run
+
+    simulate(main)
+
+
+def test_after_the_end_nobody_hears_anything(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop, have=0x30, unverified=0x30)
+        bench.fill()
+        share = PeerShare("a")
+        bench.open(share, 0)
+        bench.disk._slow_until[bench.storage] = loop.time() + 10
+        bench.give(share, 0, 0, 1, 2, 3)
+        bench.assembly.load_run(bench, [(2, 0, BLOCK)])
+        bench.assembly.finish_file(0)
+        bench.assembly.stop()
+        await asyncio.sleep(2)
+        assert (bench.log, bench.loaded, bench.refused) == ([], [], [])
+
+    simulate(main)
+
+
+def test_wanted_files_are_prepared_in_the_worker(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        bench.storage.prepare = lambda *_: (_ for _ in ()).throw(StorageError("no"))  # type: ignore[method-assign]
+        bench.assembly.prepare(frozenset([0]))
+        assert bench.log == []
+        await asyncio.sleep(1)
+        assert bench.log == [("broken", StorageError)]
+
+    simulate(main)
+
+
+# --- pads ------------------------------------------------------------------------------------
+
+
+def test_blocks_of_padding_are_neither_asked_for_nor_stored() -> None:
+    """BEP 47. Only blocks that lie wholly in a pad."""
+    length = BLOCK + 100
+    pad = PIECE - length
+    data = bytes(range(1, 256)) * (length // 255 + 1)
+    whole = data[:length] + bytes(pad) + b"z" * 50
+    info = make_info(
+        whole,
+        files=[
+            {b"length": length, b"path": [b"a"]},
+            {b"attr": b"p", b"length": pad, b"path": [b".pad", str(pad).encode()]},
+            {b"length": 50, b"path": [b"b"]},
+        ],
+    )
+    layout = Layout(info.files, info.geometry)
+    assert find_pad_blocks(layout, info.geometry) == {0: (2, 3)}

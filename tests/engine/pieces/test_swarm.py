@@ -1,0 +1,751 @@
+"""engine.pieces.swarm: whole small swarms in virtual time, and scripted peers against them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bittern.codec import wire
+from bittern.codec.extension import ExtendedHandshake
+from bittern.codec.info import Version
+from bittern.codec.wire import MessageId, Reserved
+from bittern.engine import events
+from bittern.engine.events import TorrentState
+from bittern.testing.loop import VirtualLoop, run
+from bittern.testing.network import Link
+from bittern.testing.peer import ExpectationFailed, ScriptedPeer
+from tests.conftest import Simulate
+from tests.engine.scene import (
+    BLOCK_LENGTH,
+    NUM_PIECES,
+    PIECE_LENGTH,
+    Scene,
+    Watch,
+    endpoint_of,
+)
+
+HAVE_ALL = wire.HAVE_ALL
+BITFIELD_ALL = wire.encode_bitfield(b"\xff" * (NUM_PIECES // 8))
+
+
+# --- bytes from many to many -----------------------------------------------------------------
+
+
+def test_a_leecher_gets_every_byte_and_both_then_part(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            leecher = await scene.node(peers=[seed])
+            watch = Watch(leecher.torrent)
+            await leecher.complete(within=5)
+            await asyncio.sleep(1)
+            assert leecher.has_content()
+            assert leecher.torrent.num_downloaded == seed.torrent.num_uploaded == len(scene.data)
+            assert leecher.torrent.num_wasted == 0
+            assert leecher.torrent.num_left == 0
+            assert leecher.torrent.peers() == seed.torrent.peers() == []
+            verified = watch.of(events.PieceVerified)
+            assert sorted(event.index for event in verified) == list(range(NUM_PIECES))
+            assert [event.num_have for event in verified] == list(range(1, NUM_PIECES + 1))
+            assert len(watch.of(events.TorrentCompleted)) == 1
+            assert watch.of(events.FileCompleted) == [events.FileCompleted(0, "content")]
+            assert watch.of(events.StateChanged)[-1].state is TorrentState.SEEDING
+
+    simulate(main)
+
+
+@pytest.mark.slow
+def test_leechers_help_each_other(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        files = {"": 64 * PIECE_LENGTH}
+        async with Scene(loop, tmp_path, files=files, link=Link(delay=0.02, jitter=0.01)) as scene:
+            seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=200_000))
+            nodes = [seed]
+            for _ in range(4):
+                host = scene.add_host(upload_rate=200_000)
+                nodes.append(await scene.node(peers=nodes, host=host))
+            began = loop.time()
+            await asyncio.gather(*(node.complete() for node in nodes))
+            assert all(node.has_content() for node in nodes)
+            assert loop.time() - began < 4 * len(scene.data) / 200_000 * 0.8
+            assert seed.torrent.num_uploaded < 3 * len(scene.data)
+
+    simulate(main)
+
+
+def test_pieces_come_in_order_when_asked_to(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            leecher = await scene.node(peers=[seed], torrent={"sequential": True})
+            watch = Watch(leecher.torrent)
+            await leecher.complete()
+            await asyncio.sleep(0)
+            order = [event.index for event in watch.of(events.PieceVerified)]
+            # While it was choked it took the one that it was allowed (BEP 6).
+            assert order[1:] == [index for index in range(NUM_PIECES) if index != order[0]]
+
+    simulate(main)
+
+
+def test_two_runs_with_one_seed_are_the_same(tmp_path: Path, seed: int) -> None:
+    async def main(loop: VirtualLoop, folder: Path) -> list[tuple[float, str]]:
+        async with Scene(loop, folder, link=Link(delay=0.02, jitter=0.02)) as scene:
+            first = await scene.node(is_seed=True, host=scene.add_host(upload_rate=1_000_000))
+            others = [await scene.node(peers=[first])]
+            others.append(await scene.node(peers=[first, *others]))
+            await asyncio.gather(*(node.complete() for node in others))
+            return scene.network.trace
+
+    def trace(number: int, own: int) -> list[tuple[float, str]]:
+        return run(lambda loop: main(loop, tmp_path / str(number)), seed=own)
+
+    first = trace(0, seed)
+    assert len(first) > 100
+    assert first == trace(1, seed)
+
+
+def test_single_messages_are_told_to_who_asks(tmp_path: Path, simulate: Simulate) -> None:
+    """Metadata, blocks and all; what was sent on one side is received on the other."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            theirs = Watch(seed.torrent, trace=True)
+            leecher = await scene.node(
+                source=f"magnet:?xt=urn:btih:{scene.info_hash}", torrent={"paused": True}
+            )
+            ours = Watch(leecher.torrent, trace=True)
+            await leecher.torrent.resume()
+            leecher.torrent.add_peers([seed.endpoint], "user")
+            await leecher.complete()
+            await asyncio.sleep(1)
+            sent = [(event.kind, event.raw) for event in theirs.of(events.MessageSent)]
+            received = [(event.kind, event.raw) for event in ours.of(events.MessageReceived)]
+            assert sent[0][0] == "handshake"
+            assert received == sent[: len(received)]
+            kinds = [kind for kind, _ in received]
+            assert kinds.count("piece") == -(-len(scene.data) // BLOCK_LENGTH)
+            requests = [e for e in ours.of(events.MessageSent) if e.kind == "request"]
+            assert len(requests) == kinds.count("piece")
+
+    simulate(main)
+
+
+# --- limits ----------------------------------------------------------------------------------
+
+RATE = 100_000
+
+
+@pytest.mark.parametrize(
+    ("who", "where"),
+    [("seed", "session"), ("seed", "torrent"), ("leecher", "session"), ("leecher", "torrent")],
+)
+def test_a_rate_limit_is_kept(who: str, where: str, tmp_path: Path, simulate: Simulate) -> None:
+    """Within 5 % over five seconds, above and below."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            name = "max_upload_rate" if who == "seed" else "max_download_rate"
+            limit = {name: RATE}
+
+            def options(role: str) -> dict[str, Any]:
+                if role != who:
+                    return {}
+                return limit if where == "session" else {"torrent": limit}
+
+            seed = await scene.node(is_seed=True, **options("seed"))
+            leecher = await scene.node(peers=[seed], **options("leecher"))
+            await asyncio.sleep(3)
+            before = leecher.torrent.num_downloaded
+            await asyncio.sleep(5)
+            got = leecher.torrent.num_downloaded - before
+            assert got == pytest.approx(5 * RATE, rel=0.05)
+            assert leecher.torrent.stats().download_rate == pytest.approx(RATE, rel=0.25)
+
+    simulate(main)
+
+
+def test_a_limit_of_the_session_is_shared_by_its_torrents(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene, Scene2(loop, tmp_path, scene) as other:
+            seed = await scene.node(is_seed=True)
+            second = await other.node(is_seed=True)
+            leecher = await scene.node(peers=[seed], max_download_rate=RATE)
+            torrent = await leecher.session.add(
+                other.raw, leecher.torrent.config.__class__(output=tmp_path / "x")
+            )
+            torrent.add_peers([second.endpoint], "user")
+            await asyncio.sleep(3)
+            before = leecher.torrent.num_downloaded, torrent.num_downloaded
+            await asyncio.sleep(5)
+            got = [
+                leecher.torrent.num_downloaded - before[0],
+                torrent.num_downloaded - before[1],
+            ]
+            assert sum(got) == pytest.approx(5 * RATE, rel=0.05)
+            assert min(got) > 0.25 * sum(got)
+
+    simulate(main)
+
+
+class Scene2(Scene):
+    """Another torrent on the network of a first scene."""
+
+    def __init__(self, loop: VirtualLoop, folder: Path, first: Scene) -> None:
+        super().__init__(loop, folder / "second", files={"": 777_777})
+        self.network = first.network
+        loop.leak_checks.pop()
+
+
+# --- choking ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_slots_are_limited_and_go_round(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 3: never more than the slots are served, and everybody gets a turn in the end."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.add_host(upload_rate=20_000)
+            seed = await scene.node(is_seed=True, host=host, upload_slots=2)
+            nodes = [
+                await scene.node(
+                    peers=[seed], enable_pex=False, host=scene.add_host(is_reachable=False)
+                )
+                for _ in range(5)
+            ]
+            served = set()
+            for _ in range(150):
+                await asyncio.sleep(1)
+                unchoked = [peer for peer in seed.torrent.peers() if not peer.am_choking]
+                assert len(unchoked) <= 3, "two slots, one of them optimistic"
+                served |= {peer.endpoint.host for peer in unchoked}
+            assert len(served) == len(nodes)
+
+    simulate(main)
+
+
+def test_blocks_of_a_peer_that_snubs_go_to_others(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 3, Limit: H5. It takes requests and never answers; after a minute others are asked."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.add_host()
+            listener = scene.listener(host)
+            leecher = await scene.node(peers=[endpoint_of(host)], snub_timeout=20.0)
+            peer = await listener.accept()
+            await scene.greet(peer, bitfield=HAVE_ALL + wire.UNCHOKE)
+            await peer.expect(MessageId.REQUEST)
+            assert leecher.torrent.peers()[0].num_outstanding > 0
+            alive = loop.create_task(keep_alive(peer))
+            await asyncio.sleep(23)
+            assert leecher.torrent.peers()[0].num_outstanding <= 1
+            seed = await scene.node(is_seed=True)
+            leecher.torrent.add_peers([seed.endpoint], "user")
+            await leecher.complete(within=10)
+            assert leecher.has_content()
+            alive.cancel()
+            peer.close()
+            listener.close()
+
+    simulate(main)
+
+
+async def keep_alive(peer: ScriptedPeer) -> None:
+    while True:
+        await asyncio.sleep(5)
+        peer.send(wire.KEEP_ALIVE)
+
+
+def test_the_last_blocks_do_not_wait_for_a_slow_peer(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 3, endgame: what is long in coming is asked of a second peer, and then cancelled."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            slow_host = scene.add_host(upload_rate=1_000)
+            listener = scene.listener(slow_host)
+            leecher = await scene.node(peers=[endpoint_of(slow_host)])
+            slow = await listener.accept()
+            await scene.greet(slow, bitfield=HAVE_ALL + wire.UNCHOKE)
+            serving = loop.create_task(slow.serve(scene.block, also=[MessageId.CANCEL]))
+            await asyncio.sleep(2)
+            seed = await scene.node(is_seed=True)
+            leecher.torrent.add_peers([seed.endpoint], "user")
+            await leecher.complete(within=20)
+            assert leecher.has_content()
+            cancel = await asyncio.wait_for(serving, 60)
+            assert cancel is not None
+            slow.close()
+            listener.close()
+
+    simulate(main)
+
+
+# --- super seeding ---------------------------------------------------------------------------
+
+
+def test_a_super_seed_shows_pieces_one_by_one(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 16."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True, torrent={"super_seeding": True})
+            one = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+            two = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+            assert (await one.receive()).message_id == MessageId.HAVE_NONE
+            first = (await one.expect(MessageId.HAVE)).numbers[0]
+            second = (await two.expect(MessageId.HAVE)).numbers[0]
+            assert first != second, "each is shown another piece"
+            one.send(wire.INTERESTED)
+            await one.expect(MessageId.UNCHOKE)
+            one.send(wire.encode_request(first, 0, BLOCK_LENGTH))
+            await one.expect(MessageId.PIECE)
+            hidden = next(n for n in range(NUM_PIECES) if n not in (first, second))
+            one.send(wire.encode_request(hidden, 0, BLOCK_LENGTH if hidden < 15 else 1_000))
+            assert (await one.expect(MessageId.REJECT_REQUEST)).numbers[0] == hidden
+            one.send(wire.encode_have(first))
+            await no_have(one)
+            two.send(wire.encode_have(first))
+            third = (await one.expect(MessageId.HAVE)).numbers[0]
+            assert third not in (first, second), "the next one once the first was passed on"
+            await no_have(two)
+            one.close()
+            two.close()
+
+    simulate(main)
+
+
+async def no_have(peer: ScriptedPeer) -> None:
+    with pytest.raises(ExpectationFailed):
+        await peer.expect(MessageId.HAVE, timeout=3)
+
+
+@pytest.mark.slow
+def test_a_super_seed_sends_little_more_than_one_copy(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(
+                is_seed=True,
+                torrent={"super_seeding": True},
+                host=scene.add_host(upload_rate=100_000),
+            )
+            nodes = [seed]
+            for _ in range(4):
+                nodes.append(await scene.node(peers=nodes))
+            await asyncio.gather(*(node.complete() for node in nodes))
+            assert all(node.has_content() for node in nodes)
+            assert seed.torrent.num_uploaded < 2 * len(scene.data)
+
+    simulate(main)
+
+
+# --- liars -----------------------------------------------------------------------------------
+
+
+async def play(scene: Scene, listener: object, lie: object) -> None:
+    """Serve the torrent to whoever connects, with lies where ``lie`` says so."""
+    while True:
+        peer = await listener.accept(timeout=1e6)  # type: ignore[attr-defined]
+
+        def read(index: int, begin: int, length: int) -> bytes:
+            block = scene.block(index, begin, length)
+            return bytes(length) if lie(index, begin) else block  # type: ignore[operator]
+
+        try:
+            await scene.greet(peer, bitfield=BITFIELD_ALL + wire.UNCHOKE)
+            await peer.serve(read)
+        except ExpectationFailed:
+            pass
+        peer.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 1.0])
+def test_liars_are_found_and_banned_and_nobody_else(
+    share: float, tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: H4."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            honest = [
+                await scene.node(is_seed=True, host=scene.add_host(upload_rate=60_000))
+                for _ in range(3)
+            ]
+            liars = [scene.add_host(upload_rate=60_000) for _ in range(2)]
+            tasks, listeners = [], []
+            lied: set[str] = set()
+            for liar in liars:
+                listener = scene.listener(liar)
+                listeners.append(listener)
+
+                def lie(index: int, begin: int, who: str = liar.addresses[0]) -> bool:
+                    is_lie = loop.random.random() < share
+                    if is_lie:
+                        lied.add(who)
+                    return is_lie
+
+                tasks.append(loop.create_task(play(scene, listener, lie)))
+            everybody = [node.endpoint for node in honest] + [endpoint_of(h) for h in liars]
+            leecher = await scene.node(peers=everybody, enable_pex=False)
+            watch = Watch(leecher.torrent)
+            await leecher.complete(within=600)
+            await asyncio.sleep(1)
+            assert leecher.has_content()
+            banned = {event.endpoint.host for event in watch.of(events.PeerBanned)}
+            assert banned <= lied, "an honest peer was banned"
+            if share >= 0.5:
+                assert banned == lied
+            failed = len(watch.of(events.PieceFailed))
+            assert failed <= 2 * len(liars) * (1 if share >= 0.5 else 4)
+            for task in tasks:
+                task.cancel()
+            for listener in listeners:
+                listener.close()
+
+    simulate(main)
+
+
+def test_one_who_lies_alone_is_banned_at_once(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.add_host()
+            listener = scene.listener(host)
+            leecher = await scene.node(peers=[endpoint_of(host)])
+            watch = Watch(leecher.torrent)
+            task = loop.create_task(play(scene, listener, lambda *_: True))
+            await asyncio.sleep(300)
+            assert [e.endpoint for e in watch.of(events.PeerBanned)] == [endpoint_of(host)]
+            assert leecher.torrent.num_connections == 0
+            assert scene.network.attempts[endpoint_of(host)] == 1
+            assert leecher.torrent.have_bits == 0
+            seed = await scene.node(is_seed=True)
+            leecher.torrent.add_peers([seed.endpoint], "user")
+            await leecher.complete()
+            assert leecher.has_content()
+            again = await ScriptedPeer.connect(host, leecher.endpoint)
+            again.send_handshake(scene.info_hash)
+            await again.expect_closed()
+            task.cancel()
+            listener.close()
+
+    simulate(main)
+
+
+# --- fast extension and lost pieces ----------------------------------------------------------
+
+
+async def grants(peer: ScriptedPeer) -> list[int]:
+    """Return the pieces that a peer is told it may request while choked."""
+    granted: list[int] = []
+    while True:
+        try:
+            message = await peer.expect(MessageId.ALLOWED_FAST, timeout=1)
+        except ExpectationFailed:
+            return granted
+        granted.append(message.numbers[0])
+
+
+def test_all_newcomers_together_are_granted_a_tenth_of_a_copy(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: H9. What is granted comes on top of the slots, and is the same for neighbours."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files={"": 300 * PIECE_LENGTH}) as scene:
+            seed = await scene.node(is_seed=True)
+            peers = []
+            counts = []
+            for _ in range(12):
+                peers.append(await scene.scripted(seed, bitfield=wire.HAVE_NONE))
+                counts.append(len(await grants(peers[-1])))
+            for peer in peers:
+                peer.close()
+            assert counts == [min(10, 300 // (10 * number)) for number in range(1, 13)]
+            assert counts[-1] == 2
+
+    simulate(main)
+
+
+def test_a_newcomer_may_begin_while_it_is_choked(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 6, Limit: H9. Ten pieces at most, each three times, and no others."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+            granted = await grants(peer)
+            assert 0 < len(set(granted)) == len(granted) <= 10
+            index = next(number for number in granted if number != NUM_PIECES - 1)
+            peer.send(wire.encode_request(index, 0, BLOCK_LENGTH))
+            piece = await peer.expect(MessageId.PIECE)
+            assert piece.payload[8:] == scene.block(index, 0, BLOCK_LENGTH)
+            other = next(number for number in range(NUM_PIECES - 1) if number not in granted)
+            peer.send(wire.encode_request(other, 0, BLOCK_LENGTH))
+            assert (await peer.expect(MessageId.REJECT_REQUEST)).numbers[0] == other
+            peer.close()
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_a_leecher_uses_what_it_is_allowed_unless_order_matters(
+    sequential: bool, tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.add_host()
+            listener = scene.listener(host)
+            leecher = await scene.node(
+                peers=[endpoint_of(host)], torrent={"sequential": sequential}
+            )
+            peer = await listener.accept()
+            await scene.greet(peer, bitfield=HAVE_ALL)
+            peer.send(wire.encode_index(MessageId.ALLOWED_FAST, 3))
+            serving = loop.create_task(peer.serve(scene.block))
+            await asyncio.sleep(3)
+            assert leecher.torrent.have_bits == (0 if sequential else 1 << NUM_PIECES - 1 - 3)
+            peer.close()
+            serving.cancel()
+            listener.close()
+
+    simulate(main)
+
+
+def test_a_piece_that_was_cut_off_while_seeding_is_taken_back(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 54, Limit: F5. The peer gets a reject and a don't-have, other pieces are served on."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            watch = Watch(seed.torrent)
+            extended = ExtendedHandshake(extensions={"lt_donthave": 9})
+            peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE, extended=extended)
+            peer.send(wire.INTERESTED)
+            await peer.expect(MessageId.UNCHOKE)
+            with (seed.folder / "content").open("r+b") as file:
+                file.truncate(10 * PIECE_LENGTH + 5)
+            peer.send(wire.encode_request(12, 0, BLOCK_LENGTH))
+            message = await peer.expect(MessageId.EXTENDED)
+            while message.payload[0] != 9:
+                message = await peer.expect(MessageId.EXTENDED)
+            assert message.payload[1:] == (12).to_bytes(4, "big")
+            await peer.expect(MessageId.REJECT_REQUEST)
+            peer.send(wire.encode_request(3, 0, BLOCK_LENGTH))
+            piece = await peer.expect(MessageId.PIECE)
+            assert piece.payload[8:] == scene.block(3, 0, BLOCK_LENGTH)
+            assert [e.index for e in watch.of(events.PieceLost)] == [12]
+            assert seed.torrent.state is TorrentState.DOWNLOADING
+            peer.close()
+            other = await scene.node(is_seed=True)
+            seed.torrent.add_peers([other.endpoint], "user")
+            await seed.complete()
+
+    simulate(main)
+
+
+def test_requests_behind_many_that_cannot_be_served_are(tmp_path: Path, simulate: Simulate) -> None:
+    """R8. More than one run asks for a piece that we have lost, then comes one that we have."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+            peer.send(wire.INTERESTED)
+            await peer.expect(MessageId.UNCHOKE)
+            with (seed.folder / "content").open("r+b") as file:
+                file.truncate(12 * PIECE_LENGTH)
+            peer.send(wire.encode_request(12, 0, BLOCK_LENGTH))
+            await peer.expect(MessageId.REJECT_REQUEST)
+            lost = [wire.encode_request(12, begin, 1) for begin in range(100)]
+            peer.send(b"".join(lost) + wire.encode_request(3, 0, BLOCK_LENGTH))
+            piece = await peer.expect(MessageId.PIECE)
+            assert piece.payload[8:] == scene.block(3, 0, BLOCK_LENGTH)
+            for _ in lost:
+                assert (await peer.expect(MessageId.REJECT_REQUEST)).numbers[0] == 12
+            peer.close()
+
+    simulate(main)
+
+
+def test_a_peer_that_rejects_everything_is_not_asked_in_a_circle(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.add_host()
+            listener = scene.listener(host)
+            await scene.node(peers=[endpoint_of(host)])
+            peer = await listener.accept()
+            await scene.greet(peer, bitfield=HAVE_ALL + wire.UNCHOKE)
+            num_requests = 0
+            while True:
+                try:
+                    request = await peer.expect(MessageId.REQUEST, timeout=30)
+                except ExpectationFailed:
+                    break
+                num_requests += 1
+                peer.send(wire.encode_reject(*request.numbers))
+            assert 0 < num_requests <= 4 * NUM_PIECES
+            peer.close()
+            listener.close()
+
+    simulate(main)
+
+
+# --- who says and does what it should not ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"\xff\xff\xff\xff", id="a length of 4 GiB"),
+        pytest.param(b"\x00\x10\x00\x01\x14", id="a length over 1 MiB"),
+        pytest.param(wire.encode_have(NUM_PIECES), id="a have beyond the end"),
+        pytest.param(BITFIELD_ALL * 2, id="two bitfields"),
+        pytest.param(wire.encode_bitfield(b"\xff" * 3), id="a long bitfield"),
+        pytest.param(wire.encode_request(NUM_PIECES, 0, 1), id="a request beyond the end"),
+        pytest.param(wire.encode_request(0, 0, 1 << 20), id="a request of a megabyte"),
+        pytest.param(wire.encode_request(0, 0, BLOCK_LENGTH) * 200, id="a flood while choked"),
+        pytest.param(wire.encode_extended(0, b"x"), id="no extended handshake"),
+        pytest.param(wire.encode_extended(0, b"de") * 11, id="eleven extended handshakes"),
+        pytest.param(wire.encode_extended(1, b"de") * 7, id="a flood of peer exchange"),
+        pytest.param(wire.encode_extended(2, b"i1e"), id="metadata that is no message"),
+    ],
+)
+def test_who_breaks_the_protocol_is_closed(data: bytes, tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files={"": 16 * PIECE_LENGTH - 9}) as scene:
+            seed = await scene.node(is_seed=True)
+            peer = await scene.scripted(seed)
+            peer.send(data)
+            await peer.expect_closed(timeout=1)
+            assert seed.torrent.num_connections == 0
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("answer", ["blocks", "rejects", "choke"])
+def test_what_comes_with_the_last_straw_is_not_forgotten(
+    answer: str, tmp_path: Path, simulate: Simulate
+) -> None:
+    """
+    A peer is closed for one message, and answers our requests in the same breath.
+
+    Else its blocks would stay asked for with nobody to send them.
+    """
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.add_host()
+            listener = scene.listener(host)
+            leecher = await scene.node(peers=[endpoint_of(host)])
+            peer = await listener.accept()
+            has_fast = Reserved(has_fast=answer != "choke")
+            await scene.greet(peer, reserved=has_fast, bitfield=BITFIELD_ALL + wire.UNCHOKE)
+            first = await peer.expect(MessageId.REQUEST)
+            index, begin, length = first.numbers
+            await asyncio.sleep(0.1)
+            flood = wire.encode_extended(1, b"de") * 7
+            answers = {
+                "blocks": wire.encode_piece(index, begin, scene.block(index, begin, length)),
+                "rejects": wire.encode_reject(index, begin, length),
+                "choke": wire.CHOKE,
+            }
+            peer.send(flood + answers[answer])
+            await peer.expect_closed(timeout=1)
+            listener.close()
+            seed = await scene.node(is_seed=True)
+            leecher.torrent.add_peers([seed.endpoint], "user")
+            await leecher.complete(within=20)
+            assert leecher.has_content()
+
+    simulate(main)
+
+
+def test_garbage_after_a_handshake(tmp_path: Path, simulate: Simulate) -> None:
+    """Whatever comes, the session serves others and leaks nothing."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            peers = []
+            for _ in range(40):
+                peer = await scene.scripted(seed, scene.add_host())
+                for _ in range(20):
+                    kind = loop.random.randrange(24)
+                    payload = loop.random.randbytes(loop.random.choice([0, 1, 4, 5, 12, 40]))
+                    peer.send_message(kind, payload)
+                peers.append(peer)
+            leecher = await scene.node(peers=[seed])
+            await leecher.complete()
+            assert leecher.has_content()
+            for peer in peers:
+                peer.close()
+
+    simulate(main)
+
+
+def test_a_seed_of_nothing_new_is_let_go(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 21: two seeds have nothing to say to each other."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            for bitfield in (HAVE_ALL, BITFIELD_ALL):
+                peer = await scene.scripted(seed, bitfield=bitfield)
+                await peer.expect_closed(timeout=1)
+            upload_only = ExtendedHandshake(is_upload_only=True)
+            peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE, extended=upload_only)
+            await peer.expect_closed(timeout=1)
+
+    simulate(main)
+
+
+def test_who_wants_nothing_gets_no_interest(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            leecher = await scene.node()
+            peer = await scene.scripted(leecher, bitfield=wire.HAVE_NONE)
+            with pytest.raises(ExpectationFailed):
+                await peer.expect(MessageId.INTERESTED, timeout=2)
+            peer.send(wire.encode_have(4))
+            await peer.expect(MessageId.INTERESTED, timeout=2)
+            peer.send(wire.UNCHOKE)
+            serving = loop.create_task(peer.serve(scene.block, also=[MessageId.NOT_INTERESTED]))
+            assert await asyncio.wait_for(serving, 5) is not None
+            peer.close()
+
+    simulate(main)
+
+
+def test_padding_that_a_v2_torrent_does_not_have_is_served_as_zeros(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Interop: libtorrent before 2.0.9 asks for whole blocks where a file ends."""
+
+    async def main(loop: VirtualLoop) -> None:
+        files = {"a": 20_000, "b": 70_000}
+        async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
+            node = await scene.node(is_seed=True)
+            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+            peer.send(wire.INTERESTED)
+            await peer.expect(MessageId.UNCHOKE)
+            peer.send(wire.encode_request(0, 16_384, 16_384) + wire.encode_request(1, 0, 16_384))
+            tail = await peer.expect(MessageId.PIECE)
+            assert tail.payload[8:] == scene.files["a"][16_384:] + bytes(2 * 16_384 - 20_000)
+            whole = await peer.expect(MessageId.PIECE)
+            assert whole.payload[8:] == scene.files["b"][:16_384]
+            # Behind the last piece there is nothing.
+            peer.send(wire.encode_request(3, 0, 16_384))
+            await peer.expect_closed(timeout=1)
+
+    simulate(main)

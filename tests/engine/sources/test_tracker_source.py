@@ -1,0 +1,98 @@
+"""engine.sources.tracker_source: trackers as a source of peers, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from bittern.core.announce import AnnounceAnswer
+from bittern.core.errors import TrackerUnreachable
+from bittern.engine import events
+from bittern.engine.sources.base import SourceKind, SourceState, SourceStatus
+from bittern.engine.sources.tracker_source import STATES, status_of
+from bittern.engine.sources.trackers import TrackerStatus
+from bittern.policy.announcing import TrackerState
+from bittern.testing.loop import VirtualLoop
+from tests.conftest import Simulate
+from tests.engine.scene import Scene, Watch
+from tests.engine.sources.test_discovery import URL, FakeClient, tracked
+
+
+class PickyClient(FakeClient):
+    """Fails until it is told not to."""
+
+    is_failing = True
+
+    async def announce(self, *args: object, **options: object) -> AnnounceAnswer:
+        await asyncio.sleep(0.1)
+        if self.is_failing:
+            raise TrackerUnreachable("no route")
+        return AnnounceAnswer()
+
+
+def test_what_was_asked_and_answered_and_when_it_goes_on(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, trackers=((URL,),)) as scene:
+            client = PickyClient()
+            began = loop.time()
+            node = await scene.node(make=tracked(client), enable_trackers=True)
+            watch = Watch(node.torrent)
+            await asyncio.sleep(0.2)
+            failed = node.torrent.sources()[0]
+            assert (failed.kind, failed.name, failed.state, failed.message, failed.num_peers) == (
+                SourceKind.TRACKER,
+                URL,
+                SourceState.FAILING,
+                "no route",
+                None,
+            )
+            assert failed.last_asked_at is not None
+            assert failed.last_answer_at is not None
+            assert failed.next_at is not None
+            assert began <= failed.last_asked_at < failed.last_answer_at <= loop.time()
+            assert 30 <= failed.next_at - loop.time() <= 60
+            client.is_failing = False
+            await asyncio.sleep(70)
+            answered = node.torrent.sources()[0]
+            assert (answered.state, answered.num_peers, answered.message) == (
+                SourceState.WORKING,
+                0,
+                None,
+            )
+            told = [event.source for event in watch.of(events.SourceChanged)]
+            assert [status.state for status in told] == [
+                SourceState.ASKING,
+                SourceState.FAILING,
+                SourceState.ASKING,
+                SourceState.WORKING,
+            ]
+            assert told[1] == failed
+            assert told[3] == answered
+
+    simulate(main)
+
+
+def test_why_no_tracker_is_asked(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            off = await scene.node()
+            assert off.torrent.sources()[0] == SourceStatus(
+                kind=SourceKind.TRACKER,
+                state=SourceState.OFF,
+                message="switched off by the setting enable_trackers",
+            )
+            none = await scene.node(make=tracked(FakeClient()), enable_trackers=True)
+            assert none.torrent.sources()[0].message == "the torrent names no tracker"
+
+    simulate(main)
+
+
+def test_a_tracker_behind_others_waits_for_its_turn() -> None:
+    status = status_of(TrackerStatus("http://b/", 1, TrackerState.UNTRIED))
+    assert (status.state, status.message) == (
+        SourceState.WAITING,
+        "asked only when the trackers before it fail",
+    )
+    assert STATES.keys() == set(TrackerState)

@@ -1,0 +1,130 @@
+"""engine.store.content: where a torrent's bytes lie and what they must hash to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bittern.codec.info import Version
+from bittern.codec.metainfo import Metainfo, decode_metainfo
+from bittern.core.bitfield import Bitfield
+from bittern.core.errors import ConfigError, MetainfoError
+from bittern.engine.config import SessionConfig, TorrentConfig
+from bittern.engine.store.content import (
+    Content,
+    bits_of_files,
+    check_files,
+    open_content,
+    wanted_priorities,
+)
+from bittern.storage.creator import CreateOptions, create_torrent
+from bittern.storage.handles import HandleCache
+from bittern.storage.volume import Folding
+
+FILES = {"a": 20_000, "b": 40_000, "c/d": 50_000, "e": 0}
+PIECE = 16_384
+
+
+def make(folder: Path, version: Version = Version.V1) -> Metainfo:
+    """Return a torrent of some files below ``folder / "made"``."""
+    for name, length in FILES.items():
+        path = folder / "made" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * length)
+    options = CreateOptions(version=version, piece_length=PIECE)
+    return decode_metainfo(create_torrent(folder / "made", options=options, num_threads=1))
+
+
+def open_it(metainfo: Metainfo, *, session: SessionConfig | None = None, **config: Path) -> Content:
+    return open_content(
+        metainfo,
+        TorrentConfig(**config),  # type: ignore[arg-type]
+        session or SessionConfig(),
+        HandleCache(),
+        folding=Folding(case=False, normalisation=False),
+    )
+
+
+def test_files_are_below_the_output_folder(tmp_path: Path) -> None:
+    metainfo = make(tmp_path)
+    content = open_it(metainfo, output=tmp_path / "out")
+    found = [content.storage.path_of(index) for index in range(len(metainfo.info.files))]
+    names = ["/".join(file.path) for file in metainfo.info.files]
+    assert found == [tmp_path / "out" / "made" / name for name in names]
+    assert not (tmp_path / "out").exists(), "nothing is touched yet"
+    assert not content.is_started
+    assert open_it(metainfo, output=tmp_path).is_started
+
+
+def test_a_folder_of_another_name(tmp_path: Path) -> None:
+    metainfo = make(tmp_path)
+    content = open_it(metainfo, output=tmp_path / "out", data_path=tmp_path / "x" / "mine")
+    first = content.storage.path_of(0)
+    assert first == tmp_path / "x" / "mine" / "a"
+    assert content.paths[0] == ("mine", "a")
+
+
+def test_a_file_of_another_name(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"1")
+    raw = create_torrent(tmp_path / "one", num_threads=1)
+    content = open_it(decode_metainfo(raw), data_path=tmp_path / "two")
+    assert content.storage.path_of(0) == tmp_path / "two"
+
+
+def test_a_suffix_until_complete(tmp_path: Path) -> None:
+    content = open_it(
+        make(tmp_path), output=tmp_path / "out", session=SessionConfig(part_suffix=".part")
+    )
+    assert content.storage.path_of(0).name == "a.part"
+
+
+def test_a_file_that_is_there_and_empty_is_no_start(tmp_path: Path) -> None:
+    metainfo = make(tmp_path)
+    (tmp_path / "out" / "made").mkdir(parents=True)
+    for name in "ae":
+        (tmp_path / "out" / "made" / name).write_bytes(b"")
+    assert not open_it(metainfo, output=tmp_path / "out").is_started
+
+
+def test_a_v2_torrent_without_its_layers_is_refused(tmp_path: Path) -> None:
+    """Only a hybrid can do without them."""
+    for version in (Version.V2, Version.HYBRID):
+        whole = make(tmp_path, version)
+        bare = Metainfo(whole.info)
+        assert open_it(whole, output=tmp_path)
+        if version is Version.HYBRID:
+            assert open_it(bare, output=tmp_path)
+        else:
+            with pytest.raises(MetainfoError, match="piece hashes"):
+                open_it(bare, output=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "pieces"),
+    [
+        (None, {0, 1, 2, 3, 4, 5, 6}),
+        (frozenset[int](), set()),
+        (frozenset([0]), {0, 1}),
+        (frozenset([1]), {1, 2, 3}),
+        (frozenset([0, 2]), {0, 1, 3, 4, 5, 6}),
+        (frozenset([3]), set()),
+    ],
+)
+def test_pieces_of_wanted_files(
+    files: frozenset[int] | None, pieces: set[int], tmp_path: Path
+) -> None:
+    metainfo = make(tmp_path)
+    layout = open_it(metainfo, output=tmp_path).layout
+    priorities = wanted_priorities(layout, 7, files)
+    assert {index for index, level in enumerate(priorities) if level} == pieces
+    assert set(priorities) <= {0, 4}
+    assert bits_of_files(metainfo.info, files) == Bitfield.of(7, pieces).bits
+
+
+def test_files_that_do_not_exist_are_refused(tmp_path: Path) -> None:
+    info = make(tmp_path).info
+    check_files(frozenset(range(4)), info)
+    for wrong in (4, -1):
+        with pytest.raises(ConfigError, match=f"no file {wrong}: the torrent has 4"):
+            check_files(frozenset([0, wrong]), info)

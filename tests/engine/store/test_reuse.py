@@ -1,0 +1,215 @@
+"""engine.store.reuse: what a new torrent takes from other torrents and from folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bittern.codec.info import Version
+from bittern.codec.magnet import Magnet, parse_magnet
+from bittern.engine.config import TorrentConfig
+from bittern.engine.events import FileReused, TorrentState
+from bittern.engine.torrent import Torrent
+from bittern.storage.adopt import ReuseHow, is_same_file
+from bittern.storage.creator import CreateOptions, create_torrent
+from bittern.testing.loop import VirtualLoop
+from tests.conftest import Simulate
+from tests.engine.hash_peers import Files, HashPeer
+from tests.engine.scene import NAME, Node, Scene, Watch, until
+
+OLD = {"a": 100_000, "b": 40_000, "c/d": 200_000}
+
+
+def make_new(scene: Scene, **changed: bytes) -> bytes:
+    """Return the .torrent of the scene's files with some replaced, and those files put away."""
+    other = Scene(scene.loop, scene.folder / "new", files={"x": 1})
+    other.files = {**scene.files, **changed}
+    root = scene.folder / "new" / "source" / NAME
+    (root / "x").unlink()
+    other.write_content(scene.folder / "new" / "source")
+    options = CreateOptions(version=Version.V2, piece_length=32_768, name="changed")
+    return create_torrent(root, options=options, num_threads=1)
+
+
+async def add_new(node: Node, raw: bytes, folder: Path, **config: Any) -> tuple[Torrent, Watch]:
+    torrent = await node.session.add(raw, TorrentConfig(output=folder, paused=True, **config))
+    watch = Watch(torrent)
+    await torrent.resume()
+    return torrent, watch
+
+
+def indices(watch: Watch) -> list[int]:
+    return [event.index for event in watch.of(FileReused)]
+
+
+@pytest.mark.parametrize("version", [Version.V2, Version.HYBRID])
+def test_files_of_another_torrent_are_taken_whatever_its_version_and_pieces(
+    tmp_path: Path, simulate: Simulate, version: Version
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=OLD, version=version) as scene:
+            raw = make_new(scene, b=b"other" * 8_000)
+            node = await scene.node(is_seed=True)
+            torrent, watch = await add_new(node, raw, tmp_path / "out")
+            assert indices(watch) == [0, 2]
+            stats = torrent.stats()
+            assert stats.state is TorrentState.DOWNLOADING
+            assert stats.num_have == 4 + 7
+            assert torrent.num_left == 40_000
+            assert (tmp_path / "out" / "changed" / "c" / "d").read_bytes() == scene.files["c/d"]
+            assert torrent.swarm is not None
+            assert torrent.swarm.assembly.unverified == torrent.have_bits  # F5
+
+    simulate(main)
+
+
+def test_a_torrent_at_rest_gives_too(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=OLD, version=Version.V2) as scene:
+            raw = make_new(scene, b=b"other" * 8_000)
+            node = await scene.node(is_seed=True, state_dir=tmp_path / "state", rest_after=0)
+            await until(lambda: node.torrent.is_resting)
+            _, watch = await add_new(node, raw, tmp_path / "out")
+            assert indices(watch) == [0, 2]
+            assert node.torrent.is_resting
+
+    simulate(main)
+
+
+def test_what_is_taken_is_kept_over_a_restart(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=OLD, version=Version.V2) as scene:
+            node = await scene.node(state_dir=tmp_path / "state")
+            torrent, watch = await add_new(
+                node,
+                make_new(scene),
+                tmp_path / "out",
+                reuse_from=(tmp_path / "source",),
+            )
+            assert torrent.is_complete
+            assert indices(watch) == [0, 1, 2]
+            await node.session.remove(torrent)
+            again, later = await add_new(node, make_new(scene), tmp_path / "out")
+            assert again.is_complete
+            assert not later.of(FileReused)
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("version", list(Version))
+def test_folders_serve_torrents_of_all_versions(
+    tmp_path: Path, simulate: Simulate, version: Version
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=OLD, version=version) as scene:
+            node = await scene.node(torrent={"reuse_from": (tmp_path / "source",)})
+            assert node.torrent.is_complete
+            assert node.has_content()
+            assert node.torrent.num_downloaded == 0
+
+    simulate(main)
+
+
+def test_links_are_made_on_request(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=OLD, version=Version.V2) as scene:
+            source = tmp_path / "source"
+            node = await scene.node(
+                torrent={"reuse_from": (source,), "reuse_how": ReuseHow.HARDLINK}
+            )
+            assert node.torrent.is_complete
+            for name in OLD:
+                assert is_same_file(node.folder / NAME / name, source / NAME / name)
+
+    simulate(main)
+
+
+def test_files_that_are_not_wanted_are_not_taken(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=OLD, version=Version.V2) as scene:
+            node = await scene.node(
+                torrent={"reuse_from": (tmp_path / "source",), "files": frozenset({1})}
+            )
+            assert node.torrent.is_complete
+            assert not (node.folder / NAME / "a").exists()
+
+    simulate(main)
+
+
+def test_nothing_is_taken_from_the_session_when_told_so(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=OLD, version=Version.V2) as scene:
+            node = await scene.node(is_seed=True)
+            torrent, watch = await add_new(
+                node, make_new(scene), tmp_path / "out", reuse_session=False
+            )
+            assert not watch.of(FileReused)
+            assert torrent.num_left == sum(OLD.values())
+
+    simulate(main)
+
+
+def test_a_torrent_whose_files_are_gone_gives_nothing(tmp_path: Path, simulate: Simulate) -> None:
+    """And one whose files were changed behind our back gives only what is right."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=OLD, version=Version.V2) as scene:
+            node = await scene.node(is_seed=True)
+            (node.folder / NAME / "a").unlink()
+            with (node.folder / NAME / "b").open("r+b") as file:
+                file.write(b"not this")
+            torrent, watch = await add_new(node, make_new(scene), tmp_path / "out")
+            assert indices(watch) == [2]
+            assert torrent.num_left == 140_000
+
+    simulate(main)
+
+
+def test_metainfo_that_cannot_be_read_costs_only_its_own_torrent(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=OLD, version=Version.V2) as scene:
+            raw = make_new(scene)
+            node = await scene.node(is_seed=True, state_dir=tmp_path / "state", rest_after=0)
+            await until(lambda: node.torrent.is_resting)
+            for path in (tmp_path / "state" / "torrents").iterdir():
+                path.unlink()
+            _, watch = await add_new(node, raw, tmp_path / "out")
+            assert not watch.of(FileReused)
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("version", list(Version))
+def test_a_magnet_link_takes_files_too(
+    tmp_path: Path, simulate: Simulate, version: Version
+) -> None:
+    """As one that follows a mutable torrent does: a hybrid's v1 hashes say enough."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=OLD, version=version) as scene:
+            teller = HashPeer(scene, Files(scene).answer)
+            node = await scene.node(
+                source=magnet_of(scene),
+                peers=[teller.endpoint],
+                torrent={"reuse_from": (tmp_path / "source",)},
+                state_dir=tmp_path / "state",
+            )
+            await node.complete()
+            assert node.has_content()
+            assert node.torrent.num_downloaded == 0
+            metainfo = node.torrent.metainfo
+            assert metainfo is not None
+            assert metainfo.piece_layers == scene.metainfo.piece_layers
+
+    simulate(main)
+
+
+def magnet_of(scene: Scene) -> Magnet:
+    info = scene.metainfo.info
+    if info.has_v1:
+        return parse_magnet(f"magnet:?xt=urn:btih:{info.info_hash}")
+    return parse_magnet(f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}")
