@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from bittern.engine import events
     from bittern.engine.config import SessionConfig, TorrentConfig
     from bittern.engine.events import Event, TorrentState
+    from bittern.engine.reason import Reason, ReasonCode
     from bittern.engine.reasons.diagnosis import Diagnosis
-    from bittern.engine.reasons.reason import Reason, ReasonCode
     from bittern.engine.session import Session
-    from bittern.engine.sources.base import SourceKind, SourceState, SourceStatus
+    from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
     from bittern.engine.sources.trackers import TrackerStatus
     from bittern.engine.stats import PeerInfo, TorrentStats
     from bittern.engine.torrent import Torrent
@@ -55,14 +55,14 @@ _HOMES = {
     "Metainfo": "codec.metainfo",
     "MetainfoError": "core.errors",
     "PeerInfo": "engine.stats",
-    "Reason": "engine.reasons.reason",
-    "ReasonCode": "engine.reasons.reason",
+    "Reason": "engine.reason",
+    "ReasonCode": "engine.reason",
     "ReuseHow": "storage.adopt",
     "Session": "engine.session",
     "SessionConfig": "engine.config",
-    "SourceKind": "engine.sources.base",
-    "SourceState": "engine.sources.base",
-    "SourceStatus": "engine.sources.base",
+    "SourceKind": "engine.source_status",
+    "SourceState": "engine.source_status",
+    "SourceStatus": "engine.source_status",
     "StorageError": "core.errors",
     "Torrent": "engine.torrent",
     "TorrentConfig": "engine.config",

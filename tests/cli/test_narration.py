@@ -19,8 +19,8 @@ from bittern.cli.values import HostPort
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
 from bittern.engine import events as ev
-from bittern.engine.reasons.reason import Reason, ReasonCode
-from bittern.engine.sources.base import SourceKind, SourceState, SourceStatus
+from bittern.engine.reason import Reason, ReasonCode
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 
 PEER = Endpoint("127.0.0.1", 6881)
 SOURCE = SourceStatus(kind=SourceKind.DHT, name="IPv4", state=SourceState.ASKING, last_asked_at=5.0)

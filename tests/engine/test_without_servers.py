@@ -17,7 +17,7 @@ from bittern.codec.metainfo import decode_metainfo
 from bittern.core.endpoint import Endpoint
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.session import Session
-from bittern.engine.sources.base import SourceKind, SourceState
+from bittern.engine.source_status import SourceKind, SourceState
 from bittern.net.dht_host import open_dht
 from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.storage.dht_state import read_dht_state

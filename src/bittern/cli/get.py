@@ -29,7 +29,7 @@ from bittern.cli.values import HostPort, format_duration, format_rate, format_si
 from bittern.codec.metainfo import Metainfo
 from bittern.core.endpoint import Endpoint, is_local
 from bittern.engine.config import TorrentConfig
-from bittern.engine.reasons.reason import ReasonCode
+from bittern.engine.reason import ReasonCode
 from bittern.storage.adopt import ReuseHow
 
 _ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - to know them, not to bind

@@ -19,7 +19,7 @@ from bittern.cli.values import HostPort, format_duration, format_size
 from bittern.core.endpoint import Endpoint
 from bittern.engine import events
 from bittern.engine.reasons.phrases import describe_source, server_of
-from bittern.engine.sources.base import SourceKind
+from bittern.engine.source_status import SourceKind
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -29,8 +29,8 @@ from bittern.core.errors import BitTorrentError, StorageError
 from bittern.engine import events
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.events import TorrentState
+from bittern.engine.reason import Reason
 from bittern.engine.reasons.phrases import server_of
-from bittern.engine.reasons.reason import Reason
 from bittern.engine.session import Session
 from bittern.engine.torrent import Torrent
 

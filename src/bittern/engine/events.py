@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import BitTorrentError, StorageError
-from bittern.engine.reasons.reason import Reason
-from bittern.engine.sources.base import SourceStatus
+from bittern.engine.reason import Reason
+from bittern.engine.source_status import SourceStatus
 
 
 class TorrentState(enum.Enum):

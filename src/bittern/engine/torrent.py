@@ -42,7 +42,7 @@ from bittern.engine.reasons.diagnosis import Diagnosis, diagnose
 from bittern.engine.reasons.stall import StallWatch
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
-from bittern.engine.sources.base import SourceStatus
+from bittern.engine.source_status import SourceStatus
 from bittern.engine.sources.discovery import Discovery, hinted_peers, tiers_of
 from bittern.engine.sources.trackers import TrackerStatus
 from bittern.engine.stats import PeerInfo, TorrentStats, describe_peers, file_progress, measure

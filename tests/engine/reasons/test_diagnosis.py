@@ -12,9 +12,9 @@ from bittern.codec.extension import ExtendedHandshake
 from bittern.core.endpoint import Endpoint
 from bittern.engine import events
 from bittern.engine.events import TorrentState
+from bittern.engine.reason import ReasonCode
 from bittern.engine.reasons.diagnosis import Diagnosis, Limit
-from bittern.engine.reasons.reason import ReasonCode
-from bittern.engine.sources.base import SourceKind, SourceState
+from bittern.engine.source_status import SourceKind, SourceState
 from bittern.testing.disk import FaultyCalls
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.network import Link

@@ -9,10 +9,10 @@ import pytest
 
 from bittern.core.endpoint import Endpoint
 from bittern.engine.events import TorrentState
+from bittern.engine.reason import ReasonCode
 from bittern.engine.reasons.diagnosis import ConnectionSurvey, Diagnosis, Limit, StorageSurvey
 from bittern.engine.reasons.explain import explain, what_it_waits_for
-from bittern.engine.reasons.reason import ReasonCode
-from bittern.engine.sources.base import SourceKind, SourceState, SourceStatus
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from bittern.policy.bans import Ban
 from bittern.policy.candidates import Source
 from bittern.policy.survey import CandidateSurvey, FailedCandidate

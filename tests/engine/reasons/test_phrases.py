@@ -13,7 +13,7 @@ from bittern.engine.reasons.phrases import (
     server_of,
     source_name,
 )
-from bittern.engine.sources.base import SourceKind, SourceState, SourceStatus
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 
 TRACKER = SourceKind.TRACKER
 NOW = 1_000.0

@@ -8,8 +8,8 @@ from pathlib import Path
 from bittern.codec import wire
 from bittern.engine import events
 from bittern.engine.events import Event, Stalled, StallEnded, TorrentState
+from bittern.engine.reason import Reason, ReasonCode
 from bittern.engine.reasons.diagnosis import Diagnosis
-from bittern.engine.reasons.reason import Reason, ReasonCode
 from bittern.engine.reasons.stall import REPEAT_AFTER, STALL_AFTER, StallWatch
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate

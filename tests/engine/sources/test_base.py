@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from bittern.engine.sources.base import (
-    PeerSource,
-    SourceKind,
-    SourceState,
-    SourceStatus,
-    SwitchedOff,
-    switched_off_by,
-)
-from bittern.policy.candidates import Source
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
+from bittern.engine.sources.base import PeerSource, SwitchedOff, switched_off_by
 
 
 def test_a_source_that_is_off_says_why_and_does_nothing() -> None:
@@ -28,8 +21,3 @@ def test_a_source_that_is_off_says_why_and_does_nothing() -> None:
             message="switched off by the setting enable_dht",
         )
     ]
-
-
-def test_every_kind_that_names_candidates_has_the_name_by_which_they_are_labelled() -> None:
-    names = {kind.value for kind in SourceKind}
-    assert {source.value for source in Source} - names == {"resume"}

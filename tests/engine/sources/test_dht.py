@@ -13,7 +13,8 @@ from bittern.core.endpoint import Endpoint
 from bittern.engine import events
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import TorrentState
-from bittern.engine.sources.base import PRIVATE, SourceKind, SourceState, SourceStatus
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
+from bittern.engine.sources.base import PRIVATE
 from bittern.engine.sources.dht import SAVE_INTERVAL
 from bittern.engine.torrent import Torrent
 from bittern.policy.dht_rounds import ANNOUNCE_INTERVAL

@@ -18,13 +18,8 @@ from bittern.engine import events
 from bittern.engine.config import TorrentConfig
 from bittern.engine.session import Session
 from bittern.engine.shelf import Shelf
-from bittern.engine.sources.base import (
-    PRIVATE,
-    DiscoveringTorrent,
-    PeerSource,
-    SourceKind,
-    SwitchedOff,
-)
+from bittern.engine.source_status import SourceKind
+from bittern.engine.sources.base import PRIVATE, DiscoveringTorrent, PeerSource, SwitchedOff
 from bittern.engine.sources.discovery import hinted_peers, tiers_of
 from bittern.engine.sources.tracker_client import TrackerClient
 from bittern.testing.loop import VirtualLoop

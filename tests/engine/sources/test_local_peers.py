@@ -18,7 +18,7 @@ from bittern.engine.config import TorrentConfig
 from bittern.engine.events import Event, SourceChanged
 from bittern.engine.peers.roster import Roster
 from bittern.engine.shelf import Shelf
-from bittern.engine.sources.base import SourceKind, SourceState, SourceStatus
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from bittern.engine.sources.local_peers import REFRESH_INTERVAL, LocalDiscovery, LocalSource
 from bittern.policy.candidates import Candidates
 from bittern.testing.loop import VirtualLoop

@@ -8,7 +8,7 @@ from pathlib import Path
 from bittern.codec import wire
 from bittern.codec.extension import ExtendedHandshake, PexFlag, PexMessage, encode_pex
 from bittern.core.endpoint import Endpoint
-from bittern.engine.sources.base import SourceKind, SourceState, SourceStatus
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.scene import PORT, Node, Scene

@@ -8,7 +8,7 @@ from pathlib import Path
 from bittern.core.announce import AnnounceAnswer
 from bittern.core.errors import TrackerUnreachable
 from bittern.engine import events
-from bittern.engine.sources.base import SourceKind, SourceState, SourceStatus
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from bittern.engine.sources.tracker_source import STATES, status_of
 from bittern.engine.sources.trackers import TrackerStatus
 from bittern.policy.announcing import TrackerState

@@ -11,7 +11,8 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
 from bittern.engine import events
 from bittern.engine.session import Session
-from bittern.engine.sources.base import PRIVATE, SourceKind, SourceState, SourceStatus
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
+from bittern.engine.sources.base import PRIVATE
 from bittern.engine.sources.zeroconf_peers import (
     MAX_ADVERTISED,
     MAX_PER_ROUND,

@@ -6,7 +6,7 @@ of peers, the endpoints they named, its connections, the disk, the limits, and t
 pieces that nobody has. ``engine.reasons.explain`` makes sentences of it, the most
 important first. Nothing here decides or changes anything.
 
-Instants are loop time (``loop.time()``), as in ``engine.sources.base``.
+Instants are loop time (``loop.time()``), as in ``engine.source_status``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from bittern.core.errors import DiskFull
 from bittern.engine.events import TorrentState
+from bittern.engine.reason import Reason
 from bittern.engine.reasons.explain import explain, what_it_waits_for
-from bittern.engine.reasons.reason import Reason
-from bittern.engine.sources.base import SourceStatus
+from bittern.engine.source_status import SourceStatus
 from bittern.policy.survey import CandidateSurvey, survey
 
 if TYPE_CHECKING:

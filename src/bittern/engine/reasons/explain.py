@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from bittern.core.units import format_duration, format_rate, format_size
 from bittern.engine.events import TorrentState
+from bittern.engine.reason import Reason, ReasonCode
 from bittern.engine.reasons.phrases import count_of, describe_source
-from bittern.engine.reasons.reason import Reason, ReasonCode
-from bittern.engine.sources.base import SourceKind, SourceState
+from bittern.engine.source_status import SourceKind, SourceState
 
 if TYPE_CHECKING:
     from bittern.engine.reasons.diagnosis import Diagnosis

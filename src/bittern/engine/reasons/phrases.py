@@ -9,7 +9,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from bittern.core.units import format_duration
-from bittern.engine.sources.base import SourceKind, SourceState, SourceStatus
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 
 KIND_NAMES = {
     SourceKind.TRACKER: "tracker",

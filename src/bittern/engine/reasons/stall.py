@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from bittern.engine.events import Event, Stalled, StallEnded, TorrentState
+from bittern.engine.reason import ReasonCode
 from bittern.engine.reasons.diagnosis import Diagnosis
-from bittern.engine.reasons.reason import ReasonCode
 
 STALL_AFTER = 5.0
 """Seconds without a byte after which a download counts as standing still; also the shortest

@@ -27,12 +27,8 @@ from pathlib import Path
 from bittern.core.endpoint import Endpoint, is_dialable
 from bittern.core.errors import MetainfoError, StorageError
 from bittern.engine.events import SourceChanged
-from bittern.engine.sources.base import (
-    DiscoveringTorrent,
-    SourceKind,
-    SourceState,
-    SourceStatus,
-)
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
+from bittern.engine.sources.base import DiscoveringTorrent
 from bittern.engine.store.disk import Disk
 from bittern.net.dht import Dht
 from bittern.net.dht_requests import PeerSearch, PeersResult, Search

@@ -17,12 +17,11 @@ from bittern.core.endpoint import Endpoint, is_local
 from bittern.engine.config import TorrentConfig
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
+from bittern.engine.source_status import SourceKind, SourceStatus
 from bittern.engine.sources.base import (
     PRIVATE,
     DiscoveringTorrent,
     PeerSource,
-    SourceKind,
-    SourceStatus,
     SwitchedOff,
     switched_off_by,
 )

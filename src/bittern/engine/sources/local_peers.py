@@ -33,12 +33,8 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.errors import LsdDecodeError
 from bittern.core.ids import InfoHash
 from bittern.engine.events import SourceChanged
-from bittern.engine.sources.base import (
-    DiscoveringTorrent,
-    SourceKind,
-    SourceState,
-    SourceStatus,
-)
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
+from bittern.engine.sources.base import DiscoveringTorrent
 from bittern.policy.local_limits import LocalLimits
 from bittern.policy.local_rounds import LocalRounds
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bittern.engine.sources.base import DiscoveringTorrent, SourceKind, SourceState, SourceStatus
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
+from bittern.engine.sources.base import DiscoveringTorrent
 from bittern.policy.candidates import Source
 from bittern.proto.peer import UT_PEX
 

@@ -18,13 +18,8 @@ from bittern.engine.events import (
     TrackerFailed,
 )
 from bittern.engine.services import Services
-from bittern.engine.sources.base import (
-    DiscoveringTorrent,
-    SourceKind,
-    SourceState,
-    SourceStatus,
-    switched_off_by,
-)
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
+from bittern.engine.sources.base import DiscoveringTorrent, switched_off_by
 from bittern.engine.sources.trackers import TrackerAnnouncer, TrackerStatus
 from bittern.policy.announcing import TrackerState
 

@@ -26,7 +26,8 @@ from typing import Protocol
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
 from bittern.engine.events import SourceChanged
-from bittern.engine.sources.base import DiscoveringTorrent, SourceKind, SourceState, SourceStatus
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
+from bittern.engine.sources.base import DiscoveringTorrent
 from bittern.policy.local_limits import LocalLimits
 from bittern.policy.local_rounds import LocalRounds
 

@@ -1,8 +1,8 @@
-"""engine.reasons.reason: a code and a sentence."""
+"""engine.reason: a code and a sentence."""
 
 from __future__ import annotations
 
-from bittern.engine.reasons.reason import Reason, ReasonCode
+from bittern.engine.reason import Reason, ReasonCode
 
 
 def test_a_reason_is_its_sentence() -> None:
