@@ -12,6 +12,7 @@ from bittern.codec.metainfo import decode_metainfo
 from bittern.codec.wire import HashRange
 from bittern.engine import events
 from bittern.engine.events import TorrentState
+from bittern.engine.hashes.exchange import HashExchange
 from bittern.engine.hashes.seeker import BLOCKS_TIMEOUT, HashSeeker
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
@@ -161,8 +162,9 @@ def test_nobody_without_v2_is_asked(tmp_path: Path, simulate: Simulate) -> None:
 def seeker_of(node: Node) -> HashSeeker:
     swarm = node.torrent.swarm
     assert swarm is not None
-    assert swarm.extensions.hashes is not None
-    return swarm.extensions.hashes.seeker
+    exchange = swarm.extensions.hashes
+    assert isinstance(exchange, HashExchange)
+    return exchange.seeker
 
 
 def test_the_hashes_of_a_pieces_blocks(tmp_path: Path, simulate: Simulate) -> None:

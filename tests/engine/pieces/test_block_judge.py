@@ -12,9 +12,8 @@ from bittern.codec.info import Version
 from bittern.codec.merkle import block_hashes
 from bittern.core.geometry import BLOCK_LENGTH
 from bittern.engine import events
-from bittern.engine.hashes.seeker import BlocksDone
 from bittern.engine.pieces import block_judge
-from bittern.engine.pieces.block_judge import BlockJudge
+from bittern.engine.pieces.block_judge import BlockJudge, BlocksDone
 from bittern.policy.picker import Picker
 from bittern.policy.pieces import OpenPiece, PeerShare, Pieces
 from bittern.storage.hashing import PieceHashes

@@ -13,8 +13,10 @@ from bittern.codec.info import Version
 from bittern.core.endpoint import Endpoint
 from bittern.core.geometry import BLOCK_LENGTH
 from bittern.engine import events
-from bittern.engine.hashes.seeker import BlocksDone, HashSeeker
+from bittern.engine.hashes.exchange import HashExchange
+from bittern.engine.hashes.seeker import HashSeeker
 from bittern.engine.pieces import repair
+from bittern.engine.pieces.block_judge import BlocksDone
 from bittern.testing.disk import FaultyCalls
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
@@ -296,8 +298,9 @@ def test_after_its_end_nothing_is_done(tmp_path: Path, simulate: Simulate) -> No
                 asked.append(done)
                 return True
 
-            assert swarm.extensions.hashes is not None
-            mending = swarm.extensions.hashes._repair
+            exchange = swarm.extensions.hashes
+            assert isinstance(exchange, HashExchange)
+            mending = exchange._repair
             mending._fetch, mending._offered = fetch, lambda: swarm.picker.wanted
             mending.tick(now=loop.time())
             assert len(asked) == 2

@@ -37,6 +37,10 @@ class HashExchange:
         self._repair = repair
         self._maker = maker
 
+    def peer_opened(self, peer: PeerConnection) -> None:
+        """Hear of a connection whose handshake is done."""
+        self.seeker.peer_opened(peer)
+
     def piece_lost(self, index: int) -> None:
         """Hear that a piece we had is damaged on disk."""
         self._repair.add([index])
@@ -70,12 +74,3 @@ class HashExchange:
         self.seeker.stop()
         self._server.stop()
         self._maker.stop()
-
-
-def refuse(peer: PeerConnection, event: PeerEvent) -> None:
-    """Close a peer that sends hash messages for a torrent that has no v2 half (H10)."""
-    if isinstance(
-        event,
-        peer_events.HashesRequested | peer_events.HashesReceived | peer_events.HashesRejected,
-    ):
-        peer.close("speaks of v2 hashes, and the torrent has none", was_violation=True)

@@ -19,15 +19,13 @@ from bittern.codec.wire import HashRange
 from bittern.core.errors import Inconsistent
 from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.peers.roster import Roster
+from bittern.engine.pieces.block_judge import BlocksDone
 from bittern.engine.services import Services
 from bittern.proto.hashes import HashFetch, Span
 from bittern.storage.hashing import PieceHashes
 
 BLOCKS_TIMEOUT = 10.0
 """Seconds until the hashes of a piece's blocks are done without."""
-
-BlocksDone = Callable[[bytes | None], None]
-"""Takes the hashes of a piece's blocks, end to end; None when nobody gave them in time."""
 
 
 @dataclass(slots=True)

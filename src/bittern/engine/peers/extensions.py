@@ -8,6 +8,7 @@ H10.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from bittern.codec.extension import (
     MetadataMessage,
@@ -21,13 +22,35 @@ from bittern.codec.extension import (
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import PeerViolation, WireDecodeError
 from bittern.engine.events import Event, PeersFound
-from bittern.engine.hashes.exchange import HashExchange, refuse
 from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.peers.roster import Roster, exchange_flags
 from bittern.policy.candidates import Source
+from bittern.proto import peer_events
 from bittern.proto.metadata import MetadataServer
 from bittern.proto.peer import UT_METADATA, UT_PEX
 from bittern.proto.peer_events import PeerEvent
+
+
+class HashMessages(Protocol):
+    """Who acts on the hash messages of a torrent that has a v2 half: ``HashExchange``."""
+
+    def peer_opened(self, peer: PeerConnection) -> None:
+        """Hear of a connection whose handshake is done."""
+
+    def peer_event(self, peer: PeerConnection, event: PeerEvent, *, now: float) -> None:
+        """Act on a hash message; other events are none of its business."""
+
+    def forget(self, peer: PeerConnection) -> None:
+        """Drop what is kept of a connection that is gone."""
+
+    def piece_lost(self, index: int) -> None:
+        """Hear that a piece we had is damaged on disk."""
+
+    def tick(self, *, now: float) -> None:
+        """Do what is due; called about once a second."""
+
+    def stop(self) -> None:
+        """Take no further part."""
 
 
 class Extensions:
@@ -53,20 +76,20 @@ class Extensions:
         self._server = None if metadata is None else MetadataServer(metadata)
         self._does_pex = does_pex
         self._report = report
-        self.hashes: HashExchange | None = None
+        self.hashes: HashMessages | None = None
         """None for a torrent without a v2 half, and while the metadata is unknown."""
 
     def peer_opened(self, peer: PeerConnection) -> None:
         """Hear of a connection whose handshake is done."""
         if self.hashes is not None:
-            self.hashes.seeker.peer_opened(peer)
+            self.hashes.peer_opened(peer)
 
     def peer_event(self, peer: PeerConnection, event: PeerEvent, *, now: float) -> None:
         """Act on a hash message; other events are none of its business."""
         if self.hashes is not None:
             self.hashes.peer_event(peer, event, now=now)
         else:
-            refuse(peer, event)
+            _refuse_hashes(peer, event)
 
     def received(self, peer: PeerConnection, name: str, payload: bytes, *, now: float) -> None:
         """Act on a message; a peer that breaks the rules is closed."""
@@ -146,3 +169,12 @@ class Extensions:
         """Take no further part."""
         if self.hashes is not None:
             self.hashes.stop()
+
+
+def _refuse_hashes(peer: PeerConnection, event: PeerEvent) -> None:
+    """Close a peer that sends hash messages for a torrent that has no v2 half (H10)."""
+    if isinstance(
+        event,
+        peer_events.HashesRequested | peer_events.HashesReceived | peer_events.HashesRejected,
+    ):
+        peer.close("speaks of v2 hashes, and the torrent has none", was_violation=True)

@@ -20,13 +20,15 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Protocol
 
 from bittern.codec.merkle import HASH_LENGTH
-from bittern.engine.hashes.seeker import BlocksDone
 from bittern.policy.pieces import BLOCK_SHIFT, OpenPiece, PeerShare, Pieces
 from bittern.proto.peer_events import ReceivedBlock
 from bittern.storage.hashing import PieceHashes, differing_blocks, leaves_of
 
 MAX_CASES = 64
 """Limit: H4. Pieces that wait for the hashes of their blocks; more go the way of v1 pieces."""
+
+BlocksDone = Callable[[bytes | None], None]
+"""Takes the hashes of a piece's blocks, end to end; None when nobody gave them in time."""
 
 
 class FetchBlockHashes(Protocol):
