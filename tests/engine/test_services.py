@@ -20,15 +20,10 @@ def test_all_torrents_of_a_session_share_its_means(tmp_path: Path, simulate: Sim
             assert torrent._services is services
             assert services.loop is loop
             assert services.config is node.session.config
-            assert services.network is node.host
             assert services.peer_id.startswith(services.config.client_prefix)
             assert services.upload_limit.bucket.rate == 5_000
             assert services.download_limit.bucket.is_unlimited
             assert services.listen_port() == node.session.port == node.endpoint.port
             assert services.may_connect()
-            assert services.tracker_client is None
-            assert services.journal is None
-            # Asked once for each folder, whatever the number of torrents in it.
-            assert set(services.folding) == {node.folder, tmp_path / "o"}
 
     simulate(main)

@@ -26,11 +26,11 @@ from bittern.engine.peers.roster import Roster
 from bittern.engine.pieces.assembly import Assembly
 from bittern.engine.pieces.repair import Repair
 from bittern.engine.pieces.swarm import Swarm, SwarmOwner
-from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
 from bittern.engine.store.content import Content, open_content, wanted_priorities
 from bittern.engine.store.keeper import Found, Keeper, make_record
 from bittern.engine.store.reuse import reuse_files
+from bittern.engine.torrent_services import TorrentServices
 from bittern.policy.picker import Picker
 from bittern.storage.reuse import Reuse
 from bittern.storage.volume import Folding, probe_folding
@@ -45,7 +45,7 @@ class Awake:
     found: Found
     swarm: Swarm
 
-    async def sleep(self, services: Services, *, downloaded: int, uploaded: int) -> None:
+    async def sleep(self, services: TorrentServices, *, downloaded: int, uploaded: int) -> None:
         """Stop the swarm, keep what is there, let go of the files."""
         picker = self.swarm.picker
         partial = self.swarm.assembly.partial_blocks()
@@ -55,7 +55,7 @@ class Awake:
         await services.disk.run(storage.close, lane=storage)
 
 
-async def locate(services: Services, metainfo: Metainfo, config: TorrentConfig) -> Content:
+async def locate(services: TorrentServices, metainfo: Metainfo, config: TorrentConfig) -> Content:
     """Work out where a torrent's files are on their volume."""
     root = config.output if config.data_path is None else config.data_path.absolute().parent
     folding = await _folding_of(services, root)
@@ -69,7 +69,7 @@ async def locate(services: Services, metainfo: Metainfo, config: TorrentConfig) 
     )
 
 
-async def _folding_of(services: Services, root: Path) -> Folding:
+async def _folding_of(services: TorrentServices, root: Path) -> Folding:
     """Ask each folder once which names fall together there (P10)."""
     known = services.folding.get(root)
     if known is None:
@@ -79,7 +79,7 @@ async def _folding_of(services: Services, root: Path) -> Folding:
 
 async def wake(
     owner: SwarmOwner,
-    services: Services,
+    services: TorrentServices,
     shelf: Shelf,
     config: TorrentConfig,
     roster: Roster,
@@ -149,7 +149,7 @@ async def wake(
 
 def _make_swarm(
     owner: SwarmOwner,
-    services: Services,
+    services: TorrentServices,
     content: Content,
     found: Found,
     *,
@@ -182,7 +182,7 @@ def _make_swarm(
 
 
 def make_exchange(
-    services: Services,
+    services: TorrentServices,
     swarm: Swarm,
     content: Content,
     *,
@@ -228,7 +228,7 @@ def make_exchange(
 
 
 def _make_repair(
-    services: Services,
+    services: TorrentServices,
     swarm: Swarm,
     content: Content,
     seeker: HashSeeker,
@@ -251,7 +251,7 @@ def _make_repair(
     )
 
 
-def _make_keeper(services: Services, metainfo: Metainfo, content: Content) -> Keeper:
+def _make_keeper(services: TorrentServices, metainfo: Metainfo, content: Content) -> Keeper:
     info, root = metainfo.info, content.storage.root
     return Keeper(
         services,
@@ -266,7 +266,7 @@ def _make_keeper(services: Services, metainfo: Metainfo, content: Content) -> Ke
 
 async def _reuse(
     owner: SwarmOwner,
-    services: Services,
+    services: TorrentServices,
     info: Info,
     config: TorrentConfig,
     content: Content,

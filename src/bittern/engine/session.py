@@ -35,14 +35,15 @@ from bittern.engine.peers.acceptor import Acceptor
 from bittern.engine.peers.dialer import Dialer
 from bittern.engine.peers.roster import Roster
 from bittern.engine.pieces.upload import SendBuffer
-from bittern.engine.services import Services
 from bittern.engine.sources.announces import Announces
+from bittern.engine.sources.discovery import SessionSources
 from bittern.engine.sources.local_peers import COOKIE_LENGTH, GROUPS, Multicast
 from bittern.engine.sources.tracker_client import TrackerClient
 from bittern.engine.sources.zeroconf_peers import ServiceNetwork
 from bittern.engine.store.disk import Disk
 from bittern.engine.store.journal import Journal
 from bittern.engine.torrent import Torrent
+from bittern.engine.torrent_services import TorrentServices
 from bittern.net.dht import Dht
 from bittern.net.multicast import LocalNetwork
 from bittern.net.stream import Network
@@ -132,7 +133,7 @@ class Session:
         self._gateway = Gateway(
             config, port=lambda: self._acceptor.port, open_sockets=self._open_udp_sockets
         )
-        self._services = self._make_services(network, journal)
+        self._services = self._make_services(journal)
         await self._start_shared_sources()
         self._tick_handle = loop.call_later(TICK_INTERVAL, self._tick)
         return self
@@ -159,15 +160,13 @@ class Session:
         await self._gateway.close()
         await self._loop.run_in_executor(None, self._worker.close)
 
-    def _make_services(self, network: Network, journal: Journal | None) -> Services:
+    def _make_services(self, journal: Journal | None) -> TorrentServices:
         loop, config, gateway = self._loop, self.config, self._gateway
         now = loop.time()
-        return Services(
+        return TorrentServices(
             loop=loop,
             config=config,
             rng=self._rng,
-            random_bytes=self._random_bytes,
-            network=network,
             disk=self._disk,
             send_buffer=SendBuffer(config.send_buffer_length),
             handles=HandleCache(config.max_open_files),
@@ -175,12 +174,12 @@ class Session:
             peer_id=PeerId.generate(config.client_prefix, self._random_bytes),
             download_limit=SharedLimit(make_bucket(config.max_download_rate, now=now), loop=loop),
             upload_limit=SharedLimit(make_bucket(config.max_upload_rate, now=now), loop=loop),
-            tracker_client=self._make_tracker_client() if config.enable_trackers else None,
-            announces=self._announces,
+            sources=SessionSources(
+                self._make_tracker_client() if config.enable_trackers else None, self._announces
+            ),
             listen_port=lambda: self._acceptor.port,
             request_dial=self._dialer.request,
             may_connect=self._may_connect,
-            shared_sources=[],
             num_connections=self._num_connections,
             num_half_open=lambda: self._dialer.num_half_open,
             journal=journal,
@@ -223,11 +222,11 @@ class Session:
                 disk=self._disk,
             )
             if dht is not None:
-                self._services.shared_sources.append(dht)
+                self._services.sources.shared.append(dht)
         self._join_local_network()
         services = self._open_services() if self.config.enable_zeroconf else None
         if services is not None:
-            self._services.shared_sources.append(
+            self._services.sources.shared.append(
                 await self._gateway.open_zeroconf(services, spawn=self._spawn)
             )
 
@@ -247,7 +246,7 @@ class Session:
         """Make the local discovery (BEP 14)."""
         network = self._open_multicast() if self.config.enable_lsd else None
         if network is not None:
-            self._services.shared_sources.append(
+            self._services.sources.shared.append(
                 self._gateway.open_local(
                     network, rng=self._rng, cookie=self._random_bytes(COOKIE_LENGTH)
                 )

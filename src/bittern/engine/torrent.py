@@ -40,13 +40,13 @@ from bittern.engine.peers.roster import Roster
 from bittern.engine.pieces.swarm import Swarm
 from bittern.engine.reasons.diagnosis import Diagnosis, diagnose
 from bittern.engine.reasons.stall import StallWatch
-from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
 from bittern.engine.source_status import SourceStatus
 from bittern.engine.sources.discovery import Discovery, hinted_peers, tiers_of
 from bittern.engine.sources.trackers import TrackerStatus
 from bittern.engine.stats import PeerInfo, TorrentStats, describe_peers, file_progress, measure
 from bittern.engine.store.content import bits_of_files, check_files, wanted_priorities
+from bittern.engine.torrent_services import TorrentServices
 from bittern.policy.candidates import Candidates, Source
 from bittern.policy.peer_book import NEIGHBOURS
 from bittern.policy.picker import Picker
@@ -63,7 +63,7 @@ class Torrent:
     """
 
     def __init__(
-        self, services: Services, source: Metainfo | Magnet, config: TorrentConfig
+        self, services: TorrentServices, source: Metainfo | Magnet, config: TorrentConfig
     ) -> None:
         self._services = services
         self.shelf: Shelf = Shelf(source)
@@ -334,6 +334,7 @@ class Torrent:
             self._discovery = Discovery(
                 self,
                 self._services,
+                self._services.sources,
                 tiers=tiers_of(self.shelf, self.config),
             )
             self._discovery.start(self.name)

@@ -227,7 +227,7 @@ def sharing(shared: FakeShared) -> type[Session]:
     class Sharing(Session):
         async def __aenter__(self) -> Session:
             await super().__aenter__()
-            self._services.shared_sources.append(shared)
+            self._services.sources.shared.append(shared)
             return self
 
     return Sharing

@@ -8,7 +8,7 @@ came back, and when it is tried next, or why it is silent. A source that can be
 asked reports ``events.SourceChanged`` when that changes.
 
 What serves all torrents of a session (a DHT node, a socket for the local network)
-is a ``SharedSource``: it stands in ``Services.shared_sources`` and makes the
+is a ``SharedSource``: it stands in ``SessionSources.shared`` and makes the
 ``PeerSource`` of each torrent that may use it. Private torrents never reach it.
 
 Sources: BEP 12 (trackers), BEP 27 (private torrents hear of peers from their own
@@ -19,17 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
 from bittern.engine.events import Event
+from bittern.engine.peers.roster import Roster
 from bittern.engine.shelf import Shelf
 from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from bittern.policy.candidates import Candidates
-
-if TYPE_CHECKING:
-    from bittern.engine.peers.roster import Roster
 
 
 class DiscoveringTorrent(Protocol):

@@ -12,20 +12,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from bittern.core.endpoint import Endpoint, is_local
 from bittern.engine.config import TorrentConfig
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
 from bittern.engine.source_status import SourceKind, SourceStatus
+from bittern.engine.sources.announces import Announces
 from bittern.engine.sources.base import (
     PRIVATE,
     DiscoveringTorrent,
     PeerSource,
+    SharedSource,
     SwitchedOff,
     switched_off_by,
 )
 from bittern.engine.sources.passive import ExchangedPeers, GivenPeers, IncomingPeers
+from bittern.engine.sources.tracker_client import TrackerClient
 from bittern.engine.sources.tracker_source import TrackerSource
 from bittern.engine.sources.trackers import TrackerStatus
 from bittern.policy.candidates import Source
@@ -41,6 +45,18 @@ _SHARED = {
 _NOT_FOR_PRIVATE = (Source.DHT, Source.PEX, *NEIGHBOURS)
 
 
+@dataclass(slots=True)
+class SessionSources:
+    """What the torrents of a session find peers by in common."""
+
+    tracker_client: TrackerClient | None
+    """None when trackers are switched off."""
+    announces: Announces
+    """When each torrent announces to its trackers."""
+    shared: list[SharedSource] = field(default_factory=list)
+    """The session's own sources of peers, which every torrent may use that is not private."""
+
+
 class Discovery:
     """
     The sources of peers of one running torrent.
@@ -48,10 +64,12 @@ class Discovery:
     Args:
         torrent: takes the peers.
         services: of the session.
+        common: what all torrents of the session share.
         tiers: announce URLs by tier.
     """
 
     __slots__ = (
+        "_common",
         "_given",
         "_hashes",
         "_incoming",
@@ -66,12 +84,16 @@ class Discovery:
         self,
         torrent: DiscoveringTorrent,
         services: Services,
+        common: SessionSources,
         *,
         tiers: Sequence[Sequence[str]],
     ) -> None:
         self._torrent = torrent
         self._services = services
-        self._trackers = TrackerSource(torrent, services, tiers)
+        self._common = common
+        self._trackers = TrackerSource(
+            torrent, services, common.tracker_client, common.announces, tiers
+        )
         self._given = GivenPeers(torrent)
         self._incoming = IncomingPeers(
             torrent, port=services.listen_port, is_enabled=services.config.enable_incoming
@@ -84,7 +106,7 @@ class Discovery:
         """Return the sources that a private torrent has not, or what stands for them."""
         config, torrent = self._services.config, self._torrent
         sources: list[PeerSource] = []
-        shared = {source.kind: source for source in self._services.shared_sources}
+        shared = {source.kind: source for source in self._common.shared}
         for kind, setting in _SHARED.items():
             if torrent.is_private:
                 sources.append(SwitchedOff(kind, PRIVATE))

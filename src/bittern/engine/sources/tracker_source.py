@@ -19,7 +19,9 @@ from bittern.engine.events import (
 )
 from bittern.engine.services import Services
 from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
+from bittern.engine.sources.announces import Announces
 from bittern.engine.sources.base import DiscoveringTorrent, switched_off_by
+from bittern.engine.sources.tracker_client import TrackerClient
 from bittern.engine.sources.trackers import TrackerAnnouncer, TrackerStatus
 from bittern.policy.announcing import TrackerState
 
@@ -39,27 +41,34 @@ class TrackerSource:
     Args:
         torrent: takes the peers.
         services: of the session.
+        client: talks to trackers; None when they are switched off.
+        announces: of all torrents of the session.
         tiers: announce URLs by tier; may be none.
     """
 
     __slots__ = ("_announcer", "_reason", "_services", "_torrent")
 
     def __init__(
-        self, torrent: DiscoveringTorrent, services: Services, tiers: Sequence[Sequence[str]]
+        self,
+        torrent: DiscoveringTorrent,
+        services: Services,
+        client: TrackerClient | None,
+        announces: Announces,
+        tiers: Sequence[Sequence[str]],
     ) -> None:
         self._services = services
         self._torrent = torrent
         self._reason = ""
         self._announcer: TrackerAnnouncer | None = None
-        if services.tracker_client is None:
+        if client is None:
             self._reason = switched_off_by("enable_trackers")
         elif not any(tiers):
             self._reason = "the torrent names no tracker"
         else:
             self._announcer = TrackerAnnouncer(
                 tiers,
-                client=services.tracker_client,
-                announces=services.announces,
+                client=client,
+                announces=announces,
                 surroundings=self,
                 info_hashes=torrent.all_hashes,
                 peer_id=services.peer_id,
