@@ -11,10 +11,17 @@ from typing import Any
 import pytest
 
 from bittern.codec.info import Version
+from bittern.codec.metainfo import decode_metainfo
+from bittern.core.endpoint import Endpoint
+from bittern.core.geometry import BLOCK_LENGTH
+from bittern.engine import events
 from bittern.engine.awake import locate
+from bittern.engine.config import TorrentConfig
 from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.testing.loop import VirtualLoop
-from tests.engine.scene import NAME, NUM_PIECES, PIECE_LENGTH, Scene
+from tests.engine.hash_peers import Files, HashPeer
+from tests.engine.scene import NAME, NUM_PIECES, PIECE_LENGTH, Scene, Watch, until
+from tests.engine.test_metadata import link_of
 
 Simulate = Callable[..., Any]
 
@@ -44,8 +51,6 @@ def test_what_is_taken_on_trust_is_unverified(tmp_path: Path, simulate: Simulate
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path) as scene:
             stranger = scene.add_host()
-            from bittern.core.endpoint import Endpoint
-
             node = await scene.node(
                 is_seed=True,
                 torrent={"skip_check": True},
@@ -74,8 +79,6 @@ def test_blocks_of_a_piece_in_progress_outlive_a_clean_end(
             assert sum(map(len, kept.values())) > 5
             await first.close()
             again = await scene.session(scene.add_host(), state_dir=state)
-            from bittern.engine.config import TorrentConfig
-
             torrent = await again.add(scene.raw, TorrentConfig(output=first.folder))
             swarm = torrent.swarm
             assert swarm is not None
@@ -97,6 +100,88 @@ def test_a_folder_is_asked_once_which_names_fall_together(
             content = await locate(services, scene.metainfo, node.torrent.config)
             assert content.paths == [(NAME,)]
             assert list(services.folding) == [node.folder]
+
+    simulate(main)
+
+
+def test_what_is_found_elsewhere_is_told_and_taken_on_trust(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: F5. The copy is hashed again before its first upload."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES) as scene:
+            node = await scene.node(
+                torrent={"reuse_from": (tmp_path / "source",), "paused": True},
+            )
+            watch = Watch(node.torrent)
+            await node.torrent.resume()
+            await node.complete()
+            assert node.has_content()
+            assert [
+                (each.index, each.path, each.length) for each in watch.of(events.FileReused)
+            ] == [
+                (0, "a", FILES["a"]),
+                (1, "d/b", FILES["d/b"]),
+            ]
+            swarm = node.torrent.swarm
+            assert swarm is not None
+            assert swarm.assembly.unverified == swarm.picker.have
+
+    simulate(main)
+
+
+# --- v2 --------------------------------------------------------------------------------------
+
+FILES = {"a": 100_000, "d/b": 150_000}
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_the_layers_of_a_hybrid_come_from_peers_or_from_what_is_there(
+    is_there: bool, tmp_path: Path, simulate: Simulate
+) -> None:
+    """A link says enough to begin with; what is kept at last is the whole .torrent file."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
+            peer = HashPeer(scene, Files(scene).answer)
+            node = await scene.node(
+                is_seed=is_there,
+                source=link_of(scene),
+                peers=[peer.endpoint],
+                state_dir=tmp_path / "state",
+            )
+
+            def has_layers() -> bool:
+                found = node.torrent.metainfo
+                return found is not None and found.piece_layers == scene.metainfo.piece_layers
+
+            await until(has_layers)
+            assert node.torrent.is_complete is is_there
+            assert bool(peer.asked) is not is_there
+            await node.close()
+            [kept] = (tmp_path / "state").rglob("*.torrent")
+            assert decode_metainfo(kept.read_bytes()).piece_layers == scene.metainfo.piece_layers
+
+    simulate(main)
+
+
+def test_of_a_damaged_piece_only_the_bad_block_is_fetched(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            seed = await scene.node(is_seed=True)
+            host = scene.add_host()
+            folder = tmp_path / host.addresses[0]
+            scene.write_content(folder)
+            with (folder / NAME).open("r+b") as file:
+                file.seek(5 * PIECE_LENGTH)
+                file.write(b"not this")
+            node = await scene.node(host=host, peers=[seed])
+            await node.complete()
+            assert node.has_content()
+            assert node.torrent.num_downloaded == BLOCK_LENGTH
 
     simulate(main)
 
