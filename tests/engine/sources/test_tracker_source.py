@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from bittern.core.announce import AnnounceAnswer
+from bittern.codec.info import Version
+from bittern.core.announce import AnnounceAnswer, Event
+from bittern.core.endpoint import Endpoint
 from bittern.core.errors import TrackerUnreachable
 from bittern.engine import events
 from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
@@ -14,8 +16,10 @@ from bittern.engine.sources.trackers import TrackerStatus
 from bittern.policy.announcing import TrackerState
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
-from tests.engine.scene import Scene, Watch
+from tests.engine.scene import Scene, Watch, until
 from tests.engine.sources.test_discovery import URL, FakeClient, tracked
+
+OTHER_URL = "http://other.example/announce"
 
 
 class PickyClient(FakeClient):
@@ -96,3 +100,96 @@ def test_a_tracker_behind_others_waits_for_its_turn() -> None:
         "asked only when the trackers before it fail",
     )
     assert STATES.keys() == set(TrackerState)
+
+
+def test_the_news_of_one_tracker_are_told_of_that_tracker(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, trackers=((URL,), (OTHER_URL,))) as scene:
+            node = await scene.node(
+                make=tracked(PickyClient()), enable_trackers=True, torrent={"paused": True}
+            )
+            watch = Watch(node.torrent)
+            await node.torrent.resume()
+            await until(lambda: len(watch.of(events.TrackerFailed)) == 2)
+            await asyncio.sleep(0)
+            told = [
+                (each.source.name, each.source.state) for each in watch.of(events.SourceChanged)
+            ]
+            assert told == [
+                (URL, SourceState.ASKING),
+                (URL, SourceState.FAILING),
+                (OTHER_URL, SourceState.ASKING),
+                (OTHER_URL, SourceState.FAILING),
+            ]
+
+    simulate(main)
+
+
+def test_a_download_is_begun_ended_and_left_with_what_it_came_to(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Asking again sooner than the tracker allows says nothing more."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, trackers=((URL,),)) as scene:
+            client = FakeClient()
+            seed = await scene.node(is_seed=True)
+            client.peers = (seed.endpoint,)
+            leecher = await scene.node(make=tracked(client), enable_trackers=True)
+            await leecher.complete(within=30)
+            await asyncio.sleep(1)
+            leecher.torrent.announce_now()
+            await asyncio.sleep(1)
+            await leecher.close()
+            assert [(event, left) for _, event, left in client.heard] == [
+                (Event.STARTED, len(scene.data)),
+                (Event.COMPLETED, 0),
+                (Event.STOPPED, 0),
+            ]
+
+    simulate(main)
+
+
+def test_whoever_names_no_tracker_needs_none(tmp_path: Path, simulate: Simulate) -> None:
+    """A hybrid learns of its second hash, ends its download and leaves: nobody is told."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            seed = await scene.node(is_seed=True)
+            leecher = await scene.node(
+                source=f"magnet:?xt=urn:btih:{scene.info_hash}", peers=[seed]
+            )
+            await leecher.complete(within=30)
+            leecher.torrent.announce_now()
+            assert leecher.torrent.trackers() == []
+            [told] = [each for each in leecher.torrent.sources() if each.kind is SourceKind.TRACKER]
+            assert told.state is SourceState.OFF
+
+    simulate(main)
+
+
+def test_a_hybrid_from_a_link_is_announced_under_its_other_hash_too(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 52."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            client = FakeClient()
+            seed = await scene.node(is_seed=True)
+            client.peers = (seed.endpoint, Endpoint("10.0.77.1", 1))
+            leecher = await scene.node(
+                source=f"magnet:?xt=urn:btih:{scene.info_hash}",
+                torrent={"trackers": ((URL,),)},
+                make=tracked(client),
+                enable_trackers=True,
+            )
+            await leecher.complete(within=30)
+            await until(lambda: len(client.heard) > 1)
+            assert client.hashes[0] == {scene.info_hash}
+            assert client.hashes[1] == set(seed.torrent.all_hashes)
+            assert len(client.hashes[1]) == 2
+
+    simulate(main)

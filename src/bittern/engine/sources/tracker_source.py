@@ -10,19 +10,13 @@ from collections.abc import Sequence
 
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
-from bittern.engine.events import (
-    Event,
-    SourceChanged,
-    TrackerAnnounced,
-    TrackerAsked,
-    TrackerFailed,
-)
+from bittern.engine.events import SourceChanged
 from bittern.engine.services import Services
 from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from bittern.engine.sources.announces import Announces
 from bittern.engine.sources.base import DiscoveringTorrent, switched_off_by
 from bittern.engine.sources.tracker_client import TrackerClient
-from bittern.engine.sources.trackers import TrackerAnnouncer, TrackerStatus
+from bittern.engine.sources.trackers import News, TrackerAnnouncer, TrackerStatus
 from bittern.policy.announcing import TrackerState
 
 STATES = {
@@ -120,13 +114,12 @@ class TrackerSource:
         torrent = self._torrent
         return torrent.num_uploaded, torrent.num_downloaded, torrent.num_left
 
-    def report(self, event: Event) -> None:
+    def report(self, event: News) -> None:
         """Pass the announcer's news on, and say with them how the tracker stands now."""
         self._torrent.report(event)
-        if isinstance(event, TrackerAsked | TrackerAnnounced | TrackerFailed):
-            for tracker in self.trackers():
-                if tracker.url == event.url:
-                    self._torrent.report(SourceChanged(status_of(tracker)))
+        for tracker in self.trackers():
+            if tracker.url == event.url:
+                self._torrent.report(SourceChanged(status_of(tracker)))
 
     async def stop(self) -> None:
         """Tell the trackers that we leave, within ``stop_timeout``."""

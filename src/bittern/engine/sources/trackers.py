@@ -20,7 +20,7 @@ import random
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from bittern.core.announce import AnnounceAnswer, AnnounceRequest, Event, ScrapeEntry
 from bittern.core.endpoint import Endpoint, is_dialable
@@ -40,6 +40,9 @@ MAX_SCRAPES = 10
 SOURCE = "tracker"
 """How peers from here are labelled."""
 
+News: TypeAlias = events.TrackerAsked | events.TrackerAnnounced | events.TrackerFailed
+"""What an announcer tells."""
+
 
 class Surroundings(Protocol):
     """What the announcer asks of its torrent."""
@@ -50,7 +53,7 @@ class Surroundings(Protocol):
     def add_peers(self, endpoints: Sequence[Endpoint], source: str, from_host: str) -> None:
         """Take peers that a tracker at the address ``from_host`` named."""
 
-    def report(self, event: events.Event) -> None:
+    def report(self, event: News) -> None:
         """Hear what happened, for people."""
 
 
