@@ -1,4 +1,4 @@
-"""engine.ledger: what is known of pieces and totals while no swarm runs."""
+"""engine.ledger: what is known of pieces and totals, while a swarm runs and while none does."""
 
 from __future__ import annotations
 
@@ -55,11 +55,28 @@ def test_runs_add_up() -> None:
     picker = Picker(4, random.Random(1))
     picker.set_have(Bitfield.of(4, [0, 3]).bits)
     picker.set_priorities([0, 4, 4, 4])
-    for _ in range(2):
-        ledger.enter(FakeSwarm(picker))
-    assert (ledger.num_downloaded, ledger.num_uploaded, ledger.num_wasted) == (20, 40, 2)
-    assert list(Bitfield(4, ledger.have)) == [0, 3]
-    assert list(Bitfield(4, ledger.wanted)) == [1, 2, 3]
+    ledger.resume(downloaded=100, uploaded=200)
+    for number in (1, 2):
+        ledger.open(FakeSwarm(picker))
+        for _ in ("it runs", "it has ended"):
+            assert ledger.num_downloaded == 100 + 10 * number
+            assert ledger.num_uploaded == 200 + 20 * number
+            assert ledger.num_wasted == number
+            assert list(Bitfield(4, ledger.have)) == [0, 3]
+            assert list(Bitfield(4, ledger.wanted)) == [1, 2, 3]
+            ledger.close()
+
+
+def test_while_a_swarm_runs_it_is_asked() -> None:
+    ledger, picker = Ledger(4), Picker(4, random.Random(1))
+    swarm = FakeSwarm(picker)
+    ledger.open(swarm)
+    picker.set_have(Bitfield.of(4, [2]).bits)
+    swarm.num_downloaded = 77
+    assert (list(Bitfield(4, ledger.have)), ledger.num_downloaded) == ([2], 77)
+    ledger.close()
+    swarm.num_downloaded = 78
+    assert ledger.num_downloaded == 77
 
 
 def test_addresses_are_counted_once_and_up_to_a_limit() -> None:

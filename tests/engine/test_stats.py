@@ -26,9 +26,9 @@ def test_before_the_metadata_is_known(tmp_path: Path, simulate: Simulate) -> Non
             assert (stats.progress, stats.num_pieces, stats.total_length) == (0.0, 0, 0)
             assert (stats.num_peers, stats.num_seeds, stats.peers_seen) == (1, 0, 1)
             assert stats.availability == 0.0
-            (info,) = describe_peers(node.torrent)
+            (info,) = describe_peers(node.torrent.roster)
             assert info.progress == 0.0
-            assert file_progress(node.torrent) == []
+            assert node.torrent.file_progress() == []
             peer.close()
 
     simulate(main)
@@ -44,7 +44,9 @@ def test_half_way(tmp_path: Path, simulate: Simulate) -> None:
             stats = torrent.stats()
             assert stats.state is TorrentState.DOWNLOADING
             assert stats.num_have == torrent.have_bits.bit_count()
-            assert stats.left == torrent.num_left == len(scene.data) - sum(file_progress(torrent))
+            progress = file_progress(torrent.info, torrent.have_bits)
+            assert progress == torrent.file_progress()
+            assert stats.left == torrent.num_left == len(scene.data) - sum(progress)
             assert stats.progress == pytest.approx(1 - stats.left / len(scene.data))
             assert stats.downloaded >= stats.num_have * PIECE_LENGTH - PIECE_LENGTH
             assert stats.download_rate == pytest.approx(50_000, rel=0.2)
@@ -80,7 +82,7 @@ def test_complete_and_paused(tmp_path: Path, simulate: Simulate) -> None:
             paused = seed.torrent.stats()
             assert paused.state is TorrentState.PAUSED
             assert (paused.progress, paused.num_peers) == (1.0, 0)
-            assert describe_peers(seed.torrent) == []
+            assert describe_peers(seed.torrent.roster) == []
 
     simulate(main)
 

@@ -1,9 +1,9 @@
 """
-What a torrent knows of its pieces and totals while no swarm does.
+What a torrent has, wants and has moved, whether it runs or not.
 
-While a torrent runs, its swarm counts; when it stops or rests, the counts are
-entered here. One small object: that everything is there, and everything wanted,
-which is so of every torrent at rest, takes no memory per piece.
+While a torrent runs, its swarm counts and the ledger asks it; when it stops or
+rests, the counts are entered here. One small object: that everything is there,
+and everything wanted, which is so of every torrent at rest, takes no memory per piece.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_SEEN = 10_000
 
 
 class CountingSwarm(Protocol):
-    """What is entered of a swarm."""
+    """What is asked and entered of a swarm."""
 
     picker: Picker
     num_downloaded: int
@@ -35,18 +35,17 @@ class Ledger:
 
     Attributes:
         num_pieces: of the torrent.
-        num_downloaded, num_uploaded: bytes of blocks in runs that are over.
-        num_wasted: bytes of blocks received in vain in this session.
     """
 
     __slots__ = (
         "_have",
+        "_num_downloaded",
+        "_num_uploaded",
+        "_num_wasted",
         "_seen",
+        "_swarm",
         "_wanted",
-        "num_downloaded",
         "num_pieces",
-        "num_uploaded",
-        "num_wasted",
     )
 
     def __init__(self, num_pieces: int) -> None:
@@ -54,14 +53,17 @@ class Ledger:
         self._have: int | None = 0 if num_pieces else None
         self._wanted: int | None = None
         self._seen: set[str] | None = None
-        self.num_downloaded: int = 0
-        self.num_uploaded: int = 0
-        self.num_wasted: int = 0
+        self._swarm: CountingSwarm | None = None
+        self._num_downloaded = 0
+        self._num_uploaded = 0
+        self._num_wasted = 0
+
+    # --- pieces --------------------------------------------------------------------------
 
     @property
     def have(self) -> int:
         """The pieces that are there, as bits of a ``Bitfield``."""
-        return self._expand(self._have)
+        return self._expand(self._have) if self._swarm is None else self._swarm.picker.have
 
     @have.setter
     def have(self, bits: int) -> None:
@@ -70,7 +72,7 @@ class Ledger:
     @property
     def wanted(self) -> int:
         """The pieces of wanted files, as bits of a ``Bitfield``; all until something is chosen."""
-        return self._expand(self._wanted)
+        return self._expand(self._wanted) if self._swarm is None else self._swarm.picker.wanted
 
     @wanted.setter
     def wanted(self, bits: int | None) -> None:
@@ -87,12 +89,46 @@ class Ledger:
         self.num_pieces = num_pieces
         self.have = 0
 
-    def enter(self, swarm: CountingSwarm) -> None:
-        """Take over what a swarm has counted, once, when it ends."""
-        self.num_downloaded += swarm.num_downloaded
-        self.num_uploaded += swarm.num_uploaded
-        self.num_wasted += swarm.num_wasted
-        self.have, self.wanted = swarm.picker.have, swarm.picker.wanted
+    # --- totals --------------------------------------------------------------------------
+
+    @property
+    def num_downloaded(self) -> int:
+        """Bytes of blocks received in this and earlier runs."""
+        swarm = self._swarm
+        return self._num_downloaded + (0 if swarm is None else swarm.num_downloaded)
+
+    @property
+    def num_uploaded(self) -> int:
+        """Bytes of blocks sent in this and earlier runs."""
+        swarm = self._swarm
+        return self._num_uploaded + (0 if swarm is None else swarm.num_uploaded)
+
+    @property
+    def num_wasted(self) -> int:
+        """Bytes of blocks received in vain in this session."""
+        swarm = self._swarm
+        return self._num_wasted + (0 if swarm is None else swarm.num_wasted)
+
+    def resume(self, *, downloaded: int, uploaded: int) -> None:
+        """Add the totals of earlier sessions."""
+        self._num_downloaded += downloaded
+        self._num_uploaded += uploaded
+
+    # --- a swarm begins and ends ---------------------------------------------------------
+
+    def open(self, swarm: CountingSwarm) -> None:
+        """Leave counting to a swarm; what was set here it has been told."""
+        self._swarm = swarm
+
+    def close(self) -> None:
+        """Enter what the swarm has counted; it has ended."""
+        swarm, self._swarm = self._swarm, None
+        if swarm is not None:
+            self.resume(downloaded=swarm.num_downloaded, uploaded=swarm.num_uploaded)
+            self._num_wasted += swarm.num_wasted
+            self.have, self.wanted = swarm.picker.have, swarm.picker.wanted
+
+    # --- peers ---------------------------------------------------------------------------
 
     def meet(self, address: str) -> None:
         """Count a peer's address, if it is new."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from bittern.codec.info import Info
 from bittern.core.bitfield import Bitfield
 from bittern.core.endpoint import Endpoint
 from bittern.engine.events import TorrentState
+from bittern.engine.ledger import Ledger
 from bittern.engine.peers.connection import PeerConnection
+from bittern.engine.peers.roster import Roster
+from bittern.engine.pieces.swarm import Swarm
+from bittern.engine.shelf import Shelf
+from bittern.policy.candidates import Candidates
 from bittern.storage.layout import Layout
-
-if TYPE_CHECKING:
-    from bittern.engine.torrent import Torrent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,26 +73,58 @@ class PeerInfo:
     """It says that it wants nothing (BEP 21)."""
 
 
-def measure(torrent: Torrent) -> TorrentStats:
+class MeasuredTorrent(Protocol):
+    """What is read of a torrent to measure it."""
+
+    @property
+    def state(self) -> TorrentState:
+        """What it is doing."""
+
+    @property
+    def shelf(self) -> Shelf:
+        """What it is called and made of."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """What is there, what is wanted, what was moved."""
+
+    @property
+    def candidates(self) -> Candidates:
+        """The endpoints known so far."""
+
+    @property
+    def roster(self) -> Roster | None:
+        """The connections, while there can be any."""
+
+    @property
+    def swarm(self) -> Swarm | None:
+        """What moves pieces, while they move."""
+
+    @property
+    def num_checked(self) -> int:
+        """Pieces hashed so far, while checking."""
+
+
+def measure(torrent: MeasuredTorrent) -> TorrentStats:
     """Return the numbers of a torrent; lengths are 0 before the metadata is known."""
-    swarm, roster = torrent.swarm, torrent.roster
+    swarm, roster, shelf, ledger = torrent.swarm, torrent.roster, torrent.shelf, torrent.ledger
     peers = [] if roster is None else [peer for peer in roster.peers if peer.is_open]
-    wanted, have = torrent.wanted_bits, torrent.have_bits
-    left = torrent.length_of(wanted & ~have)
-    wanted_length = torrent.length_of(wanted)
+    wanted, have = ledger.wanted, ledger.have
+    left = shelf.length_of(wanted & ~have)
+    wanted_length = shelf.length_of(wanted)
     down = sum(peer.down.rate for peer in peers)
     return TorrentStats(
         state=torrent.state,
-        progress=1 - left / wanted_length if wanted_length else float(torrent.shelf.num_pieces > 0),
-        num_pieces=torrent.shelf.num_pieces,
+        progress=1 - left / wanted_length if wanted_length else float(shelf.num_pieces > 0),
+        num_pieces=shelf.num_pieces,
         num_have=have.bit_count(),
         num_checked=torrent.num_checked,
-        total_length=torrent.shelf.total_length,
+        total_length=shelf.total_length,
         wanted_length=wanted_length,
         left=left,
-        downloaded=torrent.num_downloaded,
-        uploaded=torrent.num_uploaded,
-        wasted=torrent.num_wasted,
+        downloaded=ledger.num_downloaded,
+        uploaded=ledger.num_uploaded,
+        wasted=ledger.num_wasted,
         download_rate=down,
         upload_rate=sum(peer.up.rate for peer in peers),
         num_peers=len(peers),
@@ -98,9 +133,9 @@ def measure(torrent: Torrent) -> TorrentStats:
         ),
         num_connecting=0 if roster is None else len(roster.peers) - len(peers),
         num_known_peers=len(torrent.candidates),
-        peers_seen=torrent.ledger.num_seen,
+        peers_seen=ledger.num_seen,
         availability=0.0 if swarm is None else swarm.picker.distributed_copies(),
-        eta=_eta(left, down) if torrent.shelf.num_pieces else None,
+        eta=_eta(left, down) if shelf.num_pieces else None,
     )
 
 
@@ -133,16 +168,12 @@ def describe_peer(peer: PeerConnection) -> PeerInfo:
     )
 
 
-def describe_peers(torrent: Torrent) -> list[PeerInfo]:
+def describe_peers(roster: Roster | None) -> list[PeerInfo]:
     """Return the numbers of all connections that have finished their handshake."""
-    roster = torrent.roster
     return [] if roster is None else [describe_peer(peer) for peer in roster.peers if peer.is_open]
 
 
-def file_progress(torrent: Torrent) -> list[int]:
-    """Return, by index, the verified bytes of each file; empty before the metadata is known."""
-    if not torrent.shelf.num_pieces:
-        return []
-    info = torrent.info
-    have = Bitfield(info.geometry.num_pieces, torrent.have_bits)
+def file_progress(info: Info, have_bits: int) -> list[int]:
+    """Return, by index, the verified bytes of each file; the pieces are bits of a ``Bitfield``."""
+    have = Bitfield(info.geometry.num_pieces, have_bits)
     return Layout(info.files, info.geometry).verified_lengths(have)

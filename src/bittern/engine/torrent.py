@@ -38,7 +38,8 @@ from bittern.engine.metadata import MetadataPhase, learn, matcher
 from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.peers.roster import Roster
 from bittern.engine.pieces.swarm import Swarm
-from bittern.engine.reasons.diagnosis import Diagnosis, diagnose
+from bittern.engine.reasons.diagnosis import Diagnosis
+from bittern.engine.reasons.examination import diagnose
 from bittern.engine.reasons.stall import StallWatch
 from bittern.engine.shelf import Shelf
 from bittern.engine.source_status import SourceStatus
@@ -78,7 +79,7 @@ class Torrent:
         self._discovery: Discovery | None = None
         self._awake: Awake | None = None
         self.ledger: Ledger = Ledger(self.shelf.num_pieces)
-        """What is there and what was counted while no swarm runs."""
+        """What is there, what is wanted, what was moved."""
         self._idle_since = float("inf")
         self.num_checked: int = 0
         self._lock = asyncio.Lock()
@@ -162,46 +163,34 @@ class Torrent:
     @property
     def num_downloaded(self) -> int:
         """Bytes of blocks received in this and earlier runs."""
-        return self.ledger.num_downloaded + (self.swarm.num_downloaded if self.swarm else 0)
+        return self.ledger.num_downloaded
 
     @property
     def num_uploaded(self) -> int:
         """Bytes of blocks sent in this and earlier runs."""
-        return self.ledger.num_uploaded + (self.swarm.num_uploaded if self.swarm else 0)
+        return self.ledger.num_uploaded
 
     @property
     def have_bits(self) -> int:
         """The pieces we have, as bits of a ``Bitfield``."""
-        return self.ledger.have if self.swarm is None else self.swarm.picker.have
-
-    @property
-    def wanted_bits(self) -> int:
-        """The pieces of wanted files, as bits of a ``Bitfield``."""
-        return self.ledger.wanted if self.swarm is None else self.swarm.picker.wanted
-
-    def length_of(self, bits: int) -> int:
-        """Return the bytes of a set of pieces."""
-        return self.shelf.length_of(bits)
-
-    @property
-    def num_wasted(self) -> int:
-        """Bytes of blocks received in vain in this session."""
-        return self.ledger.num_wasted + (self.swarm.num_wasted if self.swarm else 0)
+        return self.ledger.have
 
     @property
     def num_left(self) -> int:
         """Bytes still wanted; all of them count as 1 byte while the metadata is unknown."""
         if not self.shelf.has_metainfo:
             return 1
-        return self.length_of(self.wanted_bits & ~self.have_bits)
+        return self.shelf.length_of(self.ledger.wanted & ~self.ledger.have)
 
     def file_progress(self) -> list[int]:
-        """Return, by index, how many bytes of each file are verified."""
-        return file_progress(self)
+        """Return, by index, the verified bytes of each file; none while the metadata is unknown."""
+        if not self.shelf.num_pieces:
+            return []
+        return file_progress(self.info, self.have_bits)
 
     def peers(self) -> list[PeerInfo]:
         """Return the connected peers."""
-        return describe_peers(self)
+        return describe_peers(self.roster)
 
     def events(self, *, trace: bool = False) -> AsyncIterator[Event]:
         """
@@ -307,9 +296,10 @@ class Torrent:
         is_first = not self._was_resumed
         if is_first:
             self._was_resumed = True
-            self.ledger.num_downloaded += awake.found.downloaded
-            self.ledger.num_uploaded += awake.found.uploaded
+            found = awake.found
+            self.ledger.resume(downloaded=found.downloaded, uploaded=found.uploaded)
         self._awake = awake
+        self.ledger.open(awake.swarm)
         for peer in list(roster.peers):
             awake.swarm.take_over(peer)
         self._join(awake.swarm.picker, is_first=is_first)
@@ -395,7 +385,7 @@ class Torrent:
         awake, self._awake = self._awake, None
         if awake is not None:
             ledger = self.ledger
-            ledger.enter(awake.swarm)
+            ledger.close()
             await awake.sleep(
                 self._services, downloaded=ledger.num_downloaded, uploaded=ledger.num_uploaded
             )

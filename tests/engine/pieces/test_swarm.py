@@ -44,7 +44,7 @@ def test_a_leecher_gets_every_byte_and_both_then_part(tmp_path: Path, simulate: 
             await asyncio.sleep(1)
             assert leecher.has_content()
             assert leecher.torrent.num_downloaded == seed.torrent.num_uploaded == len(scene.data)
-            assert leecher.torrent.num_wasted == 0
+            assert leecher.torrent.stats().wasted == 0
             assert leecher.torrent.num_left == 0
             assert leecher.torrent.peers() == seed.torrent.peers() == []
             verified = watch.of(events.PieceVerified)

@@ -1,30 +1,20 @@
 """
 Why is nothing happening? What is known of a torrent at one instant, and what it means.
 
-``diagnose`` looks at everything that can keep a torrent from moving: its sources
-of peers, the endpoints they named, its connections, the disk, the limits, and the
-pieces that nobody has. ``engine.reasons.explain`` makes sentences of it, the most
-important first. Nothing here decides or changes anything.
+Values: everything that can keep a torrent from moving, as ``engine.reasons.examination``
+has found it, and the sentences that ``engine.reasons.explain`` makes of it.
 
 Instants are loop time (``loop.time()``), as in ``engine.source_status``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-from bittern.core.errors import DiskFull
 from bittern.engine.events import TorrentState
 from bittern.engine.reason import Reason
-from bittern.engine.reasons.explain import explain, what_it_waits_for
 from bittern.engine.source_status import SourceStatus
-from bittern.policy.survey import CandidateSurvey, survey
-
-if TYPE_CHECKING:
-    from bittern.engine.peers.connection import PeerConnection
-    from bittern.engine.services import Services
-    from bittern.engine.torrent import Torrent
+from bittern.policy.survey import CandidateSurvey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,113 +132,3 @@ class Diagnosis:
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.reasons))
-
-
-def diagnose(torrent: Torrent, services: Services, *, retry_at: float | None) -> Diagnosis:
-    """
-    Look at a torrent.
-
-    Args:
-        torrent: in any state.
-        services: of its session.
-        retry_at: when it starts again by itself after an error.
-
-    O(known endpoints + connections).
-    """
-    now = services.loop.time()
-    roster, swarm, phase = torrent.roster, torrent.swarm, torrent.metadata_phase
-    peers = [] if roster is None else list(roster.peers)
-    missing = torrent.wanted_bits & ~torrent.have_bits
-    found = Diagnosis(
-        at=now,
-        state=torrent.state,
-        download_rate=sum(peer.down.rate for peer in peers),
-        upload_rate=sum(peer.up.rate for peer in peers),
-        sources=tuple(torrent.sources()),
-        candidates=survey(torrent.candidates, now=now),
-        connections=_look_at_connections(torrent, services, peers, missing),
-        storage=_look_at_storage(torrent, services, retry_at),
-        limits=tuple(_limits(torrent, services, len(peers))),
-        num_checked=torrent.num_checked,
-        num_pieces=torrent.shelf.num_pieces,
-        num_layers_missing=0 if phase is None else phase.num_layers_missing,
-        num_missing=missing.bit_count(),
-        num_unavailable=(missing & ~_had_by(peers)).bit_count(),
-        availability=0.0 if swarm is None else swarm.picker.distributed_copies(),
-    )
-    return replace(found, reasons=tuple(explain(found)), waits_for=what_it_waits_for(found))
-
-
-def _had_by(peers: list[PeerConnection]) -> int:
-    """Return the pieces that at least one peer has."""
-    bits = 0
-    for peer in peers:
-        if peer.is_open and peer.protocol.remote is not None:
-            bits |= peer.protocol.remote.bits
-    return bits
-
-
-def _look_at_connections(
-    torrent: Torrent, services: Services, peers: list[PeerConnection], missing: int
-) -> ConnectionSurvey:
-    useful = choking = snubbing = needless = interested = unchoked = 0
-    open_peers = [peer for peer in peers if peer.is_open]
-    for peer in open_peers:
-        protocol = peer.protocol
-        bits = 0 if protocol.remote is None else protocol.remote.bits & missing & ~peer.refused
-        if not bits:
-            needless += 1
-        elif protocol.peer_choking and not protocol.remote_allowed_fast:
-            choking += 1
-        elif peer.is_snubbing:
-            snubbing += 1
-        else:
-            useful += 1
-        interested += protocol.peer_interested
-        unchoked += protocol.peer_interested and not protocol.am_choking
-    phase = torrent.metadata_phase
-    return ConnectionSurvey(
-        num_half_open=services.num_half_open(),
-        num_handshaking=len(peers) - len(open_peers),
-        num_open=len(open_peers),
-        num_useful=useful,
-        num_choking=choking,
-        num_snubbing=snubbing,
-        num_needless=needless,
-        num_offering_metadata=0 if phase is None else phase.fetch.num_claims,
-        num_offering_hashes=0 if phase is None else phase.num_offering_hashes,
-        num_interested=interested,
-        num_unchoked=unchoked,
-    )
-
-
-def _look_at_storage(torrent: Torrent, services: Services, retry_at: float | None) -> StorageSurvey:
-    disk, swarm = services.disk, torrent.swarm
-    return StorageSurvey(
-        error=None if torrent.error is None else str(torrent.error),
-        is_full=isinstance(torrent.error, DiskFull),
-        retry_at=retry_at,
-        is_slow=swarm is not None and swarm.assembly.is_slow,
-        is_congested=disk.is_congested,
-        num_queued=disk.num_queued,
-    )
-
-
-def _limits(torrent: Torrent, services: Services, num_peers: int) -> list[Limit]:
-    config, roster, swarm = services.config, torrent.roster, torrent.swarm
-    limits = []
-    if swarm is not None:
-        for name, gate in (
-            ("max_download_rate", swarm.download_gate),
-            ("max_upload_rate", swarm.upload_gate),
-        ):
-            if gate.rate is not None:
-                limits.append(Limit(name, gate.rate, gate.num_waiting > 0))
-    most = config.max_connections
-    limits.append(Limit("max_connections", most, services.num_connections() >= most))
-    if roster is not None:
-        most = roster.max_connections
-        limits.append(Limit("max_connections_per_torrent", most, num_peers >= most))
-    most = config.max_half_open
-    limits.append(Limit("max_half_open", most, services.num_half_open() >= most))
-    return limits

@@ -9,16 +9,13 @@ from outside, and last how each source of peers stands.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from bittern.core.units import format_duration, format_rate, format_size
 from bittern.engine.events import TorrentState
 from bittern.engine.reason import Reason, ReasonCode
+from bittern.engine.reasons.diagnosis import Diagnosis
 from bittern.engine.reasons.phrases import count_of, describe_source
 from bittern.engine.source_status import SourceKind, SourceState
-
-if TYPE_CHECKING:
-    from bittern.engine.reasons.diagnosis import Diagnosis
 
 LIMIT_CODES = {
     "max_connections": ReasonCode.CONNECTION_LIMIT,
