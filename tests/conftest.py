@@ -26,8 +26,8 @@ from typing import Any, Protocol, TypeVar
 import pytest
 from hypothesis import settings
 
-from bittern.testing.leaks import describe_task
 from bittern.testing.loop import VirtualLoop, run
+from bittern.testing.tasks import describe_task
 
 if sys.platform != "win32":
     import fcntl

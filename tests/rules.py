@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +48,22 @@ ALLOWED_SIDEWAYS = {
     ("cli", "daemon"): set[str](),
 }
 """Imports between packages of one level: None for all modules, else those that may."""
+
+ENGINE_ORDER = (
+    ("config", "events", "ledger", "limits", "listeners", "reason", "shelf", "source_status"),
+    ("services", "store"),
+    ("peers",),
+    ("pieces",),
+    ("hashes",),
+    ("sources",),
+    ("metadata", "stats"),
+    ("reasons",),
+)
+"""
+The folders of ``engine`` and the modules beside them, from the bottom up; what is not named
+stands on top. Imports point down, also those for type checking. The same rows, in the same order,
+are in docs/design/README.md.
+"""
 
 DAEMON_FRONT = "bittern.daemon.api"
 """The only part of the daemon that the command line may know."""
@@ -113,6 +129,12 @@ class Source:
     def tree(self) -> ast.Module:
         """The parsed module."""
         return ast.parse(self.text, self.name)
+
+    @property
+    def module(self) -> str:
+        """The name by which it is imported."""
+        parts = ["bittern", *self.name.removesuffix(".py").split("/")]
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
     @property
     def package(self) -> str:
@@ -213,6 +235,63 @@ def _judge_import(source: Source, target: str, name: str) -> str:
     if LEVELS[target] >= level:
         return f"level {level} imports level {LEVELS[target]}"
     return ""
+
+
+def find_engine_disorder(source: Source) -> list[str]:
+    """Imports within the engine that do not point down."""
+    floor, found = _floor_of(source.module), []
+    for node, name in source.imports:
+        target = _floor_of(name)
+        if floor is not None and target is not None and target > floor:
+            found.append(source.at(node, f"imports {name}, which stands above it"))
+    return found
+
+
+def _floor_of(module: str) -> int | None:
+    """Return how high a module of the engine stands; None for others."""
+    parts = module.split(".")
+    if parts[:2] != ["bittern", "engine"] or len(parts) < 3:
+        return None
+    floors = [number for number, names in enumerate(ENGINE_ORDER) if parts[2] in names]
+    return floors[0] if floors else len(ENGINE_ORDER)
+
+
+def find_circles(sources: Sequence[Source]) -> list[tuple[str, ...]]:
+    """Return modules that import each other, directly or by way of others, sorted by name."""
+    modules = {source.module: source for source in sources}
+    below = {
+        source.name: {
+            modules[found].name
+            for _, name in source.imports
+            if (found := _module_of(name, modules)) is not None
+        }
+        - {source.name}
+        for source in sources
+    }
+    reach = {name: _reachable(name, below) for name in below}
+    circles = {
+        tuple(sorted(other for other in reach[name] if name in reach[other]))
+        for name in below
+        if name in reach[name]
+    }
+    return sorted(circles)
+
+
+def _module_of(name: str, modules: Container[str]) -> str | None:
+    """Return the module that an imported name is or is in; None if it is not ours."""
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def _reachable(start: str, below: dict[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        new = below[waiting.pop()] - found
+        found |= new
+        waiting += new
+    return found
 
 
 def find_forbidden_modules(source: Source) -> list[str]:

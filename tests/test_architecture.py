@@ -21,7 +21,9 @@ from tests.rules import (
     find_bad_names,
     find_banned,
     find_broad_excepts,
+    find_circles,
     find_code_in_init,
+    find_engine_disorder,
     find_forbidden_modules,
     find_missing_docstrings,
     find_sizes,
@@ -43,6 +45,16 @@ SIZE_EXCEPTIONS: dict[str, str] = {
 }
 """What may be larger than style.md section 4 says, with the reason."""
 
+CIRCLE_EXCEPTIONS: dict[tuple[str, ...], str] = {
+    (
+        "testing/datagrams.py",
+        "testing/host.py",
+        "testing/network.py",
+        "testing/stream.py",
+    ): "one simulated world: a machine knows its network and its sockets, and they know it",
+}
+"""Modules that may import each other, for type checking, with the reason."""
+
 SOURCES = read_sources()
 
 Rule = Callable[[Source], list[str]]
@@ -53,6 +65,7 @@ Rule = Callable[[Source], list[str]]
     "rule",
     [
         find_upward_imports,
+        find_engine_disorder,
         find_forbidden_modules,
         find_threads,
         find_bad_names,
@@ -73,6 +86,19 @@ def test_nothing_is_too_large_unless_listed_with_a_reason() -> None:
     unlisted = [f"{name}: {text}" for name, text in found.items() if name not in SIZE_EXCEPTIONS]
     assert not unlisted, "\n" + "\n".join(unlisted)
     assert not SIZE_EXCEPTIONS.keys() - found.keys(), "exceptions that are not needed any more"
+
+
+@pytest.mark.slow
+def test_no_modules_import_each_other_unless_listed_with_a_reason() -> None:
+    assert set(find_circles(SOURCES)) == CIRCLE_EXCEPTIONS.keys()
+
+
+def test_the_map_shows_the_order_of_the_engine() -> None:
+    text = (ROOT / "docs" / "design" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| ((?:`\w+`(?:, )?)+) \|", text.partition("Within `engine`")[2], re.MULTILINE
+    )
+    assert tuple(tuple(re.findall(r"\w+", row)) for row in rows) == rules.ENGINE_ORDER
 
 
 def test_every_module_has_its_own_test_file() -> None:
@@ -156,6 +182,21 @@ BROKEN: list[tuple[Rule, str, str, str]] = [
     (find_upward_imports, "cli/a.py", "import bittern.testing.loop", "the test kit is not for"),
     (find_upward_imports, "__main__.py", "import bittern.testing.loop", "the test kit is not for"),
     (find_upward_imports, "testing/a.py", "import bittern.cli.b", "the test kit knows no program"),
+    (
+        find_engine_disorder,
+        "engine/events.py",
+        "from bittern.engine.store.disk import Disk",
+        "imports bittern.engine.store.disk.Disk, which stands above it",
+    ),
+    (
+        find_engine_disorder,
+        "engine/peers/a.py",
+        "if TYPE_CHECKING:\n    from bittern.engine.torrent import Torrent",
+        "which stands above it",
+    ),
+    (find_engine_disorder, "engine/peers/a.py", "from bittern.engine import session", "above it"),
+    (find_engine_disorder, "engine/pieces/a.py", "from ..hashes.b import C", "stands above it"),
+    (find_engine_disorder, "engine/stats.py", "import bittern.engine.reasons.b", "above it"),
     (find_forbidden_modules, "core/a.py", "import asyncio", "imports asyncio on level 0"),
     (find_forbidden_modules, "proto/a.py", "from time import monotonic", "imports time.monotonic"),
     (find_forbidden_modules, "proto/a.py", "def f():\n    import socket", "imports socket"),
@@ -241,6 +282,12 @@ FINE: list[tuple[Rule, str, str]] = [
     (find_upward_imports, "cli/a.py", "import bittern.daemon.api"),
     (find_upward_imports, "__main__.py", "from bittern.cli.main import run"),
     (find_upward_imports, "testing/a.py", "import bittern.storage.system"),
+    (find_engine_disorder, "engine/peers/a.py", "from bittern.engine.peers.b import C"),
+    (find_engine_disorder, "engine/peers/a.py", "from bittern.engine.store.b import C"),
+    (find_engine_disorder, "engine/store/a.py", "import bittern.engine.services"),
+    (find_engine_disorder, "engine/session.py", "from bittern.engine import torrent, gateway"),
+    (find_engine_disorder, "cli/a.py", "import bittern.engine.session"),
+    (find_engine_disorder, "engine/events.py", "from bittern.engine import config"),
     (find_forbidden_modules, "policy/a.py", "import random\ndef f(rng: random.Random): pass"),
     (find_forbidden_modules, "storage/a.py", "import os, time, logging"),
     (find_forbidden_modules, "net/a.py", "import asyncio, socket, aiohttp"),
@@ -269,6 +316,34 @@ FINE: list[tuple[Rule, str, str]] = [
 @pytest.mark.parametrize(("rule", "name", "text"), FINE)
 def test_a_module_that_keeps_the_rule_passes(rule: Rule, name: str, text: str) -> None:
     assert rule(Source(name, text)) == []
+
+
+CIRCLES: list[tuple[dict[str, str], list[tuple[str, ...]]]] = [
+    ({"core/a.py": "from bittern.core.b import C", "core/b.py": "import bittern.core"}, []),
+    ({"core/a.py": "import bittern.core.a.b", "core/b.py": "from bittern.core import d"}, []),
+    (
+        {"core/a.py": "from bittern.core.b import C", "core/b.py": "from . import a"},
+        [("core/a.py", "core/b.py")],
+    ),
+    (
+        {
+            "core/a.py": "import bittern.core.b",
+            "core/b.py": "if TYPE_CHECKING:\n    from bittern.core.c import D",
+            "core/c.py": "def f():\n    from bittern.core.a import E",
+            "core/d.py": "import bittern.core.a",
+        },
+        [("core/a.py", "core/b.py", "core/c.py")],
+    ),
+    (
+        {"core/__init__.py": "from .a import B", "core/a.py": "from bittern.core import B"},
+        [("core/__init__.py", "core/a.py")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("texts", "found"), CIRCLES)
+def test_circles_are_found(texts: dict[str, str], found: list[tuple[str, ...]]) -> None:
+    assert find_circles([Source(name, text) for name, text in texts.items()]) == found
 
 
 def lines(count: int, indent: str = "    ") -> str:

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from bittern.cli.environment import PREFIX, variable_name
 from bittern.cli.exits import CommandFailed, ExitCode
 
 MAX_LINE_LENGTH = 1 << 20
@@ -49,12 +50,10 @@ class Actor:
         import bittern
 
         source = str(Path(bittern.__file__).parents[1])
-        settings = {
-            key: value for key, value in os.environ.items() if not key.startswith("BITTERN_")
-        }
+        settings = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
         paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
         settings |= {
-            "BITTERN_STATE_DIR": str(state_dir),
+            variable_name("state-dir"): str(state_dir),
             "PYTHONPATH": os.pathsep.join(paths),
             "PYTHONUNBUFFERED": "1",
         }

@@ -21,8 +21,8 @@ from cyclopts import (
 from cyclopts.config import Env
 
 from bittern import __version__
+from bittern.cli.environment import PREFIX, variable_name
 from bittern.cli.exits import CommandFailed, ExitCode
-from bittern.cli.main import ENVIRONMENT_PREFIX
 from bittern.cli.source import STDIN
 
 VERBS = {
@@ -87,7 +87,7 @@ class _Environment(Env):
             text = os.environ.get(key, "")
             for name in tuple(argument.parameter.name or ())[1:]:
                 if not text and name.startswith("--"):
-                    key = ENVIRONMENT_PREFIX + name[2:].upper().replace("-", "_")
+                    key = variable_name(name[2:])
                     text = os.environ.get(key, "")
             if not text or argument.children:
                 continue
@@ -114,7 +114,7 @@ def build_app() -> App:
         version=f"bittern {__version__}",
         help=HELP,
         help_format="plaintext",
-        config=[_Environment(ENVIRONMENT_PREFIX, command=False, show=False)],
+        config=[_Environment(PREFIX, command=False, show=False)],
         default_parameter=Parameter(
             negative=(), show_default=False, json_list=False, json_dict=False
         ),

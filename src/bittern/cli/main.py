@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
+from bittern.cli.environment import variable, variable_name
 from bittern.cli.exits import ExitCode, Terminated, describe, exit_code_of, is_expected
 from bittern.cli.output import complain, prepare_streams
 
@@ -18,9 +19,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
-
-ENVIRONMENT_PREFIX = "BITTERN_"
-"""Every option ``--like-this`` may also be given as ``BITTERN_LIKE_THIS``."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -71,7 +69,7 @@ def _is_plain_info(arguments: Sequence[str]) -> bool:
 
     The parser takes 100 ms to import, and ``info`` is called in loops over files.
     """
-    if not arguments or arguments[0] != "info" or f"{ENVIRONMENT_PREFIX}JSON" in os.environ:
+    if not arguments or arguments[0] != "info" or variable_name("json") in os.environ:
         return False
     rest = [argument for argument in arguments[1:] if argument != "--json"]
     return len(rest) == 1 and len(arguments) <= 3 and (rest == ["-"] or rest[0][:1] != "-")
@@ -83,11 +81,11 @@ def _report(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, KeyboardInterrupt):
         _let_signals_kill()
-    if os.environ.get(f"{ENVIRONMENT_PREFIX}DEBUG"):
+    if variable("debug"):
         import traceback
 
         traceback.print_exception(error)
-    hint = "" if is_expected(error) else f" (set {ENVIRONMENT_PREFIX}DEBUG=1 to see where)"
+    hint = "" if is_expected(error) else f" (set {variable_name('debug')}=1 to see where)"
     complain(describe(error) + hint)
     try:
         sys.stdout.flush()

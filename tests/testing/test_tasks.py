@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from bittern.testing.leaks import describe_task, find_leaks, ordered_tasks
-from bittern.testing.loop import VirtualLoop
+from bittern.testing.loop import VirtualLoop, find_leaks
+from bittern.testing.tasks import describe_task, ordered_tasks
 from tests.conftest import Simulate
 
 
