@@ -230,8 +230,9 @@ def test_requests_must_fit_the_tree(
 
 
 def test_requests_have_a_highest_length() -> None:
-    assert is_hash_request(0, 512, 512, 0, num_leaves=5000)
-    assert not is_hash_request(0, 0, 1024, 0, num_leaves=5000)
+    """Limit: H10: libtorrent takes and makes requests for all blocks of a piece of 128 MiB."""
+    assert is_hash_request(0, 8192, 8192, 0, num_leaves=30_000)
+    assert not is_hash_request(0, 0, 16_384, 0, num_leaves=30_000)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ class Liar:
             peer.close()
 
     def _read(self, index: int, begin: int, length: int) -> bytes:
-        at = index * PIECE_LENGTH + begin
+        at = index * self._info.piece_length + begin
         block = self._data[at : at + length]
         self.num_sent += 1
         if self._chance.random() < self._share:

@@ -7,7 +7,9 @@ libtorrent speaks v2, aria2 only v1. The torrents are made by libtorrent.
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import libtorrent as lt
@@ -127,44 +129,69 @@ def make_v2_content(root: Path, length: int, *, piece_length: int) -> Content:
     return Content(torrent, folder, {Path(): digest_of(folder / NAME)})
 
 
-@pytest.mark.parametrize("num_mib", [32, pytest.param(256, marks=pytest.mark.soak)])
-async def test_a_poisoner_is_banned_at_its_first_bad_block(num_mib: int, tmp_path: Path) -> None:
-    """Limit: H4. One block in a hundred is bad; libtorrent, which is honest, gives the hashes."""
-    piece_length = 256 << 10
-    content = make_v2_content(tmp_path, num_mib * MIB + 777, piece_length=piece_length)
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
     async with AsyncExitStack() as stack:
-        seed = await stack.enter_async_context(
-            Member(
-                "libtorrent",
-                content.torrent,
-                "127.0.0.2",
-                tmp_path / "seed",
-                content=content.folder,
-            )
-        )
-        # Not in its seed mode, in which it has not hashed any block: it checks its file first.
-        await seed.start([])
-        await seed.wait_complete(timeout=TIMEOUT)
-        liar = Liar("127.0.0.20", content, share=0.01)
-        await stack.enter_async_context(running([liar]))
-        leech = await stack.enter_async_context(
-            Member(
-                "bittern",
-                content.torrent,
-                "127.0.0.10",
-                tmp_path / "state",
-                content=tmp_path / "out",
-            )
-        )
-        await leech.start([seed, liar.endpoint], "--max-download", f"{num_mib // 4}Mi")
-        await leech.wait_complete(timeout=TIMEOUT)
-        result = await leech.finish()
-    assert content.differences(tmp_path / "out") == []
+        yield stack
+
+
+@dataclass(frozen=True)
+class Poisoned:
+    """What became of a download by bittern from a poisoner and an honest libtorrent."""
+
+    liar: Liar
+    leech: Member
+    num_again: int
+    """Bytes fetched more than once."""
+
+
+async def download_beside_a_poisoner(
+    content: Content, num_mib: int, folder: Path, stack: AsyncExitStack
+) -> Poisoned:
+    """Let bittern download; one block in a hundred that the poisoner sends is bad."""
+    seed = await stack.enter_async_context(
+        Member("libtorrent", content.torrent, "127.0.0.2", folder / "seed", content=content.folder)
+    )
+    # Not in its seed mode, in which it has not hashed any block: it checks its file first.
+    await seed.start([])
+    await seed.wait_complete(timeout=TIMEOUT)
+    liar = Liar("127.0.0.20", content, share=0.01)
+    await stack.enter_async_context(running([liar]))
+    leech = await stack.enter_async_context(
+        Member("bittern", content.torrent, "127.0.0.10", folder / "state", content=folder / "out")
+    )
+    await leech.start([seed, liar.endpoint], "--max-download", f"{num_mib // 4}Mi")
+    await leech.wait_complete(timeout=TIMEOUT)
+    result = await leech.finish()
+    assert content.differences(folder / "out") == []
     banned = [event["endpoint"].rpartition(":")[0] for event in leech.events("peer_banned")]
     assert banned == [liar.host]
+    return Poisoned(liar, leech, result["downloaded"] - result["wasted"] - result["total_length"])
+
+
+@pytest.mark.parametrize("num_mib", [32, pytest.param(256, marks=pytest.mark.soak)])
+async def test_a_poisoner_is_banned_at_its_first_bad_block(
+    num_mib: int, tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    """Limit: H4. libtorrent, which is honest, gives the hashes."""
+    content = make_v2_content(tmp_path, num_mib * MIB + 777, piece_length=256 << 10)
+    found = await download_beside_a_poisoner(content, num_mib, tmp_path, stack)
     # That one, and at most one more that was under way when it came.
-    assert 1 <= liar.num_bad <= 2
-    assert len(leech.events("piece_failed")) <= 2
+    assert 1 <= found.liar.num_bad <= 2
+    assert len(found.leech.events("piece_failed")) <= 2
     # The good blocks of the piece were kept.
-    fetched_again = result["downloaded"] - result["wasted"] - result["total_length"]
-    assert 0 < fetched_again <= liar.num_bad * 16_384
+    assert 0 < found.num_again <= found.liar.num_bad * 16_384
+
+
+@pytest.mark.parametrize(
+    ("piece_mib", "num_mib"), [(16, 64), (32, 96), pytest.param(256, 512, marks=whole)]
+)
+async def test_a_poisoner_of_long_pieces_costs_its_bad_blocks(
+    piece_mib: int, num_mib: int, tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    """Limit: H4. The hashes of 1,024 blocks, and of 2,048, are asked for in parts."""
+    content = make_v2_content(tmp_path, num_mib * MIB + 777, piece_length=piece_mib * MIB)
+    found = await download_beside_a_poisoner(content, num_mib, tmp_path, stack)
+    # It is known for what it is when the first of its pieces is whole.
+    assert 1 <= len(found.leech.events("piece_failed")) <= 2
+    assert 0 < found.num_again <= found.liar.num_bad * 16_384

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import libtorrent as lt
 import pytest
 
+from bittern.codec import wire
 from bittern.codec.bencode import decode, encode
 from bittern.codec.info import Version
+from bittern.codec.wire import HashRange
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import Inconsistent
 from bittern.core.geometry import BLOCK_LENGTH
@@ -24,13 +27,14 @@ from bittern.engine.events import TorrentState
 from bittern.engine.session import Session
 from bittern.engine.torrent import Torrent
 from bittern.storage.creator import CreateOptions, create_torrent
+from tests.interop.content import Content, digest_of
+from tests.interop.test_real_faults import Liar, running
 
-pytestmark = [pytest.mark.interop, pytest.mark.slow]
+pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(300)]
 
 HOST = "127.0.0.1"
-PATIENCE = 30.0
+PATIENCE = 120.0
 PIECE_LENGTH = 1 << 20
-LENGTH = 8 * PIECE_LENGTH - 5000
 
 
 class Libtorrent:
@@ -65,6 +69,20 @@ class Libtorrent:
         """Where it listens."""
         return Endpoint(HOST, self.session.listen_port())
 
+    async def counters(self) -> dict[str, int]:
+        """Return what it has counted, by libtorrent's names."""
+        self.session.post_session_stats()
+        found: dict[str, int] = {}
+
+        def is_told() -> bool:
+            for alert in self.session.pop_alerts():
+                if isinstance(alert, lt.session_stats_alert):
+                    found.update(alert.values)
+            return bool(found)
+
+        await until(is_told)
+        return found
+
     def close(self) -> None:
         """End it, with its threads."""
         self.session.pause()
@@ -80,16 +98,16 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Callable[[Version], bytes]:
-    """Make the data, and a torrent of a version of it."""
+def made(tmp_path: Path) -> Callable[..., bytes]:
+    """Make the data, eight pieces less 5,000 bytes, and a torrent of a version of it."""
     (tmp_path / "theirs").mkdir()
     (tmp_path / "ours").mkdir()
-    data = random.Random(1).randbytes(LENGTH)
-    for name in ("theirs", "ours"):
-        (tmp_path / name / "content").write_bytes(data)
 
-    def make(version: Version) -> bytes:
-        options = CreateOptions(version=version, piece_length=PIECE_LENGTH)
+    def make(version: Version, piece_length: int = PIECE_LENGTH, num_pieces: int = 8) -> bytes:
+        data = random.Random(1).randbytes(num_pieces * piece_length - 5000)
+        for name in ("theirs", "ours"):
+            (tmp_path / name / "content").write_bytes(data)
+        options = CreateOptions(version=version, piece_length=piece_length)
         return create_torrent(tmp_path / "theirs" / "content", options=options)
 
     return make
@@ -131,17 +149,32 @@ def quiet() -> SessionConfig:
     )
 
 
-@pytest.mark.parametrize("version", [Version.V2, Version.HYBRID])
+@pytest.mark.parametrize(
+    ("version", "piece_mib", "num_pieces"),
+    [
+        (Version.V2, 1, 8),
+        (Version.HYBRID, 1, 8),
+        (Version.V2, 16, 3),
+        (Version.HYBRID, 32, 2),
+        pytest.param(Version.V2, 256, 2, marks=pytest.mark.soak),
+    ],
+)
 async def test_one_bad_block_costs_one_block(
-    version: Version, tmp_path: Path, made: Callable[[Version], bytes], clients: list[Libtorrent]
+    version: Version,
+    piece_mib: int,
+    num_pieces: int,
+    tmp_path: Path,
+    made: Callable[..., bytes],
+    clients: list[Libtorrent],
 ) -> None:
-    """A piece of 64 blocks of which one is bad, and one of which two are."""
-    raw = made(version)
-    right = (tmp_path / "ours/content").read_bytes()
-    with (tmp_path / "ours/content").open("r+b") as file:
-        for offset in (PIECE_LENGTH + 5 * BLOCK_LENGTH, LENGTH - 1, LENGTH - 3 * BLOCK_LENGTH):
-            file.seek(offset)
-            file.write(bytes([right[offset] ^ 1]))
+    """A piece of which one block is bad, and one of which two are, however long they are."""
+    piece_length = piece_mib << 20
+    raw = made(version, piece_length, num_pieces)
+    path = tmp_path / "ours/content"
+    length, right = path.stat().st_size, digest_of(path)
+    with path.open("r+b") as file:
+        for offset in (5 * BLOCK_LENGTH, length - 1, length - 3 * BLOCK_LENGTH):
+            flip(file, offset)
     clients.append(Libtorrent(raw, tmp_path / "theirs"))
     await until(lambda: clients[0].handle.status().is_seeding)
     async with Session(quiet()) as session:
@@ -150,8 +183,80 @@ async def test_one_bad_block_costs_one_block(
             await torrent.wait_complete()
         assert torrent.num_downloaded <= 3 * BLOCK_LENGTH
         damaged = {e.index: e.num_bad for e in seen if isinstance(e, events.PieceDamaged)}
-        assert damaged == {1: 1, 7: 2}
-    assert (tmp_path / "ours/content").read_bytes() == right
+        assert damaged == {0: 1, num_pieces - 1: 2}
+    assert digest_of(path) == right
+
+
+async def test_one_bad_block_of_the_longest_piece(tmp_path: Path) -> None:
+    """Of 512 MiB, which libtorrent does not take: 32,768 hashes in 64 parts, from one of ours."""
+    length = (512 << 20) + BLOCK_LENGTH + 1
+    for name in ("theirs", "ours"):
+        (tmp_path / name).mkdir()
+        with (tmp_path / name / "content").open("wb") as file:
+            file.truncate(length)
+            file.write(b"what is not all zeros")
+    options = CreateOptions(version=Version.V2, piece_length=512 << 20)
+    raw = create_torrent(tmp_path / "theirs/content", options=options)
+    with (tmp_path / "ours/content").open("r+b") as file:
+        flip(file, length // 2)
+    async with Session(quiet()) as seed, Session(quiet()) as session:
+        await add(seed, raw, tmp_path / "theirs")
+        endpoint = Endpoint(HOST, seed.port)
+        torrent, seen = await add(session, raw, tmp_path / "ours", peers=(endpoint,))
+        async with asyncio.timeout(PATIENCE):
+            await torrent.wait_complete()
+        assert torrent.num_downloaded == BLOCK_LENGTH
+        damaged = [e for e in seen if isinstance(e, events.PieceDamaged)]
+        assert damaged == [events.PieceDamaged(0, 1, 32_768)]
+    assert digest_of(tmp_path / "ours/content") == digest_of(tmp_path / "theirs/content")
+
+
+def flip(file: BinaryIO, offset: int) -> None:
+    """Change one bit of a file."""
+    file.seek(offset)
+    (byte,) = file.read(1)
+    file.seek(offset)
+    file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize("piece_mib", [1, 16, 32, pytest.param(128, marks=pytest.mark.soak)])
+async def test_libtorrent_gets_the_hashes_of_all_blocks_of_a_piece(
+    piece_mib: int,
+    tmp_path: Path,
+    made: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Interop: it asks for them at once, up to 8,192, when a piece has failed.
+
+    It has a poisoner beside us. Of a file of one or two pieces it asks for more proof layers than
+    there are, and breaks off where it gets them, so this one has three.
+    """
+    raw = made(Version.V2, piece_mib << 20, 3)
+    torrent_file, folder = tmp_path / "content.torrent", tmp_path / "theirs"
+    torrent_file.write_bytes(raw)
+    content = Content(torrent_file, folder, {Path(): digest_of(folder / "content")})
+    liar = Liar("127.0.0.20", content, share=0.1)
+    (tmp_path / "leech").mkdir()
+    answered: list[HashRange] = []
+
+    def encode(what: HashRange, hashes: Iterable[bytes]) -> bytes:
+        answered.append(what)
+        return encode_hashes(what, hashes)
+
+    encode_hashes = wire.encode_hashes
+    monkeypatch.setattr(wire, "encode_hashes", encode)
+    async with running([liar]), Session(quiet()) as session:
+        await add(session, raw, folder)
+        with closing(Libtorrent(raw, tmp_path / "leech")) as client:
+            client.handle.connect_peer(liar.endpoint)
+            await until(lambda: liar.num_bad > 0)
+            client.handle.connect_peer((HOST, session.port))
+            await until(lambda: client.handle.status().is_seeding)
+            told = await client.counters()
+    assert content.differences(tmp_path / "leech") == []
+    assert {what.length for what in answered} == {piece_mib << 6}
+    assert told["ses.num_outgoing_hash_request"] == len(answered)
 
 
 def contradiction(raw: bytes) -> bytes:
@@ -163,7 +268,7 @@ def contradiction(raw: bytes) -> bytes:
 
 
 async def test_a_hybrid_that_contradicts_itself_stops_us_and_them(
-    tmp_path: Path, made: Callable[[Version], bytes], clients: list[Libtorrent]
+    tmp_path: Path, made: Callable[..., bytes], clients: list[Libtorrent]
 ) -> None:
     """
     Limit: P13. Good in v2 and bad in v1: a clear error, and nobody is banned.

@@ -68,9 +68,12 @@ def test_answers_a_second_are_limited_for_each_peer() -> None:
     assert queue.take(now=at) is not None
 
 
-@pytest.mark.parametrize(("length", "per_second"), [(512, 100), (256, 200), (32, 1600), (2, 1600)])
-def test_short_answers_count_less(length: int, per_second: int) -> None:
-    """A torrent of many files has many short layers."""
+@pytest.mark.parametrize(
+    ("length", "per_second"),
+    [(8192, 7), (1024, 50), (512, 100), (256, 200), (32, 1600), (2, 1600)],
+)
+def test_answers_count_by_their_length(length: int, per_second: int) -> None:
+    """A torrent of many files has many short layers; long pieces have many blocks."""
     queue = HashRequests()
     num_answers = 0
     while queue.admit("peer", wanted(num_answers, length), now=0.0) and queue.take(now=0.0):

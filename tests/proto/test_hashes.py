@@ -19,6 +19,7 @@ from bittern.codec.wire import HashRange
 from bittern.proto.hashes import (
     MAX_OUTSTANDING,
     MAX_REFUSAL_PAUSE,
+    READ_RATE,
     REFUSAL_PAUSE,
     REQUEST_TIMEOUT,
     RESERVE_AFTER,
@@ -180,6 +181,16 @@ def test_silence_is_a_refusal_and_a_late_answer_is_ignored() -> None:
     assert fetch.hashes_received("silent", wanted, file.answer(wanted), now=0.0) == HashAnswer()
     assert fetch.next_requests("silent", now=REQUEST_TIMEOUT + 1) == []
     assert fetch.next_requests("other", now=REQUEST_TIMEOUT + 1) == [wanted]
+
+
+def test_who_must_read_much_gets_the_time_for_it() -> None:
+    file = File(2049, 11)
+    fetch = fetch_of(replace(file.blocks_span(0), read_length=2 * READ_RATE))
+    asked = fetch.next_requests("peer", now=0.0)
+    fetch.handle_timer(now=REQUEST_TIMEOUT + 1.9)
+    assert fetch.next_requests("other", now=REQUEST_TIMEOUT + 1.9) == []
+    fetch.handle_timer(now=REQUEST_TIMEOUT + 2.1)
+    assert fetch.next_requests("other", now=REQUEST_TIMEOUT + 2.1) == asked
 
 
 def test_a_slow_peer_is_not_a_silent_one() -> None:

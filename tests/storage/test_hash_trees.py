@@ -14,7 +14,7 @@ from bittern.codec.metainfo import Metainfo, decode_metainfo
 from bittern.codec.wire import HashRange
 from bittern.storage import hash_trees
 from bittern.storage.creator import CreateOptions, create_torrent
-from bittern.storage.hash_trees import HashTrees, read_block_hashes, read_piece_hash
+from bittern.storage.hash_trees import HashTrees, read_piece_hash, read_piece_tree
 from bittern.storage.hashing import PieceHashes
 from bittern.storage.layout import Layout
 from bittern.storage.memory import MemoryStorage
@@ -52,12 +52,12 @@ class Torrent:
                 self.storage.write(entry.offset, [self.data[entry.path[-1]]])
 
     @functools.cached_property
-    def all_leaves(self) -> dict[int, bytes | None]:
+    def all_pieces(self) -> dict[int, HashTree | None]:
         num_pieces = self.metainfo.info.geometry.num_pieces
-        return {i: read_block_hashes(self.storage, self.hashes, i) for i in range(num_pieces)}
+        return {i: read_piece_tree(self.storage, self.hashes, i) for i in range(num_pieces)}
 
-    def leaves(self, pieces: range) -> dict[int, bytes]:
-        return {index: leaves for index in pieces if (leaves := self.all_leaves[index])}
+    def pieces(self, wanted: range) -> dict[int, HashTree]:
+        return {index: tree for index in wanted if (tree := self.all_pieces[index])}
 
 
 @pytest.fixture(params=[Version.V2, Version.HYBRID], ids=["v2", "hybrid"])
@@ -83,7 +83,7 @@ def test_every_request_of_a_grid_is_answered_rightly_or_refused(torrent: Torrent
                             num_refused += 1
                             continue
                         num_answered += 1
-                        found = torrent.trees.answer(wanted, torrent.leaves(needed))
+                        found = torrent.trees.answer(wanted, torrent.pieces(needed))
                         assert found == tree.proof(base, index, length, proof_layers), wanted
     assert num_answered > 150
     assert num_refused > 5 * num_answered
@@ -130,6 +130,10 @@ def test_a_request_reads_so_much_and_no_more(
     monkeypatch.setattr(hash_trees, "MAX_READ_LENGTH", 2 * PIECE)
     assert len(torrent.trees.needed(HashRange(root, 0, 0, 8, 0)) or ()) == 2
     assert torrent.trees.needed(HashRange(root, 0, 0, 16, 0)) is None
+    # One piece is read however long it is: nothing less proves its blocks.
+    monkeypatch.setattr(hash_trees, "MAX_READ_LENGTH", PIECE // 2)
+    assert torrent.trees.needed(HashRange(root, 0, 4, 4, 0)) is not None
+    assert torrent.trees.needed(HashRange(root, 0, 0, 8, 0)) is None
 
 
 def test_without_the_layer_there_is_no_answer(torrent: Torrent) -> None:
@@ -144,9 +148,9 @@ def test_without_the_layer_there_is_no_answer(torrent: Torrent) -> None:
 def test_a_bad_piece_has_no_hashes(torrent: Torrent) -> None:
     entry = next(e for e in torrent.metainfo.info.files if "long" in e.path[-1])
     index = entry.offset // PIECE
-    assert read_block_hashes(torrent.storage, torrent.hashes, index) is not None
+    assert read_piece_tree(torrent.storage, torrent.hashes, index) is not None
     torrent.storage.write(entry.offset + 5, [b"bad"])
-    assert read_block_hashes(torrent.storage, torrent.hashes, index) is None
+    assert read_piece_tree(torrent.storage, torrent.hashes, index) is None
     read = torrent.data["a long one"][:5] + b"bad" + torrent.data["a long one"][8:PIECE]
     assert read_piece_hash(torrent.storage, torrent.hashes, index) == root_of(block_hashes(read))
 
@@ -157,7 +161,9 @@ def test_a_long_piece_is_read_in_steps(tmp_path: Path, monkeypatch: pytest.Monke
     for index in range(3):
         begin = index * PIECE
         expected = block_hashes(torrent.data["a long one"][begin : begin + PIECE])
-        assert read_block_hashes(torrent.storage, torrent.hashes, index) == expected
+        tree = read_piece_tree(torrent.storage, torrent.hashes, index)
+        assert tree is not None
+        assert tree.nodes(0, 0, 4) == expected
 
 
 def test_trees_are_kept_and_large_ones_are_slow(

@@ -23,7 +23,13 @@ from bittern.core.geometry import BLOCK_LENGTH
 HASH_LENGTH = 32
 MIN_REQUEST_HASHES = 2
 MAX_REQUEST_HASHES = 512
-"""Limit: H10. Hashes of one request (BEP 52)."""
+"""Hashes that one request of ours asks for; more SHOULD NOT be (BEP 52)."""
+MAX_SERVED_HASHES = 8192
+"""
+Limit: H10. Hashes that one request may ask us for.
+
+Interop: libtorrent asks for all blocks of a piece at once, and takes as many: pieces of 128 MiB.
+"""
 
 _PAIR = 2 * HASH_LENGTH
 _ZERO = bytes(HASH_LENGTH)
@@ -145,6 +151,11 @@ class HashTree:
         self.root: bytes = self._layers[-1]
 
     @property
+    def num_hashes(self) -> int:
+        """Hashes of its lowest layer."""
+        return len(self._layers[0]) // HASH_LENGTH
+
+    @property
     def top_level(self) -> int:
         """The level of the root."""
         return self.level + len(self._layers) - 1
@@ -192,12 +203,12 @@ def is_hash_request(
     """
     Tell whether a hash request fits the tree of a file with so many blocks.
 
-    Source: BEP 52: a power of two of 2 to 512 hashes, at a multiple of that. Limit: H10.
+    Source: BEP 52: a power of two of hashes, 2 or more, at a multiple of that. Limit: H10.
     """
     width = 1 << max(height_of(num_leaves) - level, 0)
     return (
         level >= 0
-        and MIN_REQUEST_HASHES <= length <= MAX_REQUEST_HASHES
+        and MIN_REQUEST_HASHES <= length <= MAX_SERVED_HASHES
         and not length & (length - 1)
         and index >= 0
         and not index % length

@@ -52,8 +52,8 @@ MAX_BITFIELD_LENGTH = 262_145
 """Limit: H1. A bitfield before the metadata is known: 2,097,152 pieces."""
 MAX_EXTENDED_LENGTH = 262_144
 """Limit: H1. An extended message."""
-MAX_HASHES = 512 + 32
-"""Limit: H1, H10. Hashes in one ``hashes`` message: 512 of a layer and the proof."""
+MAX_HASHES = 8192 + 32
+"""Limit: H1, H10. Hashes in one ``hashes`` message: as many as are served, and the proof."""
 
 HASH_REQUEST_LENGTH = 49
 """Length of a hash request: id, root and four numbers (BEP 52)."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 
-from bittern.codec.merkle import MAX_REQUEST_HASHES
+from bittern.codec.merkle import MAX_REQUEST_HASHES, MAX_SERVED_HASHES
 from bittern.codec.wire import HashRange
 from bittern.core.errors import PeerViolation
 from bittern.core.rate import TokenBucket
@@ -23,9 +23,9 @@ from bittern.proto.incoming import WindowCounter
 MAX_WAITING = 50
 """Limit: H10. Requests of one peer that wait for an answer."""
 MAX_RATE = 100
-"""Limit: H10. Answers of full length to one peer in a second, and at once after a pause."""
+"""Limit: H10. Answers of 512 hashes to one peer in a second, and at once after a pause."""
 UNITS = 16
-"""Parts of a full answer in which answers are counted: the shortest, of 32 hashes, is one."""
+"""Parts of such an answer in which answers are counted: the shortest, of 32 hashes, is one."""
 MAX_REFUSED = 1_000
 """Limit: H2, H10. Requests refused within a minute before the connection is closed."""
 
@@ -92,8 +92,8 @@ class HashRequests:
                 continue
             wanted = next(iter(asker.waiting))
             del asker.waiting[wanted]
-            cost = -(-wanted.length * UNITS // MAX_REQUEST_HASHES)
-            asker.bucket.take(max(1, min(cost, UNITS)), now=now)
+            length = min(wanted.length, MAX_SERVED_HASHES)
+            asker.bucket.take(max(1, -(-length * UNITS // MAX_REQUEST_HASHES)), now=now)
             if asker.waiting:
                 self._turns.append(peer)
             return peer, wanted

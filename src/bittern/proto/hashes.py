@@ -33,6 +33,8 @@ MAX_OUTSTANDING = 32
 """Requests under way to one peer; a server has to stand 50 (Limit: H10)."""
 REQUEST_TIMEOUT = 8.0
 """Seconds without any hashes from a peer until its requests count as refused."""
+READ_RATE = 16 << 20
+"""Bytes a second: what a peer must read to answer gives it so much more time."""
 REFUSAL_PAUSE = 3.0
 """Seconds for which a peer is not asked for what it refused; twice as long after the next."""
 MAX_REFUSAL_PAUSE = 60.0
@@ -56,6 +58,7 @@ class Span:
         count: hashes, those that cover data only.
         top_level: of the known node, above ``level``.
         top_hash: the known node.
+        read_length: bytes that a peer has to read, and hash, before it can answer.
     """
 
     pieces_root: bytes
@@ -65,6 +68,12 @@ class Span:
     count: int
     top_level: int
     top_hash: bytes
+    read_length: int = 0
+
+    @property
+    def reading_time(self) -> float:
+        """Seconds that a peer may take to read what it has to."""
+        return self.read_length / READ_RATE
 
     def parts(self) -> list[HashRange]:
         """
@@ -283,11 +292,12 @@ class HashFetch:
     def handle_timer(self, *, now: float) -> None:
         """Give up requests that are overdue; to be called about once a second."""
         for wanted, key in self._parts.items():
-            part = self._jobs[key].missing[wanted]
+            job = self._jobs[key]
+            part = job.missing[wanted]
             if part.peer is None:
                 continue
             heard_at = max(part.asked_at, self._heard_at.get(part.peer, part.asked_at))
-            if now - heard_at > REQUEST_TIMEOUT:
+            if now - heard_at > REQUEST_TIMEOUT + job.span.reading_time:
                 self._refuse(part, now)
 
     @property

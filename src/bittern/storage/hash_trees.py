@@ -6,8 +6,8 @@ answered at once. Hashes below that are not kept by anybody: they are computed
 from the pieces, for which the caller has to read them. The trees of the files
 asked for last are kept, as they take as long to make as a hash per piece.
 
-Source: BEP 52 (hash request, hashes). Limit: H10: a request makes us read
-16 MiB at the most, whoever asks.
+Source: BEP 52 (hash request, hashes). Limit: H10: a request makes us read one
+piece, or 16 MiB of several, at the most, whoever asks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ from bittern.storage.base import Storage
 from bittern.storage.hashing import BlockHasher, PieceHashes
 
 MAX_READ_LENGTH: Final = 16 << 20
-"""Limit: H10. Bytes that are read and hashed for one request."""
+"""
+Limit: H10. Bytes that are read and hashed for one request, if it is for blocks of several pieces.
+
+Those of one piece can only be proven by all of it, and BEP 52 forbids to refuse them.
+"""
 READ_LENGTH: Final = 1 << 20
 """Bytes that are read and hashed at a time."""
 MAX_TREES: Final = 8
@@ -59,8 +63,8 @@ class HashTrees:
             wanted: as it came from a peer.
 
         Returns:
-            The indices of the pieces of which ``answer`` must be given the hashes of all blocks,
-            none for a request that the piece layer answers; None when there is no answer.
+            The indices of the pieces of which ``answer`` must be given the trees, none for a
+            request that the piece layer answers; None when there is no answer.
         """
         entry = self._hashes.file_of(wanted.pieces_root)
         if entry is None:
@@ -87,7 +91,7 @@ class HashTrees:
         if first >= num_pieces:
             return None
         last = min(last, num_pieces - 1)
-        if (last - first + 1) * min(piece_length, entry.length) > MAX_READ_LENGTH:
+        if last > first and (last - first + 1) * piece_length > MAX_READ_LENGTH:
             return None
         offset = entry.offset // piece_length
         return range(offset + first, offset + last + 1)
@@ -99,27 +103,23 @@ class HashTrees:
             root not in self._trees and len(self._hashes.piece_layers.get(root, b"")) > LARGE_LAYER
         )
 
-    def answer(self, wanted: HashRange, leaves: Mapping[int, bytes]) -> bytes:
+    def answer(self, wanted: HashRange, pieces: Mapping[int, HashTree]) -> bytes:
         """
         Return what a ``hashes`` message carries.
 
         Args:
             wanted: a request for which ``needed`` gave pieces, or none.
-            leaves: the hashes of the blocks of those pieces, by index.
+            pieces: the trees of those pieces, by index, from ``read_piece_tree``.
         """
         entry = self._hashes.file_of(wanted.pieces_root)
         assert entry is not None
-        if not leaves:
+        if not pieces:
             return self._tree(wanted.pieces_root).proof(
                 wanted.base_layer, wanted.index, wanted.length, wanted.proof_layers
             )
         base, length = wanted.base_layer, wanted.length
-        is_small = entry.length <= self._hashes.piece_length
-        level = height_of(num_blocks(entry.length)) if is_small else self._hashes.level
-        trees = [
-            HashTree(leaves[index], top_level=None if is_small else level)
-            for index in sorted(leaves)
-        ]
+        trees = [pieces[index] for index in sorted(pieces)]
+        level = trees[0].top_level
         width = 1 << (level - base)
         height = height_of(length)
         count = num_uncles(length, wanted.proof_layers)
@@ -155,18 +155,19 @@ class HashTrees:
         return tree
 
 
-def read_block_hashes(storage: Storage, hashes: PieceHashes, index: int) -> bytes | None:
+def read_piece_tree(storage: Storage, hashes: PieceHashes, index: int) -> HashTree | None:
     """
-    Hash the blocks of a v2 piece as it stands in storage; for the worker.
+    Make the tree over the blocks of a v2 piece as it stands in storage; for the worker.
 
     Returns:
-        The SHA-256 of each block, end to end; None when the piece is not good.
+        The tree, whose root is the hash of the piece; None when the piece is not good.
 
     Raises:
         StorageError: it cannot be read.
     """
-    blocks = _read_blocks(storage, hashes, index)
-    return blocks.leaves() if hashes.top_of(index, blocks) == hashes.piece_hash(index) else None
+    leaves = _read_blocks(storage, hashes, index).leaves()
+    tree = HashTree(leaves, top_level=hashes.plan_run(index, 1).v2_level)
+    return tree if tree.root == hashes.piece_hash(index) else None
 
 
 def read_piece_hash(storage: Storage, hashes: PieceHashes, index: int) -> bytes:

@@ -77,7 +77,7 @@ def test_wrong_lengths_close(
     simulate(main)
 
 
-@pytest.mark.parametrize("num_bytes", [0, 31, 33, 32 * 545])
+@pytest.mark.parametrize("num_bytes", [0, 31, 33, 32 * (8192 + 33)])
 def test_hashes_of_wrong_lengths_close(num_bytes: int, tmp_path: Path, simulate: Simulate) -> None:
     """Limit: H1."""
 

@@ -53,6 +53,28 @@ def test_layers_blocks_and_what_lies_between(
     simulate(main)
 
 
+def test_all_blocks_of_a_long_piece_at_once_and_in_parts(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """1,024 of them, as libtorrent asks; then parts, which cost no reading any more."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(
+            loop, tmp_path, version=Version.V2, files={"": 17 << 20}, piece_length=16 << 20
+        ) as scene:
+            files = Files(scene)
+            [root] = files.trees
+            node = await scene.node(is_seed=True)
+            peer = await connect_v2(scene, node)
+            whole = HashRange(root, 0, 0, 1024, 10)
+            assert await ask(peer, whole) == files.answer(whole)
+            (node.folder / NAME).unlink()
+            for part in (HashRange(root, 0, 0, 512, 9), HashRange(root, 0, 512, 512, 9)):
+                assert await ask(peer, part) == files.answer(part)
+
+    simulate(main)
+
+
 def test_what_we_do_not_have_is_refused_and_layers_are_given(
     tmp_path: Path, simulate: Simulate
 ) -> None:
@@ -118,7 +140,7 @@ def test_reading_is_limited_and_remembered(
 def test_memory_for_block_hashes_is_bounded(
     tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hash_server, "MAX_REMEMBERED", 300)
+    monkeypatch.setattr(hash_server, "MAX_REMEMBERED", 9)
 
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=Version.V2) as scene:

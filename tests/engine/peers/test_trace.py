@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from bittern.codec import wire
-from bittern.codec.wire import MessageId, Reserved
+from bittern.codec.wire import HashRange, MessageId, Reserved
 from bittern.engine.peers.trace import RAW_LENGTH, MessageTracer, describe
 
 HANDSHAKE = wire.encode_handshake(b"h" * 20, b"-bt0100-abcdefghijkl", Reserved())
+HASHES = HashRange(b"\xab" * 32, 0, 2048, 1024, 10)
+HASHES_TEXT = "root abababab layer 0 index 2048 length 1024 proof layers 10"
 MESSAGES: list[tuple[bytes, str, str]] = [
     (wire.KEEP_ALIVE, "keep_alive", ""),
     (wire.CHOKE, "choke", ""),
@@ -25,7 +27,10 @@ MESSAGES: list[tuple[bytes, str, str]] = [
     (wire.encode_extended(0, b"oops"), "extended", "extended handshake"),
     (wire.encode_index(MessageId.ALLOWED_FAST, 3), "allowed_fast", "piece 3"),
     (b"\0\0\0\x03\x63ab", "unknown", "id 99, 7 bytes"),
-    (b"\0\0\0\x31\x15" + bytes(48), "hash_request", "48 bytes"),
+    (wire.encode_hash_request(HASHES), "hash_request", HASHES_TEXT),
+    (wire.encode_hash_request(HASHES, MessageId.HASH_REJECT), "hash_reject", HASHES_TEXT),
+    (wire.encode_hashes(HASHES, [bytes(32 * 1025)]), "hashes", HASHES_TEXT),
+    (b"\0\0\0\x02\x15\x00", "hash_request", "hash range of 1 bytes (limit 48)"),
 ]
 
 

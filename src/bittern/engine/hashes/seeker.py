@@ -25,7 +25,7 @@ from bittern.proto.hashes import HashFetch, Span
 from bittern.storage.hashing import PieceHashes
 
 BLOCKS_TIMEOUT = 10.0
-"""Seconds until the hashes of a piece's blocks are done without."""
+"""Seconds until the hashes of a piece's blocks are done without, after the time to read it."""
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ class HashSeeker:
         Args:
             index: of the piece; its hash must be known (``PieceHashes.is_known``).
             done: called once, from the event loop, not before this returns: with the hashes end to
-                end, or with None when nobody gave them within ``BLOCKS_TIMEOUT`` or all refused.
+                end, or with None when nobody gave them in time (``BLOCKS_TIMEOUT``) or all refused.
             avoid: addresses of peers (``PeerConnection.address``) to ask only when others will
                 not answer. They cannot lie about hashes; they can keep us waiting.
 
@@ -126,9 +126,10 @@ class HashSeeker:
             known = hashes.piece_hash(index)
             self._services.loop.call_soon(done, known)
             return True
-        count = num_blocks(hashes.plan_run(index, 1).v2_length)
-        span = Span(root, leaves, 0, number << level, count, level, hashes.piece_hash(index))
-        self._blocks[root, number] = _Blocks(index, now + BLOCKS_TIMEOUT, avoid, [done])
+        length, known = hashes.plan_run(index, 1).v2_length, hashes.piece_hash(index)
+        span = Span(root, leaves, 0, number << level, num_blocks(length), level, known, length)
+        deadline = now + span.reading_time + BLOCKS_TIMEOUT
+        self._blocks[root, number] = _Blocks(index, deadline, avoid, [done])
         self._fetch.want((root, number), span, now=now)
         self._ask(now)
         return True

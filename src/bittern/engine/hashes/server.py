@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable
 
 from bittern.codec import wire
+from bittern.codec.merkle import HashTree
 from bittern.codec.wire import HashRange, MessageId
 from bittern.core.errors import PeerViolation, StorageError
 from bittern.core.rate import TokenBucket
@@ -24,13 +25,18 @@ from bittern.engine.services import Services
 from bittern.policy.picker import Picker
 from bittern.proto.hash_requests import HashRequests
 from bittern.storage.base import Storage
-from bittern.storage.hash_trees import MAX_READ_LENGTH, HashTrees, read_block_hashes
+from bittern.storage.hash_trees import MAX_READ_LENGTH, HashTrees, read_piece_tree
 from bittern.storage.hashing import PieceHashes
 
 READ_RATE = 16 << 20
 """Limit: H10. Bytes a second that are read and hashed to answer, and twice as many at once."""
-MAX_REMEMBERED = 1 << 20
-"""Bytes of block hashes that are remembered: many ask for those of the same bad piece."""
+MAX_REMEMBERED = 1 << 15
+"""
+Hashes of blocks that are remembered: many ask for those of the same bad piece.
+
+As many as the longest piece has, 512 MiB, because its hashes are asked for in many parts. With
+the trees above them they take 2 MiB.
+"""
 
 
 class HashServer:
@@ -67,7 +73,7 @@ class HashServer:
         self._queue = HashRequests()
         self._budget = TokenBucket(READ_RATE, now=now, burst=2 * READ_RATE)
         self._budget.take(-2 * READ_RATE, now=now)
-        self._remembered: dict[int, bytes] = {}
+        self._remembered: dict[int, HashTree] = {}
         self._is_busy = False
         self._timer: asyncio.TimerHandle | None = None
         self._is_stopped = False
@@ -125,22 +131,20 @@ class HashServer:
             return
         unknown = [index for index in needed if index not in self._remembered]
         if not unknown and not self._trees.is_slow(wanted):
-            leaves = {index: self._remembered[index] for index in needed}
-            self._send(peer, wanted, self._trees.answer(wanted, leaves))
+            trees = {index: self._remembered[index] for index in needed}
+            self._send(peer, wanted, self._trees.answer(wanted, trees))
             return
         self._is_busy = True
         known = {index: self._remembered[index] for index in needed if index not in unknown}
 
-        def work() -> tuple[dict[int, bytes | None], bytes]:
-            read = {
-                index: read_block_hashes(self._storage, self._hashes, index) for index in unknown
-            }
-            good = known | {index: leaves for index, leaves in read.items() if leaves is not None}
+        def work() -> tuple[dict[int, HashTree | None], bytes]:
+            read = {index: read_piece_tree(self._storage, self._hashes, index) for index in unknown}
+            good = known | {index: tree for index, tree in read.items() if tree is not None}
             answer = self._trees.answer(wanted, good) if len(good) == len(needed) else b""
             return read, answer
 
         def done(
-            result: tuple[dict[int, bytes | None], bytes] | None, error: BaseException | None
+            result: tuple[dict[int, HashTree | None], bytes] | None, error: BaseException | None
         ) -> None:
             self._is_busy = False
             if self._is_stopped:
@@ -169,13 +173,13 @@ class HashServer:
         self._budget.take(length, now=now)
         return True
 
-    def _remember(self, read: dict[int, bytes | None]) -> None:
-        for index, leaves in read.items():
-            if leaves is None:
+    def _remember(self, read: dict[int, HashTree | None]) -> None:
+        for index, tree in read.items():
+            if tree is None:
                 self._piece_lost(index)
             else:
-                self._remembered[index] = leaves
-        while sum(map(len, self._remembered.values())) > MAX_REMEMBERED:
+                self._remembered[index] = tree
+        while sum(tree.num_hashes for tree in self._remembered.values()) > MAX_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
 
     def _send(self, peer: PeerConnection, wanted: HashRange, hashes: bytes) -> None:

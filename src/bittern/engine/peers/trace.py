@@ -101,8 +101,21 @@ def describe(head: bytes, length: int) -> tuple[str, str]:
             return kind, f"port {int.from_bytes(payload[:2], 'big')}"
         case MessageId.EXTENDED:
             return kind, _describe_extended(payload)
+        case MessageId.HASH_REQUEST | MessageId.HASHES | MessageId.HASH_REJECT:
+            return kind, _describe_hashes(payload)
         case _:
             return kind, "" if length == 5 else f"{length - 5} bytes"
+
+
+def _describe_hashes(payload: bytes) -> str:
+    try:
+        what = wire.decode_hash_range(payload)
+    except BitTorrentError as error:
+        return str(error)
+    return (
+        f"root {what.pieces_root.hex()[:8]} layer {what.base_layer} index {what.index} "
+        f"length {what.length} proof layers {what.proof_layers}"
+    )
 
 
 def _describe_extended(payload: bytes) -> str:
