@@ -11,12 +11,20 @@ from typing import Any
 import pytest
 
 from bittern.codec.magnet import parse_magnet
+from bittern.codec.torrent_record import TorrentRecord
 from bittern.core.errors import ConfigError, MagnetError, MetainfoError, StorageError
-from bittern.engine.config import TorrentConfig
+from bittern.core.ids import InfoHash
+from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.events import TorrentState
+from bittern.engine.mutable import publish
 from bittern.engine.session import Session
+from bittern.engine.source_status import SourceKind, SourceState
+from bittern.net.signing import SigningKey
+from bittern.testing.disk import FaultyCalls
 from bittern.testing.loop import VirtualLoop
-from tests.engine.scene import Scene
+from bittern.testing.peer import ScriptedPeer
+from tests.engine.dht_place import DhtSession, Nodes
+from tests.engine.scene import FAST, PORT, Scene, until
 
 Simulate = Callable[..., Any]
 
@@ -154,10 +162,224 @@ def test_an_error_in_the_block_still_ends_the_session(tmp_path: Path, simulate: 
     simulate(main)
 
 
-async def test_a_real_loop_runs_it_too(tmp_path: Path) -> None:
-    from bittern.engine.config import SessionConfig
+def test_what_was_opened_is_closed_when_the_rest_takes_too_long(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Whoever gives up waiting can start again at once, with the same folder and port."""
 
-    config = SessionConfig(listen_host="127.0.0.1", listen_port=0, enable_dht=False)
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.add_host()
+            options: Any = {
+                "make": DhtSession,
+                "enable_dht": True,
+                "dht_bootstrap": (),
+                "state_dir": tmp_path / "state",
+                "worker_delay": 2.0,
+            }
+            with pytest.raises(TimeoutError):
+                # The journal is open and we listen; what the DHT remembers is being read.
+                async with asyncio.timeout(3):
+                    await scene.session(host, **options)
+            session = await scene.session(host, **options)
+            assert session.port == PORT
+
+    simulate(main)
+
+
+def test_a_journal_that_cannot_be_ended_does_not_keep_the_session_open(
+    tmp_path: Path, simulate: Simulate, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            state = tmp_path / "state"
+            node = await scene.node(is_seed=True, state_dir=state)
+            state.rename(tmp_path / "moved")
+            await node.close()
+            again = await scene.session(node.host, state_dir=tmp_path / "moved")
+            assert again.port == PORT
+
+    with caplog.at_level(logging.WARNING):
+        simulate(main)
+    assert "resume data" in caplog.text
+
+
+def test_what_still_runs_at_the_end_is_cancelled(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node()
+            ended: list[str] = []
+
+            async def wait() -> None:
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    ended.append("waiting")
+
+            node.session._spawn(wait(), "waiting")
+            await asyncio.sleep(1)
+            await node.close()
+            assert ended == ["waiting"]
+            assert loop.time() < 10
+
+    simulate(main)
+
+
+def test_what_is_removed_again_stays_out_of_the_way(tmp_path: Path, simulate: Simulate) -> None:
+    """The same torrent may be there anew: it goes on being reachable."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            first = seed.torrent
+            await seed.session.remove(first)
+            again = await seed.session.add(
+                scene.raw, TorrentConfig(output=seed.folder, paused=True)
+            )
+            assert again.state is TorrentState.PAUSED
+            await again.resume()
+            await seed.session.remove(first)
+            assert seed.session.torrents == [again]
+            leecher = await scene.node(peers=[seed])
+            await leecher.complete(within=60)
+
+    simulate(main)
+
+
+def test_a_connection_rouses_a_torrent_at_rest_and_no_other(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True, state_dir=tmp_path / "state", rest_after=1.0)
+            await until(lambda: seed.torrent.is_resting)
+            stranger = await ScriptedPeer.connect(scene.add_host(), seed.endpoint)
+            stranger.send_handshake(InfoHash(bytes(20)), b"-SC0000-abcdefghijkl", FAST)
+            await stranger.expect_closed()
+            assert seed.torrent.is_resting
+            leecher = await scene.node(peers=[seed])
+            await leecher.complete(within=60)
+            assert leecher.has_content()
+
+    simulate(main)
+
+
+def test_reading_pauses_while_too_much_waits_for_the_disk(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: F16. In one torrent as in the other, whatever it is doing."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            calls = FaultyCalls()
+            leecher = await scene.node(
+                peers=[seed], os_calls=calls, max_write_queue=100_000, worker_delay=0.2
+            )
+            # No swarm yet: only its hash is known.
+            await leecher.session.add("b" * 40, TorrentConfig(output=tmp_path / "other"))
+            blocked: list[str] = []
+
+            def slow(name: str) -> None:
+                if name == "pwritev" and not blocked:
+                    blocked.append(name)
+                    loop.block(1.0)
+
+            calls.before_call = slow
+            was_congested, queued = False, 0
+            while not leecher.torrent.is_complete:
+                await asyncio.sleep(0.02)
+                storage = leecher.torrent.diagnose().storage
+                was_congested = was_congested or storage.is_congested
+                queued = max(queued, storage.num_queued)
+                assert loop.time() < 120
+            assert was_congested
+            assert queued < 100_000 + (1 << 20)
+            assert leecher.has_content()
+
+    simulate(main)
+
+
+def test_a_job_that_blocks_runs_in_the_worker(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            session = await scene.session(scene.add_host(), worker_delay=1.0)
+            assert await session.run_job(lambda: 6 * 7) == 42
+            assert loop.time() == 1.0
+
+    simulate(main)
+
+
+# --- what the session finds peers by ---------------------------------------------------------
+
+
+def test_a_link_with_a_public_key_is_resolved_in_the_dht(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 46."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            nodes = Nodes(scene)
+            publisher = await nodes.add()
+            for _ in range(3):
+                await nodes.add()
+            await asyncio.sleep(30)  # until the nodes know each other
+            seed = await scene.node(is_seed=True)
+            key = SigningKey(bytes(32))
+            told = await publish(publisher, key, TorrentRecord(scene.info_hash), clock=1)
+            assert told.num_stored == 3
+            node = await scene.node(
+                source=f"magnet:?xs=urn:btpk:{key.public_key.hex()}",
+                peers=[seed],
+                **nodes.options(),
+            )
+            await node.complete(within=60)
+            assert node.has_content()
+            assert node.session.dht is not None
+            nodes.close()
+
+    simulate(main)
+
+
+def test_without_the_dht_no_public_key_can_be_resolved(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            session = await scene.session(scene.add_host())
+            assert session.dht is None
+            with pytest.raises(ConfigError, match="off"):
+                await session.add("magnet:?xs=urn:btpk:" + "a" * 64)
+
+    simulate(main)
+
+
+def test_a_simulated_machine_reaches_no_real_network(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            settings: Any = {"enable_lsd": True, "enable_zeroconf": True}
+            node = await scene.node(is_seed=True, **settings)
+            assert {each.kind for each in node.torrent.sources()}.isdisjoint(LOCAL)
+
+    simulate(main)
+
+
+LOCAL = {SourceKind.LSD, SourceKind.ZEROCONF}
+
+
+async def test_a_real_machine_has_all_of_them(tmp_path: Path) -> None:
+    config = SessionConfig(
+        listen_host="127.0.0.1", listen_port=0, dht_bootstrap=(), enable_zeroconf=True
+    )
     async with Session(config) as session:
         assert session.port > 0
-        await asyncio.sleep(0)
+        torrent = await session.add("a" * 40, TorrentConfig(output=tmp_path))
+        kinds = {each.kind for each in torrent.sources() if each.state is not SourceState.OFF}
+        assert kinds >= {SourceKind.DHT, *LOCAL}
+
+
+async def test_a_machine_without_that_address_goes_on_without_its_sockets(tmp_path: Path) -> None:
+    """Nobody can connect to it, and the DHT has no socket to speak from."""
+    config = SessionConfig(listen_host="192.0.2.1", dht_bootstrap=(), enable_lsd=False)
+    async with Session(config) as session:
+        assert session.port == 0
+        assert session.dht is None

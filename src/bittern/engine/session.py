@@ -18,6 +18,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TypeVar
 
@@ -103,7 +104,6 @@ class Session:
         self._by_hash: dict[InfoHash, Torrent] = {}
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._tick_handle: asyncio.TimerHandle | None = None
 
     # --- life ----------------------------------------------------------------------------
 
@@ -111,32 +111,47 @@ class Session:
         if self._group is not None:
             raise ConfigError("a session can be entered only once")
         self._group = asyncio.TaskGroup()
-        await self._group.__aenter__()
+        # What is open is closed again, last first, also when the rest cannot be opened.
+        async with AsyncExitStack() as ends:
+            await self._open(ends, self._group)
+            self._ends = ends.pop_all()
+        return self
+
+    async def _open(self, ends: AsyncExitStack[bool | None], group: asyncio.TaskGroup) -> None:
         loop = self._loop = asyncio.get_running_loop()
         config = self.config = divide_descriptors(self.config, raise_descriptor_limit())
         network = self._network or TcpNetwork(
             receive_buffer_length=config.receive_buffer_length, source_host=config.listen_host
         )
-        self._worker = self._given_worker or Worker()
+        worker = self._given_worker or Worker()
+        ends.push_async_callback(lambda: loop.run_in_executor(None, worker.close))
         self._disk = Disk(
-            self._worker,
+            worker,
             loop,
             max_queue=config.max_write_queue,
             congestion_changed=self._congestion_changed,
             clock=self._clock,
         )
-        journal = await self._open_journal()
-        self._acceptor = Acceptor(network, config, loop, find=self._find, rouse=self._rouse)
-        self._dialer = Dialer(network, config, loop, rosters=self._rosters, spawn=self._spawn)
-        self._acceptor.listen()
+        self._gateway = Gateway(config, port=lambda: self.port, open_sockets=self._open_udp_sockets)
+        ends.push_async_callback(self._gateway.close)
+        journal = None
+        if config.state_dir is not None:
+            journal = await Journal.open(self._disk, config.state_dir)
+            ends.push_async_callback(journal.close)
+        await group.__aenter__()
+        ends.push_async_callback(self._end_tasks, group)
         self._announces = Announces(loop, self._spawn)
-        self._gateway = Gateway(
-            config, port=lambda: self._acceptor.port, open_sockets=self._open_udp_sockets
-        )
+        ends.callback(self._announces.close)
+        ends.push_async_callback(self._remove_all)
+        self._dialer = Dialer(network, config, loop, rosters=self._rosters, spawn=self._spawn)
+        ends.callback(self._dialer.close)
+        self._acceptor = Acceptor(network, config, loop, find=self._find, rouse=self._rouse)
+        ends.callback(self._acceptor.close)
+        self._acceptor.listen()
         self._services = self._make_services(journal)
         await self._start_shared_sources()
         self._tick_handle = loop.call_later(TICK_INTERVAL, self._tick)
-        return self
+        ends.callback(lambda: self._tick_handle.cancel())
 
     async def __aexit__(
         self,
@@ -144,21 +159,16 @@ class Session:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._group is not None
-        if self._tick_handle is not None:
-            self._tick_handle.cancel()
-        self._acceptor.close()
-        self._dialer.close()
+        await self._ends.aclose()
+
+    async def _remove_all(self) -> None:
         # All at once: dead trackers must not be waited for one torrent after the other.
         await asyncio.gather(*(self.remove(torrent) for torrent in list(self.torrents)))
-        self._announces.close()
+
+    async def _end_tasks(self, group: asyncio.TaskGroup) -> None:
         for task in list(self._tasks):
             task.cancel()
-        await self._group.__aexit__(None, None, None)
-        if self._services.journal is not None:
-            await self._services.journal.close()
-        await self._gateway.close()
-        await self._loop.run_in_executor(None, self._worker.close)
+        await group.__aexit__(None, None, None)
 
     def _make_services(self, journal: Journal | None) -> TorrentServices:
         loop, config, gateway = self._loop, self.config, self._gateway
@@ -191,19 +201,6 @@ class Session:
             dht_node_seen=gateway.dht_node_seen,
             hashes_learned=self._register,
         )
-
-    async def _open_journal(self) -> Journal | None:
-        """Open the resume data; a failure leaves nothing of the session behind."""
-        assert self._group is not None
-        folder = self.config.state_dir
-        if folder is None:
-            return None
-        try:
-            return await Journal.open(self._disk, folder)
-        except BaseException:
-            self._worker.close()
-            await self._group.__aexit__(None, None, None)
-            raise
 
     def _make_tracker_client(self) -> TrackerClient:
         return self._gateway.make_tracker_client()

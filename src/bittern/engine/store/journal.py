@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bittern.core.bitfield import Bitfield
+from bittern.core.errors import StorageError
 from bittern.core.ids import InfoHash
 from bittern.engine.store.disk import Disk
 from bittern.storage.base import FileStamp
@@ -119,5 +120,8 @@ class Journal:
         await self._disk.run(lambda: self._store.forget(info_hash), lane=self)
 
     async def close(self) -> None:
-        """End cleanly; the next session trusts what is kept."""
-        await self._disk.run(lambda: self._store.close(clean=True), lane=self)
+        """End cleanly; the next session trusts what is kept, or looks again if that fails."""
+        try:
+            await self._disk.run(lambda: self._store.close(clean=True), lane=self)
+        except StorageError as error:
+            log.warning("resume data: %s", error)
