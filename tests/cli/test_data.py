@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from bittern.cli.data import DataPlace, find_data, stored_paths, target_os
+from bittern.cli.data import DataPlace, find_data
 from bittern.cli.exits import CommandFailed, ExitCode
 from bittern.codec.metainfo import decode_metainfo
 from tests.cli.support import folder_torrent, single_file_torrent, write
@@ -14,22 +13,6 @@ SINGLE = decode_metainfo(single_file_torrent(b"cat.mp4", b"abc")).info
 FOLDER = decode_metainfo(
     folder_torrent(b"cats", [((b"a", b"one"), b"abc"), ((b"two",), b"defg"), ((b"none",), b"")])
 ).info
-
-
-def test_paths_are_below_the_torrents_own_folder() -> None:
-    assert stored_paths(SINGLE) == [("cat.mp4",)]
-    assert stored_paths(FOLDER) == [("cats", "a", "one"), ("cats", "two"), ("cats", "none")]
-
-
-@pytest.mark.parametrize(
-    ("platform", "expected"),
-    [("linux", "posix"), ("freebsd14", "posix"), ("darwin", "darwin"), ("win32", "windows")],
-)
-def test_names_follow_the_machine(
-    monkeypatch: pytest.MonkeyPatch, platform: str, expected: str
-) -> None:
-    monkeypatch.setattr(sys, "platform", platform)
-    assert target_os() == expected
 
 
 def test_a_single_file_is_found_in_its_folder(tmp_path: Path) -> None:

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 from bittern.core.errors import StorageError
-from bittern.storage.volume import Folding, current_os, free_length, probe_folding
+from bittern.storage.file_paths import Folding
+from bittern.storage.volume import free_length, probe_folding
 
 
 def test_a_linux_volume_keeps_names_apart_and_is_left_clean(tmp_path: Path) -> None:
@@ -42,17 +42,6 @@ def test_a_folder_that_cannot_be_asked_is_what_the_system_usually_has(tmp_path: 
     assert probe_folding(missing, target_os="windows") == Folding(True, False)
     assert probe_folding(missing, target_os="darwin") == Folding(True, True)
     assert not missing.exists()
-
-
-@pytest.mark.parametrize(
-    ("platform", "expected"),
-    [("linux", "posix"), ("freebsd14", "posix"), ("darwin", "darwin"), ("win32", "windows")],
-)
-def test_the_rules_follow_the_platform(
-    platform: str, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "platform", platform)
-    assert current_os() == expected
 
 
 def test_free_room_is_that_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:

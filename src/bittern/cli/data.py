@@ -7,14 +7,13 @@ file or folder itself, whatever it is called now.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bittern.cli.exits import CommandFailed, ExitCode
 from bittern.codec.info import Info
-from bittern.storage.names import TargetOs, safe_paths
+from bittern.storage.file_paths import paths_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +35,6 @@ class DataPlace:
         return self.data_path or self.output
 
 
-def target_os() -> TargetOs:
-    """Return whose rules for names apply on this machine."""
-    if sys.platform == "win32":
-        return "windows"
-    return "darwin" if sys.platform == "darwin" else "posix"
-
-
-def stored_paths(info: Info) -> list[tuple[str, ...]]:
-    """
-    Return the path of every file below the output folder, ``()`` for padding.
-
-    They are the paths that the engine uses on this machine.
-    """
-    folds_case = sys.platform in ("darwin", "win32")
-    return safe_paths(
-        info.name, info.files, target_os(), folds_case, is_single_file=info.is_single_file
-    )
-
-
 def find_data(info: Info, path: Path) -> DataPlace:
     """
     Find the data of a torrent at or below ``path``.
@@ -67,7 +47,7 @@ def find_data(info: Info, path: Path) -> DataPlace:
     """
     if not path.exists():
         raise CommandFailed(f"{path}: no such file or folder", ExitCode.NOT_FOUND)
-    paths = stored_paths(info)
+    paths = paths_of(info)
     if not path.is_dir():
         if not info.is_single_file:
             raise CommandFailed(f"{path}: a file, but the torrent holds a folder")

@@ -56,7 +56,7 @@ def metainfo_json(metainfo: Metainfo) -> dict[str, Json]:
     ``name`` is the torrent's own; each ``path`` is where that file is stored below
     the output folder. Padding is left out, so use ``index`` to name files.
     """
-    from bittern.cli.data import stored_paths
+    from bittern.storage.file_paths import paths_of
 
     info = metainfo.info
     return {
@@ -78,7 +78,7 @@ def metainfo_json(metainfo: Metainfo) -> dict[str, Json]:
         "creation_date": metainfo.creation_date,
         "files": [
             _file_json(index, entry, path)
-            for index, (entry, path) in enumerate(zip(info.files, stored_paths(info), strict=True))
+            for index, (entry, path) in enumerate(zip(info.files, paths_of(info), strict=True))
             if path
         ],
     }
@@ -184,12 +184,12 @@ def _url_rows(
 
 
 def _print_files(metainfo: Metainfo) -> None:
-    from bittern.cli.data import stored_paths
+    from bittern.storage.file_paths import paths_of
 
     entries = [
         (index, entry, "/".join(path))
         for index, (entry, path) in enumerate(
-            zip(metainfo.info.files, stored_paths(metainfo.info), strict=True)
+            zip(metainfo.info.files, paths_of(metainfo.info), strict=True)
         )
         if path
     ]

@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bittern.cli.data import stored_paths
 from bittern.cli.exits import CommandFailed, ExitCode
 from bittern.codec.metainfo import Metainfo, format_metainfo
+from bittern.storage.file_paths import paths_of
 from bittern.storage.hashing import PieceHashes
 
 
@@ -44,7 +44,7 @@ class TorrentSaver:
             return False
         path = self._place
         if path.is_dir():
-            (first, *_) = next(each for each in stored_paths(metainfo.info) if each)
+            (first, *_) = next(each for each in paths_of(metainfo.info) if each)
             path /= f"{first}.torrent"
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:

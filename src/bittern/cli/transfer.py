@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bittern.cli.data import stored_paths
 from bittern.cli.display import Row
 from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
 from bittern.cli.loop import STOP_TIMEOUT, StopSignal
@@ -33,6 +32,7 @@ from bittern.engine.reason import Reason
 from bittern.engine.reasons.phrases import server_of
 from bittern.engine.session import Session
 from bittern.engine.torrent import Torrent
+from bittern.storage.file_paths import paths_of
 
 if TYPE_CHECKING:
     from bittern.cli.output import Json
@@ -279,7 +279,7 @@ def _files_of(torrent: Torrent) -> list[Json]:
     info, wanted = metainfo.info, torrent.config.files
     return [
         {"path": "/".join(path), "length": entry.length}
-        for index, (entry, path) in enumerate(zip(info.files, stored_paths(info), strict=True))
+        for index, (entry, path) in enumerate(zip(info.files, paths_of(info), strict=True))
         if path and (wanted is None or index in wanted)
     ]
 

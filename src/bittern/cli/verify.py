@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from bittern.cli.data import DataPlace, find_data, stored_paths
+from bittern.cli.data import DataPlace, find_data
 from bittern.cli.display import Meter, make_display
 from bittern.cli.exits import ExitCode
 from bittern.cli.output import print_json, print_line
@@ -18,6 +18,7 @@ from bittern.cli.values import format_size
 from bittern.codec.metainfo import Metainfo
 from bittern.core.bitfield import Bitfield
 from bittern.storage.checker import check_pieces
+from bittern.storage.file_paths import paths_of
 from bittern.storage.files import FileStorage
 from bittern.storage.hashing import PieceHashes
 from bittern.storage.layout import Layout
@@ -115,7 +116,7 @@ def examine(
     info = metainfo.info
     geometry = info.geometry
     layout = Layout(info.files, geometry)
-    paths = stored_paths(info)
+    paths = paths_of(info)
     shown = ["/".join(path) for path in paths]
     root = place.output
     if place.data_path is not None:

@@ -93,12 +93,7 @@ def decode_record(value: bytes) -> TorrentRecord:
 
     Limit: N3. A malformed ``ih2`` is an error too: it was signed, so it is no accident.
     """
-    try:
-        record = decode(value, limits=_RECORD_LIMITS)
-    except BencodeDecodeError as error:
-        raise KrpcDecodeError(f"no torrent record: {error}") from None
-    if not isinstance(record, dict):
-        raise KrpcDecodeError("no torrent record: not a dictionary")
+    record = _decode_dictionary(value, _RECORD_LIMITS, "torrent record")
     info_hash = _take(record, b"ih", InfoHash.SIZE)
     if info_hash is None:
         raise KrpcDecodeError("no torrent record: no info hash")
@@ -164,12 +159,7 @@ def decode_version(data: bytes) -> Version:
     Raises:
         KrpcDecodeError: it is something else, or was cut off.
     """
-    try:
-        found = decode(data, limits=_VERSION_LIMITS)
-    except BencodeDecodeError as error:
-        raise KrpcDecodeError(f"no kept version: {error}") from None
-    if not isinstance(found, dict):
-        raise KrpcDecodeError("no kept version: not a dictionary")
+    found = _decode_dictionary(data, _VERSION_LIMITS, "kept version")
     public_key = _take(found, b"k", PUBLIC_KEY_LENGTH)
     signature = _take(found, b"sig", SIGNATURE_LENGTH)
     seq, salt, value = found.get(b"seq"), found.get(b"salt"), found.get(b"v")
@@ -207,6 +197,16 @@ def choose_seq(value: bytes, known: Iterable[tuple[int, bytes]], *, clock: int) 
     if highest >= MAX_SEQ:
         raise ConfigError("the highest sequence number there is has been used up")
     return min(max(highest + 1, clock), MAX_SEQ)
+
+
+def _decode_dictionary(data: bytes, limits: Limits, what: str) -> dict[bytes, Value]:
+    try:
+        found = decode(data, limits=limits)
+    except BencodeDecodeError as error:
+        raise KrpcDecodeError(f"no {what}: {error}") from None
+    if not isinstance(found, dict):
+        raise KrpcDecodeError(f"no {what}: not a dictionary")
+    return found
 
 
 def _take(values: dict[bytes, Value], key: bytes, length: int) -> bytes | None:

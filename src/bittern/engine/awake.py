@@ -32,8 +32,9 @@ from bittern.engine.store.keeper import Found, Keeper, make_record
 from bittern.engine.store.reuse import reuse_files
 from bittern.engine.torrent_services import TorrentServices
 from bittern.policy.picker import Picker
+from bittern.storage.file_paths import Folding
 from bittern.storage.reuse import Reuse
-from bittern.storage.volume import Folding, probe_folding
+from bittern.storage.volume import probe_folding
 
 
 @dataclass(slots=True)

@@ -57,13 +57,13 @@ from bittern.engine.stats import TorrentStats
 from bittern.engine.torrent import Torrent
 from bittern.storage.adopt import ReuseHow
 from bittern.storage.base import storage_error
-from bittern.storage.names import safe_paths
+from bittern.storage.file_paths import paths_of
 from bittern.storage.resume import write_whole
 from bittern.storage.rooted import FilePath, RootedTree
 from bittern.storage.system import OsCalls
 from bittern.storage.update import promote_files, stage_files
 from bittern.storage.versions import read_version, write_version
-from bittern.storage.volume import current_os, probe_folding
+from bittern.storage.volume import probe_folding
 
 PRIVATE_FOLDER: Final = ".bittern"
 _MAX_TORRENT_LENGTH: Final = 64 << 20
@@ -304,15 +304,7 @@ class Follower:
 
     def _paths_of(self, info: Info) -> dict[FilePath, bytes | None]:
         """Return the paths of a version's files below the output, and their v2 roots."""
-        folding = probe_folding(self._output)
-        paths = safe_paths(
-            info.name,
-            info.files,
-            current_os(),
-            folding.case,
-            folds_normalisation=folding.normalisation,
-            is_single_file=info.is_single_file,
-        )
+        paths = paths_of(info, probe_folding(self._output))
         return {
             path: entry.pieces_root
             for path, entry in zip(paths, info.files, strict=True)

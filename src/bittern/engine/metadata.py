@@ -60,10 +60,6 @@ class MetadataOwner(Protocol):
         """Hear of a peer that finished its handshake."""
 
     @property
-    def raw_info(self) -> bytes | None:
-        """The info dictionary, for peers that ask for it."""
-
-    @property
     def is_private(self) -> bool:
         """True when only trackers may name peers (BEP 27)."""
 

@@ -20,9 +20,9 @@ from bittern.engine.sources.discovery import SessionSources
 from bittern.engine.store.journal import Journal
 from bittern.engine.store.reuse import Donor
 from bittern.policy.bans import Bans
+from bittern.storage.file_paths import Folding
 from bittern.storage.handles import HandleCache
 from bittern.storage.system import OsCalls
-from bittern.storage.volume import Folding
 
 
 class ActiveTorrent(Protocol):

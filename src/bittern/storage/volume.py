@@ -1,5 +1,5 @@
 """
-What the machine and a volume are like: rules for names, case, free room.
+What a volume is like: which names fall together on it, how much room it has.
 
 A volume is asked, by a file made for the purpose, whether it takes ``A`` for
 ``a`` and composed for decomposed letters; the system's name says too little,
@@ -10,28 +10,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 from bittern.storage.base import storage_error
+from bittern.storage.file_paths import Folding, current_os, usual_folding
 from bittern.storage.names import TargetOs
 
 _PROBE = ".bittern-probe-\u00e9-{}"
-
-
-class Folding(NamedTuple):
-    """What a volume takes for the same name."""
-
-    case: bool
-    normalisation: bool
-
-
-def current_os() -> TargetOs:
-    """Return whose rules for names apply on this machine."""
-    if sys.platform == "win32":
-        return "windows"
-    return "darwin" if sys.platform == "darwin" else "posix"
 
 
 def probe_folding(root: Path, *, target_os: TargetOs | None = None) -> Folding:
@@ -49,7 +34,7 @@ def probe_folding(root: Path, *, target_os: TargetOs | None = None) -> Folding:
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError:
-        return Folding(target_os != "posix", target_os == "darwin")
+        return usual_folding(target_os)
     try:
         return Folding(
             os.path.lexists(root / name.replace("bittern", "BITTERN")),

@@ -19,8 +19,8 @@ from bittern.engine.store.content import (
     wanted_priorities,
 )
 from bittern.storage.creator import CreateOptions, create_torrent
+from bittern.storage.file_paths import Folding
 from bittern.storage.handles import HandleCache
-from bittern.storage.volume import Folding
 
 FILES = {"a": 20_000, "b": 40_000, "c/d": 50_000, "e": 0}
 PIECE = 16_384

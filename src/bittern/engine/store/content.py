@@ -13,13 +13,12 @@ from bittern.codec.metainfo import Metainfo
 from bittern.core.bitfield import Bitfield
 from bittern.core.errors import ConfigError, MetainfoError
 from bittern.engine.config import SessionConfig, TorrentConfig
+from bittern.storage.file_paths import Folding, paths_of
 from bittern.storage.files import FileStorage
 from bittern.storage.handles import HandleCache
 from bittern.storage.hashing import PieceHashes
 from bittern.storage.layout import Layout
-from bittern.storage.names import safe_paths
 from bittern.storage.system import OsCalls
-from bittern.storage.volume import Folding, current_os
 
 
 @dataclass(slots=True)
@@ -77,14 +76,7 @@ def open_content(
     if not info.has_v1 and hashes.missing_layers():
         raise MetainfoError("the piece hashes of this v2 torrent are not known; use its .torrent")
     layout = Layout(info.files, info.geometry)
-    paths = safe_paths(
-        info.name,
-        info.files,
-        current_os(),
-        folding.case,
-        folds_normalisation=folding.normalisation,
-        is_single_file=info.is_single_file,
-    )
+    paths = paths_of(info, folding)
     root = config.output
     if config.data_path is not None:
         data_path = config.data_path.absolute()
