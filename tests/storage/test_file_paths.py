@@ -7,9 +7,7 @@ import sys
 import pytest
 
 from bittern.codec.metainfo import decode_metainfo
-from bittern.core.errors import UnsafePath
 from bittern.storage.file_paths import Folding, current_os, paths_of, usual_folding
-from bittern.storage.names import MAX_DEPTH
 from tests.cli.support import folder_torrent, single_file_torrent
 
 SINGLE = decode_metainfo(single_file_torrent(b"cat.mp4", b"abc")).info
@@ -51,9 +49,3 @@ def test_the_rules_follow_the_platform(
     assert current_os() == expected
     assert usual_folding(current_os()) == folding
     assert paths_of(FOLDER) == paths_of(FOLDER, folding)
-
-
-def test_a_path_that_is_too_deep_is_refused() -> None:
-    deep = folder_torrent(b"deep", [((b"d",) * MAX_DEPTH, b"x")])
-    with pytest.raises(UnsafePath):
-        paths_of(decode_metainfo(deep).info)

@@ -46,9 +46,6 @@ def paths_of(info: Info, folding: Folding | None = None) -> list[tuple[str, ...]
 
     Returns:
         One path per file, by index; ``()`` for a pad, which has no place on disk.
-
-    Raises:
-        UnsafePath: a path cannot be made safe.
     """
     target_os = current_os()
     folds = folding or usual_folding(target_os)
