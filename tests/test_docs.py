@@ -114,6 +114,17 @@ def test_careful(examples: Examples) -> None:
     assert (config.max_download_rate, config.max_connections) == (1_000_000, 100)
 
 
+async def test_adjust(examples: Examples, tmp_path: Path) -> None:
+    async with bittern.Session(bittern.SessionConfig(listen_port=0)) as session:
+        torrent = await session.add(examples.raw, bittern.TorrentConfig(output=tmp_path / "old"))
+        await examples.code["adjust"](session, torrent, tmp_path / "new")
+        async with asyncio.timeout(30):
+            await torrent.wait_complete()
+        assert session.config.max_download_rate == 2_000_000
+        assert (torrent.config.max_upload_rate, torrent.config.priorities) == (50_000, {0: 7})
+    assert (tmp_path / "new/content/a.txt").read_bytes() == CONTENT["a.txt"]
+
+
 async def test_follow(examples: Examples, tmp_path: Path) -> None:
     async with bittern.Session(bittern.SessionConfig(listen_port=0)) as session:
         left = await examples.code["follow"](

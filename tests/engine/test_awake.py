@@ -233,7 +233,7 @@ def test_no_links_while_something_is_missing(tmp_path: Path, simulate: Simulate)
             leecher = await scene.node(peers=[seed], torrent=wishes)
             await leecher.complete()
             assert not os.path.lexists(leecher.folder / NAME / "link")
-            leecher.torrent.set_files(None)
+            leecher.torrent.change(files=None)
             await leecher.complete()
             assert os.path.lexists(leecher.folder / NAME / "link")
 

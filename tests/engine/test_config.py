@@ -52,6 +52,13 @@ def test_files_are_indices() -> None:
         TorrentConfig(files=frozenset({-1}))
 
 
+@pytest.mark.parametrize("priority", [0, 8, -1])
+def test_priorities_go_from_one_to_seven(priority: int) -> None:
+    assert TorrentConfig(priorities={0: 1, 9: 7}).priorities[9] == 7
+    with pytest.raises(ConfigError, match=r"priority of file 3 must be from 1 to 7"):
+        TorrentConfig(priorities={3: priority})
+
+
 def test_zeroconf_is_refused_where_its_library_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -69,10 +69,27 @@ def test_the_stricter_of_two_buckets_decides() -> None:
         gate = RateGate(make_bucket(10_000_000, now=loop.time()), shared)
         await asyncio.sleep(10)
         assert gate.available() == MIN_BURST
-        shared.bucket = make_bucket(None, now=loop.time())
-        assert gate.available() == 1_000_000
-        gate.set_bucket(make_bucket(None, now=loop.time()))
+        shared.set_rate(None)
+        assert (gate.available(), gate.rate) == (1_000_000, 10_000_000)
+        gate.set_rate(None)
         assert gate.is_unlimited
+        assert gate.rate is None
+
+    run(main(), seed=3)
+
+
+def test_the_same_rate_again_forgives_no_debt() -> None:
+    async def main() -> None:
+        gate = make_gate(100_000, 100_000)
+        gate.take(1_000_000)
+        gate.set_rate(100_000.0)
+        gate._shared.set_rate(100_000)
+        await asyncio.sleep(9)
+        assert gate.available() == 0
+        gate.set_rate(99_999)
+        gate._shared.set_rate(None)
+        await asyncio.sleep(0.1)
+        assert gate.available() == 9_999
 
     run(main(), seed=3)
 

@@ -281,7 +281,7 @@ def test_only_wanted_files_are_fetched(tmp_path: Path, simulate: Simulate) -> No
             assert (leecher.folder / NAME / "e").read_bytes() == scene.files["e"]
             assert leecher.torrent.num_downloaded == stats.wanted_length
             assert not (leecher.folder / NAME / "a").exists()
-            leecher.torrent.set_files(None)
+            leecher.torrent.change(files=None)
             assert leecher.torrent.state is TorrentState.DOWNLOADING
             await leecher.complete(within=60)
             assert leecher.has_content()
@@ -297,17 +297,17 @@ def test_a_choice_of_files_outlives_a_pause(tmp_path: Path, simulate: Simulate) 
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, files=FILES) as scene:
             leecher = await scene.node()
-            leecher.torrent.set_files([0])
+            leecher.torrent.change(files={0})
             left = leecher.torrent.num_left
             assert 0 < left < len(scene.data)
             await leecher.torrent.pause()
             assert leecher.torrent.num_left == left
-            leecher.torrent.set_files([0, 1])
+            leecher.torrent.change(files={0, 1})
             await leecher.torrent.resume()
             assert leecher.torrent.num_left > left
-            for wrong in ([4], [-1]):
+            for wrong in ({4}, {-1}):
                 with pytest.raises(ConfigError):
-                    leecher.torrent.set_files(wrong)
+                    leecher.torrent.change(files=wrong)
             with pytest.raises(ConfigError, match="there is no file 9"):
                 await leecher.session.add(
                     Scene(loop, tmp_path / "x", files={"z": 5}).raw,
@@ -610,7 +610,7 @@ def test_more_files_are_wanted_of_one_that_rests(tmp_path: Path, simulate: Simul
             await node.complete()
             await asyncio.sleep(30)
             assert node.torrent.is_resting
-            node.torrent.set_files(None)
+            node.torrent.change(files=None)
             assert not node.torrent.is_complete
             await node.complete()
             assert node.has_content()

@@ -72,6 +72,26 @@ def test_a_reject_takes_out_what_waits_and_forgets_what_was_given_up() -> None:
     assert not accept(requests, SECOND), "it was rejected, so nothing can be under way"
 
 
+def test_of_a_block_asked_for_twice_the_first_reject_answers_the_first_request() -> None:
+    requests = asked(FIRST)
+    requests.give_up_all()
+    requests.waiting[request_key(*FIRST[:2])] = BLOCK_LENGTH
+    assert not requests.reject(FIRST), "that was the one given up"
+    assert requests.reject(FIRST)
+    assert not requests.waiting
+
+
+def test_late_blocks_are_counted_once() -> None:
+    requests = asked(FIRST, SECOND, OTHER)
+    requests.give_up_all()
+    accept(requests, FIRST)
+    accept(requests, SECOND)
+    assert requests.take_late_length() == BLOCK_LENGTH + 100
+    assert requests.take_late_length() == 0
+    assert not accept(requests, FIRST)
+    assert requests.take_late_length() == 0
+
+
 @pytest.mark.parametrize("length", [1, 99, 101, BLOCK_LENGTH, 1 << 31])
 def test_a_block_of_another_length_is_a_violation_and_the_request_waits_again(length: int) -> None:
     requests = asked(FIRST, SECOND)
@@ -137,8 +157,8 @@ def test_every_request_ends_in_exactly_one_way(steps: list[tuple[str, int, int]]
                     assert accept(requests, request) == (request in late)
                     late.discard(request)
             case "reject":
-                assert requests.reject(request) == (request in waiting)
-                (waiting if request in waiting else late).discard(request)
+                assert requests.reject(request) == (request in waiting - late)
+                (late if request in late else waiting).discard(request)
             case "give up":
                 assert requests.give_up(*request[:2]) == (7 if request in waiting else 0)
                 late |= waiting & {request}

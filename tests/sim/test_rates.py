@@ -21,7 +21,7 @@ from bittern.testing.loop import VirtualLoop
 from bittern.testing.network import Link
 from tests.conftest import Simulate
 from tests.engine.scene import NAME, Node, Scene
-from tests.sim.windows import SECONDS, check_windows, sample
+from tests.sim.windows import SECONDS, STEP, TOLERANCE, WINDOW, check_windows, sample
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +115,49 @@ def test_a_session_divides_its_limit_among_torrents_that_have_their_own(
             )
             check_windows(both, 300_000)
             check_windows(one, 100_000)
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("link", LINKS, ids=["near", "far"])
+@pytest.mark.parametrize("rates", [(None, 500_000), (2_000_000, 200_000), (100_000, 1_000_000)])
+@pytest.mark.parametrize("scope", ["session", "torrent"])
+@pytest.mark.parametrize("direction", ["download", "upload"])
+def test_a_limit_that_is_changed_holds_from_then_on(
+    direction: str,
+    scope: str,
+    rates: tuple[float | None, float],
+    link: Link,
+    tmp_path: Path,
+    simulate: Simulate,
+) -> None:
+    """What was asked for before the change is counted after it."""
+    first, second = rates
+
+    async def main(loop: VirtualLoop) -> None:
+        async with make_scene(loop, tmp_path, 1_500_000, link) as scene:
+            host = scene.add_host(upload_rate=3_000_000)
+            name = f"max_{direction}_rate"
+            seed = await scene.node(is_seed=True, host=host)
+            leech = await scene.node(peers=[seed])
+            node = leech if direction == "download" else seed
+            limited = node.session if scope == "session" else node.torrent
+            change: Callable[..., None] = limited.change
+            change(**{name: first})
+            await asyncio.sleep(3)
+            change(**{name: second})
+            assert getattr(limited.config, name) == second
+            stats = node.torrent.stats
+            samples = await sample(
+                lambda: stats().downloaded if direction == "download" else stats().uploaded,
+                seconds=SECONDS + WINDOW,
+            )
+            width = round(WINDOW / STEP)
+            first_window = (samples[width] - samples[0]) / WINDOW / second
+            # What is asked for after the change comes a round trip later.
+            assert 1 - TOLERANCE - 2 * (link.delay + link.jitter) / WINDOW <= first_window
+            assert first_window <= 1 + TOLERANCE
+            check_windows(samples[width:], second)
 
     simulate(main)
 

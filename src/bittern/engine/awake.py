@@ -46,6 +46,11 @@ class Awake:
     found: Found
     swarm: Swarm
 
+    def tick(self, downloaded: int, uploaded: int, *, now: float) -> None:
+        """Keep what is there when that is due; called about once a second."""
+        have = self.swarm.picker.have
+        self.keeper.tick(have, downloaded=downloaded, uploaded=uploaded, now=now)
+
     async def sleep(self, services: TorrentServices, *, downloaded: int, uploaded: int) -> None:
         """Stop the swarm, keep what is there, let go of the files."""
         picker = self.swarm.picker
@@ -161,8 +166,8 @@ def _make_swarm(
     info = metainfo.info
     picker = Picker(info.geometry.num_pieces, services.rng, sequential=config.sequential)
     picker.set_have(found.have)
-    if config.files is not None:
-        picker.set_priorities(wanted_priorities(content.layout, picker.num_pieces, config.files))
+    if config.files is not None or config.priorities:
+        picker.set_priorities(wanted_priorities(content.layout, picker.num_pieces, config))
     swarm = Swarm(owner, services, config, info_hash=info.wire_hash, picker=picker, roster=roster)
     assembly = Assembly(
         swarm,

@@ -8,6 +8,7 @@ object is made, so that a wrong one is refused where it was written.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError
 from bittern.dht.limits import WELL_KNOWN_ROUTERS
+from bittern.policy.picker import LOWEST_PRIORITY, TOP_PRIORITY
 from bittern.storage.adopt import ReuseHow
 
 
@@ -163,6 +165,8 @@ class TorrentConfig:
     """Exactly the file or folder of the content, when its name differs from the torrent's."""
     files: frozenset[int] | None = None
     """Indices of the files wanted; None for all."""
+    priorities: Mapping[int, int] = field(default_factory=dict)
+    """By index of a file, from 1 for the last to 7 for the first; of all others it is 4."""
     sequential: bool = False
     super_seeding: bool = False
     paused: bool = False
@@ -193,3 +197,5 @@ class TorrentConfig:
             _check(name, getattr(self, name), 1)
         if self.files is not None and any(index < 0 for index in self.files):
             raise ConfigError("files must not be negative")
+        for index, priority in self.priorities.items():
+            _check(f"the priority of file {index}", priority, LOWEST_PRIORITY, TOP_PRIORITY)

@@ -35,12 +35,17 @@ def make_bucket(rate: float | None, *, now: float) -> TokenBucket:
     return TokenBucket(rate, now=now, burst=burst)
 
 
+def _changed(bucket: TokenBucket, rate: float | None, now: float) -> TokenBucket:
+    is_same = bucket.rate == (math.inf if rate is None else rate)
+    return bucket if is_same else make_bucket(rate, now=now)
+
+
 class SharedLimit:
     """
     One direction of the session: its bucket, and the gates that have somebody waiting.
 
     Args:
-        bucket: the session's; may be replaced at any time.
+        bucket: the session's.
         loop: gives the time and the timer.
     """
 
@@ -54,6 +59,10 @@ class SharedLimit:
         self._gates: dict[RateGate, None] = {}
         """In the order in which they have their turns."""
         self._timer: asyncio.TimerHandle | None = None
+
+    def set_rate(self, rate: float | None) -> None:
+        """Change the session's limit, in bytes per second; with a new one nothing is owed."""
+        self.bucket = _changed(self.bucket, rate, self.loop.time())
 
     @property
     def has_waiters(self) -> bool:
@@ -126,9 +135,9 @@ class RateGate:
         rate = min(self._bucket.rate, self._shared.bucket.rate)
         return None if rate == math.inf else rate
 
-    def set_bucket(self, bucket: TokenBucket) -> None:
-        """Change the torrent's own limit."""
-        self._bucket = bucket
+    def set_rate(self, rate: float | None) -> None:
+        """Change the torrent's own limit, in bytes per second; with a new one nothing is owed."""
+        self._bucket = _changed(self._bucket, rate, self._shared.loop.time())
 
     def available(self) -> int:
         """Return the bytes that may pass at once; 0 means to wait."""

@@ -38,7 +38,7 @@ from bittern.engine.peers.extensions import Extensions
 from bittern.engine.peers.roster import Roster
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
-from bittern.engine.store.content import check_files
+from bittern.engine.store.content import check_choice
 from bittern.net.stream import Stream
 from bittern.proto import peer_events
 from bittern.proto.metadata import MetadataFetch
@@ -317,7 +317,7 @@ def learn(
     chosen = config.files
     if chosen is None:
         chosen = selection_of(shelf.magnet, len(info.files))
-    return replace(config, files=check_files(chosen, info))
+    return check_choice(replace(config, files=chosen), info)
 
 
 def selection_of(magnet: Magnet, num_files: int) -> frozenset[int] | None:

@@ -20,12 +20,13 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 from bittern.codec.lsd import PORT
 from bittern.codec.magnet import Magnet
 from bittern.core.errors import ConfigError
 from bittern.core.ids import InfoHash, PeerId
+from bittern.engine.changes import SessionChanges, change_session, download_rate, slow_down
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.descriptors import divide_descriptors, raise_descriptor_limit
 from bittern.engine.gateway import Gateway, SharedDatagrams, open_udp_sockets
@@ -339,6 +340,30 @@ class Session:
         await torrent.stop()
         if delete_data:
             await torrent.delete_data()
+
+    def change(self, **settings: Unpack[SessionChanges]) -> None:
+        """
+        Change settings of the running session, from now on; ``config`` tells what holds.
+
+        Raises:
+            ConfigError: a value is outside its range; nothing changes.
+
+        Example::
+
+            session.change(max_download_rate=2_000_000, max_upload_rate=None)
+        """
+        config = change_session(self.config, settings)
+        config = divide_descriptors(config, raise_descriptor_limit())
+        services = self._services
+        self.config = services.config = config
+        swarms = [torrent.swarm for torrent in self.torrents if torrent.swarm is not None]
+        rates = [(swarm, download_rate(swarm)) for swarm in swarms]
+        services.download_limit.set_rate(config.max_download_rate)
+        services.upload_limit.set_rate(config.max_upload_rate)
+        for swarm, rate_before in rates:
+            slow_down(swarm, rate_before)
+        for torrent in self.torrents:
+            torrent.apply_settings(torrent.config)
 
     async def run_job(self, job: Callable[[], T]) -> T:
         """Run something that blocks in the session's storage worker and return its result."""

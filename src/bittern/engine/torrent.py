@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import replace
+from pathlib import Path
+from typing import Unpack
 
 from bittern.codec.info import Info
 from bittern.codec.magnet import Magnet
@@ -28,13 +29,14 @@ from bittern.core.errors import (
     StorageError,
 )
 from bittern.core.ids import InfoHash, InfoHashV2
-from bittern.engine import events
+from bittern.engine import changes, events
 from bittern.engine.awake import Awake, locate, wake
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import Event, TorrentState
 from bittern.engine.ledger import Ledger
 from bittern.engine.listeners import Listeners
 from bittern.engine.metadata import MetadataPhase, learn, matcher
+from bittern.engine.moving import move_content
 from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.peers.roster import Roster
 from bittern.engine.pieces.swarm import Swarm
@@ -46,7 +48,7 @@ from bittern.engine.source_status import SourceStatus
 from bittern.engine.sources.discovery import Discovery, hinted_peers, tiers_of
 from bittern.engine.sources.trackers import TrackerStatus
 from bittern.engine.stats import PeerInfo, TorrentStats, describe_peers, file_progress, measure
-from bittern.engine.store.content import bits_of_files, check_files, wanted_priorities
+from bittern.engine.store.content import check_choice, wanted_bits
 from bittern.engine.torrent_services import TorrentServices
 from bittern.policy.candidates import Candidates, Source
 from bittern.policy.peer_book import NEIGHBOURS
@@ -88,7 +90,7 @@ class Torrent:
         self._was_closed = False
         self._was_resumed = False
         if self.shelf.has_metainfo:
-            check_files(config.files, self.info)
+            check_choice(config, self.info)
 
     @property
     def candidates(self) -> Candidates:
@@ -282,11 +284,12 @@ class Torrent:
         if not self.is_complete:
             self._set_state(TorrentState.CHECKING)
         self.num_checked = 0
+        config = self.config
         awake = await wake(
             self,
             self._services,
             self.shelf,
-            self.config,
+            config,
             roster,
             force_check=force_check,
             progress=self._check_progressed,
@@ -302,15 +305,15 @@ class Torrent:
         self.ledger.open(awake.swarm)
         for peer in list(roster.peers):
             awake.swarm.take_over(peer)
+        self.apply_settings(config)  # what has been changed meanwhile
         self._join(awake.swarm.picker, is_first=is_first)
 
     def _join(self, picker: Picker, *, is_first: bool) -> None:
-        self.candidates.is_seeding = picker.is_complete
         # Whoever starts complete and knows nobody may rest at once; a connection rouses it.
         knows_nobody = not (self.num_connections or self.config.peers or len(self.candidates))
         is_idle = is_first and picker.is_complete and knows_nobody
         self._idle_since = float("-inf") if is_idle else self._services.loop.time()
-        self._set_state(TorrentState.SEEDING if picker.is_complete else TorrentState.DOWNLOADING)
+        self._settle(picker)
         if picker.is_complete:
             self.report(events.TorrentCompleted())
         self._find_peers()
@@ -321,12 +324,8 @@ class Torrent:
         self.add_peers((*self.config.peers, *hinted_peers(self.shelf)), "user")
         self._services.request_dial()
         if self._discovery is None:
-            self._discovery = Discovery(
-                self,
-                self._services,
-                self._services.sources,
-                tiers=tiers_of(self.shelf, self.config),
-            )
+            tiers, shared = tiers_of(self.shelf, self.config), self._services.sources
+            self._discovery = Discovery(self, self._services, shared, tiers=tiers)
             self._discovery.start(self.name)
         else:
             self._discovery.metadata_known()
@@ -358,6 +357,23 @@ class Torrent:
                 self._retry = None
             await self._leave()
             self._set_state(state)
+
+    async def move(self, output: Path) -> None:
+        """
+        Move the content to another folder and go on there.
+
+        Raises:
+            StorageError: it cannot be moved, or there is something in its place; nothing was.
+        """
+        was_running = self.roster is not None or self.is_resting
+        if was_running:
+            await self._sleep(TorrentState.CHECKING)
+        try:
+            async with self._lock:
+                self.config = await move_content(self._services, self.shelf, self.config, output)
+        finally:
+            if was_running:
+                await self.start()
 
     async def stop(self) -> None:
         """Leave the swarm for good; events end. Idempotent."""
@@ -430,38 +446,43 @@ class Torrent:
 
     def diagnose(self) -> Diagnosis:
         """Return all that is known of why the torrent does what it does, or nothing."""
-        return diagnose(
-            self, self._services, retry_at=None if self._retry is None else self._retry.when()
-        )
+        retry_at = None if self._retry is None else self._retry.when()
+        return diagnose(self, self._services, retry_at=retry_at)
 
     def announce_now(self) -> None:
         """Ask trackers and other sources for peers again, as soon as their rules allow."""
         if self._discovery is not None:
             self._discovery.ask_now()
 
-    def set_files(self, files: Iterable[int] | None) -> None:
+    def change(self, **settings: Unpack[changes.TorrentChanges]) -> None:
         """
-        Choose the files that are wanted, by index; None for all.
+        Change settings, from now on; ``config`` tells what holds.
 
         Raises:
-            ConfigError: there is no such file.
+            ConfigError: a value is outside its range, or there is no such file; nothing changes.
         """
-        chosen = None if files is None else frozenset(files)
-        if self.shelf.has_metainfo:
-            check_files(chosen, self.info)
-        self.config = replace(self.config, files=chosen)
-        if self.swarm is None:
-            self.ledger.wanted = (
-                bits_of_files(self.info, chosen) if self.shelf.has_metainfo else None
-            )
+        before = self.config
+        config = self.config = changes.change_torrent(before, settings, self.shelf)
+        if config.trackers != before.trackers and self._discovery is not None:
+            self._discovery.set_tiers(tiers_of(self.shelf, config))
+        self.apply_settings(before)
+
+    def apply_settings(self, before: TorrentConfig) -> None:
+        """Let ours, and the session's, hold where ``before`` did."""
+        session, is_new = self._services.config, changes.is_chosen_anew(self.config, before)
+        if self.swarm is not None:
+            changes.apply_to_swarm(self.swarm, self.config, before, session)
+            if is_new:
+                self._settle(self.swarm.picker)
+            return
+        if self.roster is not None:
+            changes.apply_to_roster(self.roster, self.config, session)
+        if is_new and self.shelf.has_metainfo:
+            self.ledger.wanted = wanted_bits(self.info, self.config)
             if self.num_left and self.rouse():
                 self._set_state(TorrentState.CHECKING)
-            return
-        picker = self.swarm.picker
-        self.swarm.set_wanted(
-            wanted_priorities(self.swarm.assembly.layout, picker.num_pieces, chosen)
-        )
-        self.swarm.assembly.prepare(chosen)
+
+    def _settle(self, picker: Picker) -> None:
         self.candidates.is_seeding = picker.is_complete
         self._set_state(TorrentState.SEEDING if picker.is_complete else TorrentState.DOWNLOADING)
 
@@ -505,12 +526,7 @@ class Torrent:
         if self.listeners:
             self._stall.tick(self, now=now)
         if self._awake is not None:
-            self._awake.keeper.tick(
-                self._awake.swarm.picker.have,
-                downloaded=self.num_downloaded,
-                uploaded=self.num_uploaded,
-                now=now,
-            )
+            self._awake.tick(self.num_downloaded, self.num_uploaded, now=now)
             self._consider_rest(now)
         elif at_work is None:
             self._services.active.pop(self, None)
@@ -544,8 +560,7 @@ class Torrent:
     def piece_lost(self, index: int) -> None:
         """Go back to downloading when a piece has gone from disk."""
         if self.swarm is not None and not self.swarm.picker.is_complete:
-            self.candidates.is_seeding = False
-            self._set_state(TorrentState.DOWNLOADING)
+            self._settle(self.swarm.picker)
         self.report(events.PieceLost(index))
 
     def swarm_completed(self) -> None:

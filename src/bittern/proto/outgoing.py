@@ -38,10 +38,11 @@ class OutgoingRequests:
     path adds to it and takes from it directly; it is one object for ever.
     """
 
-    __slots__ = ("_late", "_num_unexpected", "waiting")
+    __slots__ = ("_late", "_late_length", "_num_unexpected", "waiting")
 
     def __init__(self) -> None:
         self.waiting: dict[int, int] = {}
+        self._late_length = 0
         self._late: dict[int, int] = {}
         self._num_unexpected = 0
 
@@ -69,6 +70,7 @@ class OutgoingRequests:
             self.waiting[key] = asked
             raise PeerViolation(f"sends {length} bytes for a block of {asked}")
         if self._late.pop(key, 0) == length:
+            self._late_length += length
             return True
         wire.check_length(wire.MessageId.PIECE, length + 9, num_pieces=None)
         self._num_unexpected += 1
@@ -77,14 +79,23 @@ class OutgoingRequests:
         return False
 
     def reject(self, request: Request) -> bool:
-        """Take out what the peer will not serve; False when it was not waiting."""
+        """
+        Take out what the peer will not serve; False when it was not waiting.
+
+        A block that was given up and asked for again may be rejected twice; the first
+        answers the first request (BEP 6).
+        """
         index, begin, length = request
         key = request_key(index, begin)
-        if self.waiting.get(key) == length:
+        if self._late.pop(key, 0) != length and self.waiting.get(key) == length:
             del self.waiting[key]
             return True
-        self._late.pop(key, None)
         return False
+
+    def take_late_length(self) -> int:
+        """Return the bytes of late blocks that have come since this was last asked."""
+        length, self._late_length = self._late_length, 0
+        return length
 
     def give_up(self, index: int, begin: int) -> int:
         """Take a request back and return its length; 0 when it was not waiting."""

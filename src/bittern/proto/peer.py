@@ -100,13 +100,13 @@ class PeerProtocol:
         "_local",
         "_num_extended_handshakes",
         "_out",
-        "_outgoing",
         "_remote",
         "_tail",
         "_unread_length",
         "am_choking",
         "am_interested",
         "incoming",
+        "outgoing",
         "outstanding",
         "peer_choking",
         "peer_interested",
@@ -133,8 +133,8 @@ class PeerProtocol:
         self.remote_extensions: Mapping[str, int] = {}
         self.remote_allowed_fast: dict[int, None] = {}
         """Pieces we may ask for while choked."""
-        self._outgoing = OutgoingRequests()
-        self.outstanding = self._outgoing.waiting
+        self.outgoing = OutgoingRequests()
+        self.outstanding = self.outgoing.waiting
         """Our requests: ``index << 32 | begin`` to length, oldest first."""
         self.incoming = IncomingRequests()
         """The peer's requests."""
@@ -267,7 +267,7 @@ class PeerProtocol:
 
     def _accept_late(self, index: int, begin: int, length: int, asked: int) -> bool:
         """Judge a block that does not simply answer a request; False to throw it away."""
-        if self._outgoing.accept(index, begin, length, asked):
+        if self.outgoing.accept(index, begin, length, asked):
             return True
         self._events.append(peer_events.UnexpectedBlockReceived(length))
         return False
@@ -370,7 +370,7 @@ class PeerProtocol:
         self._require_fast(kind)
         if kind == MessageId.REJECT_REQUEST:
             request = wire.THREE_NUMBERS.unpack(payload)
-            if self._outgoing.reject(request):
+            if self.outgoing.reject(request):
                 self._events.append(peer_events.RequestRejected(request))
             return
         index = int.from_bytes(payload, "big")
@@ -403,7 +403,7 @@ class PeerProtocol:
         if self._remote.receive_lost(index, now=now):
             if not self.has_fast:
                 # BEP 54: without the fast extension our requests for it are dropped silently.
-                for request in self._outgoing.give_up_piece(index):
+                for request in self.outgoing.give_up_piece(index):
                     self._events.append(peer_events.RequestRejected(request))
             self._events.append(peer_events.DontHaveReceived(index))
 
@@ -502,13 +502,13 @@ class PeerProtocol:
 
     def cancel(self, index: int, begin: int) -> None:
         """Take back a request; its block is still accepted should it come anyway."""
-        length = self._outgoing.give_up(index, begin)
+        length = self.outgoing.give_up(index, begin)
         if length:
             self._out.append(wire.encode_cancel(index, begin, length))
 
     def drop_outstanding(self) -> list[Request]:
         """Give up all our requests without a message and return them."""
-        return self._outgoing.give_up_all()
+        return self.outgoing.give_up_all()
 
     def set_interested(self, is_interested: bool) -> None:
         """Tell the peer whether we want something of it, if that has changed."""

@@ -235,7 +235,7 @@ def test_a_piece_that_is_not_wanted_any_more_is_left_alone(
             damage(folder / NAME / "a", 0)
             damage(folder / NAME / "b", 0)
             node = await scene.node(host=host)
-            node.torrent.set_files([0])
+            node.torrent.change(files={0})
             node.torrent.add_peers([seed.endpoint], "user")
             await node.complete()
             await asyncio.sleep(5)

@@ -93,6 +93,46 @@ def test_why_no_tracker_is_asked(tmp_path: Path, simulate: Simulate) -> None:
     simulate(main)
 
 
+def test_trackers_come_and_go_while_it_runs(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            client = PickyClient()
+            client.is_failing = False
+            node = await scene.node(make=tracked(client), enable_trackers=True)
+            torrent = node.torrent
+            torrent.change(trackers=((URL,),))
+            await asyncio.sleep(1)
+            assert [(each.url, each.state) for each in torrent.trackers()] == [
+                (URL, TrackerState.WORKING)
+            ]
+            torrent.change(trackers=((URL,), ("http://b.example/announce",)))
+            assert [each.state for each in torrent.trackers()] == [
+                TrackerState.WORKING,
+                TrackerState.UNTRIED,
+            ]
+            torrent.change(trackers=())
+            assert torrent.trackers() == []
+            await torrent.pause()
+            torrent.change(trackers=((URL,),))
+            assert torrent.trackers() == []
+            await torrent.resume()
+            await asyncio.sleep(1)
+            assert torrent.trackers()[0].state is TrackerState.WORKING
+
+    simulate(main)
+
+
+def test_trackers_that_are_switched_off_stay_off(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node()
+            node.torrent.change(trackers=((URL,),))
+            assert node.torrent.trackers() == []
+            assert node.torrent.config.trackers == ((URL,),)
+
+    simulate(main)
+
+
 def test_a_tracker_behind_others_waits_for_its_turn() -> None:
     status = status_of(TrackerStatus("http://b/", 1, TrackerState.UNTRIED))
     assert (status.state, status.message) == (

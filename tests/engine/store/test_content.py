@@ -13,9 +13,9 @@ from bittern.core.errors import ConfigError, MetainfoError
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.store.content import (
     Content,
-    bits_of_files,
-    check_files,
+    check_choice,
     open_content,
+    wanted_bits,
     wanted_priorities,
 )
 from bittern.storage.creator import CreateOptions, create_torrent
@@ -116,15 +116,38 @@ def test_pieces_of_wanted_files(
 ) -> None:
     metainfo = make(tmp_path)
     layout = open_it(metainfo, output=tmp_path).layout
-    priorities = wanted_priorities(layout, 7, files)
+    config = TorrentConfig(files=files)
+    priorities = wanted_priorities(layout, 7, config)
     assert {index for index, level in enumerate(priorities) if level} == pieces
     assert set(priorities) <= {0, 4}
-    assert bits_of_files(metainfo.info, files) == Bitfield.of(7, pieces).bits
+    assert wanted_bits(metainfo.info, config) == Bitfield.of(7, pieces).bits
+
+
+@pytest.mark.parametrize(
+    ("files", "priorities", "levels"),
+    [
+        (None, {}, [4, 4, 4, 4, 4, 4, 4]),
+        (None, {1: 7}, [4, 7, 7, 7, 4, 4, 4]),
+        (None, {2: 1}, [4, 4, 4, 4, 1, 1, 1]),
+        (frozenset([0, 1]), {0: 1, 1: 2, 2: 7}, [1, 2, 2, 2, 0, 0, 0]),
+    ],
+)
+def test_a_piece_has_the_highest_priority_of_its_wanted_files(
+    files: frozenset[int] | None, priorities: dict[int, int], levels: list[int], tmp_path: Path
+) -> None:
+    layout = open_it(make(tmp_path), output=tmp_path).layout
+    config = TorrentConfig(files=files, priorities=priorities)
+    assert wanted_priorities(layout, 7, config) == levels
 
 
 def test_files_that_do_not_exist_are_refused(tmp_path: Path) -> None:
     info = make(tmp_path).info
-    check_files(frozenset(range(4)), info)
-    for wrong in (4, -1):
-        with pytest.raises(ConfigError, match=f"no file {wrong}: the torrent has 4"):
-            check_files(frozenset([0, wrong]), info)
+    config = TorrentConfig(files=frozenset(range(4)), priorities={3: 1})
+    assert check_choice(config, info) is config
+    for wrong in (
+        TorrentConfig(files=frozenset([0, 4])),
+        TorrentConfig(files=None, priorities={4: 7}),
+        TorrentConfig(files=frozenset([0]), priorities={0: 1, 4: 7}),
+    ):
+        with pytest.raises(ConfigError, match="no file 4: the torrent has 4"):
+            check_choice(wrong, info)

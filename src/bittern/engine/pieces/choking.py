@@ -49,6 +49,12 @@ class ChokeRounds:
         self._is_seeding = False
         self._early_round: asyncio.Handle | None = None
 
+    def set_num_slots(self, num_slots: int | None) -> None:
+        """Change how many peers are unchoked at once, and hold a round soon."""
+        if num_slots != self._choker.num_slots:
+            self._choker.num_slots = num_slots
+            self._next_round_at = self._loop.time()
+
     def tick(self, *, now: float, is_seeding: bool) -> None:
         """Hold a round when it is due."""
         self._is_seeding = is_seeding

@@ -110,13 +110,13 @@ class Swarm:
             report=owner.report,
         )
         self.assembly: Assembly
-        self._choking = ChokeRounds(
+        self.choking = ChokeRounds(
             services,
             config.upload_slots or services.config.upload_slots,
             self.peers,
             report=owner.report,
         )
-        self._super_seeder = SuperSeeder(picker.num_pieces) if config.super_seeding else None
+        self.super_seeder = SuperSeeder(picker.num_pieces) if config.super_seeding else None
         self.download_gate = RateGate(
             make_bucket(config.max_download_rate, now=now), services.download_limit
         )
@@ -180,9 +180,9 @@ class Swarm:
         # A peer that is closed between two events of one batch has said more than was counted.
         if counted := self._counted.pop(peer, 0):
             self.picker.remove_peer(counted)
-        self._choking.forget(peer)
-        if self._super_seeder is not None:
-            self._reveal(self._super_seeder.peer_left(peer))
+        self.choking.forget(peer)
+        if self.super_seeder is not None:
+            self._reveal(self.super_seeder.peer_left(peer))
         self.extensions.forget(peer)
         self.roster.lost(peer, reason, was_violation=was_violation)
 
@@ -203,6 +203,8 @@ class Swarm:
         peer.down.total += num_bytes
         self.num_downloaded += num_bytes
         peer.pipeline.blocks_received(num_bytes, now=now, num_blocks=len(blocks))
+        # What was taken back, and its limit with it, comes after all.
+        self.download_gate.take(peer.protocol.outgoing.take_late_length())
         result = self.assembly.receive(peer.share, blocks)
         self.num_wasted += result.num_wasted
         for share, index, begin in result.cancels:
@@ -221,8 +223,8 @@ class Swarm:
                 if not bitfield.is_full:
                     self.assembly.pieces.is_shared = True
                 self._counted[peer] = self._counted.get(peer, 0) | bitfield.bits
-                if self._super_seeder is not None:
-                    self._reveal(self._super_seeder.bitfield_seen(peer, bitfield.bits))
+                if self.super_seeder is not None:
+                    self._reveal(self.super_seeder.bitfield_seen(peer, bitfield.bits))
                 self._availability_changed(peer)
                 self._grant_allowed_fast(peer, bitfield)
             case peer_events.HaveReceived(index):
@@ -230,8 +232,8 @@ class Swarm:
                 self.picker.add_have(mask)
                 self._counted[peer] = self._counted.get(peer, 0) | mask
                 self._availability_changed(peer)
-                if self._super_seeder is not None:
-                    self._reveal(self._super_seeder.piece_seen(peer, index))
+                if self.super_seeder is not None:
+                    self._reveal(self.super_seeder.piece_seen(peer, index))
             case peer_events.DontHaveReceived(index):
                 mask = 1 << (self.picker.top - index)
                 self.picker.remove_have(mask)
@@ -243,7 +245,7 @@ class Swarm:
                 # serves nothing would never be snubbed.
                 peer.refused = 0
             case peer_events.InterestChanged(is_interested):
-                self._choking.interest_changed(peer, is_interested, now=now)
+                self.choking.interest_changed(peer, is_interested, now=now)
             case peer_events.RequestRejected(request):
                 self._rejected(peer, request)
             case peer_events.UnexpectedBlockReceived(length):
@@ -262,11 +264,11 @@ class Swarm:
         if not self.roster.opened(peer, handshake, now=now):
             return
         protocol = peer.protocol
-        if self._super_seeder is None or not self.picker.is_seed:
+        if self.super_seeder is None or not self.picker.is_seed:
             protocol.send_bitfield(Bitfield(self.picker.num_pieces, self.picker.have))
         else:
             protocol.send_bitfield(Bitfield(self.picker.num_pieces))
-            self._reveal(self._super_seeder.peer_joined(peer))
+            self._reveal(self.super_seeder.peer_joined(peer))
         self.roster.send_extended_handshake(peer, is_upload_only=self.picker.is_complete)
         self.roster.send_port(peer)
         self._owner.peer_opened(peer)
@@ -291,17 +293,20 @@ class Swarm:
 
     def _grant_allowed_fast(self, peer: PeerConnection, remote: Bitfield) -> None:
         """Let a newcomer begin while it is choked (BEP 6)."""
-        if self._super_seeder is None:
+        if self.super_seeder is None:
             have = Bitfield(self.picker.num_pieces, self.picker.have)
             peer.protocol.send_allowed_fast(
                 grants(self._info_hash, peer.endpoint, have, remote, num_peers=len(self.peers))
             )
 
     def _give_back(self, peer: PeerConnection, dropped: Sequence[Request]) -> None:
+        self._release(peer, dropped)
+        self.download_gate.take(-sum(length for _, _, length in dropped))
+
+    def _release(self, peer: PeerConnection, dropped: Sequence[Request]) -> None:
         pieces = self.assembly.pieces
         pieces.release(peer.share, dropped)
         pieces.abandon(peer.share)
-        self.download_gate.take(-sum(length for _, _, length in dropped))
         now = self._services.loop.time()
         peer.pipeline.set_outstanding(len(peer.protocol.outstanding), now=now)
 
@@ -334,15 +339,18 @@ class Swarm:
         # Ask in batches: a message per block would cost a wake-up per block on the other side.
         if space <= 0 or (num_outstanding and space * 4 < target):
             return
-        gate = self.download_gate
+        gate, allowed = self.download_gate, space
         if not gate.is_unlimited:
             available = gate.available()
             if available <= 0:
                 gate.wait(peer.fill)
                 return
-            space = min(space, -(-available // BLOCK_LENGTH))
-        runs = self.assembly.pieces.plan(peer.share, bits, space)
+            allowed = min(space, -(-available // BLOCK_LENGTH))
+        runs = self.assembly.pieces.plan(peer.share, bits, allowed)
         if runs:
+            if allowed < space:
+                # Not only when a block comes: what the limit allows until then would be lost.
+                gate.wait(peer.fill)
             if not num_outstanding:
                 peer.last_block_at = now
             for index, begin, end in runs:
@@ -376,8 +384,8 @@ class Swarm:
                 gate.wait(peer.serve)
                 return []
             length = min(length, available)
-        if self._super_seeder is not None:
-            self._refuse_hidden(peer, self._super_seeder)
+        if self.super_seeder is not None:
+            self._refuse_hidden(peer, self.super_seeder)
         incoming = peer.protocol.incoming
         requests = incoming.take(length)
         if not self.picker.is_seed:
@@ -513,7 +521,7 @@ class Swarm:
             remote = peer.protocol.remote
             pieces.is_shared |= remote is not None and not remote.is_full
         pieces.share_slow_pieces()
-        self._choking.tick(now=now, is_seeding=self.picker.is_complete)
+        self.choking.tick(now=now, is_seeding=self.picker.is_complete)
         self.ask_all()
         if self.roster.has_room:
             self._services.request_dial()
@@ -544,6 +552,26 @@ class Swarm:
 
     # --- settings and the end ------------------------------------------------------------
 
+    def withdraw_requests(self) -> None:
+        """Take back all that was asked for (BEP 3: cancel); what comes all the same is taken."""
+        for peer in self.peers:
+            dropped = peer.protocol.drop_outstanding()
+            self._release(peer, dropped)
+            peer.protocol.send_message(b"".join([wire.encode_cancel(*each) for each in dropped]))
+            peer.flush()
+
+    def set_super_seeding(self, is_on: bool) -> None:
+        """Begin or end to show pieces one by one (BEP 16)."""
+        seeder = self.super_seeder
+        if is_on and seeder is None:
+            self.super_seeder = SuperSeeder(self.picker.num_pieces)
+        elif seeder is not None and not is_on:
+            self.super_seeder = None
+            for peer in list(self.peers):
+                for index in Bitfield(self.picker.num_pieces, seeder.unshown(peer)):
+                    peer.protocol.send_have(index)
+                peer.flush()
+
     def set_wanted(self, priorities: Sequence[int]) -> None:
         """Set the priority of each piece, 0 for unwanted, and look at every peer anew."""
         self.picker.set_priorities(priorities)
@@ -563,6 +591,6 @@ class Swarm:
         self.assembly.stop()
         self.extensions.stop()
         self.roster.close()
-        self._choking.stop()
+        self.choking.stop()
         self.download_gate.close()
         self.upload_gate.close()

@@ -149,6 +149,10 @@ class Discovery:
         """Return the state of every tracker."""
         return self._trackers.trackers()
 
+    def set_tiers(self, tiers: Sequence[Sequence[str]]) -> None:
+        """Announce to these trackers from now on."""
+        self._trackers.set_tiers(tiers)
+
     def metadata_known(self) -> None:
         """
         Go on with what the metadata has told.

@@ -40,7 +40,15 @@ class TrackerSource:
         tiers: announce URLs by tier; may be none.
     """
 
-    __slots__ = ("_announcer", "_reason", "_services", "_torrent")
+    __slots__ = (
+        "_announcer",
+        "_announces",
+        "_client",
+        "_is_running",
+        "_reason",
+        "_services",
+        "_torrent",
+    )
 
     def __init__(
         self,
@@ -52,27 +60,37 @@ class TrackerSource:
     ) -> None:
         self._services = services
         self._torrent = torrent
+        self._client = client
+        self._announces = announces
         self._reason = ""
+        self._is_running = False
         self._announcer: TrackerAnnouncer | None = None
         if client is None:
             self._reason = switched_off_by("enable_trackers")
-        elif not any(tiers):
-            self._reason = "the torrent names no tracker"
+        elif any(tiers):
+            self._announcer = self._make_announcer(client, tiers)
         else:
-            self._announcer = TrackerAnnouncer(
-                tiers,
-                client=client,
-                announces=announces,
-                surroundings=self,
-                info_hashes=torrent.all_hashes,
-                peer_id=services.peer_id,
-                port=services.listen_port,
-                rng=services.rng,
-                announce_to_all_tiers=services.config.announce_to_all_tiers,
-            )
+            self._reason = "the torrent names no tracker"
+
+    def _make_announcer(
+        self, client: TrackerClient, tiers: Sequence[Sequence[str]]
+    ) -> TrackerAnnouncer:
+        services = self._services
+        return TrackerAnnouncer(
+            tiers,
+            client=client,
+            announces=self._announces,
+            surroundings=self,
+            info_hashes=self._torrent.all_hashes,
+            peer_id=services.peer_id,
+            port=services.listen_port,
+            rng=services.rng,
+            announce_to_all_tiers=services.config.announce_to_all_tiers,
+        )
 
     def start(self, name: str) -> None:  # noqa: ARG002  # as every source
         """Begin to announce."""
+        self._is_running = True
         if self._announcer is not None:
             self._announcer.start()
 
@@ -85,6 +103,15 @@ class TrackerSource:
         """Announce as soon as the trackers' minimum intervals allow."""
         if self._announcer is not None:
             self._announcer.announce_now()
+
+    def set_tiers(self, tiers: Sequence[Sequence[str]]) -> None:
+        """Announce to these trackers from now on; those that stay keep their state."""
+        if self._announcer is not None:
+            self._announcer.set_tiers(tiers)
+        elif self._client is not None and any(tiers):
+            self._announcer = self._make_announcer(self._client, tiers)
+            if self._is_running:
+                self._announcer.start()
 
     def set_hashes(self, info_hashes: Sequence[InfoHash]) -> None:
         """Announce these hashes from now on."""

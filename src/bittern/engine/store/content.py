@@ -13,6 +13,7 @@ from bittern.codec.metainfo import Metainfo
 from bittern.core.bitfield import Bitfield
 from bittern.core.errors import ConfigError, MetainfoError
 from bittern.engine.config import SessionConfig, TorrentConfig
+from bittern.policy.picker import DEFAULT_PRIORITY, DO_NOT_WANT
 from bittern.storage.file_paths import Folding, paths_of
 from bittern.storage.files import FileStorage
 from bittern.storage.handles import HandleCache
@@ -94,28 +95,30 @@ def open_content(
     return Content(layout, storage, hashes, paths)
 
 
-def wanted_priorities(layout: Layout, num_pieces: int, files: frozenset[int] | None) -> list[int]:
-    """Return the priority of each piece: 4 where it holds a wanted byte, else 0."""
-    if files is None:
-        return [4] * num_pieces
-    priorities = [0] * num_pieces
-    for number in files:
+def wanted_priorities(layout: Layout, num_pieces: int, config: TorrentConfig) -> list[int]:
+    """Return the priority of each piece: the highest of its wanted files, 0 without any."""
+    files, chosen = config.files, config.priorities
+    if not chosen and files is None:
+        return [DEFAULT_PRIORITY] * num_pieces
+    priorities = [DO_NOT_WANT] * num_pieces
+    for number in range(len(layout.files)) if files is None else files:
+        level = chosen.get(number, DEFAULT_PRIORITY)
         for index in layout.pieces_of_file(number):
-            priorities[index] = 4
+            priorities[index] = max(level, priorities[index])
     return priorities
 
 
-def check_files(files: frozenset[int] | None, info: Info) -> frozenset[int] | None:
-    """Return a choice of files, None for all, if the torrent has them; else ConfigError."""
+def check_choice(config: TorrentConfig, info: Info) -> TorrentConfig:
+    """Return settings whose files the torrent has; else ConfigError."""
     num_files = len(info.files)
-    for index in files or ():
+    for index in (*(config.files or ()), *config.priorities):
         if not 0 <= index < num_files:
             raise ConfigError(f"there is no file {index}: the torrent has {num_files}")
-    return files
+    return config
 
 
-def bits_of_files(info: Info, files: frozenset[int] | None) -> int:
-    """Return the pieces of wanted files as bits of a ``Bitfield``; None is for all files."""
+def wanted_bits(info: Info, config: TorrentConfig) -> int:
+    """Return the pieces of wanted files as bits of a ``Bitfield``."""
     num_pieces = info.geometry.num_pieces
-    priorities = wanted_priorities(Layout(info.files, info.geometry), num_pieces, files)
+    priorities = wanted_priorities(Layout(info.files, info.geometry), num_pieces, config)
     return Bitfield.of(num_pieces, (i for i, level in enumerate(priorities) if level)).bits
