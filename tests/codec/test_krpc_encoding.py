@@ -15,11 +15,13 @@ from bittern.codec.krpc_encoding import (
 from bittern.codec.krpc_message import (
     AnnouncePeer,
     Arguments,
+    ErrorReply,
     FindNode,
     Get,
     GetPeers,
     Ping,
     Put,
+    Query,
     Response,
     SampleInfohashes,
     Want,
@@ -100,6 +102,15 @@ def test_a_mutable_put_has_all_its_keys_in_order() -> None:
     }  # fmt: skip
 
 
+def test_an_item_without_salt_names_none() -> None:
+    put = Put(token=b"t", value=b"i5e", key=b"k" * 32, signature=b"s" * 64)
+    message = decode(encode_query(b"aa", ID, put), require_sorted=True)
+    assert isinstance(message, dict)
+    assert message[b"a"] == {
+        b"id": ID, b"k": b"k" * 32, b"seq": 0, b"sig": b"s" * 64, b"token": b"t", b"v": 5,
+    }  # fmt: skip
+
+
 def test_an_answer_carries_the_askers_address_in_front() -> None:
     data = encode_response(b"aa", ID, b"123456", tail=encode_entry(b"token", b"x"))
     assert data == b"d2:ip6:1234561:rd2:id20:%b5:token1:xe1:t2:aa1:v4:bt011:y1:re" % ID
@@ -115,3 +126,33 @@ def test_errors() -> None:
 def test_an_empty_response_has_no_results_but_the_id() -> None:
     data = encode(Response(transaction_id=b"aa", node_id=ID))
     assert data == b"d1:rd2:id20:%be1:t2:aa1:v4:bt011:y1:re" % ID
+
+
+def test_a_response_has_its_results_in_order() -> None:
+    response = Response(
+        transaction_id=b"aa",
+        node_id=ID,
+        external=b"123456",
+        value=b"2:hi",
+        values=(b"peer-1", b"peer-2"),
+        nodes=b"n" * 26,
+        token=b"tok",
+        seq=4,
+        interval=60,
+        peer_filter=b"p" * 256,
+        seed_filter=b"s" * 256,
+    )
+    message = decode(encode(response), require_sorted=True)
+    assert isinstance(message, dict)
+    assert message[b"ip"] == b"123456"
+    assert message[b"r"] == {
+        b"BFpe": b"p" * 256, b"BFsd": b"s" * 256, b"id": ID, b"interval": 60, b"nodes": b"n" * 26,
+        b"seq": 4, b"token": b"tok", b"v": b"hi", b"values": [b"peer-1", b"peer-2"],
+    }  # fmt: skip
+
+
+def test_messages_of_every_kind_are_encoded() -> None:
+    query = Query(b"aa", ID, FindNode(TARGET, Want.V4), is_read_only=True)
+    assert encode(query) == encode_query(b"aa", ID, query.arguments, is_read_only=True)
+    error = ErrorReply(b"aa", 203, "bad", b"123456")
+    assert encode(error) == encode_error(b"aa", 203, "bad", b"123456")

@@ -16,6 +16,7 @@ from bittern.codec.merkle import (
     ancestor_of,
     block_hashes,
     full_proof_layers,
+    has_zero_hash,
     height_of,
     is_hash_request,
     is_piece_layer,
@@ -92,6 +93,7 @@ class TestLayers:
         levels = _levels(leaves)
         tree = HashTree(b"".join(leaves))
         assert tree.root == levels[-1][0]
+        assert tree.num_hashes == len(leaves)
         assert tree.top_level == len(levels) - 1
         for number, level in enumerate(levels):
             assert tree.nodes(number, 0, len(level)) == b"".join(level)
@@ -265,3 +267,11 @@ def test_partial_trees_compose(count: int, data: st.DataObject) -> None:
     leaves = b"".join(_leaves(count))
     middle = data.draw(st.integers(0, height_of(count)))
     assert HashTree(layer_above(leaves, 0, middle), middle).root == root_of(leaves)
+
+
+def test_zeros_are_a_hash_only_in_its_place() -> None:
+    """A run of zeros across two hashes is none, and may hide one behind it."""
+    across = b"x" * 16 + bytes(32) + b"x" * 16
+    assert not has_zero_hash(across)
+    assert has_zero_hash(across + bytes(32))
+    assert not has_zero_hash(b"")

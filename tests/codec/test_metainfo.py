@@ -23,6 +23,7 @@ from bittern.codec.metainfo import (
     decode_info,
     decode_metainfo,
     encode_metainfo,
+    format_metainfo,
 )
 from bittern.core.errors import MetainfoError
 from tests.codec.zoo.cases import GROUPS, Case
@@ -156,6 +157,18 @@ class TestEncode:
         assert found.info.raw == raw
         assert found.trackers == (("udp://a",),)
         assert dict(found.piece_layers) == (layers or {})
+
+    def test_metainfo_is_written_as_it_was_read(self) -> None:
+        data = encode_metainfo(
+            INFO,
+            trackers=[["udp://a", "udp://b"], ["http://c"]],
+            web_seeds=["http://w/"],
+            nodes=[("host", 1)],
+            comment="c",
+            created_by="x",
+            creation_date=7,
+        )
+        assert format_metainfo(decode_metainfo(data)) == data
 
     def test_even_unsorted_bytes_stay(self) -> None:
         raw = b"d6:pieces0:4:name1:n12:piece lengthi1e6:lengthi0ee"

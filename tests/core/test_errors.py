@@ -25,6 +25,7 @@ from bittern.core.errors import (
     MagnetError,
     MetainfoError,
     MisuseError,
+    NotPublished,
     PeerTimeout,
     PeerViolation,
     QueryTimeout,
@@ -45,6 +46,8 @@ TEXTS = [
     (WireDecodeError("too long", offset=7, limit=5), "too long (limit 5) at byte 7"),
     (BadPiece(7), "piece 7 does not match its hash"),
     (TrackerFailure("go away"), "tracker refused: go away"),
+    (TrackerUnreachable("no route"), "no route"),
+    (NotPublished(b"\xaa" * 32), f"key {'aa' * 32}: nothing is published under it"),
     (KrpcFailure(203, "bad token"), "DHT error 203: bad token"),
     (FetchError("no such page", status=404), "no such page"),
     (StorageError("disk on fire"), "disk on fire"),
@@ -81,6 +84,9 @@ def test_errors_carry_data() -> None:
     assert BadPiece(7).index == 7
     assert TrackerFailure("r", retry_after=60).retry_after == 60
     assert TrackerFailure("r").reason == "r"
+    assert TrackerUnreachable("r").is_silent
+    assert not TrackerUnreachable("r", is_silent=False).is_silent
+    assert NotPublished(bytes(32)).public_key == bytes(32)
     assert (KrpcFailure(201, "m").code, KrpcFailure(201, "m").message) == (201, "m")
     assert (FetchError("r").status, FetchError("r", status=500).status) == (None, 500)
     storage = UnsafePath("r", path="p", errno=5)

@@ -642,3 +642,35 @@ def test_what_certain_sources_named_can_be_forgotten() -> None:
     candidates.disconnected(at(10), now=100.0)
     assert set(candidates.next_to_dial(99, now=9_000.0)) == {at(0), at(1), at(2), at(12)}
     assert candidates.forget_from((Source.PEX,)) == []
+
+
+def test_who_connected_while_the_list_was_full_is_known_once_there_is_room() -> None:
+    """And not dialled, being there already."""
+    candidates = filled(range(2), Source.USER, capacity=2)
+    candidates.connected(at(7), now=0.0)
+    assert at(7) not in candidates
+    candidates.mark_self(at(1))
+    assert candidates.add([at(7)], Source.TRACKER, now=1.0) == 1
+    assert candidates.next_to_dial(9, now=1.0) == [at(0)]
+    candidates.disconnected(at(7), now=100.0)
+    assert candidates.next_to_dial(9, now=9_000.0) == [at(7)]
+
+
+def test_whom_we_let_go_may_be_dialled_at_once_and_as_often() -> None:
+    """As when a torrent wakes up: its peers were not lost, and their limit is not used up."""
+    candidates = filled(range(1))
+    for attempt in range(5):
+        now = float(attempt)
+        assert candidates.next_to_dial(1, now=now) == [at(0)]
+        candidates.connected(at(0), now=now)
+        candidates.let_go(at(0), now=now)
+    candidates.let_go(at(9), now=9.0)
+    assert len(candidates) == 1
+    assert [entry.endpoint for entry in candidates.entries()] == [at(0)]
+
+
+def test_an_incoming_peer_that_was_let_go_without_room_leaves_nothing() -> None:
+    candidates = filled(range(1), Source.USER, capacity=1)
+    candidates.connected(at(9), now=0.0)
+    candidates.let_go(at(9), now=1.0)
+    assert at(9) not in candidates

@@ -54,3 +54,13 @@ def test_attempts_are_forgotten_after_ten_minutes() -> None:
     assert len(limits) <= 600 + 60 + 2 * 60 + 2
     dial(limits, "9.9.9.9", 1e6)
     assert len(limits) == 2
+
+
+def test_an_address_that_was_a_peer_may_be_tried_anew() -> None:
+    limits = DialLimits()
+    for _ in range(3):
+        assert dial(limits, "5.6.7.8", 0.0) is None
+    assert dial(limits, "5.6.7.8", 1.0) is not None
+    limits.forgive(network_of("5.6.7.8"))
+    assert dial(limits, "5.6.7.8", 1.0) is None
+    limits.forgive("never tried")

@@ -106,6 +106,15 @@ def test_pick_chooses_the_best_and_any_of_equals(
     assert possible(make, peer) == expected
 
 
+def test_among_equals_the_one_that_is_asked_for_is_chosen() -> None:
+    """And never one that is more common, or that the peer lacks."""
+    for seed in range(20):
+        picker = scene(ours="####....", counts="11113334", seed=seed)
+        assert picker.pick(bits_of("########"), preferred=5) == 5
+        assert picker.pick(bits_of("########"), preferred=7) in (4, 5, 6)
+        assert picker.pick(bits_of("#####.##"), preferred=5) in (4, 6)
+
+
 @pytest.mark.parametrize(
     ("ours", "priorities", "peer", "expected"),
     [

@@ -200,6 +200,14 @@ def test_a_peer_that_changes_its_claim_leaves_what_it_was_asked_for() -> None:
     assert sorted(fetch.next_requests("b", now=0.0)) == [0, 1]
 
 
+def test_those_who_have_it_are_counted() -> None:
+    fetch = claimed("a", "b")
+    fetch.claim("c", 0)
+    assert fetch.num_claims == 2
+    fetch.forget("a")
+    assert fetch.num_claims == 1
+
+
 def test_when_the_last_claimant_leaves_its_size_is_forgotten() -> None:
     fetch = claimed("a", "b")
     fetch.next_requests("a", now=0.0)

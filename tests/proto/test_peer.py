@@ -152,6 +152,21 @@ def test_features_need_both_sides() -> None:
             assert protocol.has_extensions == (local.has_extensions and remote.has_extensions)
 
 
+def test_hashes_need_both_sides_to_speak_v2() -> None:
+    """BEP 52: by the bit of the handshake, or by the v2 hash in it."""
+    both = Reserved(has_v2=True)
+    for local in (Reserved(), both):
+        for remote in (Reserved(), both):
+            for named in (HASH, OTHER_HASH):
+                protocol = make(reserved=local)
+                assert not protocol.has_v2(HASH)
+                receive(protocol, wire.encode_handshake(named, THEIRS, remote))
+                assert not protocol.has_v2(None)
+                is_by_hash = named == OTHER_HASH and local.has_v2
+                expected = (local.has_v2 and remote.has_v2) or is_by_hash
+                assert protocol.has_v2(OTHER_HASH) == expected, (local, remote, named)
+
+
 # --- one table: what we send, its bytes, what the other machine makes of it ------------------
 
 Verb = Callable[[PeerProtocol], object]

@@ -291,5 +291,5 @@ def format_metainfo(metainfo: Metainfo) -> bytes:
         comment=metainfo.comment,
         created_by=metainfo.created_by,
         creation_date=metainfo.creation_date,
-        piece_layers=metainfo.piece_layers,
+        piece_layers=metainfo.piece_layers if metainfo.info.has_v2 else None,
     )

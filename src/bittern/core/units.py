@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
 
 def format_size(length: float) -> str:
     """Write bytes for a person: ``512 B``, ``1.5 KiB``, ``10.0 MiB``."""
-    value = float(length)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(value) < 1024 or unit == "TiB":
-            break
+    value, power = float(length), 0
+    while abs(value) >= 1024 and power < len(_UNITS) - 1:
         value /= 1024
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        power += 1
+    return f"{value:.{min(power, 1)}f} {_UNITS[power]}"
 
 
 def format_rate(rate: float) -> str:
