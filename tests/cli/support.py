@@ -20,6 +20,8 @@ from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.session import Session
 
 PIECE_LENGTH = 16_384
+ALONE = ("--bind", "127.0.0.1", "--port", "0", "--no-dht", "--no-lsd", "--no-pex", "--no-tracker")
+"""Options of a run that talks to nobody but whom it is told."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from bittern.core.errors import DiskFull
 from bittern.storage.files import FileStorage
 from bittern.storage.statelock import StateLock
 from tests.cli.support import (
+    ALONE,
     PIECE_LENGTH,
     Program,
     Ran,
@@ -34,7 +35,6 @@ DATA = content(10 * PIECE_LENGTH + 100)
 TORRENT = single_file_torrent(b"cat.mp4", DATA)
 FILES = [((b"a",), content(PIECE_LENGTH, 1)), ((b"b",), content(3 * PIECE_LENGTH, 2))]
 FOLDER = folder_torrent(b"cats", FILES)
-ALONE = ("--bind", "127.0.0.1", "--port", "0", "--no-dht", "--no-lsd", "--no-pex", "--no-tracker")
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from bittern.engine import opening
-from tests.cli.support import Program, content, single_file_torrent, write
+from tests.cli.support import ALONE, Program, content, single_file_torrent, write
 
 DATA = content(100)
-ALONE = ("--bind", "127.0.0.1", "--port", "0", "--no-dht", "--no-lsd", "--no-pex", "--no-tracker")
 ANSWERS: dict[str, tuple[int, bytes]] = {
     "/cat.torrent": (200, single_file_torrent(b"cat", DATA)),
     "/page": (200, b"<html>not here</html>"),

@@ -16,17 +16,10 @@ from bittern.core.endpoint import Endpoint
 from bittern.engine import events
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.session import Session
-from tests.cli.support import (
-    PIECE_LENGTH,
-    Program,
-    content,
-    single_file_torrent,
-    write,
-)
+from tests.cli.support import ALONE, PIECE_LENGTH, Program, content, single_file_torrent, write
 
 DATA = content(4 * PIECE_LENGTH + 5)
 TORRENT = single_file_torrent(b"cat.mp4", DATA)
-ALONE = ("--bind", "127.0.0.1", "--port", "0", "--no-dht", "--no-lsd", "--no-pex", "--no-tracker")
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 
-import pytest
-
 from bittern.codec.bencode import encode as encode_value
 from bittern.codec.krpc import decode
 from bittern.codec.krpc_encoding import encode
@@ -26,17 +24,6 @@ from bittern.dht.limits import (
 )
 from tests.dht.bench import ASKER, ASKER_ID, NOW, OWN, TARGET, Bench
 from tests.dht.test_transactions import Recorder
-
-
-@pytest.fixture
-def bench(rng: random.Random) -> Bench:
-    return Bench(rng)
-
-
-@pytest.fixture
-def bench6(rng: random.Random) -> Bench:
-    return Bench(rng, is_ipv6=True)
-
 
 # --- N4 -----------------------------------------------------------------------------------
 

@@ -38,16 +38,6 @@ from bittern.dht.limits import (
 from tests.dht.bench import ASKER, ASKER_ID, KEY, NOW, OWN, TARGET, Bench
 
 
-@pytest.fixture
-def bench(rng: random.Random) -> Bench:
-    return Bench(rng)
-
-
-@pytest.fixture
-def bench6(rng: random.Random) -> Bench:
-    return Bench(rng, is_ipv6=True)
-
-
 def test_ping(bench: Bench) -> None:
     assert bench.answer(Ping()) == Response(
         transaction_id=b"tt", node_id=OWN, external=ASKER.to_compact(), version=b"bt01"

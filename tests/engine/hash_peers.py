@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from bittern.codec import wire
 from bittern.codec.extension import (
@@ -190,3 +191,11 @@ async def connect_v2(scene: Scene, node: Node) -> ScriptedPeer:
     peer.send_handshake(scene.info_hash, b"-SC0000-" + scene.loop.random.randbytes(12), V2)
     await peer.expect_handshake()
     return peer
+
+
+async def connect_to_node(scene: Scene, **options: Any) -> tuple[Files, bytes, Node, ScriptedPeer]:
+    """Start a node and connect to it; the right answers of the scene's one file, and its root."""
+    files = Files(scene)
+    [root] = files.trees
+    node = await scene.node(**options)
+    return files, root, node, await connect_v2(scene, node)

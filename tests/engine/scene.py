@@ -7,6 +7,7 @@ Chance comes from the loop, storage jobs run on it, files are real ones below th
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -42,6 +43,19 @@ NAME = "content"
 SINGLE = {"": (NUM_PIECES - 1) * PIECE_LENGTH + 1_000}
 """One file of 16 pieces, the last one short."""
 FAST = Reserved(has_fast=True, has_extensions=True)
+
+
+def damage(path: Path, *offsets: int, keeps_times: bool = False) -> None:
+    """Change one byte of a file at each offset."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        for offset in offsets:
+            file.seek(offset)
+            byte = file.read(1)[0]
+            file.seek(offset)
+            file.write(bytes([byte ^ 1]))
+    if keeps_times:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @dataclass
@@ -139,6 +153,14 @@ class Scene:
         return self.network.add_host(
             address or f"10.0.{number // 200}.{number % 200 + 1}", **options
         )
+
+    def add_host_with_content(self, *damaged: int) -> tuple[SimHost, Path]:
+        """Add a machine that has the torrent's files, but for a byte at each offset."""
+        host = self.add_host()
+        folder = self.folder / host.addresses[0]
+        self.write_content(folder)
+        damage(folder / NAME, *damaged)
+        return host, folder
 
     async def session(
         self,

@@ -31,12 +31,7 @@ def test_what_is_on_disk_is_found_and_the_rest_is_wanted(
 ) -> None:
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path) as scene:
-            host = scene.add_host()
-            folder = tmp_path / host.addresses[0]
-            scene.write_content(folder)
-            with (folder / NAME).open("r+b") as file:
-                file.seek(5 * 65_536)
-                file.write(b"not this")
+            host, _ = scene.add_host_with_content(5 * PIECE_LENGTH)
             node = await scene.node(host=host)
             swarm = node.torrent.swarm
             assert swarm is not None
@@ -172,12 +167,7 @@ def test_of_a_damaged_piece_only_the_bad_block_is_fetched(
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=Version.V2) as scene:
             seed = await scene.node(is_seed=True)
-            host = scene.add_host()
-            folder = tmp_path / host.addresses[0]
-            scene.write_content(folder)
-            with (folder / NAME).open("r+b") as file:
-                file.seek(5 * PIECE_LENGTH)
-                file.write(b"not this")
+            host, _ = scene.add_host_with_content(5 * PIECE_LENGTH)
             node = await scene.node(host=host, peers=[seed])
             await node.complete()
             assert node.has_content()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from tests.engine.scene import (
     Node,
     Scene,
     Watch,
+    damage,
     endpoint_of,
     restore,
     snapshot,
@@ -153,23 +153,12 @@ def test_a_resumed_seed_hashes_each_piece_before_it_sends_it(
         async with Scene(loop, tmp_path) as scene:
             seed = await scene.node(is_seed=True, state_dir=state)
             await seed.close()
-            damage(seed.folder / NAME, 5 * PIECE_LENGTH)
+            damage(seed.folder / NAME, 5 * PIECE_LENGTH, keeps_times=True)
             again = await scene.node(host=seed.host, state_dir=state)
             assert again.torrent.is_complete
             await check_damaged_seed(scene, again, bad=5)
 
     simulate(main)
-
-
-def damage(path: Path, at: int) -> None:
-    """Change one byte and keep the times."""
-    before = path.stat()
-    with path.open("r+b") as file:
-        file.seek(at)
-        byte = file.read(1)
-        file.seek(at)
-        file.write(bytes([byte[0] ^ 0xFF]))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 async def check_damaged_seed(scene: Scene, seed: Node, *, bad: int) -> None:
@@ -198,7 +187,7 @@ def test_skip_check_believes_and_verifies_before_it_sends(
         async with Scene(loop, tmp_path) as scene:
             host = scene.add_host()
             scene.write_content(tmp_path / host.addresses[0])
-            damage(tmp_path / host.addresses[0] / NAME, 7 * PIECE_LENGTH + 3)
+            damage(tmp_path / host.addresses[0] / NAME, 7 * PIECE_LENGTH + 3, keeps_times=True)
             seed = await scene.node(host=host, torrent={"skip_check": True})
             assert seed.torrent.is_complete
             assert seed.torrent.num_checked == 0
@@ -228,8 +217,8 @@ def test_recheck_finds_what_was_damaged_and_what_was_mended(
         async with Scene(loop, tmp_path) as scene:
             seed = await scene.node(is_seed=True)
             watch = Watch(seed.torrent)
-            damage(seed.folder / NAME, 2 * PIECE_LENGTH)
-            damage(seed.folder / NAME, 9 * PIECE_LENGTH)
+            damage(seed.folder / NAME, 2 * PIECE_LENGTH, keeps_times=True)
+            damage(seed.folder / NAME, 9 * PIECE_LENGTH, keeps_times=True)
             await seed.torrent.recheck()
             assert seed.torrent.have_bits.bit_count() == NUM_PIECES - 2
             assert seed.torrent.state is TorrentState.DOWNLOADING

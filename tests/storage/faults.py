@@ -95,28 +95,10 @@ class FullCalls(OsCalls):
         self.pwritev = pwritev
 
 
-class ColdCalls(OsCalls):
-    """A file system that never has anything in its cache."""
+class NowaitCalls(OsCalls):
+    """A file system that refuses to read without waiting, with this error."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        real = self.preadv
-        self.nowait_flag = 1
-        self.num_refused = 0
-
-        def preadv(fd: int, buffers: Sequence[memoryview], offset: int, flags: int = 0) -> int:
-            if flags:
-                self.num_refused += 1
-                raise BlockingIOError(errno.EAGAIN, "not in the cache")
-            return real(fd, buffers, offset)
-
-        self.preadv = preadv
-
-
-class UnknowingCalls(OsCalls):
-    """A file system that cannot tell what is in its cache, as tmpfs."""
-
-    def __init__(self, error_number: int = errno.EOPNOTSUPP) -> None:
+    def __init__(self, error_number: int) -> None:
         super().__init__()
         real = self.preadv
         self.nowait_flag = 1
@@ -129,6 +111,20 @@ class UnknowingCalls(OsCalls):
             return real(fd, buffers, offset)
 
         self.preadv = preadv
+
+
+class ColdCalls(NowaitCalls):
+    """One that never has anything in its cache."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EAGAIN)
+
+
+class UnknowingCalls(NowaitCalls):
+    """One that cannot tell what is in its cache, as tmpfs."""
+
+    def __init__(self, error_number: int = errno.EOPNOTSUPP) -> None:
+        super().__init__(error_number)
 
 
 def open_descriptors() -> set[str]:

@@ -146,12 +146,7 @@ def test_a_layer_from_a_peer_that_contradicts_what_is_there(
         async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
             other = contradict(scene)
             old = HashPeer(scene, lambda _: None, reserved=FAST)
-            host = scene.add_host()
-            folder = tmp_path / host.addresses[0]
-            scene.write_content(folder)
-            with (folder / NAME).open("r+b") as file:
-                file.seek(3 * PIECE_LENGTH)
-                file.write(b"not yet there")
+            host, _ = scene.add_host_with_content(3 * PIECE_LENGTH)
             node = await scene.node(host=host, source=v1_link(scene), peers=[old.endpoint])
             await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
             assert node.torrent.stats().num_have == 15

@@ -18,8 +18,8 @@ from bittern.proto import hash_requests
 from bittern.storage import hash_trees
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
-from tests.engine.hash_peers import Files, ask, connect_v2
-from tests.engine.scene import NAME, NUM_PIECES, PIECE_LENGTH, Scene, Watch, until
+from tests.engine.hash_peers import ask, connect_to_node, connect_v2
+from tests.engine.scene import NAME, NUM_PIECES, PIECE_LENGTH, Scene, Watch, damage, until
 
 
 @pytest.mark.parametrize("version", [Version.V2, Version.HYBRID])
@@ -28,10 +28,7 @@ def test_layers_blocks_and_what_lies_between(
 ) -> None:
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=version) as scene:
-            files = Files(scene)
-            [root] = files.trees
-            node = await scene.node(is_seed=True)
-            peer = await connect_v2(scene, node)
+            files, root, _, peer = await connect_to_node(scene, is_seed=True)
             for wanted in (
                 HashRange(root, 2, 0, 16, 3),
                 HashRange(root, 2, 14, 2, 3),
@@ -62,10 +59,7 @@ def test_all_blocks_of_a_long_piece_at_once_and_in_parts(
         async with Scene(
             loop, tmp_path, version=Version.V2, files={"": 17 << 20}, piece_length=16 << 20
         ) as scene:
-            files = Files(scene)
-            [root] = files.trees
-            node = await scene.node(is_seed=True)
-            peer = await connect_v2(scene, node)
+            files, root, node, peer = await connect_to_node(scene, is_seed=True)
             whole = HashRange(root, 0, 0, 1024, 10)
             assert await ask(peer, whole) == files.answer(whole)
             (node.folder / NAME).unlink()
@@ -80,10 +74,7 @@ def test_what_we_do_not_have_is_refused_and_layers_are_given(
 ) -> None:
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            files = Files(scene)
-            [root] = files.trees
-            node = await scene.node()
-            peer = await connect_v2(scene, node)
+            files, root, _, peer = await connect_to_node(scene)
             assert await ask(peer, HashRange(root, 0, 0, 4, 0)) is None
             layer = HashRange(root, 2, 0, 16, 3)
             assert await ask(peer, layer) == files.answer(layer)
@@ -96,13 +87,9 @@ def test_a_piece_that_went_bad_is_lost_and_not_vouched_for(
 ) -> None:
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            [root] = Files(scene).trees
-            node = await scene.node(is_seed=True)
+            _, root, node, peer = await connect_to_node(scene, is_seed=True)
             watch = Watch(node.torrent)
-            peer = await connect_v2(scene, node)
-            with (node.folder / NAME).open("r+b") as file:
-                file.seek(PIECE_LENGTH + 5)
-                file.write(b"rot")
+            damage(node.folder / NAME, PIECE_LENGTH + 5)
             assert await ask(peer, HashRange(root, 0, 4, 4, 0)) is None
             await until(lambda: watch.of(events.PieceLost) == [events.PieceLost(1)])
             assert node.torrent.stats().num_have == NUM_PIECES - 1
@@ -121,10 +108,7 @@ def test_reading_is_limited_and_remembered(
 
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            files = Files(scene)
-            [root] = files.trees
-            node = await scene.node(is_seed=True)
-            peer = await connect_v2(scene, node)
+            files, root, _, peer = await connect_to_node(scene, is_seed=True)
             requests = [HashRange(root, 0, 4 * number, 4, 1) for number in range(NUM_PIECES - 1)]
             answers = [await ask(peer, wanted) for wanted in requests[:6]]
             assert answers[:2] == [files.answer(wanted) for wanted in requests[:2]]
@@ -144,10 +128,7 @@ def test_memory_for_block_hashes_is_bounded(
 
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            files = Files(scene)
-            [root] = files.trees
-            node = await scene.node(is_seed=True)
-            peer = await connect_v2(scene, node)
+            files, root, _, peer = await connect_to_node(scene, is_seed=True)
             for _ in range(2):
                 for wanted in (HashRange(root, 0, 0, 16, 0), HashRange(root, 0, 16, 16, 0)):
                     assert await ask(peer, wanted) == files.answer(wanted)
@@ -160,10 +141,8 @@ def test_a_flood_is_refused_and_then_closed_and_others_are_served(
 ) -> None:
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            files = Files(scene)
-            [root] = files.trees
-            node = await scene.node(is_seed=True)
-            flood, modest = await connect_v2(scene, node), await connect_v2(scene, node)
+            files, root, node, flood = await connect_to_node(scene, is_seed=True)
+            modest = await connect_v2(scene, node)
             layer = HashRange(root, 2, 0, 16, 3)
             flood.send(
                 b"".join(
@@ -199,10 +178,7 @@ def test_answers_a_second_and_requests_that_wait_are_limited(
 
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            files = Files(scene)
-            [root] = files.trees
-            node = await scene.node(is_seed=True)
-            peer = await connect_v2(scene, node)
+            files, root, node, peer = await connect_to_node(scene, is_seed=True)
             requests, began = all_requests(root), loop.time()
             num_at_once, num_waiting = hash_requests.UNITS, hash_requests.MAX_WAITING
             assert len(requests) > num_at_once + num_waiting
@@ -235,10 +211,9 @@ def test_answers_a_second_and_requests_that_wait_are_limited(
 def test_answers_count_against_the_upload_limit(tmp_path: Path, simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            files = Files(scene)
-            [root] = files.trees
-            node = await scene.node(is_seed=True, max_upload_rate=2_000.0)
-            peer = await connect_v2(scene, node)
+            files, root, _, peer = await connect_to_node(
+                scene, is_seed=True, max_upload_rate=2_000.0
+            )
             layer, began = HashRange(root, 2, 0, 16, 3), loop.time()
             for _ in range(60):
                 assert await ask(peer, layer) == files.answer(layer)
@@ -251,19 +226,17 @@ def test_answers_count_against_the_upload_limit(tmp_path: Path, simulate: Simula
 def test_a_peer_that_leaves_while_its_answer_is_made(tmp_path: Path, simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            files = Files(scene)
-            [root] = files.trees
-            node = await scene.node(is_seed=True, worker_delay=1.0)
-            leaving, staying = await connect_v2(scene, node), await connect_v2(scene, node)
+            files, root, node, leaving = await connect_to_node(
+                scene, is_seed=True, worker_delay=1.0
+            )
+            staying = await connect_v2(scene, node)
             blocks = HashRange(root, 0, 0, 4, 0)
             leaving.send(wire.encode_hash_request(blocks))
             leaving.send(wire.encode_hash_request(replace(blocks, index=4)))
             await asyncio.sleep(0.5)
             leaving.close()
             assert await ask(staying, blocks) == files.answer(blocks)
-            with (node.folder / NAME).open("r+b") as file:
-                file.seek(4 * PIECE_LENGTH)
-                file.write(b"rot")
+            damage(node.folder / NAME, 4 * PIECE_LENGTH)
             leaving = await connect_v2(scene, node)
             leaving.send(wire.encode_hash_request(replace(blocks, index=16)))
             await asyncio.sleep(0.5)
@@ -284,10 +257,7 @@ def test_a_large_tree_is_made_in_the_worker(
 
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            files = Files(scene)
-            [root] = files.trees
-            node = await scene.node(is_seed=True, worker_delay=0.5)
-            peer = await connect_v2(scene, node)
+            files, root, _, peer = await connect_to_node(scene, is_seed=True, worker_delay=0.5)
             layer = HashRange(root, 2, 0, 16, 3)
             for least, most in ((0.5, 0.7), (0.0, 0.2)):
                 began = loop.time()

@@ -27,6 +27,7 @@ from tests.engine.scene import (
     Node,
     Scene,
     Watch,
+    damage,
     restore,
     snapshot,
     until,
@@ -35,24 +36,11 @@ from tests.engine.scene import (
 V2 = [Version.V2, Version.HYBRID]
 
 
-def damage(path: Path, *offsets: int) -> None:
-    """Change one byte at each offset."""
-    with path.open("r+b") as file:
-        for offset in offsets:
-            file.seek(offset)
-            byte = file.read(1)[0]
-            file.seek(offset)
-            file.write(bytes([byte ^ 1]))
-
-
 async def damaged_node(
     scene: Scene, *offsets: int, peers: Collection[Node | Endpoint], **options: Any
 ) -> tuple[Node, Watch]:
     """Return a node whose data is there but for a byte at each offset, and what it reports."""
-    host = scene.add_host()
-    folder = scene.folder / host.addresses[0]
-    scene.write_content(folder)
-    damage(folder / NAME, *offsets)
+    host, _ = scene.add_host_with_content(*offsets)
     options.setdefault("torrent", {"paused": True})
     node = await scene.node(host=host, peers=peers, **options)
     watch = Watch(node.torrent)
@@ -158,10 +146,7 @@ def test_a_piece_found_damaged_at_its_first_upload_is_mended(
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=Version.V2) as scene:
             seed = await scene.node(is_seed=True)
-            host = scene.add_host()
-            folder = tmp_path / host.addresses[0]
-            scene.write_content(folder)
-            damage(folder / NAME, 2 * PIECE_LENGTH)
+            host, _ = scene.add_host_with_content(2 * PIECE_LENGTH)
             node = await scene.node(host=host, peers=[seed], torrent={"skip_check": True})
             watch = Watch(node.torrent)
             other = await scene.node(peers=[node])

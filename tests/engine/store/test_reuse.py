@@ -17,7 +17,7 @@ from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.hash_peers import Files, HashPeer
-from tests.engine.scene import NAME, Node, Scene, Watch, until
+from tests.engine.scene import NAME, Node, Scene, Watch, damage, until
 
 OLD = {"a": 100_000, "b": 40_000, "c/d": 200_000}
 
@@ -158,8 +158,7 @@ def test_a_torrent_whose_files_are_gone_gives_nothing(tmp_path: Path, simulate: 
         async with Scene(loop, tmp_path, files=OLD, version=Version.V2) as scene:
             node = await scene.node(is_seed=True)
             (node.folder / NAME / "a").unlink()
-            with (node.folder / NAME / "b").open("r+b") as file:
-                file.write(b"not this")
+            damage(node.folder / NAME / "b", 0)
             torrent, watch = await add_new(node, make_new(scene), tmp_path / "out")
             assert indices(watch) == [2]
             assert torrent.num_left == 140_000
