@@ -296,6 +296,32 @@ class TestLargeOnes:
         assert decode_metainfo(data).piece_layers[root] == layer
 
 
+def test_what_is_kept_of_a_link_may_lack_piece_layers_but_has_no_wrong_ones() -> None:
+    layers = [
+        b"".join(hashlib.sha256(b"%d %d" % (f, n)).digest() for n in range(3)) for f in (1, 2)
+    ]
+    roots = [root_of(layer) for layer in layers]
+    info: Encodable = {
+        b"file tree": {
+            b"%d" % number: {b"": {b"length": 3 * BLOCK, b"pieces root": root}}
+            for number, root in enumerate(roots)
+        },
+        b"meta version": 2,
+        b"name": b"n",
+        b"piece length": BLOCK,
+    }
+    for known in ({}, {roots[0]: layers[0]}, dict(zip(roots, layers, strict=True))):
+        data = encode({b"info": info, b"piece layers": known})
+        assert decode_metainfo(data, may_lack_layers=True).piece_layers == known
+        if len(known) < len(roots):
+            with pytest.raises(MetainfoError, match="missing"):
+                decode_metainfo(data)
+    assert decode_metainfo(encode({b"info": info}), may_lack_layers=True).piece_layers == {}
+    wrong = encode({b"info": info, b"piece layers": {roots[0]: layers[1]}})
+    with pytest.raises(MetainfoError, match="does not hash to its root"):
+        decode_metainfo(wrong, may_lack_layers=True)
+
+
 def test_names_that_others_import_from_here() -> None:
     assert decode_info(INFO).version is Version.V1
     assert set(module.__all__) <= set(vars(module))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -29,15 +30,16 @@ from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.events import TorrentState
-from bittern.engine.metadata import matcher, metainfo_from, selection_of
+from bittern.engine.metadata import KEEP_INTERVAL, matcher, metainfo_from, selection_of
 from bittern.engine.session import Session
+from bittern.engine.torrent import Torrent
 from bittern.net.tcp import TcpNetwork
 from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ExpectationFailed, ScriptedListener, ScriptedPeer
 from tests.conftest import Simulate
-from tests.engine.hash_peers import HashPeer
-from tests.engine.scene import FAST, NUM_PIECES, Scene, Watch, endpoint_of
+from tests.engine.hash_peers import Files, HashPeer
+from tests.engine.scene import FAST, NUM_PIECES, Scene, Watch, endpoint_of, until
 
 FILES = {"a": 100_000, "b": 200_000, "c": 150_000}
 UT_METADATA = 3
@@ -110,6 +112,117 @@ def test_a_v2_torrent_whose_layers_nobody_gives_waits(tmp_path: Path, simulate: 
             assert str(reason) == (
                 "Piece hashes of 3 files are being asked of 1 of 1 connected peer."
             )
+
+    simulate(main)
+
+
+@pytest.mark.parametrize(
+    ("version", "topic"),
+    [
+        (Version.V1, "v1"),
+        (Version.V2, "v2"),
+        (Version.HYBRID, "v1"),
+        (Version.HYBRID, "v2"),
+        (Version.HYBRID, "both"),
+    ],
+)
+def test_metadata_that_was_here_once_is_asked_of_nobody(
+    version: Version, topic: str, tmp_path: Path, simulate: Simulate
+) -> None:
+    """A run that ends early, and one that knows nobody to ask."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=version) as scene:
+            info = scene.metainfo.info
+            link = {
+                "v1": f"magnet:?xt=urn:btih:{info.info_hash}",
+                "v2": f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}",
+                "both": link_of(scene),
+            }[topic]
+            seed = await scene.node(is_seed=True, max_upload_rate=2000)
+            first = await scene.node(peers=[seed], source=link, state_dir=tmp_path / "s")
+            await until(lambda: first.torrent.state is TorrentState.DOWNLOADING)
+            # Who comes by the v1 hash alone makes the layers of a hybrid from its data, later.
+            if topic != "v1":
+                await until(lambda: has_layers(first.torrent))
+            await first.close()
+            again = await scene.node(source=link, state_dir=tmp_path / "s")
+            assert again.torrent.state is TorrentState.DOWNLOADING
+            assert again.torrent.info.raw == info.raw
+            assert again.torrent.all_hashes == info.all_hashes
+            assert topic == "v1" or has_layers(again.torrent)
+            seed = await scene.node(is_seed=True)
+            again.torrent.add_peers([seed.endpoint], "user")
+            await again.complete()
+            assert again.has_content()
+
+    simulate(main)
+
+
+def has_layers(torrent: Torrent) -> bool:
+    return torrent.metainfo is not None and len(torrent.metainfo.piece_layers) == len(FILES)
+
+
+def test_piece_layers_that_were_here_once_are_asked_of_nobody(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=Version.V2) as scene:
+            files = Files(scene)
+            given, *rest = files.trees
+            some = HashPeer(scene, lambda what: files.answer(what) * (what.pieces_root == given))
+            first = await scene.node(
+                source=link_of(scene), peers=[some.endpoint], state_dir=tmp_path / "s"
+            )
+            await asyncio.sleep(KEEP_INTERVAL + 5)
+            # Killed: what is on disk by now must do.
+            shutil.copytree(tmp_path / "s", tmp_path / "later")
+            await first.close()
+            assert len(some.asked) > len(rest)
+            others = HashPeer(scene, files.answer, does_metadata=False)
+            again = await scene.node(
+                source=link_of(scene), peers=[others.endpoint], state_dir=tmp_path / "later"
+            )
+            assert again.torrent.state is TorrentState.METADATA
+            await until(lambda: again.torrent.state is TorrentState.DOWNLOADING)
+            assert {what.pieces_root for what in others.asked} == set(rest)
+
+    simulate(main)
+
+
+def test_layers_are_kept_when_a_run_ends(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=Version.V2) as scene:
+            files = Files(scene)
+            given, *rest = files.trees
+            some = HashPeer(scene, lambda what: files.answer(what) * (what.pieces_root == given))
+            first = await scene.node(
+                source=link_of(scene), peers=[some.endpoint], state_dir=tmp_path / "s"
+            )
+            await asyncio.sleep(5)
+            await first.close()
+            others = HashPeer(scene, files.answer, does_metadata=False)
+            again = await scene.node(
+                source=link_of(scene), peers=[others.endpoint], state_dir=tmp_path / "s"
+            )
+            await until(lambda: again.torrent.state is TorrentState.DOWNLOADING)
+            assert {what.pieces_root for what in others.asked} == set(rest)
+
+    simulate(main)
+
+
+def test_a_choice_that_kept_metadata_does_not_fit(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES) as scene:
+            seed = await scene.node(is_seed=True)
+            first = await scene.node(peers=[seed], source=link_of(scene), state_dir=tmp_path / "s")
+            await first.complete()
+            await first.close()
+            again = await scene.node(
+                source=link_of(scene), state_dir=tmp_path / "s", torrent={"files": {7}}
+            )
+            assert again.torrent.state is TorrentState.ERROR
+            assert "there is no file 7" in str(again.torrent.error)
 
     simulate(main)
 

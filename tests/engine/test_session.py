@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bittern.codec.info import Version
 from bittern.codec.magnet import parse_magnet
 from bittern.codec.torrent_record import TorrentRecord
 from bittern.core.errors import ConfigError, MagnetError, MetainfoError, StorageError
@@ -89,6 +90,33 @@ def test_one_torrent_is_added_once(tmp_path: Path, simulate: Simulate) -> None:
             await node.session.remove(node.torrent)
             again = await node.session.add(scene.raw, TorrentConfig(output=node.folder))
             assert node.session.torrents == [again]
+
+    simulate(main)
+
+
+def test_removing_takes_what_the_state_folder_knows_along(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """It goes by two hashes; one that goes by the same, and could not begin, takes nothing."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            info = scene.metainfo.info
+            link = f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}"
+            seed = await scene.node(is_seed=True)
+            state = tmp_path / "state"
+            node = await scene.node(peers=[seed], source=link, state_dir=state)
+            await node.complete()
+            kept = {path.name for path in (state / "torrents").iterdir()}
+            v1, v2 = info.all_hashes
+            assert kept == {f"{v1}.torrent", f"{v2}.alias"}
+            await node.session.remove(node.torrent, keep_state=True)
+            again = await node.session.add(scene.raw, TorrentConfig(output=node.folder))
+            with pytest.raises(ConfigError):
+                await node.session.add(link)
+            assert len(list((state / "torrents").iterdir())) == 2
+            await node.session.remove(again)
+            assert not list((state / "torrents").iterdir())
 
     simulate(main)
 

@@ -32,6 +32,7 @@ class Member:
     One process, from the start of its program to its end; a context manager.
 
     Args:
+        torrent: its file; bittern takes a magnet link as well.
         address: of 127.0.0.0/8, where it listens.
         folder: for its log and its state; kept from one run to the next.
         content: the folder in which the torrent's name lies, or will lie.
@@ -42,7 +43,7 @@ class Member:
     def __init__(
         self,
         program: str,
-        torrent: Path,
+        torrent: Path | str,
         address: str,
         folder: Path,
         *,

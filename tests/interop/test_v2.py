@@ -15,8 +15,9 @@ from pathlib import Path
 import libtorrent as lt
 import pytest
 
+from bittern.codec.metainfo import decode_metainfo
 from tests.interop.clients import CLIENTS, Client
-from tests.interop.content import MIB, NAME, Content, digest_of, random_data
+from tests.interop.content import MIB, NAME, Content, digest_of, make_content, random_data
 from tests.interop.member import Member
 from tests.interop.mixed import run_mixed
 from tests.interop.pairing import Pair, transfer_by_tracker
@@ -167,6 +168,50 @@ async def download_beside_a_poisoner(
     banned = [event["endpoint"].rpartition(":")[0] for event in leech.events("peer_banned")]
     assert banned == [liar.host]
     return Poisoned(liar, leech, result["downloaded"] - result["wasted"] - result["total_length"])
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_a_link_that_is_killed_needs_nobody_for_its_metadata(
+    version: str, tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    """Once by kill -9; then the only peer has blocks, and neither metadata nor hashes."""
+    if version == "v1":
+        content = make_content(tmp_path, {"": 8 * MIB + 777}, piece_length=256 << 10)
+    else:
+        content = make_v2_content(tmp_path, 8 * MIB + 777, piece_length=256 << 10)
+    info = decode_metainfo(content.torrent.read_bytes()).info
+    topic = f"btih:{info.info_hash}" if version == "v1" else f"btmh:1220{info.info_hash_v2}"
+    seed = await stack.enter_async_context(
+        Member(
+            "libtorrent",
+            content.torrent,
+            "127.0.0.2",
+            tmp_path / "seed",
+            content=content.folder,
+            is_seed=True,
+        )
+    )
+    await seed.start([])
+    leech = await stack.enter_async_context(
+        Member(
+            "bittern",
+            f"magnet:?xt=urn:{topic}",
+            "127.0.0.10",
+            tmp_path / "state",
+            content=tmp_path / "out",
+        )
+    )
+    await leech.start([seed], "--max-download", "1Mi")
+    await leech.wait_for("piece_verified", timeout=TIMEOUT)
+    await leech.kill()
+    await seed.finish()
+    other = Liar("127.0.0.20", content, share=0.0)
+    await stack.enter_async_context(running([other]))
+    await leech.start([other.endpoint])
+    await leech.wait_complete(timeout=TIMEOUT)
+    result = await leech.finish()
+    assert content.differences(tmp_path / "out") == []
+    assert result["downloaded"] < result["total_length"], "pieces of the first run were kept"
 
 
 @pytest.mark.parametrize("num_mib", [32, pytest.param(256, marks=pytest.mark.soak)])

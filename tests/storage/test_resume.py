@@ -22,7 +22,7 @@ from bittern.core.geometry import BLOCK_LENGTH
 from bittern.core.ids import InfoHash
 from bittern.storage.base import FileStamp
 from bittern.storage.creator import choose_piece_length
-from bittern.storage.resume import ResumeRecord, ResumeStore, write_whole
+from bittern.storage.resume import ResumeRecord, ResumeStore
 from bittern.storage.resume_db import SCHEMA_VERSION
 
 
@@ -75,7 +75,7 @@ def test_everything_comes_back_after_a_clean_end(tmp_path: Path) -> None:
     assert found.stamps == stamps
     assert found.problem is None
     assert found.has_metainfo
-    assert store.load_metainfo(key(1)) == b"d4:infod4:name1:aee"
+    assert store.torrents.load(key(1)) == b"d4:infod4:name1:aee"
     store.close()
 
 
@@ -97,7 +97,7 @@ def test_a_torrent_without_state_has_to_be_checked(tmp_path: Path) -> None:
     assert not found.has_metainfo
     assert found.record.source == "magnet:?xt=urn:btih:00"
     assert found.record.paths is None
-    assert store.load_metainfo(key(1)) is None
+    assert store.torrents.load(key(1)) is None
     store.close()
 
 
@@ -111,7 +111,7 @@ def test_a_changed_record_keeps_the_state_and_the_metainfo(tmp_path: Path) -> No
     assert found.record.save_path == "/elsewhere"
     assert found.have == bits(4)
     store.save(record(), b"two")
-    assert store.load_metainfo(key(1)) == b"two"
+    assert store.torrents.load(key(1)) == b"two"
     store.close()
 
 
@@ -126,7 +126,7 @@ def test_what_is_forgotten_is_gone(tmp_path: Path) -> None:
     store.forget(key(9))
     assert [found.record.info_hash for found in store.load_all()] == [key(2)]
     assert store.load(key(1)) is None
-    assert store.load_metainfo(key(1)) is None
+    assert store.torrents.load(key(1)) is None
     abandon(store)
     store = ResumeStore(tmp_path)
     assert [found.record.info_hash for found in store.load_all()] == [key(2)]
@@ -289,7 +289,7 @@ def test_metainfo_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     store = started(tmp_path)
     (tmp_path / "torrents" / f"{key(1)}.torrent").mkdir()
     with pytest.raises(StorageError, match="torrents"):
-        store.load_metainfo(key(1))
+        store.torrents.load(key(1))
     with pytest.raises(StorageError):
         store.save(record(), b"x")
     with pytest.raises(StorageError):
@@ -452,7 +452,7 @@ def test_a_broken_file_is_mended_from_what_is_left(start: int, tmp_path: Path) -
     assert "damaged" in store.problems[0]
     assert [found.record for found in store.load_all()] == [record(1), record(2)]
     assert (tmp_path / "resume.damaged.db").exists()
-    assert store.load_metainfo(key(1)) == b"x"
+    assert store.torrents.load(key(1)) == b"x"
     store.commit_have(key(1), bits(5), is_settled=True)
     store.close()
     store = ResumeStore(tmp_path)
@@ -470,7 +470,7 @@ def test_a_broken_file_without_a_copy_leaves_an_empty_store(tmp_path: Path) -> N
     (tmp_path / "resume.db").write_bytes(b"no database at all" * 1000)
     store = ResumeStore(tmp_path)
     assert store.load_all() == []
-    assert store.load_metainfo(key(1)) == b"x"
+    assert store.torrents.load(key(1)) == b"x"
     store.save(record())
     store.close()
 
@@ -577,12 +577,12 @@ def test_metainfo_is_written_with_the_room_of_the_reserve(
 
     monkeypatch.setattr(os, "fsync", fsync)
     store.save(record(), b"x" * 1000)
-    assert store.load_metainfo(key(1)) == b"x" * 1000
+    assert store.torrents.load(key(1)) == b"x" * 1000
     assert not (tmp_path / "reserve").exists()
     failures.append(OSError(errno.ENOSPC, "full"))
     with pytest.raises(DiskFull):
         store.save(record(), b"y" * 1000)
-    assert store.load_metainfo(key(1)) == b"x" * 1000
+    assert store.torrents.load(key(1)) == b"x" * 1000
     assert [path.name for path in (tmp_path / "torrents").iterdir()] == [f"{key(1)}.torrent"]
     store.close()
 
@@ -607,15 +607,6 @@ def test_a_copy_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         store.close()
     ResumeStore(tmp_path).close(clean=False)
-
-
-def test_write_whole_replaces_and_keeps_nothing_else(tmp_path: Path) -> None:
-    write_whole(tmp_path / "f", b"one")
-    write_whole(tmp_path / "f", b"two")
-    assert (tmp_path / "f").read_bytes() == b"two"
-    assert [path.name for path in tmp_path.iterdir()] == ["f"]
-    with pytest.raises(FileNotFoundError):
-        write_whole(tmp_path / "missing" / "f", b"x")
 
 
 # --- killed ------------------------------------------------------------------------------
@@ -720,6 +711,9 @@ def test_two_tebibytes_take_less_than_ten_megabytes(tmp_path: Path, version: Ver
     partial = {str(index): blocks for index in range(200)}
     store = ResumeStore(tmp_path)
     key = info.wire_hash
+    if info.info_hash_v2 is not None:
+        # As from a magnet link of v2 alone.
+        store.torrents.save(key, encode_metainfo(raw), alias=info.info_hash_v2.truncated)
     store.save(record(1, info_hash=key, options={"partial": partial}), torrent)
     store.mark_open(key, range(1000))
     store.commit_have(key, have, stamps=[FileStamp(length, 1, 1)])
@@ -731,5 +725,5 @@ def test_two_tebibytes_take_less_than_ten_megabytes(tmp_path: Path, version: Ver
     found = store.load(key)
     assert found is not None
     assert found.have == have
-    assert decode_metainfo(store.load_metainfo(key) or b"").piece_layers == {root: layer}
+    assert decode_metainfo(store.torrents.load(key) or b"").piece_layers == {root: layer}
     store.close()

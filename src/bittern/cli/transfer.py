@@ -153,7 +153,7 @@ class Transfer:
             self._note_earlier(torrent)
             if self.job.must_be_complete and torrent.state is TorrentState.DOWNLOADING:
                 stats = torrent.stats()
-                await session.remove(torrent)
+                await session.remove(torrent, keep_state=True)
                 raise CommandFailed(
                     f"{self.name}: only {stats.num_have} of {stats.num_pieces} pieces are here "
                     "and good; bittern get fetches the rest",

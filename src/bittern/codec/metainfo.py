@@ -84,12 +84,14 @@ class Metainfo:
         return self.info.name
 
 
-def decode_metainfo(data: bytes) -> Metainfo:
+def decode_metainfo(data: bytes, *, may_lack_layers: bool = False) -> Metainfo:
     """
     Read a .torrent file.
 
     Args:
         data: all of its bytes, at most 64 MiB.
+        may_lack_layers: take one without some of its piece layers, which BEP 52 does not: what is
+            kept of a magnet link while they are still being fetched.
 
     Raises:
         MetainfoError: it is unusable; one line that says what and where.
@@ -108,7 +110,9 @@ def decode_metainfo(data: bytes) -> Metainfo:
     start, end = document.spans[b"info"]
     unsorted_at = document.unsorted.get(b"info", -1)
     info = build_info(data[start:end], value[b"info"], unsorted_at)
-    layers = _read_piece_layers(value.get(b"piece layers"), info) if info.has_v2 else {}
+    layers = {}
+    if info.has_v2:
+        layers = _read_piece_layers(value.get(b"piece layers"), info, may_lack=may_lack_layers)
     return Metainfo(
         info,
         _read_trackers(value),
@@ -123,13 +127,13 @@ def decode_metainfo(data: bytes) -> Metainfo:
     )
 
 
-def _read_piece_layers(value: Value | None, info: Info) -> dict[bytes, bytes]:
+def _read_piece_layers(value: Value | None, info: Info, *, may_lack: bool) -> dict[bytes, bytes]:
     wanted: dict[bytes, FileEntry] = {
         entry.pieces_root: entry
         for entry in info.files
         if entry.pieces_root is not None and entry.length > info.piece_length
     }
-    if value is None and not wanted:
+    if value is None and (may_lack or not wanted):
         return {}
     if not isinstance(value, dict):
         raise MetainfoError(
@@ -149,6 +153,8 @@ def _read_piece_layers(value: Value | None, info: Info) -> dict[bytes, bytes]:
         root = entry.pieces_root
         place = f"piece layers {root.hex()}"
         if root not in layers:
+            if may_lack:
+                continue
             raise MetainfoError(f"{place}: missing")
         num_pieces = -(-entry.length // info.piece_length)
         if len(layers[root]) != num_pieces * HASH_LENGTH:

@@ -47,7 +47,7 @@ class StateChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class MetadataReceived(Event):
-    """The info dictionary arrived from peers and matches its hash."""
+    """The info dictionary is there and matches its hash: from peers, or kept by an earlier run."""
 
     name: str
     length: int

@@ -58,12 +58,12 @@ from bittern.engine.torrent import Torrent
 from bittern.storage.adopt import ReuseHow
 from bittern.storage.base import storage_error
 from bittern.storage.file_paths import paths_of
-from bittern.storage.resume import write_whole
 from bittern.storage.rooted import FilePath, RootedTree
 from bittern.storage.system import OsCalls
 from bittern.storage.update import promote_files, stage_files
 from bittern.storage.versions import read_version, write_version
 from bittern.storage.volume import probe_folding
+from bittern.storage.whole_file import write_whole
 
 PRIVATE_FOLDER: Final = ".bittern"
 _MAX_TORRENT_LENGTH: Final = 64 << 20
@@ -231,7 +231,7 @@ class Follower:
             done = moved_since(earlier, torrent.stats())
             known = torrent.metainfo or metainfo
         finally:
-            await self._session.remove(torrent)
+            await self._session.remove(torrent, keep_state=True)
         await self.stop_serving()
         await self._session.run_job(lambda: self._promote(known, stage, paths, old_paths))
         self.current = known
@@ -258,7 +258,7 @@ class Follower:
         """Stop seeding; idempotent."""
         serving, self._serving = self._serving, None
         if serving is not None:
-            await self._session.remove(serving)
+            await self._session.remove(serving, keep_state=True)
 
     async def _fetch_metainfo(self, record: TorrentRecord, stage: Path) -> Metainfo:
         """Return the metainfo of a version, from peers unless an earlier run had it."""
@@ -275,7 +275,7 @@ class Follower:
             await torrent.wait_complete()
             metainfo = torrent.metainfo
         finally:
-            await self._session.remove(torrent)
+            await self._session.remove(torrent, keep_state=True)
         assert metainfo is not None
         await self._session.run_job(lambda: write_torrent(kept, metainfo))
         return metainfo

@@ -4,7 +4,8 @@ A torrent of which only the info hash is known: fetch the info dictionary from p
 Takes the place of the swarm until then, and hands its connections over. For a
 v2 torrent the piece layers, which are no part of the info dictionary, are
 fetched as well: without them no piece could be judged. A hybrid has its v1
-hashes and begins at once.
+hashes and begins at once. What has come meanwhile is told now and then, so that
+it can be kept for a run that follows.
 
 Sources: BEP 9 (ut_metadata), BEP 52 (hash request); threats.md H7, H10.
 """
@@ -24,7 +25,7 @@ from bittern.codec.extension import (
     decode_metadata_message,
     encode_metadata_message,
 )
-from bittern.codec.info import decode_info
+from bittern.codec.info import Info, decode_info
 from bittern.codec.magnet import Magnet
 from bittern.codec.metainfo import Metainfo
 from bittern.core.endpoint import Endpoint
@@ -39,12 +40,16 @@ from bittern.engine.peers.roster import Roster
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
 from bittern.engine.store.content import check_choice
+from bittern.engine.store.journal import Journal
 from bittern.net.stream import Stream
 from bittern.proto import peer_events
 from bittern.proto.metadata import MetadataFetch
 from bittern.proto.peer import UT_METADATA
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
 from bittern.storage.hashing import PieceHashes
+
+KEEP_INTERVAL = 30.0
+"""Seconds between two times that piece layers which have come are told to be kept."""
 
 
 class MetadataOwner(Protocol):
@@ -55,6 +60,9 @@ class MetadataOwner(Protocol):
 
     def metadata_received(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
         """Take the info dictionary, which matches the hash, and for v2 the piece layers."""
+
+    def metadata_verified(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
+        """Keep the info dictionary and the piece layers so far; others are still missing."""
 
     def peer_opened(self, peer: PeerConnection) -> None:
         """Hear of a peer that finished its handshake."""
@@ -70,6 +78,7 @@ class MetadataPhase:
 
     Args:
         matches: tells whether bytes are the info dictionary that is looked for.
+        known: what an earlier run has kept, where piece layers are still missing.
     """
 
     def __init__(
@@ -78,6 +87,8 @@ class MetadataPhase:
         services: Services,
         roster: Roster,
         matches: Callable[[bytes], bool],
+        *,
+        known: Metainfo | None = None,
     ) -> None:
         self._owner = owner
         self._services = services
@@ -94,6 +105,13 @@ class MetadataPhase:
         self._hashes: PieceHashes | None = None
         self._seeker: HashSeeker | None = None
         """While piece layers are missing."""
+        self._num_kept = -1
+        """Piece layers that are kept; -1 as long as the info dictionary is not."""
+        self._keep_at = 0.0
+        if known is not None:
+            self.fetch.metadata = known.info.raw
+            self._num_kept = len(known.piece_layers)
+            self._finish(known.info.raw, known.piece_layers)
 
     def adopt(
         self, stream: Stream, endpoint: Endpoint, *, is_outgoing: bool, info_hash: InfoHash
@@ -166,7 +184,9 @@ class MetadataPhase:
         else:
             self._ask(peer, now)
 
-    def _finish(self, raw: bytes) -> None:
+    def _finish(
+        self, raw: bytes, piece_layers: Mapping[bytes, bytes] = MappingProxyType({})
+    ) -> None:
         if self._is_over or self._hashes is not None:
             return
         try:
@@ -174,9 +194,8 @@ class MetadataPhase:
         except MetainfoError:
             self._hand_over(raw)  # The torrent finds the same and says so.
             return
-        self._hashes = PieceHashes(info, {})
-        is_whole = info.has_v1 or not self._hashes.missing_layers()
-        if is_whole or self.roster.v2_hash is None:
+        self._hashes = PieceHashes(info, piece_layers)
+        if is_enough(info, piece_layers) or self.roster.v2_hash is None:
             self._hand_over(raw)
             return
         self._seeker = HashSeeker(
@@ -187,6 +206,17 @@ class MetadataPhase:
             inconsistent=lambda _: None,
         )
         self._seeker.fetch_layers()
+        self._keep(self._services.loop.time())
+
+    def _keep(self, now: float) -> None:
+        """Tell what has come, if something is new."""
+        raw, hashes = self.fetch.metadata, self._hashes
+        if raw is None or hashes is None or self._seeker is None:
+            return
+        if not self._is_over and len(hashes.piece_layers) > self._num_kept:
+            self._num_kept = len(hashes.piece_layers)
+            self._keep_at = now + KEEP_INTERVAL
+            self._owner.metadata_verified(raw, dict(hashes.piece_layers))
 
     def _hand_over(self, raw: bytes) -> None:
         if not self._is_over:
@@ -219,6 +249,8 @@ class MetadataPhase:
         self.fetch.handle_timer(now=now)
         if self._seeker is not None:
             self._seeker.tick(now=now)
+            if now >= self._keep_at:
+                self._keep(now)
         for peer in list(self.roster.peers):
             self._ask(peer, now)
             peer.flush()
@@ -242,6 +274,7 @@ class MetadataPhase:
 
     def stop(self) -> None:
         """Close every connection; idempotent."""
+        self._keep(self._services.loop.time())
         self._is_over = True
         if self._seeker is not None:
             self._seeker.stop()
@@ -268,6 +301,27 @@ class MetadataPhase:
     ) -> memoryview | None:
         """Serve nothing yet."""
         return None
+
+
+async def find_kept(journal: Journal | None, shelf: Shelf) -> Metainfo | None:
+    """Return what an earlier run has kept of a magnet link; None too when the metadata is known."""
+    if journal is None or shelf.magnet is None or shelf.has_metainfo:
+        return None
+    return await journal.find_metainfo(shelf.magnet)
+
+
+def keep(
+    journal: Journal | None, shelf: Shelf, raw: bytes, piece_layers: Mapping[bytes, bytes]
+) -> None:
+    """Keep, for a run that follows, what has come for a magnet link."""
+    link = shelf.magnet
+    if journal is not None and link is not None:
+        journal.keep_metainfo(link, metainfo_from(link, raw, piece_layers))
+
+
+def is_enough(info: Info, piece_layers: Mapping[bytes, bytes]) -> bool:
+    """Tell whether a torrent can begin: every piece has a hash of one version at least."""
+    return info.has_v1 or not PieceHashes(info, piece_layers).missing_layers()
 
 
 def matcher(v1: InfoHash | None, v2: InfoHashV2 | None) -> Callable[[bytes], bool]:

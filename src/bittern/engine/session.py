@@ -164,7 +164,9 @@ class Session:
 
     async def _remove_all(self) -> None:
         # All at once: dead trackers must not be waited for one torrent after the other.
-        await asyncio.gather(*(self.remove(torrent) for torrent in list(self.torrents)))
+        await asyncio.gather(
+            *(self.remove(torrent, keep_state=True) for torrent in list(self.torrents))
+        )
 
     async def _end_tasks(self, group: asyncio.TaskGroup) -> None:
         for task in list(self._tasks):
@@ -330,16 +332,28 @@ class Session:
             raise ConfigError("what is under a public key is only known to the DHT, which is off")
         return await resolve_magnet(self.dht, magnet)
 
-    async def remove(self, torrent: Torrent, *, delete_data: bool = False) -> None:
-        """Stop a torrent and forget it; with ``delete_data`` its files as well."""
-        for info_hash in torrent.all_hashes:
-            if self._by_hash.get(info_hash) is torrent:
-                del self._by_hash[info_hash]
+    async def remove(
+        self, torrent: Torrent, *, delete_data: bool = False, keep_state: bool = False
+    ) -> None:
+        """
+        Stop a torrent and forget it.
+
+        Args:
+            torrent: one of this session.
+            delete_data: delete its files as well.
+            keep_state: leave what the state folder knows of it, so that it goes on from there
+                when it is added again.
+        """
+        ours = [key for key in torrent.all_hashes if self._by_hash.get(key) is torrent]
+        for info_hash in ours:
+            del self._by_hash[info_hash]
         if torrent in self.torrents:
             self.torrents.remove(torrent)
         await torrent.stop()
         if delete_data:
             await torrent.delete_data()
+        if self._services.journal is not None and not keep_state:
+            await self._services.journal.forget(ours)
 
     def change(self, **settings: Unpack[SessionChanges]) -> None:
         """

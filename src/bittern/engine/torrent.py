@@ -35,7 +35,7 @@ from bittern.engine.config import TorrentConfig
 from bittern.engine.events import Event, TorrentState
 from bittern.engine.ledger import Ledger
 from bittern.engine.listeners import Listeners
-from bittern.engine.metadata import MetadataPhase, learn, matcher
+from bittern.engine.metadata import MetadataPhase, find_kept, is_enough, keep, learn, matcher
 from bittern.engine.moving import move_content
 from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.peers.roster import Roster
@@ -240,21 +240,23 @@ class Torrent:
                 return
             self.error = None
             try:
+                kept = await find_kept(self._services.journal, self.shelf)
+                if kept is not None and is_enough(kept.info, kept.piece_layers):
+                    self._take(kept.info.raw, kept.piece_layers)
                 if self.shelf.has_metainfo:
                     await self._wake(self._make_roster(), force_check=force_check)
                 else:
-                    self._wait_for_metadata()
-            except (StorageError, MetainfoError, Inconsistent) as error:
+                    self._wait_for_metadata(kept)
+            except (StorageError, MetainfoError, ConfigError, Inconsistent) as error:
                 self._failed(error)
 
     def _make_roster(self) -> Roster:
         return Roster(self, self._services, self.config, self.shelf, self.candidates)
 
-    def _wait_for_metadata(self) -> None:
+    def _wait_for_metadata(self, kept: Metainfo | None) -> None:
         roster = self._make_roster()
-        self.metadata_phase = MetadataPhase(
-            self, self._services, roster, matcher(self.info_hash, self.info_hash_v2)
-        )
+        matches = matcher(self.info_hash, self.info_hash_v2)
+        self.metadata_phase = MetadataPhase(self, self._services, roster, matches, known=kept)
         self._set_state(TorrentState.METADATA)
         self._find_peers()
 
@@ -262,17 +264,27 @@ class Torrent:
         """Go on as a torrent whose metadata is known."""
         self._services.spawn(self._learn(raw, piece_layers), f"metadata of {self.name}")
 
+    def metadata_verified(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
+        """Keep, for a run that follows, what has come for a magnet link."""
+        keep(self._services.journal, self.shelf, raw, piece_layers)
+
+    def _take(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
+        """Be a torrent whose metadata is known."""
+        known = self.all_hashes
+        self.config = learn(self.shelf, self.config, raw, piece_layers)
+        self.ledger.learn(self.shelf.num_pieces)
+        if self.all_hashes != known:
+            self._services.hashes_learned(self)
+        self.report(events.MetadataReceived(self.name, len(raw)))
+
     async def _learn(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
         async with self._lock:
-            phase, known = self.metadata_phase, self.all_hashes
+            phase = self.metadata_phase
             if phase is None:
                 return
             try:
-                self.config = learn(self.shelf, self.config, raw, piece_layers)
-                self.ledger.learn(self.shelf.num_pieces)
-                if self.all_hashes != known:
-                    self._services.hashes_learned(self)
-                self.report(events.MetadataReceived(self.name, len(raw)))
+                self._take(raw, piece_layers)
+                self.metadata_verified(raw, piece_layers)
                 self.metadata_phase = None
                 await self._wake(phase.roster)
             except (StorageError, MetainfoError, ConfigError, Inconsistent) as error:

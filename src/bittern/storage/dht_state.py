@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from bittern.storage.base import storage_error
-from bittern.storage.resume import write_whole
+from bittern.storage.whole_file import write_whole
 
 NAME: Final = "dht"
 MAX_LENGTH: Final = 1 << 20

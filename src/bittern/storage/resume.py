@@ -6,7 +6,7 @@ A state folder holds:
 =====================  ======================================================
 ``resume.db``          SQLite, write-ahead log: records, states, open pieces
 ``resume.previous.db`` a copy of it, made at each clean end
-``torrents/``          one .torrent file per torrent, named by its info hash
+``torrents/``          see ``kept_torrents``
 ``reserve``            16 MiB that are given up when the disk is full (F1)
 ``lock``               see ``statelock``
 =====================  ======================================================
@@ -33,7 +33,6 @@ section 4.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -42,7 +41,8 @@ from typing import Final
 from bittern.core.bitfield import Bitfield
 from bittern.core.errors import DiskFull
 from bittern.core.ids import InfoHash
-from bittern.storage.base import FileStamp, storage_error
+from bittern.storage.base import FileStamp
+from bittern.storage.kept_torrents import KeptTorrents
 from bittern.storage.resume_db import ResumeDatabase
 from bittern.storage.resume_rows import (
     Resumed,
@@ -78,11 +78,7 @@ class ResumeStore:
         self.folder = folder
         self._lock = StateLock(folder)
         try:
-            self._torrents = folder / "torrents"
-            try:
-                self._torrents.mkdir(mode=0o700, exist_ok=True)
-            except OSError as error:
-                raise storage_error(error, self._torrents) from error
+            self.torrents: KeptTorrents = KeptTorrents(folder / "torrents", self._make_room)
             self._database = ResumeDatabase(folder)
             self.was_clean: bool = self._begin()
             """True when the session before ended with ``close(clean=True)``."""
@@ -142,22 +138,6 @@ class ResumeStore:
         with self._database.transaction(durable=False) as run:
             return self._load(run, info_hash)
 
-    def load_metainfo(self, info_hash: InfoHash) -> bytes | None:
-        """
-        Return the .torrent file as it was saved; None if there is none.
-
-        Its content is not checked: compare the info hash after decoding.
-
-        Raises:
-            StorageError: it is there and cannot be read.
-        """
-        try:
-            return self.metainfo_path(info_hash).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise storage_error(error, self.metainfo_path(info_hash)) from error
-
     def _load(self, run: sqlite3.Connection, key: object) -> Resumed | None:
         if not isinstance(key, bytes) or len(key) != InfoHash.SIZE:
             self.problems.append("a record without an info hash was left out")
@@ -165,7 +145,7 @@ class ResumeStore:
         record = self._load_record(run, InfoHash(key))
         if record is None:
             return None
-        has_metainfo = self.metainfo_path(record.info_hash).exists()
+        has_metainfo = self.torrents.path_of(record.info_hash).exists()
         row = run.execute("SELECT body, checksum FROM states WHERE key=?", (key,)).fetchone()
         if row is None:
             return Resumed(record=record, has_metainfo=has_metainfo)
@@ -226,7 +206,7 @@ class ResumeStore:
         """
         body, checksum = seal(record.info_hash, encode_record(record))
         if metainfo is not None:
-            self._write_metainfo(record.info_hash, metainfo)
+            self.torrents.save(record.info_hash, metainfo)
 
         def run(connection: sqlite3.Connection) -> None:
             connection.executemany(
@@ -329,10 +309,7 @@ class ResumeStore:
                 connection.execute(f"DELETE FROM {table} WHERE key=?", key)  # noqa: S608 - ours
 
         self._run(run, durable=True)
-        try:
-            self.metainfo_path(info_hash).unlink(missing_ok=True)
-        except OSError as error:
-            raise storage_error(error, self.metainfo_path(info_hash)) from error
+        self.torrents.forget(info_hash)
 
     def close(self, *, clean: bool = True) -> None:
         """
@@ -370,55 +347,13 @@ class ResumeStore:
                 job(connection)
         except DiskFull:
             # Limit: F1. What the reserve is for.
-            if not self._database.give_up_reserve():
+            if not self._make_room():
                 raise
             with self._database.transaction(durable=durable) as connection:
                 job(connection)
 
-    def metainfo_path(self, info_hash: InfoHash) -> Path:
-        """Return where the .torrent file of a torrent is kept, if it is."""
-        return self._torrents / f"{info_hash}.torrent"
-
-    def _write_metainfo(self, info_hash: InfoHash, metainfo: bytes) -> None:
-        """Write a .torrent file whole or not at all, and durably."""
-        path = self.metainfo_path(info_hash)
-        try:
-            try:
-                write_whole(path, metainfo)
-            except OSError:
-                if not self._database.give_up_reserve():
-                    raise
-                write_whole(path, metainfo)
-        except OSError as error:
-            raise storage_error(error, path) from error
+    def _make_room(self) -> bool:
+        return self._database.give_up_reserve()
 
     def __repr__(self) -> str:
         return f"<ResumeStore {str(self.folder)!r}>"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """
-    Replace a small file so that it has all of the old or all of the new content, durably.
-
-    The file is for its owner only. May raise OSError; the old content stays then.
-    """
-    fresh = path.with_name(path.name + ".tmp")
-    try:
-        fd = os.open(
-            fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600
-        )
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise
-    if hasattr(os, "O_DIRECTORY"):
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -88,7 +88,7 @@ class Resumed:
 
     Args:
         record: see there.
-        has_metainfo: ``ResumeStore.load_metainfo`` will give the .torrent file.
+        has_metainfo: ``ResumeStore.torrents`` has the .torrent file.
         have: pieces that may be taken for verified and stored, once ``suspects`` is taken
             away; None when nothing is known, and all must be checked.
         suspects: pieces to hash before anything else: they were being written, or were

@@ -19,7 +19,7 @@ from typing import Final
 from bittern.codec.torrent_record import Version, decode_version, encode_version
 from bittern.core.errors import KrpcDecodeError
 from bittern.storage.base import storage_error
-from bittern.storage.resume import write_whole
+from bittern.storage.whole_file import write_whole
 
 _FOLDER: Final = "mutable"
 _MAX_LENGTH: Final = 4096

@@ -6,17 +6,22 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bittern.codec.info import Info, Version
+from bittern.codec.magnet import Magnet, parse_magnet
+from bittern.codec.metainfo import Metainfo, decode_metainfo
 from bittern.core.bitfield import Bitfield
 from bittern.core.errors import StorageError
 from bittern.core.ids import InfoHash
 from bittern.engine.store.disk import Disk
 from bittern.engine.store.journal import Journal
 from bittern.engine.store.keeper import make_record
+from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.testing.disk import SimWorker
 from bittern.testing.loop import VirtualLoop
 
@@ -39,7 +44,6 @@ def test_what_was_committed_is_found_by_the_next_session(
     async def main(loop: VirtualLoop) -> None:
         journal = await Journal.open(make_disk(loop), tmp_path / "state")
         assert await journal.find(HASH) is None
-        assert await journal.find_metainfo(HASH) is None
         await journal.save(record(HASH, tmp_path), b"torrent file")
         have = Bitfield.of(10, [1, 7])
         await journal.commit(HASH, have, downloaded=5, uploaded=6, stamps=[None], is_settled=True)
@@ -51,11 +55,90 @@ def test_what_was_committed_is_found_by_the_next_session(
         assert found is not None
         assert found.have == Bitfield.of(10, [1, 7])
         assert (found.downloaded, found.uploaded) == (5, 6)
-        assert await again.find_metainfo(HASH) == b"torrent file"
         assert again.metainfo_path(HASH).read_bytes() == b"torrent file"
-        await again.forget(HASH)
+        await again.forget([OTHER, HASH])
         assert await again.find(HASH) is None
+        assert not again.metainfo_path(HASH).exists()
         await again.close()
+
+    simulate(main)
+
+
+def make_metainfo(folder: Path, version: Version) -> Metainfo:
+    folder.mkdir()
+    (folder / "content").write_bytes(random.Random(5).randbytes(100_000))
+    options = CreateOptions(version=version, piece_length=16_384)
+    return decode_metainfo(create_torrent(folder / "content", options=options, num_threads=1))
+
+
+def is_same(found: Metainfo | None, expected: Metainfo) -> bool:
+    return found is not None and (found.info.raw, found.piece_layers) == (
+        expected.info.raw,
+        expected.piece_layers,
+    )
+
+
+def links_of(info: Info) -> dict[str, Magnet]:
+    v1, v2 = f"xt=urn:btih:{info.info_hash}", f"xt=urn:btmh:1220{info.info_hash_v2}"
+    return {
+        "v1": parse_magnet(f"magnet:?{v1}"),
+        "v2": parse_magnet(f"magnet:?{v2}"),
+        "both": parse_magnet(f"magnet:?{v1}&{v2}"),
+        "another": parse_magnet(f"magnet:?{v1}&xt=urn:btmh:1220{'ab' * 32}"),
+    }
+
+
+def test_metadata_of_a_link_is_found_again_and_checked(tmp_path: Path, simulate: Simulate) -> None:
+    """Of a hybrid by its v2 hash alone too, with the layers that came later under the other."""
+
+    async def main(loop: VirtualLoop) -> None:
+        whole = make_metainfo(tmp_path / "content", Version.HYBRID)
+        links = links_of(whole.info)
+        journal = await Journal.open(make_disk(loop), tmp_path / "state")
+        assert await journal.find_metainfo(links["v2"]) is None
+        assert await journal.find_metainfo(parse_magnet("magnet:?xs=urn:btpk:" + "cd" * 32)) is None
+        short = replace(whole, piece_layers={})
+        journal.keep_metainfo(links["v2"], short)
+        assert is_same(await journal.find_metainfo(links["v2"]), short)
+        journal.keep_metainfo(links["v1"], whole)
+        for name in ("v1", "v2", "both"):
+            assert is_same(await journal.find_metainfo(links[name]), whole)
+        assert await journal.find_metainfo(links["another"]) is None
+        await journal.close()
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("damage", ["cut", "layer", "empty", "folder"])
+def test_damaged_metadata_is_not_taken(
+    damage: str, tmp_path: Path, simulate: Simulate, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        whole = make_metainfo(tmp_path / "content", Version.V2)
+        link = parse_magnet(f"magnet:?xt=urn:btmh:1220{whole.info.info_hash_v2}")
+        journal = await Journal.open(make_disk(loop), tmp_path / "state")
+        journal.keep_metainfo(link, whole)
+        assert is_same(await journal.find_metainfo(link), whole)
+        path = journal.metainfo_path(whole.info.wire_hash)
+        raw = path.read_bytes()
+        path.unlink()
+        [layer] = whole.piece_layers.values()
+        match damage:
+            case "cut":
+                path.write_bytes(raw[:-10])
+            case "layer":
+                path.write_bytes(raw.replace(layer, layer[::-1]))
+            case "empty":
+                path.write_bytes(b"")
+            case _:
+                path.mkdir()
+        assert await journal.find_metainfo(link) is None
+        assert "is fetched anew" in caplog.text
+        journal.keep_metainfo(link, whole)
+        found = await journal.find_metainfo(link)
+        assert found is None if damage == "folder" else is_same(found, whole)
+        await journal.forget([whole.info.wire_hash])
+        await journal.close()
 
     simulate(main)
 

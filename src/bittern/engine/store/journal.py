@@ -14,8 +14,10 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from bittern.codec.magnet import Magnet
+from bittern.codec.metainfo import Metainfo, decode_metainfo, format_metainfo
 from bittern.core.bitfield import Bitfield
-from bittern.core.errors import StorageError
+from bittern.core.errors import MetainfoError, StorageError
 from bittern.core.ids import InfoHash
 from bittern.engine.store.disk import Disk
 from bittern.storage.base import FileStamp
@@ -55,13 +57,48 @@ class Journal:
         """Return what is known of a torrent from earlier sessions."""
         return await self._disk.run(lambda: self._store.load(info_hash), lane=self)
 
-    async def find_metainfo(self, info_hash: InfoHash) -> bytes | None:
-        """Return the .torrent file kept of a torrent; None without one."""
-        return await self._disk.run(lambda: self._store.load_metainfo(info_hash), lane=self)
+    async def find_metainfo(self, link: Magnet) -> Metainfo | None:
+        """
+        Return what is kept of the torrent of a magnet link from earlier sessions.
+
+        Returns:
+            Metainfo with the hashes that the link names, maybe without some piece layers; those
+            that are there have been checked. None when nobody knows it, or it is damaged.
+        """
+        return await self._disk.run(lambda: self._find_metainfo(link), lane=self)
+
+    def _find_metainfo(self, link: Magnet) -> Metainfo | None:
+        if link.wire_hash is None:
+            return None
+        try:
+            raw = self._store.torrents.load(link.wire_hash)
+            found = None if raw is None else decode_metainfo(raw, may_lack_layers=True)
+        except (StorageError, MetainfoError) as error:
+            log.warning("the metadata kept of %s is fetched anew: %s", link.wire_hash, error)
+            return None
+        if found is None or (
+            link.info_hash not in (None, found.info.info_hash)
+            or link.info_hash_v2 not in (None, found.info.info_hash_v2)
+        ):
+            return None
+        return found
+
+    def keep_metainfo(self, link: Magnet, metainfo: Metainfo) -> None:
+        """Keep metainfo that has come for a magnet link, whether it has all piece layers or not."""
+        wire_hash, alias = metainfo.info.wire_hash, link.wire_hash
+
+        def keep() -> None:
+            self._store.torrents.save(wire_hash, format_metainfo(metainfo), alias=alias)
+
+        def done(_: None, error: BaseException | None) -> None:
+            if error is not None:
+                log.warning("metadata of %s: %s", wire_hash, error)
+
+        self._disk.submit(keep, done, lane=self)
 
     def metainfo_path(self, info_hash: InfoHash) -> Path:
         """Return where the .torrent file of a saved torrent is."""
-        return self._store.metainfo_path(info_hash)
+        return self._store.torrents.path_of(info_hash)
 
     async def save(self, record: ResumeRecord, metainfo: bytes | None = None) -> None:
         """Keep a torrent; StorageError if that failed."""
@@ -115,9 +152,18 @@ class Journal:
             lane=self,
         )
 
-    async def forget(self, info_hash: InfoHash) -> None:
-        """Drop all that is kept of a torrent."""
-        await self._disk.run(lambda: self._store.forget(info_hash), lane=self)
+    async def forget(self, hashes: Iterable[InfoHash]) -> None:
+        """Drop all that is kept of a torrent, under whichever of its hashes."""
+        names = list(hashes)
+
+        def forget() -> None:
+            for name in names:
+                self._store.forget(name)
+
+        try:
+            await self._disk.run(forget, lane=self)
+        except StorageError as error:
+            log.warning("resume data: %s", error)
 
     async def close(self) -> None:
         """End cleanly; the next session trusts what is kept, or looks again if that fails."""
