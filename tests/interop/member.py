@@ -7,29 +7,30 @@ moved, be killed without warning, be started again on what it left, and be given
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tests.interop.clients.bittern import ENVIRONMENT
+from tests.interop.driver import Runner
 from tests.interop.place import Endpoint, Place
 from tests.interop.process import Program
 
-_LIBTORRENT = Path(__file__).parent / "programs" / "libtorrent_peer.py"
-
+LIBTORRENT = Path(__file__).parent / "programs" / "libtorrent_peer.py"
+"""Runs libtorrent and prints its news as JSON."""
 
 # Until a program listens, seconds.
 _START_TIMEOUT = 40.0
 
 
-class Member:
+class Member(Runner):
     """
-    One process, from the start of its program to its end; a context manager.
+    One process, from the start of its program to its end.
 
     Args:
         torrent: its file; bittern takes a magnet link as well.
@@ -60,7 +61,6 @@ class Member:
         self._folder = folder
         self._is_seed = is_seed
         self._limit = [] if max_files is None else ["prlimit", f"--nofile={max_files}", "--"]
-        self._program: Program | None = None
         folder.mkdir(parents=True, exist_ok=True)
         content.mkdir(parents=True, exist_ok=True)
 
@@ -68,12 +68,6 @@ class Member:
     def endpoint(self) -> Endpoint:
         """Where it accepts connections."""
         return self.place.address, self.port
-
-    @property
-    def program(self) -> Program:
-        """Its process."""
-        assert self._program is not None, "not started"
-        return self._program
 
     async def start(self, peers: Iterable[Member | Endpoint] = (), *options: str) -> Self:
         """Start it and wait until it listens; ``options`` are further ones of its command line."""
@@ -100,7 +94,7 @@ class Member:
 
     def _libtorrent(self) -> Sequence[str]:
         return [
-            *(sys.executable, str(_LIBTORRENT), str(self._torrent), str(self.content)),
+            *(sys.executable, str(LIBTORRENT), str(self._torrent), str(self.content)),
             *("--address", self.place.address, "--port", str(self.port)),
             *(("--seed",) if self._is_seed else ()),
         ]
@@ -151,22 +145,12 @@ class Member:
         os.killpg(self.program.pid, signal.SIGKILL)
         await self.program.stop()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._program is not None:
-            await self._program.stop()
-
 
 def read_event(line: str) -> dict[str, Any] | None:
     """Return the JSON object on a line of output, None when it is something else."""
     if not line.startswith("{"):
         return None
-    event = json.loads(line)
-    return event if isinstance(event, dict) else None
+    with contextlib.suppress(ValueError):
+        event = json.loads(line)
+        return event if isinstance(event, dict) else None
+    return None

@@ -8,11 +8,6 @@ and root; where the first two are there but not the third, the tests are skipped
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
-import sys
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,86 +16,20 @@ from bittern.codec.lsd import GROUP_V4, GROUP_V6
 from bittern.core.endpoint import Endpoint
 from bittern.net.interfaces import Interface, interfaces_for
 from bittern.net.multicast import LocalNetwork
-from tests.interop.clients.bittern import ENVIRONMENT
-from tests.interop.place import (
-    Place,
-    namespace_pair,
-    namespaces_missing,
-    run_ip,
-    settle_at_once,
-    wait_multicast_v6,
-)
+from tests.interop.bench import Bench, is_event, keep_family
+from tests.interop.place import Place, run_ip, settle_at_once, wait_multicast_v6
 from tests.interop.process import Program
 from tests.interop.samples import Sample, make_sample
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 TIMEOUT = 30.0
-LIBTORRENT = Path(__file__).parent / "programs" / "libtorrent_peer.py"
 
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     folder = tmp_path_factory.mktemp("sample")
     return make_sample(folder).announced_at(None, folder / "local")
-
-
-@pytest.fixture
-def places() -> Iterator[tuple[Place, Place]]:
-    if reason := namespaces_missing():
-        if os.geteuid() != 0:
-            pytest.skip(reason)
-        pytest.fail(reason)
-    with namespace_pair() as pair:
-        yield pair
-
-
-class Bench:
-    """Programs of one test; ended with it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._programs: list[Program] = []
-
-    async def _start(self, place: Place, *argv: str) -> Program:
-        log = self._folder / f"{len(self._programs)}.log"
-        program = await Program.start(
-            [sys.executable, *argv], place=place, log=log, environment=ENVIRONMENT
-        )
-        self._programs.append(program)
-        return program
-
-    async def bittern(self, place: Place, *arguments: str) -> Program:
-        """Run bittern as one does who knows no options, but for where its state goes."""
-        state = self._folder / f"state-{len(self._programs)}"
-        return await self._start(
-            place, "-m", "bittern", *arguments, "--jsonl", "--state-dir", str(state)
-        )
-
-    async def libtorrent(self, place: Place, *arguments: str) -> Program:
-        """Run libtorrent with its local discovery."""
-        port = str(place.free_port())
-        return await self._start(place, str(LIBTORRENT), *arguments, "--lsd", "--port", port)
-
-    async def stop(self) -> None:
-        for program in self._programs:
-            await program.stop()
-
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    await made.stop()
-
-
-def is_event(line: str, kind: str, **fields: object) -> bool:
-    """Tell whether a line is an event of ``bittern --jsonl`` or of the libtorrent program."""
-    with contextlib.suppress(ValueError):
-        found = json.loads(line)
-        if isinstance(found, dict) and kind in (found.get("type"), found.get("event")):
-            return all(found.get(name) == value for name, value in fields.items())
-    return False
 
 
 async def completes(program: Program, folder: Path, sample: Sample) -> None:
@@ -114,11 +43,7 @@ async def test_bittern_finds_bittern(
     family: int, sample: Sample, bench: Bench, places: tuple[Place, Place], tmp_path: Path
 ) -> None:
     there, here = places
-    for place in places:
-        gone = place.address_v6 + "/64" if family == 4 else place.address + "/24"
-        run_ip(place, "addr", "del", gone, "dev", "veth0")
-        if family == 6:
-            wait_multicast_v6(place, "veth0")
+    keep_family(places, family)
     seed = await bench.bittern(there, "seed", str(sample.torrent), "--data", str(sample.data_dir))
     await seed.wait_line(lambda line: is_event(line, "torrent_completed"), timeout=TIMEOUT)
     out = tmp_path / "out"

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.interop.clients.base import Client, Scheme, Transport, first_version
+from tests.interop.clients.base import Client, Scheme, Transport
 from tests.interop.place import Endpoint
 
 
@@ -33,10 +33,6 @@ class Aria2(Client):
     # Interop: it sends to UDP trackers from its DHT socket, so only with the DHT switched on.
     schemes = frozenset({Scheme.HTTP})
     transports = frozenset({Transport.TCP, Transport.MSE})
-
-    @classmethod
-    def version(cls) -> str:
-        return first_version([cls.executable, "--version"])
 
     async def seed(
         self, torrent: Path, data_dir: Path, *, port: int, peers: Sequence[Endpoint] = ()

@@ -16,16 +16,14 @@ from __future__ import annotations
 import abc
 import enum
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar
 
+from tests.interop.driver import Driver
 from tests.interop.place import Endpoint, Place
 from tests.interop.process import Program
-from tests.interop.samples import SETUP_HINT
 
 
 class Transport(enum.Enum):
@@ -46,13 +44,12 @@ class Scheme(enum.Enum):
     UDP = "udp"
 
 
-class Client(abc.ABC):
+class Client(Driver):
     """
     One run of one client as a separate program.
 
     Attributes:
-        name: what it is called on the command line and in the matrix.
-        executable: the program that must be installed.
+        version_option: makes the program print its version.
         needs_namespace: whether it refuses to talk to loopback addresses.
         transports: what it can be told to use; most then accept nothing else.
         dials_peers: whether it can be told a peer's endpoint.
@@ -61,8 +58,7 @@ class Client(abc.ABC):
         has_v2: whether it knows BEP 52, and with it the padding of BEP 47.
     """
 
-    name: ClassVar[str]
-    executable: ClassVar[str]
+    version_option: ClassVar[str] = "--version"
     needs_namespace: ClassVar[bool] = False
     transports: ClassVar[frozenset[Transport]] = frozenset({Transport.TCP})
     dials_peers: ClassVar[bool] = False
@@ -82,28 +78,17 @@ class Client(abc.ABC):
             transport: what it must use; one of ``transports``.
         """
         assert transport in self.transports, f"{self.name} has no {transport.value}"
-        self.place = place
-        self.scratch = scratch.resolve()
+        super().__init__(place, scratch)
         self.transport = transport
-        self._program: Program | None = None
-        self.scratch.mkdir(parents=True)
 
     @classmethod
-    def missing(cls) -> str | None:
-        """Return why the client cannot be run on this machine, or None when it can."""
-        if shutil.which(cls.executable):
-            return None
-        return f"{cls.executable} is not installed; {SETUP_HINT}"
+    def version(cls) -> str:
+        return first_version([cls.executable, cls.version_option])
 
     @classmethod
     def knows(cls, torrent_version: str) -> bool:
         """Tell whether it can read torrents of version "1", "2" or "hybrid"."""
         return torrent_version != "2" or cls.has_v2
-
-    @classmethod
-    @abc.abstractmethod
-    def version(cls) -> str:
-        """Return the version of the installed program; call only when it is not missing."""
 
     @abc.abstractmethod
     async def seed(
@@ -148,31 +133,9 @@ class Client(abc.ABC):
             InteropError: it ended or the time is over; the text quotes its output.
         """
 
-    async def stop(self) -> None:
-        """End the program; may be repeated."""
-        if self._program is not None:
-            await self._program.stop()
-
     def tail(self) -> str:
         """Return the end of the program's output."""
         return "" if self._program is None else self._program.tail()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.stop()
-
-    @property
-    def program(self) -> Program:
-        """The running program; started by ``seed`` or ``leech``."""
-        assert self._program is not None, f"{self.name} was not started"
-        return self._program
 
     async def start(self, argv: list[str], **environment: str) -> None:
         """Start the program, for drivers."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from tests.interop import web
-from tests.interop.clients.base import Client, Transport, first_version
+from tests.interop.clients.base import Client, Transport
 from tests.interop.place import Endpoint
 from tests.interop.process import InteropError
 
@@ -67,10 +67,6 @@ class Qbittorrent(Client):
     dials_peers = True
 
     _web_port = 0
-
-    @classmethod
-    def version(cls) -> str:
-        return first_version([cls.executable, "--version"])
 
     async def seed(
         self, torrent: Path, data_dir: Path, *, port: int, peers: Sequence[Endpoint] = ()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.interop.clients.base import Client, Transport, first_version
+from tests.interop.clients.base import Client, Transport
 from tests.interop.place import Endpoint
 from tests.interop.process import InteropError
 
@@ -42,11 +42,8 @@ class Rtorrent(Client):
 
     name = "rtorrent"
     executable = "rtorrent"
+    version_option = "-h"
     transports = frozenset({Transport.TCP, Transport.MSE})
-
-    @classmethod
-    def version(cls) -> str:
-        return first_version([cls.executable, "-h"])
 
     async def seed(
         self, torrent: Path, data_dir: Path, *, port: int, peers: Sequence[Endpoint] = ()

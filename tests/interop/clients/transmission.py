@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.interop import web
-from tests.interop.clients.base import Client, Transport, first_version
+from tests.interop.clients.base import Client, Transport
 from tests.interop.place import Endpoint
 from tests.interop.process import InteropError
 
@@ -45,10 +45,6 @@ class Transmission(Client):
         # Interop: before version 4 it takes an empty key, as in every file tree, for none.
         is_old = cls.version().startswith(("2.", "3."))
         return super().knows(torrent_version) and not (torrent_version == "hybrid" and is_old)
-
-    @classmethod
-    def version(cls) -> str:
-        return first_version([cls.executable, "--version"])
 
     async def seed(
         self, torrent: Path, data_dir: Path, *, port: int, peers: Sequence[Endpoint] = ()

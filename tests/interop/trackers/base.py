@@ -8,61 +8,33 @@ from __future__ import annotations
 
 import abc
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar
 from urllib.parse import quote_from_bytes
 
 from tests.interop import web
 from tests.interop.clients.base import Scheme
+from tests.interop.driver import Driver
 from tests.interop.place import Place
 from tests.interop.process import Program
-from tests.interop.samples import SETUP_HINT
 
 START_TIMEOUT = 20.0
 
 
-class Tracker(abc.ABC):
+class Tracker(Driver):
     """
     One run of one tracker program.
 
     Attributes:
-        name: what it is called on the command line and in the matrix.
-        executable: the program that must be installed.
         environment: variables added to ours for the program.
     """
 
-    name: ClassVar[str]
-    executable: ClassVar[str]
     environment: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, place: Place, scratch: Path) -> None:
-        """
-        Prepare a run; nothing is started.
-
-        Args:
-            place: where it runs and listens.
-            scratch: an absent folder for its configuration and log.
-        """
-        self.place = place
-        self.scratch = scratch.resolve()
+        super().__init__(place, scratch)
         self.port = 0
-        self._program: Program | None = None
-        self.scratch.mkdir(parents=True)
-
-    @classmethod
-    def missing(cls) -> str | None:
-        """Return why the tracker cannot be run on this machine, or None when it can."""
-        if shutil.which(cls.executable):
-            return None
-        return f"{cls.executable} is not installed; {SETUP_HINT}"
-
-    @classmethod
-    @abc.abstractmethod
-    def version(cls) -> str:
-        """Return the version of the installed program; call only when it is not missing."""
 
     @abc.abstractmethod
     def command(self, info_hashes: Sequence[bytes]) -> list[str]:
@@ -123,21 +95,4 @@ class Tracker(abc.ABC):
         async def ask() -> bool | None:
             return True if await self.scrape(info_hash) else None
 
-        assert self._program is not None
-        await self._program.poll(ask, what="the tracker knows a seed", timeout=timeout)
-
-    async def stop(self) -> None:
-        """End the program; may be repeated."""
-        if self._program is not None:
-            await self._program.stop()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.stop()
+        await self.program.poll(ask, what="the tracker knows a seed", timeout=timeout)
