@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +11,21 @@ from typing import Any
 
 import pytest
 
+from bittern.codec.info import Version
+from bittern.codec.metainfo import decode_metainfo
+from bittern.core.bitfield import Bitfield
+from bittern.core.errors import MetainfoError, StorageError
 from bittern.core.geometry import Geometry
 from bittern.core.ids import InfoHash
 from bittern.engine.config import TorrentConfig
-from bittern.engine.events import CheckProgressed
+from bittern.engine.events import CheckProgressed, TorrentState
 from bittern.engine.session import Session
+from bittern.engine.store.disk import Disk
+from bittern.engine.store.journal import Journal
 from bittern.engine.store.keeper import _read_partial, make_record
+from bittern.testing.disk import FaultyCalls, SimWorker
 from bittern.testing.loop import VirtualLoop
-from tests.engine.scene import NAME, NUM_PIECES, Node, Scene
+from tests.engine.scene import NAME, NUM_PIECES, Node, Scene, restore, snapshot, until
 
 Simulate = Callable[..., Any]
 
@@ -79,6 +87,218 @@ def test_what_was_changed_behind_our_back_is_hashed(
     simulate(main)
 
 
+async def killed(node: Node, state: Path, *folders: Path) -> None:
+    """End a node's session so that the next one finds what a kill would have left there."""
+    copies = snapshot(state, *folders)
+    await node.close()
+    restore(copies)
+    (state / "lock").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("what", ["nothing", "a shorter file"])
+def test_after_a_kill_only_suspects_are_hashed_unless_something_is_missing(
+    what: str, tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: F7, F9."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            state = tmp_path / "state"
+            seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=200_000))
+            node = await scene.node(peers=[seed], state_dir=state, checkpoint_interval=1.0)
+            await until(lambda: node.torrent.stats().num_have > 8)
+            await killed(node, state, node.folder)
+            if what != "nothing":
+                os.truncate(node.folder / NAME, 8 * 65_536)
+            torrent, checked = await add_again(scene, node, state)
+            if what == "nothing":
+                assert torrent.stats().num_have > 8
+                assert 0 < checked < NUM_PIECES
+            else:
+                assert checked == NUM_PIECES
+
+    simulate(main)
+
+
+def test_a_torrent_that_was_put_elsewhere_is_hashed(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            state = tmp_path / "state"
+            node = await scene.node(is_seed=True, state_dir=state)
+            await node.close()
+            node.folder = node.folder.rename(tmp_path / "elsewhere")
+            torrent, checked = await add_again(scene, node, state)
+            assert torrent.is_complete
+            assert checked == NUM_PIECES
+
+    simulate(main)
+
+
+def test_a_journal_that_knows_too_few_files_is_not_believed(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            state = tmp_path / "state"
+            node = await scene.node(is_seed=True, state_dir=state)
+            await node.close()
+            disk = Disk(SimWorker(loop), loop, max_queue=1)
+            journal = await Journal.open(disk, state)
+            have = Bitfield.full(NUM_PIECES)
+            await journal.commit(
+                scene.info_hash, have, downloaded=0, uploaded=0, stamps=[], is_settled=True
+            )
+            await journal.close()
+            _, checked = await add_again(scene, node, state)
+            assert checked == NUM_PIECES
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("wait", [0.5, 1.5, 2.5])
+def test_a_check_that_is_cut_short_says_nothing_of_the_rest(
+    wait: float, tmp_path: Path, simulate: Simulate
+) -> None:
+    """Whoever ends the session during a check finds everything again at the next start."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            state, folder = tmp_path / "state", tmp_path / "content"
+            scene.write_content(folder)
+            session = await scene.session(scene.add_host(), state_dir=state, worker_delay=1.0)
+            config = TorrentConfig(output=folder)
+            adding = asyncio.ensure_future(session.add(scene.raw, config))
+            await asyncio.sleep(wait)
+            assert session.torrents[0].state is TorrentState.CHECKING
+            scene.sessions.remove(session)
+            await session.__aexit__(None, None, None)
+            await adding
+            again = await scene.session(scene.add_host(), state_dir=state)
+            torrent = await again.add(scene.raw, config)
+            assert torrent.is_complete
+
+    simulate(main)
+
+
+def test_what_was_only_taken_on_trust_is_hashed_after_a_kill(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            state = tmp_path / "state"
+            node = await scene.node(is_seed=True, state_dir=state, torrent={"skip_check": True})
+            assert node.torrent.is_complete
+            await killed(node, state)
+            torrent, checked = await add_again(scene, node, state)
+            assert torrent.is_complete
+            assert checked == NUM_PIECES
+
+    simulate(main)
+
+
+# --- failures --------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_fails_is_made_up_for_by_the_next(
+    tmp_path: Path, simulate: Simulate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Limit: F3. What was not synced is not kept; what a kill then leaves is hashed again."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            calls = FaultyCalls()
+            seed = await scene.node(is_seed=True)
+            node = await scene.node(
+                peers=[seed], state_dir=tmp_path / "state", checkpoint_interval=5.0, os_calls=calls
+            )
+            journal = node.session._services.journal
+            assert journal is not None
+            calls.fail_call(0, for_good=True, names=["fdatasync", "fsync"])
+            await node.complete(within=60)
+            await asyncio.sleep(8)
+            assert await num_kept(journal, scene) == 0
+            assert node.torrent.state is TorrentState.SEEDING
+            calls.heal()
+            store, commit_have = journal._store, journal._store.commit_have
+
+            def refuse(*_: object, **__: object) -> None:
+                raise StorageError("no room on the volume")
+
+            store.commit_have = refuse  # type: ignore[method-assign]  # a fault
+            await asyncio.sleep(8)
+            store.commit_have = commit_have  # type: ignore[method-assign]
+            assert await num_kept(journal, scene) == 0
+            await asyncio.sleep(8)
+            assert await num_kept(journal, scene) == NUM_PIECES
+
+    with caplog.at_level(logging.WARNING):
+        simulate(main)
+    assert caplog.text.count("checkpoint of") >= 2
+    assert "no room on the volume" in caplog.text
+
+
+async def num_kept(journal: Journal, scene: Scene) -> int:
+    """Return how many pieces the journal knows of."""
+    found = await journal.find(scene.info_hash)
+    assert found is not None
+    assert found.have is not None
+    return len(found.have)
+
+
+def test_a_last_checkpoint_that_fails_does_not_hold_up_the_end(
+    tmp_path: Path, simulate: Simulate, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            calls, state = FaultyCalls(), tmp_path / "state"
+            seed = await scene.node(is_seed=True)
+            node = await scene.node(peers=[seed], state_dir=state, os_calls=calls)
+            await node.complete(within=60)
+            calls.fail_call(0, for_good=True, names=["fdatasync", "fsync"])
+            torrent, checked = await add_again(scene, node, state)
+            assert torrent.is_complete
+            assert checked == NUM_PIECES
+
+    with caplog.at_level(logging.WARNING):
+        simulate(main)
+    assert "last checkpoint" in caplog.text
+
+
+@pytest.mark.parametrize("is_in_the_way", [False, True])
+def test_a_torrent_file_that_becomes_whole_is_kept(
+    is_in_the_way: bool, tmp_path: Path, simulate: Simulate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If not at once, then at the end."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            state = tmp_path / "state"
+            seed = await scene.node(is_seed=True)
+            node = await scene.node(
+                source=f"magnet:?xt=urn:btih:{scene.info_hash}", peers=[seed], state_dir=state
+            )
+            await until(lambda: bool(list(state.rglob("*.torrent"))))
+            [path] = state.rglob("*.torrent")
+            moved = path.parent.with_name("moved")
+            if is_in_the_way:
+                path.parent.rename(moved)
+            await node.complete(within=60)
+            await asyncio.sleep(5)
+            if is_in_the_way:
+                moved.rename(path.parent)
+                with pytest.raises(MetainfoError, match="missing"):
+                    decode_metainfo(path.read_bytes())
+                await node.close()
+            assert decode_metainfo(path.read_bytes()).piece_layers == scene.metainfo.piece_layers
+
+    with caplog.at_level(logging.WARNING):
+        simulate(main)
+    assert ("metainfo of" in caplog.text) is is_in_the_way
+
+
+# --- while it runs ---------------------------------------------------------------------------
+
+
 def test_checkpoints_come_by_time_and_by_length(tmp_path: Path, simulate: Simulate) -> None:
     """Limit: F8."""
 
@@ -107,6 +327,22 @@ def test_a_session_without_a_state_folder_keeps_nothing(tmp_path: Path, simulate
             await leecher.complete(within=60)
             assert leecher.session._services.journal is None
             assert sorted(path.name for path in leecher.folder.iterdir()) == [NAME]
+
+    simulate(main)
+
+
+def test_without_a_state_folder_no_torrent_file_is_kept(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            seed = await scene.node(is_seed=True)
+            link = f"magnet:?xt=urn:btih:{scene.info_hash}"
+            node = await scene.node(source=link, peers=[seed])
+            await node.complete(within=60)
+            await asyncio.sleep(5)
+            metainfo = node.torrent.metainfo
+            assert metainfo is not None
+            assert metainfo.piece_layers == scene.metainfo.piece_layers
+            assert not list(tmp_path.rglob("*.torrent"))
 
     simulate(main)
 

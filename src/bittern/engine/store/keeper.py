@@ -85,6 +85,8 @@ class Keeper:
         self._new_metainfo: bytes | None = None
         """A .torrent file that is not kept yet."""
         self._kept = Bitfield(geometry.num_pieces)
+        self._was_cut_short = False
+        """Hashing was stopped before its end."""
         self._is_busy = False
         self._next_at = services.loop.time() + services.config.checkpoint_interval
 
@@ -124,8 +126,11 @@ class Keeper:
             found = Found(have, 0, {}, downloaded, uploaded, damaged)
         if self._journal is not None:
             await self._journal.save(self._record, self._metainfo)
-            self._kept.bits = found.have & ~found.unverified if skip_check else found.have
-            if not is_stopped():
+            if self._was_cut_short:
+                # That says nothing of the rest, so the journal keeps what it had.
+                self._journal = None
+            elif not skip_check:
+                self._kept.bits = found.have
                 await self._commit(found.downloaded, found.uploaded, is_settled=True)
         return found
 
@@ -167,14 +172,15 @@ class Keeper:
     ) -> tuple[int, tuple[int, ...]]:
         """Return the good pieces, as bits, and the damaged ones."""
         loop, content = self._services.loop, self._content
+        num_wanted = self._geometry.num_pieces if pieces is None else len(pieces)
 
         def progressed(num_checked: int) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(progress, num_checked)
 
-        def check() -> tuple[int, tuple[int, ...]]:
+        def check() -> tuple[int, tuple[int, ...], int]:
             if not content.is_started:
-                return 0, ()
+                return 0, (), num_wanted
             result = check_pieces(
                 content.storage,
                 content.layout,
@@ -185,9 +191,11 @@ class Keeper:
                 progress=progressed,
                 is_stopped=is_stopped,
             )
-            return result.have.bits, result.damaged
+            return result.have.bits, result.damaged, result.num_checked
 
-        return await self._services.disk.run(check)
+        have, damaged, num_checked = await self._services.disk.run(check)
+        self._was_cut_short = num_checked < num_wanted
+        return have, damaged
 
     # --- while it runs -------------------------------------------------------------------
 
