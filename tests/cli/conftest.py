@@ -22,5 +22,4 @@ def bittern(capsys: pytest.CaptureFixture[str]) -> Program:
 @pytest.fixture
 def impatient_dht(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a DHT query fail sooner than on the internet, where there is nobody to answer."""
-    monkeypatch.setattr("bittern.dht.transactions.SLOW_TIMEOUT", 0.3)
     monkeypatch.setattr("bittern.dht.transactions.QUERY_TIMEOUT", 0.6)

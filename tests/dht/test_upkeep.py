@@ -20,6 +20,7 @@ from bittern.dht.limits import (
     MIN_TABLE_NODES,
     PINGS_PER_UPKEEP,
     REFRESH_INTERVAL,
+    SILENCE_BEFORE_ROUTERS,
     UPKEEP_INTERVAL,
 )
 from bittern.dht.routing import RoutingTable
@@ -84,7 +85,6 @@ def test_the_first_tick_looks_for_ourselves(work: Work) -> None:
     assert work.upkeep.next_tick_at == 0.0
     work.upkeep.tick(now=0.0)
     assert work.refreshes == [(OWN, [SAVED])]
-    assert work.upkeep.next_tick_at == UPKEEP_INTERVAL
     # Nothing else until that is over.
     work.upkeep.tick(now=100.0)
     assert len(work.refreshes) == 1
@@ -100,6 +100,34 @@ def test_routers_come_when_saved_nodes_were_not_enough(work: Work) -> None:
     assert {where for _, where in work.refreshes[1][1]} == {SAVED[1], *ROUTERS}
     work.end(10.0)
     assert work.num_bootstraps == 1
+
+
+def test_routers_come_when_saved_nodes_are_silent(work: Work) -> None:
+    work.upkeep.add_nodes([SAVED], ROUTERS, now=0.0)
+    work.upkeep.tick(now=0.0)
+    first_end = work.on_end
+    assert first_end is not None
+    assert work.upkeep.next_tick_at == SILENCE_BEFORE_ROUTERS
+    work.upkeep.tick(now=SILENCE_BEFORE_ROUTERS)
+    assert [{where for _, where in starts} for _, starts in work.refreshes] == [
+        {SAVED[1]},
+        set(ROUTERS),
+    ]
+    work.upkeep.tick(now=2 * SILENCE_BEFORE_ROUTERS)
+    assert len(work.refreshes) == 2
+    work.end(5.0)
+    assert work.num_bootstraps == 1
+    first_end(30.0)
+    assert work.num_bootstraps == 1
+    assert len(work.refreshes) == 2
+
+
+def test_routers_wait_while_saved_nodes_answer(work: Work) -> None:
+    work.upkeep.add_nodes([SAVED], ROUTERS, now=0.0)
+    work.upkeep.tick(now=0.0)
+    work.fill(1, now=1.0)
+    work.upkeep.tick(now=SILENCE_BEFORE_ROUTERS)
+    assert len(work.refreshes) == 1
 
 
 def test_routers_are_left_alone_when_saved_nodes_do(work: Work) -> None:

@@ -183,7 +183,7 @@ class Exchange:
             self._send(answer, asker.endpoint)
 
     def _receive_response(self, response: Response, source: Endpoint, now: float) -> None:
-        transaction = self._transactions.take(response.transaction_id, source)
+        transaction = self._transactions.take(response.transaction_id, source, now=now)
         if transaction is None:
             self.counters.num_unmatched += 1
             return
@@ -193,16 +193,18 @@ class Exchange:
             self._table.note_answer(response.node_id, source, now=now)
         if response.external:
             self._listener.address_told(source, response.external, now=now)
-        transaction.waiter.answered(response, now=now)
+        if transaction.waiter is not None:
+            transaction.waiter.answered(response, now=now)
 
     def _receive_error(self, reply: ErrorReply, source: Endpoint, now: float) -> None:
-        transaction = self._transactions.take(reply.transaction_id, source)
+        transaction = self._transactions.take(reply.transaction_id, source, now=now)
         if transaction is None:
             self.counters.num_unmatched += 1
             return
         self._num_silent = 0
         self._guard.prove(source.host, now=now)
-        transaction.waiter.failed(KrpcFailure(reply.code, reply.text), now=now)
+        if transaction.waiter is not None:
+            transaction.waiter.failed(KrpcFailure(reply.code, reply.text), now=now)
 
     # --- proof -------------------------------------------------------------------------------
 
@@ -241,7 +243,8 @@ class Exchange:
             # BEP 45: when nobody answers any more, the fault is ours, and nobody has to go.
             is_ours = self._num_silent >= LINK_DOWN_FAILURES
             self._table.note_failure(transaction.endpoint, may_remove=not is_ours)
-            transaction.waiter.failed(QueryTimeout(), now=now)
+            if transaction.waiter is not None:
+                transaction.waiter.failed(QueryTimeout(), now=now)
 
     def next_timer(self) -> float | None:
         """Return the instant of the next ``expire``, or None."""
@@ -264,6 +267,8 @@ class _Challenge:
     """Waits for a stranger to prove its address."""
 
     __slots__ = ("_asker", "_exchange", "_query")
+
+    is_hurried = False
 
     def __init__(self, exchange: Exchange, query: Query, asker: Endpoint) -> None:
         self._exchange = exchange

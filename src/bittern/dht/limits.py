@@ -115,7 +115,15 @@ SIGNATURE_RATE: Final = 50.0
 QUERY_TIMEOUT: Final = 4.0
 """A query without an answer has failed."""
 SLOW_TIMEOUT: Final = 1.0
-"""A lookup stops waiting for a node and asks another one, but still takes its answer."""
+"""A lookup asks another node beside one that takes so long, or as long as few others do."""
+FIRST_SLOW_TIMEOUT: Final = 0.5
+"""The same while nobody has answered yet."""
+MIN_SLOW_TIMEOUT: Final = 0.2
+"""The same at the least: a busy machine answers so late now and then."""
+PATIENCE_FACTOR: Final = 4.0
+"""How many times as long a lookup waits before it does without an answer."""
+MIN_PATIENCE: Final = 1.0
+"""And at the least so long."""
 FRESH_LIFETIME: Final = 900.0
 """BEP 5: a node is good for 15 minutes after it was heard from."""
 MAX_TRUST: Final = 3600.0
@@ -138,6 +146,8 @@ MIN_TABLE_NODES: Final = 8
 """With fewer nodes a node bootstraps again."""
 BOOTSTRAP_INTERVAL: Final = 3.0
 """First wait between two tries to bootstrap; doubled up to the next one."""
+SILENCE_BEFORE_ROUTERS: Final = 2.0
+"""Routers are asked as well when none of the saved nodes has answered after so long."""
 MAX_BOOTSTRAP_INTERVAL: Final = 600.0
 LINK_DOWN_FAILURES: Final = 16
 """Failures in a row after which our own link is to blame and no node suffers (BEP 45)."""

@@ -174,6 +174,8 @@ class _Step:
 
     __slots__ = ("_candidate", "_operation")
 
+    is_hurried = True
+
     def __init__(self, operation: Operation, candidate: Candidate) -> None:
         self._operation = operation
         self._candidate = candidate
@@ -192,6 +194,8 @@ class _Write:
     """Waits for one node that was given something to store."""
 
     __slots__ = ("_operation",)
+
+    is_hurried = True
 
     def __init__(self, operation: Operation) -> None:
         self._operation = operation

@@ -31,6 +31,8 @@ class Question:
 
     __slots__ = ("_asked_at", "_emit", "_endpoint", "_request_id")
 
+    is_hurried: bool = False
+
     def __init__(
         self,
         request_id: int,

@@ -2,7 +2,8 @@
 How a node gets into the network and keeps its table fresh.
 
 Bootstrap: a lookup of our own id, started from nodes that were saved or named, and
-again with the well-known routers if that was not enough; repeated with growing waits
+again with the well-known routers if that was not enough, or beside it if nobody has
+answered after a moment: what was saved may be long gone. Repeated with growing waits
 while the table is nearly empty. Routers answer the whole world, so they never enter the
 table (BEP 5).
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 from bittern.codec.krpc_message import Arguments, FindNode, Ping, Response
@@ -34,6 +36,7 @@ from bittern.dht.limits import (
     MIN_TABLE_NODES,
     PINGS_PER_UPKEEP,
     REFRESH_INTERVAL,
+    SILENCE_BEFORE_ROUTERS,
     UPKEEP_INTERVAL,
 )
 from bittern.dht.routing import RoutingTable
@@ -69,6 +72,8 @@ class Listener(Protocol):
 
 class Silent:
     """A waiter that leaves everything to the node's own bookkeeping."""
+
+    is_hurried: bool = False
 
     def answered(self, response: Response, /, *, now: float) -> None:
         """Do nothing."""
@@ -113,6 +118,7 @@ class Upkeep:
         self._starts: dict[Endpoint, bytes] = {}
         self._suggestions: dict[Endpoint, None] = {}
         self._is_bootstrapping = False
+        self._num_bootstraps = 0
         self._has_tried_routers = False
         self._bootstrap_at = now
         self._wait = BOOTSTRAP_INTERVAL
@@ -149,10 +155,14 @@ class Upkeep:
         self._ticked_at = now
         self.next_tick_at = now + UPKEEP_INTERVAL
         if self._is_bootstrapping:
+            if not (self._has_tried_routers or self._table.num_good()) and self._routers:
+                self._has_tried_routers = True
+                self._bootstrap((), now)
             return
         if self._needs_nodes and now >= self._bootstrap_at:
             self._has_tried_routers = not self._starts
-            self._bootstrap(now)
+            self._bootstrap(self._starts, now)
+            self.next_tick_at = now + SILENCE_BEFORE_ROUTERS
             return
         self._ask_stalest(now)
         self._ping_suggestions(now)
@@ -162,20 +172,25 @@ class Upkeep:
             if target is not None:
                 self._work.refresh(target, (), None, now=now)
 
-    def _bootstrap(self, now: float) -> None:
+    def _bootstrap(self, nodes: Iterable[Endpoint], now: float) -> None:
+        """Look ourselves up from some of the nodes we know, and from routers if it is time."""
         self._is_bootstrapping = True
-        starts = [(node_id, endpoint) for endpoint, node_id in self._starts.items()]
+        self._num_bootstraps += 1
+        starts = [(self._starts[endpoint], endpoint) for endpoint in nodes]
         if self._has_tried_routers:
             routers = sorted(self._routers)
             self._rng.shuffle(routers)
             starts += [(b"", endpoint) for endpoint in routers]
-        self._work.refresh(self._table.own_id, starts, self._bootstrap_ended, now=now)
+        ended = partial(self._bootstrap_ended, self._num_bootstraps)
+        self._work.refresh(self._table.own_id, starts, ended, now=now)
 
-    def _bootstrap_ended(self, now: float) -> None:
+    def _bootstrap_ended(self, number: int, now: float) -> None:
+        if number != self._num_bootstraps:
+            return  # another one was begun beside it
         self._is_bootstrapping = False
         if self._needs_nodes and not self._has_tried_routers and self._routers:
             self._has_tried_routers = True
-            self._bootstrap(now)
+            self._bootstrap(self._starts, now)
             return
         if self._needs_nodes:
             self._bootstrap_at = now + self._wait
