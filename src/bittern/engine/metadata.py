@@ -61,9 +61,6 @@ class MetadataOwner(Protocol):
     def metadata_received(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
         """Take the info dictionary, which matches the hash, and for v2 the piece layers."""
 
-    def metadata_verified(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
-        """Keep the info dictionary and the piece layers so far; others are still missing."""
-
     def peer_opened(self, peer: PeerConnection) -> None:
         """Hear of a peer that finished its handshake."""
 
@@ -77,7 +74,8 @@ class MetadataPhase:
     The owner of a torrent's connections while the metadata is unknown.
 
     Args:
-        matches: tells whether bytes are the info dictionary that is looked for.
+        shelf: knows the hashes that are looked for.
+        journal: keeps what has come; None when nothing is kept.
         known: what an earlier run has kept, where piece layers are still missing.
     """
 
@@ -86,15 +84,17 @@ class MetadataPhase:
         owner: MetadataOwner,
         services: Services,
         roster: Roster,
-        matches: Callable[[bytes], bool],
-        *,
-        known: Metainfo | None = None,
+        shelf: Shelf,
+        journal: Journal | None,
+        known: Metainfo | None,
     ) -> None:
         self._owner = owner
         self._services = services
         self.roster = roster
         roster.adopter = self
-        self.fetch: MetadataFetch = MetadataFetch(matches)
+        self._shelf = shelf
+        self._journal = journal
+        self.fetch: MetadataFetch = MetadataFetch(matcher(shelf.info_hash, shelf.info_hash_v2))
         self._extensions = Extensions(
             roster,
             metadata=None,
@@ -106,7 +106,7 @@ class MetadataPhase:
         self._seeker: HashSeeker | None = None
         """While piece layers are missing."""
         self._num_kept = -1
-        """Piece layers that are kept; -1 as long as the info dictionary is not."""
+        """Piece layers that are kept; -1 while not even the info dictionary is."""
         self._keep_at = 0.0
         if known is not None:
             self.fetch.metadata = known.info.raw
@@ -195,6 +195,7 @@ class MetadataPhase:
             self._hand_over(raw)  # The torrent finds the same and says so.
             return
         self._hashes = PieceHashes(info, piece_layers)
+        self._keep()
         if is_enough(info, piece_layers) or self.roster.v2_hash is None:
             self._hand_over(raw)
             return
@@ -206,22 +207,22 @@ class MetadataPhase:
             inconsistent=lambda _: None,
         )
         self._seeker.fetch_layers()
-        self._keep(self._services.loop.time())
 
-    def _keep(self, now: float) -> None:
-        """Tell what has come, if something is new."""
-        raw, hashes = self.fetch.metadata, self._hashes
-        if raw is None or hashes is None or self._seeker is None:
+    def _keep(self) -> None:
+        """Keep what has come, if something is new."""
+        raw, hashes, link = self.fetch.metadata, self._hashes, self._shelf.magnet
+        if self._journal is None or raw is None or hashes is None or link is None:
             return
-        if not self._is_over and len(hashes.piece_layers) > self._num_kept:
+        if len(hashes.piece_layers) > self._num_kept:
             self._num_kept = len(hashes.piece_layers)
-            self._keep_at = now + KEEP_INTERVAL
-            self._owner.metadata_verified(raw, dict(hashes.piece_layers))
+            self._keep_at = self._services.loop.time() + KEEP_INTERVAL
+            self._journal.keep_metainfo(link, metainfo_from(link, raw, dict(hashes.piece_layers)))
 
     def _hand_over(self, raw: bytes) -> None:
         if not self._is_over:
             self._is_over = True
             layers = {} if self._hashes is None else self._hashes.piece_layers
+            self._keep()
             self._services.loop.call_soon(self._owner.metadata_received, raw, layers)
 
     def _ask(self, peer: PeerConnection, now: float) -> None:
@@ -250,7 +251,7 @@ class MetadataPhase:
         if self._seeker is not None:
             self._seeker.tick(now=now)
             if now >= self._keep_at:
-                self._keep(now)
+                self._keep()
         for peer in list(self.roster.peers):
             self._ask(peer, now)
             peer.flush()
@@ -274,7 +275,7 @@ class MetadataPhase:
 
     def stop(self) -> None:
         """Close every connection; idempotent."""
-        self._keep(self._services.loop.time())
+        self._keep()
         self._is_over = True
         if self._seeker is not None:
             self._seeker.stop()
@@ -308,15 +309,6 @@ async def find_kept(journal: Journal | None, shelf: Shelf) -> Metainfo | None:
     if journal is None or shelf.magnet is None or shelf.has_metainfo:
         return None
     return await journal.find_metainfo(shelf.magnet)
-
-
-def keep(
-    journal: Journal | None, shelf: Shelf, raw: bytes, piece_layers: Mapping[bytes, bytes]
-) -> None:
-    """Keep, for a run that follows, what has come for a magnet link."""
-    link = shelf.magnet
-    if journal is not None and link is not None:
-        journal.keep_metainfo(link, metainfo_from(link, raw, piece_layers))
 
 
 def is_enough(info: Info, piece_layers: Mapping[bytes, bytes]) -> bool:

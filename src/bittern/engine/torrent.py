@@ -35,7 +35,7 @@ from bittern.engine.config import TorrentConfig
 from bittern.engine.events import Event, TorrentState
 from bittern.engine.ledger import Ledger
 from bittern.engine.listeners import Listeners
-from bittern.engine.metadata import MetadataPhase, find_kept, is_enough, keep, learn, matcher
+from bittern.engine.metadata import MetadataPhase, find_kept, is_enough, learn
 from bittern.engine.moving import move_content
 from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.peers.roster import Roster
@@ -243,30 +243,23 @@ class Torrent:
                 kept = await find_kept(self._services.journal, self.shelf)
                 if kept is not None and is_enough(kept.info, kept.piece_layers):
                     self._take(kept.info.raw, kept.piece_layers)
+                roster = Roster(self, self._services, self.config, self.shelf, self.candidates)
                 if self.shelf.has_metainfo:
-                    await self._wake(self._make_roster(), force_check=force_check)
+                    await self._wake(roster, force_check=force_check)
                 else:
-                    self._wait_for_metadata(kept)
+                    self._wait_for_metadata(roster, kept)
             except (StorageError, MetainfoError, ConfigError, Inconsistent) as error:
                 self._failed(error)
 
-    def _make_roster(self) -> Roster:
-        return Roster(self, self._services, self.config, self.shelf, self.candidates)
-
-    def _wait_for_metadata(self, kept: Metainfo | None) -> None:
-        roster = self._make_roster()
-        matches = matcher(self.info_hash, self.info_hash_v2)
-        self.metadata_phase = MetadataPhase(self, self._services, roster, matches, known=kept)
+    def _wait_for_metadata(self, roster: Roster, kept: Metainfo | None) -> None:
+        shelf, services = self.shelf, self._services
+        self.metadata_phase = MetadataPhase(self, services, roster, shelf, services.journal, kept)
         self._set_state(TorrentState.METADATA)
         self._find_peers()
 
     def metadata_received(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
         """Go on as a torrent whose metadata is known."""
         self._services.spawn(self._learn(raw, piece_layers), f"metadata of {self.name}")
-
-    def metadata_verified(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
-        """Keep, for a run that follows, what has come for a magnet link."""
-        keep(self._services.journal, self.shelf, raw, piece_layers)
 
     def _take(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
         """Be a torrent whose metadata is known."""
@@ -284,7 +277,6 @@ class Torrent:
                 return
             try:
                 self._take(raw, piece_layers)
-                self.metadata_verified(raw, piece_layers)
                 self.metadata_phase = None
                 await self._wake(phase.roster)
             except (StorageError, MetainfoError, ConfigError, Inconsistent) as error:
