@@ -116,6 +116,11 @@ class NodeShell:
         """True from ``start`` to ``close``."""
         return self._is_started and not self._is_closed
 
+    @property
+    def is_closed(self) -> bool:
+        """True from ``close`` on: no request comes to an end any more."""
+        return self._is_closed
+
     def close(self) -> list[Handler]:
         """Stop; returns the handlers of requests that have not ended. Idempotent."""
         self._is_closed = True

@@ -13,6 +13,7 @@ Sources: BEP 5, 32, 33, 44, 45.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -79,12 +80,12 @@ class ItemResult:
     num_queries: int = 0
 
 
-class Search(Generic[_Result]):
+class Search(ABC, Generic[_Result]):
     """
     One request at several nodes; the base of the two below.
 
     Args:
-        shells: our nodes; with none the search ends at once, without a result.
+        shells: our nodes; with none that is open the search ends at once, without a result.
         factory: what to ask of each.
         ended: called once with the search when all have ended, not when it is cancelled.
     """
@@ -98,6 +99,7 @@ class Search(Generic[_Result]):
         self.is_over: bool = False
         self._ended = ended
         self._waiters: list[asyncio.Future[None]] = []
+        shells = [shell for shell in shells if not shell.is_closed]
         self._num_open = len(shells)
         self._requests: list[tuple[NodeShell, int]] = []
         for shell in shells:
@@ -128,23 +130,21 @@ class Search(Generic[_Result]):
         for shell, request_id in self._requests:
             shell.cancel(request_id)
 
+    @abstractmethod
     def _result(self) -> _Result:
         """Return the result so far."""
-        raise AssertionError(self)
 
     def _take(self, event: DhtEvent) -> None:
         """Take an event of one of the requests."""
-        if self.is_over:
-            return
         if self._note(event):
             self._num_open -= 1
             if not self._num_open:
                 self._finish()
         self._wake()
 
+    @abstractmethod
     def _note(self, event: DhtEvent) -> bool:
         """Draw from an event; True if it ends a request."""
-        raise AssertionError(event)
 
     def _finish(self) -> None:
         self.is_over = True
