@@ -13,16 +13,13 @@ from bittern.core.endpoint import Endpoint
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.gateway import open_udp_sockets
 from bittern.engine.session import Session
+from bittern.engine.source_status import SourceKind, SourceState
 from bittern.net.dht_host import open_dht
 
 
 def config(**settings: object) -> SessionConfig:
-    return SessionConfig(
-        listen_host="127.0.0.1",
-        listen_port=0,
-        enable_lsd=False,
-        **settings,  # type: ignore[arg-type]  # any setting
-    )
+    usual = {"listen_host": "127.0.0.1", "listen_port": 0, "enable_lsd": False}
+    return SessionConfig(**{**usual, **settings})  # type: ignore[arg-type]  # any setting
 
 
 async def test_the_dht_has_the_port_of_our_listener() -> None:
@@ -59,6 +56,41 @@ async def test_a_session_joins_and_is_joined(tmp_path: Path) -> None:
                     await asyncio.sleep(0.02)
 
 
+async def test_the_dht_node_of_a_peer_is_asked() -> None:
+    """BEP 5: a peer names it in a PORT message."""
+    async with open_dht(hosts=("127.0.0.1",), bootstrap=()) as other:
+        await other.bootstrap()
+        port = other.shells[0].socket.endpoint.port
+        async with Session(config(dht_bootstrap=())) as session:
+            assert session.dht is not None
+            session._gateway.dht_node_seen("127.0.0.1", port)
+            async with asyncio.timeout(20):
+                while not session.dht.num_nodes:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+
+
+async def test_without_a_socket_there_is_no_node() -> None:
+    async with Session(config(listen_host="192.0.2.1", dht_bootstrap=())) as session:
+        assert session.dht is None
+        assert list(session._gateway.sockets) == []
+
+
+async def test_the_local_network_is_joined_and_left(tmp_path: Path) -> None:
+    async with Session(config(enable_dht=False, enable_lsd=True, enable_zeroconf=True)) as session:
+        torrent = await session.add("a" * 40, TorrentConfig(output=tmp_path))
+        states = {each.kind: each.state for each in torrent.sources()}
+        assert SourceState.OFF not in {states[SourceKind.LSD], states[SourceKind.ZEROCONF]}
+        local, zeroconf = session._gateway.local, session._gateway.zeroconf
+        assert local is not None
+        assert zeroconf is not None
+    assert torrent.sources() == []
+
+
+async def test_one_http_client_serves_all() -> None:
+    async with Session(config(enable_dht=False)) as session:
+        assert session._gateway.http is session._gateway.http
+
+
 async def test_another_port_where_ours_is_taken() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -71,7 +103,8 @@ async def test_another_port_where_ours_is_taken() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a second loopback address")
 @pytest.mark.parametrize(
-    ("listen_host", "source"), [("127.0.0.9", "127.0.0.9"), ("0.0.0.0", "127.0.0.1")]
+    ("listen_host", "source"),
+    [("127.0.0.9", "127.0.0.9"), ("0.0.0.0", "127.0.0.1"), ("localhost", "127.0.0.1")],
 )
 async def test_trackers_see_the_address_that_we_listen_at(listen_host: str, source: str) -> None:
     """They hand it out to others, whatever address the system would have chosen."""

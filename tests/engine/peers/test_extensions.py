@@ -20,13 +20,15 @@ from bittern.codec.extension import (
     encode_metadata_message,
     encode_pex,
 )
-from bittern.codec.wire import MessageId
+from bittern.codec.info import Version
+from bittern.codec.wire import HashRange, MessageId
 from bittern.core.endpoint import Endpoint
 from bittern.engine import events
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ExpectationFailed, ScriptedPeer
 from tests.conftest import Simulate
-from tests.engine.scene import PORT, Scene, Watch, until
+from tests.engine.hash_peers import ask, connect_to_node, connect_v2
+from tests.engine.scene import BLOCK_LENGTH, PIECE_LENGTH, PORT, Scene, Watch, until
 
 METADATA, PEX = 3, 4
 BOTH = ExtendedHandshake(extensions={"ut_metadata": METADATA, "ut_pex": PEX}, listen_port=7000)
@@ -281,5 +283,59 @@ def test_who_speaks_no_extensions_hears_of_none(tmp_path: Path, simulate: Simula
             with pytest.raises(ExpectationFailed):
                 await peer.expect(MessageId.EXTENDED, timeout=5)
             peer.close()
+
+    simulate(main)
+
+
+# --- hashes of v2 ----------------------------------------------------------------------------
+
+
+def test_hash_messages_reach_what_answers_them(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            files, root, node, peer = await connect_to_node(scene, is_seed=True)
+            for wanted in (HashRange(root, 2, 0, 16, 3), HashRange(root, 0, 12, 4, 5)):
+                assert await ask(peer, wanted) == files.answer(wanted)
+            peer.close()
+            await until(lambda: not node.torrent.num_connections)
+
+    simulate(main)
+
+
+def test_a_peer_that_speaks_of_hashes_which_a_torrent_has_not_is_closed(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: H10. Other messages are none of that business."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V1) as scene:
+            node = await scene.node(is_seed=True)
+            peer = await connect_v2(scene, node)
+            peer.send(wire.encode_index(MessageId.SUGGEST_PIECE, 0))
+            peer.send(wire.INTERESTED)
+            await peer.expect(MessageId.UNCHOKE)
+            peer.send(wire.encode_hash_request(HashRange(bytes(32), 0, 0, 2, 0)))
+            await peer.expect_closed(timeout=1)
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("version", [Version.V1, Version.V2])
+def test_of_a_piece_that_was_lost_only_what_is_bad_is_fetched_where_hashes_tell(
+    version: Version, tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=version) as scene:
+            seed = await scene.node(is_seed=True)
+            host, _ = scene.add_host_with_content(2 * PIECE_LENGTH)
+            node = await scene.node(host=host, peers=[seed], torrent={"skip_check": True})
+            watch = Watch(node.torrent)
+            other = await scene.node(peers=[node])
+            await until(lambda: bool(watch.of(events.PieceLost)))
+            node.torrent.add_peers([seed.endpoint], "user")
+            await other.complete()
+            await node.complete()
+            fetched = BLOCK_LENGTH if version is Version.V2 else PIECE_LENGTH
+            assert node.torrent.num_downloaded == fetched
 
     simulate(main)
