@@ -16,6 +16,7 @@ from bittern.core.ids import PeerId
 from bittern.engine.config import SessionConfig
 from bittern.engine.limits import SharedLimit
 from bittern.engine.store.disk import Disk
+from bittern.policy.bans import Bans
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,6 +40,8 @@ class Services:
     """Connections of all torrents, those in handshake too."""
     num_half_open: Callable[[], int]
     """Outgoing connections under way in the whole session."""
+    bans: Bans
+    """Who is not talked to for a while, whatever the torrent."""
     spawn: Callable[[Coroutine[object, object, None], str], None]
     """Runs a coroutine as a supervised task of the session, under that name."""
     dht_port: Callable[[], int]

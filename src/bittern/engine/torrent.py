@@ -45,12 +45,13 @@ from bittern.engine.reasons.examination import diagnose
 from bittern.engine.reasons.stall import StallWatch
 from bittern.engine.shelf import Shelf
 from bittern.engine.source_status import SourceStatus
-from bittern.engine.sources.discovery import Discovery, hinted_peers, tiers_of
+from bittern.engine.sources.discovery import hinted_peers
+from bittern.engine.sources.finder import PeerFinder
 from bittern.engine.sources.trackers import TrackerStatus
 from bittern.engine.stats import PeerInfo, TorrentStats, describe_peers, file_progress, measure
 from bittern.engine.store.content import check_choice, wanted_bits
 from bittern.engine.torrent_services import TorrentServices
-from bittern.policy.candidates import Candidates, Source
+from bittern.policy.candidates import Candidates
 from bittern.policy.peer_book import NEIGHBOURS
 from bittern.policy.picker import Picker
 
@@ -76,9 +77,8 @@ class Torrent:
         self.error: BitTorrentError | None = None
         self.listeners: Listeners = Listeners()
         self._stall = StallWatch()
-        self._candidates: Candidates | None = None
+        self._finder = PeerFinder(self, services)
         self.metadata_phase: MetadataPhase | None = None
-        self._discovery: Discovery | None = None
         self._awake: Awake | None = None
         self.ledger: Ledger = Ledger(self.shelf.num_pieces)
         """What is there, what is wanted, what was moved."""
@@ -94,16 +94,8 @@ class Torrent:
 
     @property
     def candidates(self) -> Candidates:
-        """Known endpoints; made when first wanted, since a torrent at rest needs none."""
-        if self._candidates is None:
-            services = self._services
-            self._candidates = Candidates(
-                services.rng,
-                now=services.loop.time(),
-                bans=services.bans,
-                allow_multiple_per_address=services.config.allow_multiple_per_address,
-            )
-        return self._candidates
+        """Known endpoints."""
+        return self._finder.candidates
 
     # --- what it is ----------------------------------------------------------------------
 
@@ -327,12 +319,7 @@ class Torrent:
         self._services.active[self] = None
         self.add_peers((*self.config.peers, *hinted_peers(self.shelf)), "user")
         self._services.request_dial()
-        if self._discovery is None:
-            tiers, shared = tiers_of(self.shelf, self.config), self._services.sources
-            self._discovery = Discovery(self, self._services, shared, tiers=tiers)
-            self._discovery.start(self.name)
-        else:
-            self._discovery.metadata_known()
+        self._finder.start(self._services.sources, self.config)
 
     async def recheck(self) -> None:
         """
@@ -393,9 +380,7 @@ class Torrent:
 
     async def _leave(self) -> None:
         """Stop the swarm and let go of the files; totals and pieces are kept."""
-        discovery, self._discovery = self._discovery, None
-        if discovery is not None:
-            await discovery.stop()
+        await self._finder.stop()
         await self._let_go()
 
     async def _let_go(self) -> None:
@@ -411,8 +396,7 @@ class Torrent:
             )
             if (journal := self._services.journal) is not None:
                 self.shelf.put_away(journal.metainfo_path(self.all_hashes[0]))
-            if not len(self.candidates):
-                self._candidates = None
+            self._finder.let_go()
 
     def _check_progressed(self, num_checked: int) -> None:
         if self.state is TorrentState.CHECKING:
@@ -433,8 +417,7 @@ class Torrent:
             from_host: the address of whoever named them; None for the user.
         """
         if found := list(endpoints):
-            now = self._services.loop.time()
-            num_new = self.candidates.add(found, Source(source), now=now, from_host=from_host)
+            num_new = self._finder.add(found, source, from_host)
             self.report(events.PeersFound(source, len(found)))
             if num_new or source not in NEIGHBOURS:  # those we know announce over and over
                 self.rouse()
@@ -442,11 +425,11 @@ class Torrent:
 
     def trackers(self) -> list[TrackerStatus]:
         """Return the state of every tracker."""
-        return [] if self._discovery is None else self._discovery.trackers()
+        return self._finder.trackers()
 
     def sources(self) -> list[SourceStatus]:
         """Return the state of every source of peers; none while the torrent does not run."""
-        return [] if self._discovery is None else self._discovery.statuses()
+        return self._finder.statuses()
 
     def diagnose(self) -> Diagnosis:
         """Return all that is known of why the torrent does what it does, or nothing."""
@@ -455,8 +438,7 @@ class Torrent:
 
     def announce_now(self) -> None:
         """Ask trackers and other sources for peers again, as soon as their rules allow."""
-        if self._discovery is not None:
-            self._discovery.ask_now()
+        self._finder.ask_now()
 
     def change(self, **settings: Unpack[changes.TorrentChanges]) -> None:
         """
@@ -467,8 +449,8 @@ class Torrent:
         """
         before = self.config
         config = self.config = changes.change_torrent(before, settings, self.shelf)
-        if config.trackers != before.trackers and self._discovery is not None:
-            self._discovery.set_tiers(tiers_of(self.shelf, config))
+        if config.trackers != before.trackers:
+            self._finder.set_trackers(config)
         self.apply_settings(before)
 
     def apply_settings(self, before: TorrentConfig) -> None:
@@ -569,10 +551,8 @@ class Torrent:
 
     def swarm_completed(self) -> None:
         """Change to seeding."""
-        self.candidates.is_seeding = True
         self._set_state(TorrentState.SEEDING)
-        if self._discovery is not None:
-            self._discovery.completed()
+        self._finder.completed()
         self.report(events.TorrentCompleted())
 
     def swarm_failed(self, error: BitTorrentError) -> None:

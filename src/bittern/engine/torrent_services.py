@@ -19,7 +19,6 @@ from bittern.engine.services import Services
 from bittern.engine.sources.discovery import SessionSources
 from bittern.engine.store.journal import Journal
 from bittern.engine.store.reuse import Donor
-from bittern.policy.bans import Bans
 from bittern.storage.file_paths import Folding
 from bittern.storage.handles import HandleCache
 from bittern.storage.system import OsCalls
@@ -61,6 +60,5 @@ class TorrentServices(Services):
     """All torrents of the session; a new one may take files that another has."""
     hashes_learned: Callable[[object], None]
     """Hears of a torrent that goes by more hashes than it did; ConfigError if one is taken."""
-    bans: Bans
     folding: dict[Path, Folding] = field(default_factory=dict)
     """By output folder, which names fall together there."""
