@@ -235,8 +235,9 @@ async def test_a_link_does_not_lead_into_our_own_network(bind: str | None, kept:
     hinted = (("127.0.0.1", 1), ("192.168.1.1", 2), ("1.2.3.4", 3))
     job = Job(source="magnet:", label="x", hinted_peers=hinted)
     given = (Endpoint("10.0.0.1", 9),)
-    found = (await _with_peers(job, given, bind)).config.peers
-    assert [endpoint.host for endpoint in found] == ["10.0.0.1", *kept]
+    found = (await _with_peers(job, given, bind)).config
+    assert found.peers == given
+    assert [endpoint.host for endpoint in found.hinted_peers] == kept
 
 
 def test_a_link_may_name_peers(bittern: Program, seed: SeedingThread, tmp_path: Path) -> None:

@@ -256,6 +256,21 @@ def test_many_files_of_each_version(version: Version, tmp_path: Path, simulate: 
     simulate(main)
 
 
+def test_a_peer_of_the_user_that_refuses_is_found_when_it_is_there(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.add_host()
+            leecher = await scene.node(peers=[endpoint_of(host)])
+            await asyncio.sleep(3)
+            assert scene.network.attempts[endpoint_of(host)] >= 2
+            await scene.node(is_seed=True, host=host)
+            await leecher.complete(within=7)
+
+    simulate(main)
+
+
 def test_only_wanted_files_are_fetched(tmp_path: Path, simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, files=FILES) as scene:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import settings
@@ -215,6 +216,26 @@ def test_what_the_user_named_is_never_forgotten() -> None:
         assert due - now <= LONGEST_BACKOFF * (1 + JITTER)
         now = due
     assert at(0) in candidates
+
+
+def test_what_the_user_named_is_tried_again_soon() -> None:
+    candidates = make()
+    user, link = Endpoint("192.168.1.1", 1), Endpoint("192.168.1.2", 1)
+    candidates.add([user], Source.USER, now=0.0)
+    candidates.add([link], Source.LINK, now=0.0)
+    now, tries = 0.0, []
+    while now < 60.0:
+        for endpoint in candidates.next_to_dial(2, now=now):
+            tries.append((endpoint, now))
+            candidates.failed(endpoint, now=now)
+        due = candidates.next_timer()
+        assert due is not None
+        now = due
+    gaps = [after - before for before, after in pairwise(at for who, at in tries if who == user)]
+    assert len(gaps) >= 4
+    for gap, backoff in zip(gaps, (1.0, 2.0, 4.0, 8.0), strict=False):
+        assert backoff * (1 - JITTER) <= gap <= backoff * (1 + JITTER)
+    assert sum(who == link for who, _ in tries) == 2
 
 
 def test_naming_a_peer_again_tries_it_at_once_only_for_the_user() -> None:

@@ -25,6 +25,14 @@ def test_an_address_is_tried_three_times_in_ten_minutes() -> None:
     assert dial(limits, "5.6.7.9", 601.0) is None
 
 
+def test_an_address_of_the_user_is_held_to_its_network_only() -> None:
+    limits = DialLimits()
+    for now in range(8):
+        assert limits.blocked_until(None, "5.6.7.8", now=float(now)) is None
+        limits.note("5.6.7.8", "5.6.7.8", now=float(now))
+    assert limits.blocked_until(None, "5.6.7.8", now=9.0) == 60.0
+
+
 @pytest.mark.parametrize(
     ("inside", "outside"),
     [("5.6.7.{}", "5.6.8.1"), ("2001:db8:1:{}::1", "2001:db8:2:1::1")],

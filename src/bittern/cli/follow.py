@@ -19,7 +19,7 @@ from cyclopts import Parameter
 from bittern.cli.dht import before_end
 from bittern.cli.dht_items import encode_salt
 from bittern.cli.exits import CommandFailed, ExitCode, describe
-from bittern.cli.get import prepare_output, with_hinted_peers
+from bittern.cli.get import prepare_output, safe_hints
 from bittern.cli.loop import StopSignal, run_loop
 from bittern.cli.options import Duration, NetworkOptions, ReportOptions
 from bittern.cli.output import complain
@@ -84,7 +84,7 @@ def follow(
         told = Report(report)
         try:
             peers = await resolve_peers(network.peer)
-            hinted = await with_hinted_peers(peers, link.peers, network.bind)
+            hinted = await safe_hints(link.peers, network.bind)
             config = replace(session_config(network, state_dir), stop_timeout=SESSION_STOP_TIMEOUT)
             async with Session(config) as session:
                 told.note("listening", "", port=session.port)
@@ -94,7 +94,7 @@ def follow(
                     link,
                     output,
                     state_dir=state_dir,
-                    config=TorrentConfig(peers=hinted),
+                    config=TorrentConfig(peers=peers, hinted_peers=hinted),
                     torrent_added=following.listen,
                 )
                 try:

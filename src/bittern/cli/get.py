@@ -146,15 +146,13 @@ async def _download(
 
 async def _with_peers(job: Job, peers: tuple[Endpoint, ...], bind: str | None) -> Job:
     """Add the peers that the user gave, and those that the source itself names."""
-    known = await with_hinted_peers(peers, job.hinted_peers, bind)
-    return replace(job, config=replace(job.config, peers=known))
+    hinted = await safe_hints(job.hinted_peers, bind)
+    return replace(job, config=replace(job.config, peers=peers, hinted_peers=hinted))
 
 
-async def with_hinted_peers(
-    peers: tuple[Endpoint, ...], hints: Sequence[tuple[str, int]], bind: str | None
-) -> tuple[Endpoint, ...]:
+async def safe_hints(hints: Sequence[tuple[str, int]], bind: str | None) -> tuple[Endpoint, ...]:
     """
-    Return the peers that the user gave, and of those that the source itself names the safe ones.
+    Return the safe ones of the peers that a source itself names.
 
     Limit: P14. A link must not make us knock at our own network, so local addresses in it
     count only when we listen on a local address, and so are there for that network.
@@ -162,7 +160,7 @@ async def with_hinted_peers(
     hinted = await resolve_peers(HostPort(*peer) for peer in hints)
     if bind is None or not _is_local_address(bind):
         hinted = tuple(endpoint for endpoint in hinted if not is_local(endpoint.host))
-    return (*peers, *hinted)
+    return hinted
 
 
 def _is_local_address(host: str) -> bool:

@@ -185,7 +185,9 @@ class TorrentConfig:
     """Tiers of trackers in addition to the torrent's own."""
     web_seeds: tuple[str, ...] = ()
     peers: tuple[Endpoint, ...] = ()
-    """Peers to connect to at once."""
+    """Peers to connect to at once, and again soon when one refuses."""
+    hinted_peers: tuple[Endpoint, ...] = ()
+    """Peers that somebody else names, as a magnet link does by host name."""
     max_download_rate: float | None = None
     max_upload_rate: float | None = None
     max_connections: int | None = None

@@ -99,7 +99,9 @@ class SourceChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class PeersFound(Event):
-    """Somebody named peers: ``tracker``, ``dht``, ``pex``, ``lsd``, ``zeroconf`` or ``user``."""
+    """Peers are named by ``tracker``, ``dht``, ``pex``, ``lsd``, ``zeroconf``, ``link`` or
+    ``user``.
+    """
 
     source: str
     num_peers: int

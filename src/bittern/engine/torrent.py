@@ -317,7 +317,8 @@ class Torrent:
     def _find_peers(self) -> None:
         """Begin to ask all sources of peers."""
         self._services.active[self] = None
-        self.add_peers((*self.config.peers, *hinted_peers(self.shelf)), "user")
+        self.add_peers(self.config.peers, "user")
+        self.add_peers((*self.config.hinted_peers, *hinted_peers(self.shelf)), "link")
         self._services.request_dial()
         self._finder.start(self._services.sources, self.config)
 

@@ -44,6 +44,8 @@ PAUSED_CAPACITY = 1_000
 """Limit: H8. The same while the torrent is paused."""
 
 FIRST_BACKOFF = 30.0
+FIRST_BACKOFF_OF_USER = 1.0
+"""The same for an endpoint that the user named: it may be there in a moment."""
 LONGEST_BACKOFF = 3_600.0
 
 MAX_FAILURES = 6
@@ -314,7 +316,8 @@ class Candidates:
             self.num_forgotten += 1
             self._book.remove(entry)
             return None
-        backoff = min(FIRST_BACKOFF * 2.0 ** min(entry.failures - 1, 30), LONGEST_BACKOFF)
+        first = FIRST_BACKOFF_OF_USER if entry.source is Source.USER else FIRST_BACKOFF
+        backoff = min(first * 2.0 ** min(entry.failures - 1, 30), LONGEST_BACKOFF)
         self._put(entry, now + self._vary(backoff))
         return entry.next_at
 
@@ -437,7 +440,9 @@ class Candidates:
         host = entry.endpoint.host
         until = self.bans.banned_until(host, now=now)
         if until is None:
-            until = self._dials.blocked_until(entry.address, host, now=now)
+            # Limit: H8. Three tries in ten minutes are for addresses that strangers name.
+            address = None if entry.source is Source.USER else entry.address
+            until = self._dials.blocked_until(address, host, now=now)
         if until is None:
             return False
         self._put(entry, until)

@@ -38,16 +38,17 @@ class DialLimits:
         self._by_network: dict[str, tuple[float, ...]] = {}
         self._swept_at = 0.0
 
-    def blocked_until(self, address: str, host: str, *, now: float) -> float | None:
+    def blocked_until(self, address: str | None, host: str, *, now: float) -> float | None:
         """
         Return the instant from which an address may be dialled, or None for at once.
 
         Args:
-            address: what counts as one address, as ``core.endpoint.network_of`` makes it.
+            address: what counts as one address, as ``core.endpoint.network_of`` makes it; None
+                for one that may be tried as often as its network.
             host: decides about the network; local networks have no limit of their own.
             now: monotonic seconds.
         """
-        tries = self._by_address.get(address, ())
+        tries = () if address is None else self._by_address.get(address, ())
         if len(tries) >= TRIES_PER_ADDRESS and tries[0] + ADDRESS_WINDOW > now:
             return tries[0] + ADDRESS_WINDOW
         tries = self._by_network.get(_network(host), ())

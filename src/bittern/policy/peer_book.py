@@ -33,6 +33,7 @@ class Source(StrEnum):
     USER = "user"
     LSD = "lsd"
     ZEROCONF = "zeroconf"
+    LINK = "link"
     RESUME = "resume"
     TRACKER = "tracker"
     INCOMING = "incoming"

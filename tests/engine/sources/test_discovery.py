@@ -379,6 +379,9 @@ def test_peers_that_a_link_names_by_address_are_dialled(tmp_path: Path, simulate
             assert hinted_peers(Shelf(parse_magnet(link))) == [seed.endpoint]
             node = await scene.node(source=link, host=scene.add_host("45.4.5.6"))
             await node.complete()
+            kinds = {status.kind for status in node.torrent.sources()}
+            assert SourceKind.LINK in kinds
+            assert SourceKind.USER not in kinds
             assert scene.network.attempts[endpoint_of(local)] == 0
             assert hinted_peers(Shelf(scene.metainfo)) == []
 

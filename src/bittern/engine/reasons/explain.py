@@ -14,8 +14,8 @@ from bittern.core.units import format_duration, format_rate, format_size
 from bittern.engine.events import TorrentState
 from bittern.engine.reason import Reason, ReasonCode
 from bittern.engine.reasons.diagnosis import Diagnosis
-from bittern.engine.reasons.phrases import count_of, describe_source
-from bittern.engine.source_status import SourceKind, SourceState
+from bittern.engine.reasons.phrases import GIVEN, count_of, describe_source
+from bittern.engine.source_status import SourceState
 
 LIMIT_CODES = {
     "max_connections": ReasonCode.CONNECTION_LIMIT,
@@ -195,7 +195,7 @@ def _nobody(found: Diagnosis) -> list[Reason]:
     candidates, reasons = found.candidates, []
     if not candidates.num_known and not found.connections.num_handshaking:
         text = "No peer is known yet."
-        asked = [source for source in found.sources if source.kind is not SourceKind.USER]
+        asked = [source for source in found.sources if source.kind not in GIVEN]
         if candidates.num_forgotten:
             text = (
                 f"No peer is known any more: {candidates.num_forgotten} could not be reached, "

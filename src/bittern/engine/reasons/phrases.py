@@ -18,12 +18,16 @@ KIND_NAMES = {
     SourceKind.LSD: "local discovery",
     SourceKind.ZEROCONF: "zeroconf",
     SourceKind.USER: "given peers",
+    SourceKind.LINK: "peers in the link",
     SourceKind.INCOMING: "incoming connections",
     SourceKind.WEB_SEED: "web seed",
 }
 """What each kind is called in a sentence."""
 
-HEARD = frozenset({SourceKind.PEX, SourceKind.INCOMING, SourceKind.USER})
+GIVEN = frozenset({SourceKind.USER, SourceKind.LINK})
+"""Kinds that name peers once, at the start."""
+
+HEARD = GIVEN | {SourceKind.PEX, SourceKind.INCOMING}
 """Kinds that speak up by themselves."""
 
 
@@ -81,7 +85,7 @@ def describe_source(status: SourceStatus, *, now: float) -> str:
 def _answer(status: SourceStatus, now: float) -> str:
     """Return what a source has named: one that is asked in its answer, the others in all."""
     age = None if status.last_answer_at is None else now - status.last_answer_at
-    if status.kind is SourceKind.USER:
+    if status.kind in GIVEN:
         return count_of(status.num_found, "peer")
     if status.kind not in HEARD:
         text = f"{count_of(status.num_peers or 0, 'peer')} in its last answer"

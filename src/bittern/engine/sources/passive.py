@@ -51,15 +51,17 @@ class _PassiveSource:
 
 
 class GivenPeers(_PassiveSource):
-    """Endpoints from the user or from a magnet link; silent when there are none."""
+    """Endpoints from the user and from a magnet link; silent when there are none."""
 
     __slots__ = ()
 
     def statuses(self) -> list[SourceStatus]:
-        """Return how many were given."""
-        if self._torrent.candidates.heard(Source.USER) is None:
-            return []
-        return [self._status(SourceKind.USER, Source.USER, "")]
+        """Return how many were given, by each that gave any."""
+        return [
+            self._status(SourceKind(source), source, "")
+            for source in (Source.USER, Source.LINK)
+            if self._torrent.candidates.heard(source) is not None
+        ]
 
 
 class IncomingPeers(_PassiveSource):
