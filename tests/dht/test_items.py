@@ -1,4 +1,4 @@
-"""Stored items and their rules (BEP 44; Limit: N3)."""
+"""Items, those stored and those to be put, and their rules (BEP 44; Limit: N3)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import random
 import pytest
 
 from bittern.codec.krpc_message import ErrorCode, Put
+from bittern.core.errors import ConfigError, KrpcFailure
 from bittern.dht.items import (
     Item,
     ItemStore,
+    check_put,
+    encode_value,
     immutable_target,
     is_genuine,
     mutable_target,
+    next_seq,
     signed_message,
 )
 from bittern.dht.limits import ITEM_LIFETIME, MAX_SALT_LENGTH, MAX_VALUE_LENGTH
@@ -134,3 +138,50 @@ def test_one_network_cannot_fill_the_store(rng: random.Random) -> None:
         store.put(Item(b"1:x" + b"%d" % number), b"attacker", now=0.0)
     assert len(store) == 50
     assert all(store.get(item.target) for item in honest)
+
+
+def test_what_no_node_would_take_is_not_put() -> None:
+    check_put(bytes(MAX_SALT_LENGTH), None)
+    assert len(encode_value(bytes(MAX_VALUE_LENGTH - 4))) == MAX_VALUE_LENGTH
+    with pytest.raises(ConfigError, match="1001"):
+        encode_value(bytes(MAX_VALUE_LENGTH - 3))
+    with pytest.raises(ConfigError, match="salt"):
+        check_put(bytes(MAX_SALT_LENGTH + 1), None)
+    with pytest.raises(ConfigError, match="not negative: -1"):
+        check_put(b"", -1)
+
+
+FOUND = Item(VALUE, KEY, b"", 7, b"good")
+
+
+@pytest.mark.parametrize(
+    ("newest", "value", "seq", "cas", "expected"),
+    [
+        (None, VALUE, None, None, 0),
+        (None, VALUE, 3, 9, 3),
+        (FOUND, VALUE, None, None, 8),
+        (FOUND, VALUE, None, 7, 8),
+        (FOUND, VALUE, 7, None, 7),
+        (FOUND, b"1:x", 8, None, 8),
+    ],
+)
+def test_the_number_under_which_a_value_is_put(
+    newest: Item | None, value: bytes, seq: int | None, cas: int | None, expected: int
+) -> None:
+    assert next_seq(newest, value, seq=seq, cas=cas) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "seq", "cas", "code"),
+    [
+        (VALUE, None, 6, ErrorCode.CAS_MISMATCH),
+        (VALUE, 6, None, ErrorCode.SEQ_TOO_LOW),
+        (b"1:x", 7, 7, ErrorCode.SEQ_TOO_LOW),
+    ],
+)
+def test_what_an_item_that_was_found_forbids(
+    value: bytes, seq: int | None, cas: int | None, code: int
+) -> None:
+    with pytest.raises(KrpcFailure, match=f"DHT error {int(code)}: sequence number 7") as caught:
+        next_seq(FOUND, value, seq=seq, cas=cas)
+    assert caught.value.code == code

@@ -11,7 +11,7 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.ids import NodeId
 from bittern.dht.limits import MAX_SAVED_NODES
 from bittern.dht.routing import Node
-from bittern.dht.state import SavedState, write_state
+from bittern.dht.state import HostStates, SavedState, write_state, write_states
 
 OWN = NodeId(b"o" * 20)
 
@@ -64,3 +64,20 @@ def test_no_more_nodes_than_allowed(rng: random.Random) -> None:
 )
 def test_rubbish_is_as_good_as_nothing(state: object) -> None:
     assert SavedState.read(state, is_ipv6=False) == SavedState()  # type: ignore[arg-type]
+
+
+def test_each_node_of_a_host_takes_its_own_state_or_the_nodes_of_its_family() -> None:
+    v4, v6 = {b"id": b"4", b"nodes": b"n4"}, {b"id": b"6", b"nodes": b"n6"}
+    states = HostStates.read(write_states([("20.0.0.1", {**v4}), ("2a00::1", {**v6})]))
+    assert states.take(Endpoint("20.0.0.1", 1)) == {**v4, b"host": b"20.0.0.1"}
+    assert states.take(Endpoint("2a00::1", 1)) == {**v6, b"host": b"2a00::1"}
+    # An id belongs to one address (BEP 45).
+    assert states.take(Endpoint("20.0.0.9", 1)) == {b"nodes": b"n4"}
+    assert states.take(Endpoint("2a00::9", 1)) == {b"nodes": b"n6"}
+
+
+@pytest.mark.parametrize(
+    "data", [None, b"", b"x", b"i1e", b"li1ee", b"ld4:hosti1eee", b"ld2:idi1eee"]
+)
+def test_what_is_wrong_in_the_states_of_a_host_is_as_good_as_absent(data: bytes | None) -> None:
+    assert HostStates.read(data).take(Endpoint("20.0.0.1", 1)) == {}

@@ -1,5 +1,5 @@
 """
-Items that others store with us, and the rules for them.
+Items: what can be stored, those that others store with us, and the rules for both.
 
 An immutable item lies under the SHA-1 of its bencoded value; a mutable one under the
 SHA-1 of its public key and salt, is signed, and only ever replaced by a higher sequence
@@ -15,7 +15,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bittern.codec.bencode import Value, encode
 from bittern.codec.krpc_message import ErrorCode, Put
+from bittern.core.errors import ConfigError, KrpcFailure
 from bittern.dht.fairness import FairSet
 from bittern.dht.limits import (
     ITEM_LIFETIME,
@@ -80,6 +82,51 @@ def is_genuine(item: Item, target: bytes, verify: Verify) -> bool:
     if item.key is None:
         return True
     return verify(item.key, item.signature, signed_message(item.value, item.seq, item.salt))
+
+
+def encode_value(value: Value) -> bytes:
+    """Return the bencoded form of a value to be stored; ConfigError if it is too long."""
+    encoded = encode(value)
+    if len(encoded) > MAX_VALUE_LENGTH:
+        raise ConfigError(
+            f"a DHT item has at most {MAX_VALUE_LENGTH} bytes bencoded, not {len(encoded)}"
+        )
+    return encoded
+
+
+def check_put(salt: bytes, seq: int | None) -> None:
+    """Refuse a salt or a sequence number that no node would take; ConfigError."""
+    if len(salt) > MAX_SALT_LENGTH:
+        raise ConfigError(f"a salt has at most {MAX_SALT_LENGTH} bytes, not {len(salt)}")
+    if (seq or 0) < 0:
+        raise ConfigError(f"a sequence number is not negative: {seq}")
+
+
+def next_seq(newest: Item | None, value: bytes, *, seq: int | None, cas: int | None) -> int:
+    """
+    Return the sequence number under which to store a value.
+
+    Args:
+        newest: item found under the same key and salt, if there is one.
+        value: bencoded, that is to be stored.
+        seq: what its owner wants; None for one more than that of ``newest``.
+        cas: what ``newest`` must have; None for anything.
+
+    Raises:
+        KrpcFailure: as nodes would answer: 301, the number found is not ``cas``; 302, it is not
+            lower than ``seq``.
+    """
+    if newest is None:
+        return seq or 0
+    if cas is not None and newest.seq != cas:
+        raise KrpcFailure(
+            ErrorCode.CAS_MISMATCH, f"sequence number {newest.seq} is stored, not {cas}"
+        )
+    if seq is None:
+        return newest.seq + 1
+    if newest.seq > seq or (newest.seq == seq and newest.value != value):
+        raise KrpcFailure(ErrorCode.SEQ_TOO_LOW, f"sequence number {newest.seq} is stored already")
+    return seq
 
 
 @dataclass(slots=True)

@@ -6,25 +6,34 @@ What a node keeps across runs: its id, its address, and nodes that answered late
     ip     our address as the outside saw it, 4 or 16 bytes; absent when unknown
     nodes  compact node infos end to end
 
-The state is a bencodable value; who keeps it where is the owner's business. Reading
-takes anything: what is wrong is as good as absent.
+The state is a bencodable value; who keeps it where is the owner's business. A host that
+has several nodes keeps a list of them, each with a further key:
 
-Source: BEP 5 ("the routing table should be saved between invocations").
+    host   the address that the node's socket is bound to
+
+A node takes the entry of its own address; without one it takes the nodes, and not the
+id, of one of its family (BEP 45: an id belongs to one address). Reading takes anything:
+what is wrong is as good as absent.
+
+Sources: BEP 5 ("the routing table should be saved between invocations"), BEP 45.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from bittern.codec.bencode import Value
+from bittern.codec.bencode import Encodable, Limits, Value, decode, encode
 from bittern.codec.krpc_message import NODE_ID_LENGTH, NODE_INFO_LENGTH, NODE_INFO_LENGTH_V6
 from bittern.core.endpoint import Endpoint
+from bittern.core.errors import BencodeDecodeError
 from bittern.core.ids import NodeId
 from bittern.dht.address import is_plausible, unpack_endpoint
 from bittern.dht.limits import MAX_SAVED_NODES
 from bittern.dht.routing import Node
+
+_LIMITS = Limits(4, 10_000, 1 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +86,45 @@ def write_state(
     if address is not None:
         state[b"ip"] = address
     return state
+
+
+class HostStates:
+    """
+    The states of a host's nodes, for those of a new run to take.
+
+    Args:
+        by_host: bencodable states by the address of the node's socket.
+    """
+
+    def __init__(self, by_host: Mapping[str, dict[bytes, Value]]) -> None:
+        self._by_host = by_host
+
+    @classmethod
+    def read(cls, data: bytes | None) -> Self:
+        """Read what ``write_states`` returned; None, like rubbish, is no state at all."""
+        try:
+            states = decode(data or b"le", limits=_LIMITS)
+        except BencodeDecodeError:
+            return cls({})
+        found = {}
+        for state in states if isinstance(states, list) else []:
+            host = state.get(b"host") if isinstance(state, dict) else None
+            if isinstance(state, dict) and isinstance(host, bytes):
+                found[host.decode("ascii", "replace")] = state
+        return cls(found)
+
+    def take(self, endpoint: Endpoint) -> dict[bytes, Value]:
+        """Return the state for a node whose socket is bound to an address."""
+        own = self._by_host.get(endpoint.host)
+        if own is not None:
+            return own
+        for host, state in self._by_host.items():
+            if (":" in host) == endpoint.is_ipv6:
+                return {key: value for key, value in state.items() if key == b"nodes"}
+        return {}
+
+
+def write_states(states: Iterable[tuple[str, dict[bytes, Value]]]) -> bytes:
+    """Return what ``HostStates.read`` reads, of addresses and what ``write_state`` returned."""
+    found: list[Encodable] = [{**state, b"host": host.encode()} for host, state in states]
+    return encode(found)

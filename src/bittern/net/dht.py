@@ -18,9 +18,7 @@ Nodes that the user names are ordinary ones; routers, the well-known public node
 asked only when there are too few others, and never enter the table. Names are looked
 up off the loop; a name without an address is as if it had not been given.
 
-State: bencoded list of one dictionary for each node, ``host`` (the address its socket is
-bound to) beside what ``dht.state`` writes. A node takes the entry of its own address;
-without one it takes the nodes, and not the id, of one of its family.
+What ``save`` returns is described in ``dht.state``.
 
 Sources: BEP 5, 32, 33, 42, 43, 44, 45, 51.
 """
@@ -33,16 +31,9 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from bittern.codec.bencode import Encodable, Limits, Value, decode, encode
+from bittern.codec.bencode import Value
 from bittern.core.endpoint import Endpoint
-from bittern.core.errors import (
-    BencodeDecodeError,
-    ConfigError,
-    KrpcFailure,
-    MisuseError,
-    QueryTimeout,
-    ResolveError,
-)
+from bittern.core.errors import MisuseError, QueryTimeout, ResolveError
 from bittern.core.ids import InfoHash
 from bittern.dht.address import is_loopback, pack_host
 from bittern.dht.events import (
@@ -55,10 +46,19 @@ from bittern.dht.events import (
     Sampled,
 )
 from bittern.dht.exchange import DhtCounters
-from bittern.dht.items import Item, immutable_target, mutable_target, signed_message
-from bittern.dht.limits import MAX_SALT_LENGTH, MAX_VALUE_LENGTH, DhtConfig, HostPort
+from bittern.dht.items import (
+    Item,
+    check_put,
+    encode_value,
+    immutable_target,
+    mutable_target,
+    next_seq,
+    signed_message,
+)
+from bittern.dht.limits import DhtConfig, HostPort
 from bittern.dht.node import DhtNode, DhtStatus
 from bittern.dht.operations import MakeItem
+from bittern.dht.state import HostStates, write_states
 from bittern.net.dht_node import NodeShell, Verb
 from bittern.net.dht_requests import ItemResult, ItemSearch, PeerSearch, PeersResult, Search
 from bittern.net.dns import HostResolver, Resolver
@@ -67,7 +67,6 @@ from bittern.net.udp import Datagrams
 
 NAMES_TIMEOUT = 1.0
 """Seconds that a node with saved nodes waits for the routers' names before it goes on."""
-_STATE_LIMITS = Limits(4, 10_000, 1 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ class Dht:
         self._tried: set[NodeShell] = set()
         self._is_closed = False
         self._has_saved_nodes = False
-        saved = _SavedStates(state)
+        saved = HostStates.read(state)
         self.shells: list[NodeShell] = []
         for socket in sockets:
             own = saved.take(socket.endpoint)
@@ -247,11 +246,9 @@ class Dht:
 
     def save(self) -> bytes:
         """Return what the next run should know."""
-        states: list[Encodable] = [
-            {**shell.node.save(), b"host": shell.socket.endpoint.host.encode()}
-            for shell in self.shells
-        ]
-        return encode(states)
+        return write_states(
+            (shell.socket.endpoint.host, shell.node.save()) for shell in self.shells
+        )
 
     def close(self) -> None:
         """Stop; searches end, ``ping`` and ``sample`` raise ``QueryTimeout``. Idempotent."""
@@ -375,7 +372,7 @@ class Dht:
         Raises:
             ConfigError: the bencoded value has more than 1,000 bytes.
         """
-        item = Item(_encode_item_value(value))
+        item = Item(encode_value(value))
         return await self._put(immutable_target(item.value), lambda _found: item)
 
     async def put_mutable(
@@ -406,23 +403,10 @@ class Dht:
             KrpcFailure: an item that was found forbids it: 301, its sequence number is
                 not ``cas``; 302, it is not lower than ``seq``.
         """
-        encoded = _encode_item_value(value)
-        if len(salt) > MAX_SALT_LENGTH:
-            raise ConfigError(f"a salt has at most {MAX_SALT_LENGTH} bytes, not {len(salt)}")
-        if (seq or 0) < 0:
-            raise ConfigError(f"a sequence number is not negative: {seq}")
-        public_key = key.public_key
-        target = mutable_target(public_key, salt)
-        newest = (await self.get(target, salt)).item
-        found_seq = None if newest is None else newest.seq
-        if cas is not None and found_seq is not None and found_seq != cas:
-            raise KrpcFailure(301, f"sequence number {found_seq} is stored, not {cas}")
-        if seq is None:
-            seq = 0 if found_seq is None else found_seq + 1
-        if newest is not None and (
-            newest.seq > seq or (newest.seq == seq and newest.value != encoded)
-        ):
-            raise KrpcFailure(302, f"sequence number {newest.seq} is stored already")
+        encoded, public_key = encode_value(value), key.public_key
+        check_put(salt, seq)
+        newest = (await self.get(mutable_target(public_key, salt), salt)).item
+        seq = next_seq(newest, encoded, seq=seq, cas=cas)
         signature = key.sign(signed_message(encoded, seq, salt))
         return await self.put_item(
             Item(encoded, public_key, salt, seq, signature), uses_cas=cas is not None
@@ -503,38 +487,3 @@ class Dht:
             return await answer
         finally:
             shell.cancel(request_id)
-
-
-def _encode_item_value(value: Value) -> bytes:
-    encoded = encode(value)
-    if len(encoded) > MAX_VALUE_LENGTH:
-        raise ConfigError(
-            f"a DHT item has at most {MAX_VALUE_LENGTH} bytes bencoded, not {len(encoded)}"
-        )
-    return encoded
-
-
-class _SavedStates:
-    """Saved states, handed out to the nodes of this run."""
-
-    def __init__(self, data: bytes | None) -> None:
-        self._by_host: dict[str, dict[bytes, Value]] = {}
-        try:
-            states = decode(data or b"le", limits=_STATE_LIMITS)
-        except BencodeDecodeError:
-            return
-        for state in states if isinstance(states, list) else []:
-            host = state.get(b"host") if isinstance(state, dict) else None
-            if isinstance(state, dict) and isinstance(host, bytes):
-                self._by_host[host.decode("ascii", "replace")] = state
-
-    def take(self, endpoint: Endpoint) -> dict[bytes, Value]:
-        """Return the state for a node at that address."""
-        own = self._by_host.get(endpoint.host)
-        if own is not None:
-            return own
-        for host, state in self._by_host.items():
-            if (":" in host) == endpoint.is_ipv6:
-                # BEP 45: an id belongs to one address.
-                return {key: value for key, value in state.items() if key == b"nodes"}
-        return {}
