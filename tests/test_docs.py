@@ -134,6 +134,20 @@ async def test_follow(examples: Examples, tmp_path: Path) -> None:
     assert has_content(tmp_path / "new")
 
 
+async def test_with_mirror(
+    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = bittern.SessionConfig(listen_port=0, enable_dht=False, enable_lsd=False)
+    async with bittern.Session(config) as session:
+        torrent = await examples.code["with_mirror"](
+            session, examples.torrent_file, "http://127.0.0.1:9/"
+        )
+        assert [source.name for source in torrent.sources() if source.kind == "web_seed"] == [
+            "http://127.0.0.1:9/"
+        ]
+
+
 async def test_share(examples: Examples, tmp_path: Path) -> None:
     path = tmp_path / "mine.bin"
     path.write_bytes(b"mine" * 10_000)

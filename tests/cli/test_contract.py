@@ -22,14 +22,17 @@ V1 = "ab" * 20
 REPORT = {"--json", "--jsonl", "--quiet", "-q", "--verbose", "-v"}
 NETWORK = {
     "--port", "--bind", "--peer", "--no-dht", "--no-pex", "--no-lsd", "--no-tracker",
-    "--zeroconf",
+    "--no-web-seed", "--zeroconf",
     "--max-download", "--max-upload", "--dht-bootstrap", "--state-dir",
 }  # fmt: skip
 DHT = {"--bootstrap", "--dht-bootstrap", "--port", "--timeout", "--state-dir", "--bind"}
 SEEDING = {"--seed-ratio", "--seed-time", "--skip-check", "--timeout"}
 
 OPTIONS: dict[str, set[str]] = {
-    "get": {"--output", "-o", "--files", "--sequential", "--seed", *SEEDING, *NETWORK, *REPORT},
+    "get": {
+        "--output", "-o", "--files", "--sequential", "--seed", "--web-seed",
+        *SEEDING, *NETWORK, *REPORT,
+    },
     "seed": {"--data", *SEEDING, *NETWORK, *REPORT},
     "create": {
         "--output", "-o", "--tracker", "--web-seed", "--private", "--comment", "--source",

@@ -45,6 +45,7 @@ STATS = TorrentStats(
     upload_rate=0.0,
     num_peers=0,
     num_seeds=0,
+    num_web_seeds=0,
     num_connecting=0,
     num_known_peers=0,
     peers_seen=0,
@@ -102,6 +103,7 @@ class FakeTorrent:
     [
         ({}, (), "no peers known yet"),
         ({"num_connecting": 1}, (), "connecting"),
+        ({"num_connecting": 1, "num_web_seeds": 2}, (), "from the web"),
         ({"num_known_peers": 3}, (), "none of 3 known peers can be reached"),
         ({}, (FakeTracker("udp://t:1/key", None),), "no peers known yet"),
         ({}, (FakeTracker("udp://t:1/key", "timed out"),), "udp://t:1: timed out"),

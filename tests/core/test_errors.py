@@ -36,6 +36,7 @@ from bittern.core.errors import (
     TrackerFailure,
     TrackerUnreachable,
     UnsafePath,
+    WebSeedError,
     WireDecodeError,
 )
 
@@ -50,6 +51,7 @@ TEXTS = [
     (NotPublished(b"\xaa" * 32), f"key {'aa' * 32}: nothing is published under it"),
     (KrpcFailure(203, "bad token"), "DHT error 203: bad token"),
     (FetchError("no such page", status=404), "no such page"),
+    (WebSeedError("busy", retry_after=5), "busy"),
     (StorageError("disk on fire"), "disk on fire"),
     (DiskFull("no room", path="/a\nb", errno=28), "no room: '/a\\nb'"),
     (PeerViolation("sent nonsense"), "sent nonsense"),

@@ -20,6 +20,7 @@ from bittern.engine.config import SessionConfig, TorrentConfig
         ("max_upload_rate", -5.0),
         ("max_connections", 0),
         ("max_half_open", 0),
+        ("max_web_seeds_per_torrent", 0),
         ("upload_slots", 0),
         ("connect_timeout", 0),
         ("choke_interval", -1.0),

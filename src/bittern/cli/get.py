@@ -12,7 +12,14 @@ from cyclopts import Parameter
 
 from bittern.cli.exits import CommandFailed, ExitCode, describe
 from bittern.cli.loop import StopSignal, run_loop
-from bittern.cli.options import Duration, FileList, NetworkOptions, Ratio, ReportOptions
+from bittern.cli.options import (
+    Duration,
+    FileList,
+    NetworkOptions,
+    Ratio,
+    ReportOptions,
+    Urls,
+)
 from bittern.cli.output import complain
 from bittern.cli.report import Report
 from bittern.cli.saving import check_place
@@ -27,7 +34,9 @@ from bittern.cli.source import SourceKind, kind_of, load_magnet, load_metainfo
 from bittern.cli.transfer import Goal, Job, Transfer, exit_code, run_transfers
 from bittern.cli.values import HostPort, format_duration, format_rate, format_size
 from bittern.codec.metainfo import Metainfo
+from bittern.codec.url import normalise_url
 from bittern.core.endpoint import Endpoint, is_local
+from bittern.core.errors import DecodeError
 from bittern.engine.config import TorrentConfig
 from bittern.engine.reason import ReasonCode
 from bittern.storage.adopt import ReuseHow
@@ -49,6 +58,7 @@ def get(
     reuse_from: Annotated[tuple[Path, ...], Parameter(consume_multiple=False, metavar="DIR")] = (),
     reuse_how: Literal["copy", "reflink", "hardlink"] = "copy",
     make_links: bool = False,
+    web_seed: Urls = (),
     save_torrent: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     timeout: Duration = None,
     network: NetworkOptions = NetworkOptions(),  # noqa: B008 - immutable
@@ -74,6 +84,7 @@ def get(
             a second name (hardlink); where that cannot be had they are copied.
         make_links: Make the symbolic links that the torrent holds, once all data is there;
             only those to a file of the torrent. Default: leave them out.
+        web_seed: Download from this web server as well, as if the torrent named it; repeatable.
         save_torrent: Write the .torrent file there as soon as all of it is known; a folder
             gets one with the torrent's name.
         timeout: Give up after this long with exit code 7, or 4 if neither a tracker nor
@@ -98,6 +109,7 @@ def get(
         reuse_from=_check_reuse(reuse_from),
         reuse_how=ReuseHow(reuse_how),
         make_links=make_links,
+        web_seeds=_check_web_seeds(web_seed),
     )
     check_place(save_torrent, len(source))
     jobs = [replace(job_for(one), config=config, save_torrent=save_torrent) for one in source]
@@ -112,6 +124,16 @@ def _check_reuse(folders: tuple[Path, ...]) -> tuple[Path, ...]:
         if not folder.exists():
             raise CommandFailed(f"{folder}: no such file or folder", ExitCode.NOT_FOUND)
     return folders
+
+
+def _check_web_seeds(urls: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the URLs as they are; CommandFailed when one cannot be used."""
+    for url in urls:
+        try:
+            normalise_url(url)
+        except DecodeError as error:
+            raise CommandFailed(f"web seed {url}: {error}", ExitCode.USAGE) from None
+    return urls
 
 
 async def _download(

@@ -117,6 +117,8 @@ class NetworkOptions:
     """Find and be found on the local network by multicast DNS, too (needs the zeroconf extra)."""
     no_tracker: bool = False
     """Do not talk to trackers."""
+    no_web_seed: bool = False
+    """Do not download from web servers that the torrent names."""
     dht_bootstrap: Addresses = ()
     """Use these DHT nodes instead of the well-known ones; repeatable."""
     max_download: Rate = None

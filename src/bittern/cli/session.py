@@ -35,6 +35,7 @@ def session_config(network: NetworkOptions, state_dir: Path | None) -> SessionCo
         listen_port=defaults.listen_port if network.port is None else network.port,
         enable_trackers=not network.no_tracker,
         enable_dht=not network.no_dht,
+        enable_web_seeds=not network.no_web_seed,
         enable_pex=not network.no_pex,
         enable_lsd=not network.no_lsd,
         enable_zeroconf=network.zeroconf,

@@ -309,6 +309,8 @@ def row_of(name: str, torrent: Torrent) -> Row:
 
 def why_idle(torrent: Torrent, stats: TorrentStats) -> str:
     """Return why a torrent has no peers, as far as we know; one phrase."""
+    if stats.num_web_seeds:
+        return "from the web"
     if stats.num_connecting:
         return "connecting"
     if stats.num_known_peers:

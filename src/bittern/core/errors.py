@@ -228,6 +228,32 @@ class FetchError(RemoteError):
         return self.reason
 
 
+class WebSeedError(RemoteError):
+    """
+    A web seed did not give what it was asked for; that may be over soon (BEP 19).
+
+    Args:
+        reason: one lower-case phrase.
+        retry_after: seconds it asked us to wait, None if it did not.
+    """
+
+    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class WebSeedLacksFile(WebSeedError):
+    """A web seed does not have a file, or has another one in its place."""
+
+
+class WebSeedUseless(WebSeedError):
+    """A web seed does not do what is asked of it in a way that will not be over soon."""
+
+
 # --- our disk failed ---------------------------------------------------------------------
 
 

@@ -21,11 +21,13 @@ from bittern.engine.hashes.exchange import HashExchange
 from bittern.engine.hashes.layer_maker import LayerMaker
 from bittern.engine.hashes.seeker import HashSeeker
 from bittern.engine.hashes.server import HashServer
+from bittern.engine.ledger import Ledger
 from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.peers.roster import Roster
 from bittern.engine.pieces.assembly import Assembly
 from bittern.engine.pieces.repair import Repair
 from bittern.engine.pieces.swarm import Swarm, SwarmOwner
+from bittern.engine.pieces.web_seeds import note_web_seeds
 from bittern.engine.shelf import Shelf
 from bittern.engine.store.content import Content, open_content, wanted_priorities
 from bittern.engine.store.keeper import Found, Keeper, make_record
@@ -185,6 +187,21 @@ def _make_swarm(
     swarm.attach(assembly)
     assembly.restore(found.partial)
     return swarm
+
+
+def use_web_seeds(
+    swarm: Swarm,
+    services: TorrentServices,
+    metainfo: Metainfo,
+    config: TorrentConfig,
+    ledger: Ledger,
+) -> None:
+    """Let a swarm have the web seeds of its torrent, unless they are switched off (BEP 19)."""
+    if services.config.enable_web_seeds and (config.web_seeds or metainfo.web_seeds):
+        known = ledger.web_seeds = ledger.web_seeds or {}
+        note_web_seeds(known, config.web_seeds, is_trusted=True)
+        note_web_seeds(known, metainfo.web_seeds, is_trusted=False)
+        swarm.web_seeds.use(metainfo.info, known.values(), services.http())
 
 
 def make_exchange(

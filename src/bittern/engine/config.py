@@ -49,6 +49,8 @@ class SessionConfig:
     enable_dht: bool = True
     enable_pex: bool = True
     enable_lsd: bool = True
+    enable_web_seeds: bool = True
+    """Download from HTTP servers that the torrent names as well (BEP 19)."""
     enable_zeroconf: bool = False
     """Advertise torrents to the local network by multicast DNS (BEP 26), as few clients do; needs
     the package ``zeroconf``."""
@@ -63,6 +65,8 @@ class SessionConfig:
     max_connections: int = 500
     """Established peer connections of all torrents; libtorrent's default is 200."""
     max_connections_per_torrent: int = 200
+    max_web_seeds_per_torrent: int = 3
+    """Limit: N8. Web seeds asked at the same time, over one connection each; as in libtorrent."""
     max_half_open: int = 20
     """Limit: H8. Outgoing connection attempts under way at once."""
     max_dials_per_second: int = 20
@@ -131,6 +135,7 @@ class SessionConfig:
         for name in (
             "max_connections",
             "max_connections_per_torrent",
+            "max_web_seeds_per_torrent",
             "max_half_open",
             "max_dials_per_second",
             "max_pending_handshakes",
@@ -184,6 +189,7 @@ class TorrentConfig:
     trackers: tuple[tuple[str, ...], ...] = ()
     """Tiers of trackers in addition to the torrent's own."""
     web_seeds: tuple[str, ...] = ()
+    """URLs in addition to the torrent's own; they may lead to private addresses (N6)."""
     peers: tuple[Endpoint, ...] = ()
     """Peers to connect to at once, and again soon when one refuses."""
     hinted_peers: tuple[Endpoint, ...] = ()

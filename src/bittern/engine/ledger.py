@@ -12,6 +12,7 @@ from typing import Protocol
 
 from bittern.core.bitfield import Bitfield
 from bittern.policy.picker import Picker
+from bittern.policy.web_seeds import WebSeedRecord
 
 MAX_SEEN = 10_000
 """Addresses that are counted as met; more are not told apart."""
@@ -35,6 +36,7 @@ class Ledger:
 
     Attributes:
         num_pieces: of the torrent.
+        web_seeds: what is known of each by URL; None for none yet.
     """
 
     __slots__ = (
@@ -46,10 +48,12 @@ class Ledger:
         "_swarm",
         "_wanted",
         "num_pieces",
+        "web_seeds",
     )
 
     def __init__(self, num_pieces: int) -> None:
         self.num_pieces: int = num_pieces
+        self.web_seeds: dict[str, WebSeedRecord] | None = None
         self._have: int | None = 0 if num_pieces else None
         self._wanted: int | None = None
         self._seen: set[str] | None = None

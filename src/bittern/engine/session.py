@@ -35,6 +35,7 @@ from bittern.engine.mutable import resolve_magnet
 from bittern.engine.opening import Source, open_source
 from bittern.engine.peers.acceptor import Acceptor
 from bittern.engine.peers.dialer import Dialer
+from bittern.engine.peers.range_reader import HttpOpener
 from bittern.engine.peers.roster import Roster
 from bittern.engine.pieces.upload import SendBuffer
 from bittern.engine.sources.announces import Announces
@@ -187,6 +188,7 @@ class Session:
             peer_id=PeerId.generate(config.client_prefix, self._random_bytes),
             download_limit=SharedLimit(make_bucket(config.max_download_rate, now=now), loop=loop),
             upload_limit=SharedLimit(make_bucket(config.max_upload_rate, now=now), loop=loop),
+            http=self._http,
             sources=SessionSources(
                 self._make_tracker_client() if config.enable_trackers else None, self._announces
             ),
@@ -207,6 +209,10 @@ class Session:
 
     def _make_tracker_client(self) -> TrackerClient:
         return self._gateway.make_tracker_client()
+
+    def _http(self) -> HttpOpener:
+        """Return what web seeds are asked with; a test brings its own."""
+        return self._gateway.http
 
     def _open_udp_sockets(self, host: str | None, port: int) -> Sequence[SharedDatagrams]:
         """Open the sockets of UDP trackers and the DHT; a test's network brings its own."""
@@ -412,6 +418,8 @@ class Session:
                     peer.stream.pause_reading()
                 else:
                     peer.stream.resume_reading()
+            if torrent.swarm is not None:
+                torrent.swarm.web_seeds.set_reading(not is_congested)
 
     def _tick(self) -> None:
         self._tick_handle = self._loop.call_later(TICK_INTERVAL, self._tick)

@@ -56,6 +56,7 @@ class SourceStatus:
         last_answer_at: when it answered, failed, or spoke up last.
         num_peers: endpoints in its last answer; None while there is none.
         num_found: endpoints in all its answers of this run, repeated ones too.
+        num_bytes: that a web seed has sent.
         message: for people: the reason of a failure or of being off, a warning.
         next_at: when it is asked again; None when that is not planned.
     """
@@ -67,5 +68,6 @@ class SourceStatus:
     last_answer_at: float | None = None
     num_peers: int | None = None
     num_found: int = 0
+    num_bytes: int = 0
     message: str | None = None
     next_at: float | None = None

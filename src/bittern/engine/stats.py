@@ -24,8 +24,8 @@ class TorrentStats:
     A torrent at one instant.
 
     Lengths are bytes, rates bytes per second, ``progress`` is the part of what
-    is wanted, 0 to 1, ``eta`` seconds or None, ``availability`` the number of
-    distributed copies among the peers.
+    is wanted, 0 to 1, ``num_web_seeds`` those being asked now, ``eta`` seconds or
+    None, ``availability`` the number of distributed copies among the peers.
     """
 
     state: TorrentState
@@ -43,6 +43,7 @@ class TorrentStats:
     upload_rate: float
     num_peers: int
     num_seeds: int
+    num_web_seeds: int
     num_connecting: int
     num_known_peers: int
     peers_seen: int
@@ -112,7 +113,7 @@ def measure(torrent: MeasuredTorrent) -> TorrentStats:
     wanted, have = ledger.wanted, ledger.have
     left = shelf.length_of(wanted & ~have)
     wanted_length = shelf.length_of(wanted)
-    down = sum(peer.down.rate for peer in peers)
+    down = sum(peer.down.rate for peer in peers) + (swarm.web_seeds.rate if swarm else 0.0)
     return TorrentStats(
         state=torrent.state,
         progress=1 - left / wanted_length if wanted_length else float(shelf.num_pieces > 0),
@@ -131,6 +132,7 @@ def measure(torrent: MeasuredTorrent) -> TorrentStats:
         num_seeds=sum(
             peer.protocol.remote is not None and peer.protocol.remote.is_full for peer in peers
         ),
+        num_web_seeds=swarm.web_seeds.num_active if swarm else 0,
         num_connecting=0 if roster is None else len(roster.peers) - len(peers),
         num_known_peers=len(torrent.candidates),
         peers_seen=ledger.num_seen,

@@ -30,7 +30,7 @@ from bittern.core.errors import (
 )
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import changes, events
-from bittern.engine.awake import Awake, locate, wake
+from bittern.engine.awake import Awake, locate, use_web_seeds, wake
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import Event, TorrentState
 from bittern.engine.ledger import Ledger
@@ -297,6 +297,7 @@ class Torrent:
             self._was_resumed = True
             found = awake.found
             self.ledger.resume(downloaded=found.downloaded, uploaded=found.uploaded)
+        use_web_seeds(awake.swarm, self._services, self.shelf.metainfo(), config, self.ledger)
         self._awake = awake
         self.ledger.open(awake.swarm)
         for peer in list(roster.peers):
@@ -475,9 +476,10 @@ class Torrent:
 
     @property
     def num_connections(self) -> int:
-        """Connections, those in handshake too."""
-        roster = self.roster
-        return 0 if roster is None else len(roster.peers)
+        """Connections, those in handshake too, and to web seeds."""
+        roster, swarm = self.roster, self.swarm
+        num_peers = 0 if roster is None else len(roster.peers)
+        return num_peers if swarm is None else num_peers + swarm.web_seeds.num_active
 
     # --- what the swarm tells ------------------------------------------------------------
 

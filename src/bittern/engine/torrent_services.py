@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from bittern.engine.peers.range_reader import HttpOpener
 from bittern.engine.peers.roster import Roster
 from bittern.engine.pieces.swarm import Swarm
 from bittern.engine.pieces.upload import SendBuffer
@@ -47,6 +48,8 @@ class ActiveTorrent(Protocol):
 class TorrentServices(Services):
     """The session's means as its torrents see them."""
 
+    http: Callable[[], HttpOpener]
+    """What web seeds are asked with; made when it is first needed."""
     sources: SessionSources
     """Who may name peers to every torrent."""
     send_buffer: SendBuffer

@@ -61,12 +61,23 @@ class PeerShare:
 
     Args:
         key: the peer's address; outlives the connection in the record of who sent what.
+        prefers_rows: see below.
     """
 
-    __slots__ = ("assigned", "expected_wait", "key", "last_index", "rate", "searched_round")
+    __slots__ = (
+        "assigned",
+        "expected_wait",
+        "key",
+        "last_index",
+        "prefers_rows",
+        "rate",
+        "searched_round",
+    )
 
-    def __init__(self, key: Hashable) -> None:
+    def __init__(self, key: Hashable, *, prefers_rows: bool = False) -> None:
         self.key = key
+        self.prefers_rows = prefers_rows
+        """It is asked for long runs of bytes, so the next piece follows the last one if it can."""
         self.assigned: list[OpenPiece] = []
         """Pieces this peer is working through, with blocks still free."""
         self.rate = 0.0
@@ -242,7 +253,9 @@ class Pieces:
     def _following(self, share: PeerShare) -> int | None:
         """Return the piece after the last one of a peer, within its extent; None for any."""
         index = share.last_index + 1
-        is_within = not self.is_shared and index % self._extent and index < self._num_pieces
+        is_within = index < self._num_pieces and (
+            share.prefers_rows or (not self.is_shared and index % self._extent)
+        )
         return index if is_within and not self._picker.sequential else None
 
     def _take(self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
@@ -304,7 +317,9 @@ class Pieces:
                     return
         if share.searched_round == self._round:
             return
-        for piece in self.open.values():
+        # Who works through many pieces in a row has come to the last ones last.
+        by_age = self.open.values()
+        for piece in reversed(by_age) if share.prefers_rows else by_age:
             if not piece.is_exclusive and peer_bits >> (top - piece.index) & 1:
                 budget -= self._duplicate(piece, share, budget, runs)
                 if budget <= 0:
@@ -381,6 +396,11 @@ class Pieces:
             if askers:
                 self._settle(index << 32 | begin, share, result)
         return result
+
+    def is_awaited(self, index: int, begin: int) -> bool:
+        """Tell whether a block has been asked for, or is to be, and has not come."""
+        piece = self.open.get(index)
+        return piece is not None and piece.states[begin >> BLOCK_SHIFT] != RECEIVED
 
     def _settle(self, key: int, share: PeerShare, result: Received) -> None:
         for asker in self._askers.pop(key, ()):

@@ -331,6 +331,30 @@ SCENES: list[tuple[str, Diagnosis, list[str], str]] = [
         "pieces from a peer",
     ),
     (
+        "a web seed alone sends",
+        scene(download_rate=2048.0, connections=ConnectionSurvey(num_web_seeds=1)),
+        ["It downloads at 2.0 KiB/s from 1 web seed."],
+        "",
+    ),
+    (
+        "web seeds beside a peer send",
+        scene(
+            download_rate=2048.0,
+            connections=ConnectionSurvey(num_open=1, num_web_seeds=2),
+        ),
+        ["It downloads at 2.0 KiB/s from 1 connected peer and 2 web seeds."],
+        "",
+    ),
+    (
+        "a web seed is being asked",
+        scene(
+            connections=ConnectionSurvey(num_web_seeds=1),
+            candidates=CandidateSurvey(),
+        ),
+        ["No peer is known yet."],
+        "a web seed",
+    ),
+    (
         "choked",
         scene(connections=ConnectionSurvey(num_open=3, num_choking=2, num_needless=1)),
         [

@@ -50,6 +50,16 @@ LINES: list[tuple[str, dict[str, Any]]] = [
         {"state": SourceState.WAITING, "message": "waits for its turn"},
     ),
     (
+        "web seed http://h: has sent 2.0 MiB",
+        {
+            "kind": SourceKind.WEB_SEED,
+            "name": "http://h/secret/path",
+            "state": SourceState.WORKING,
+            "num_bytes": 2 << 20,
+            "last_answer_at": NOW - 9,
+        },
+    ),
+    (
         "given peers: 2 peers",
         {
             "kind": SourceKind.USER,

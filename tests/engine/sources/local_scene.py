@@ -12,6 +12,7 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
 from bittern.engine.events import Event, SourceChanged
 from bittern.engine.peers.roster import Roster
+from bittern.engine.pieces.swarm import Swarm
 from bittern.engine.shelf import Shelf
 from bittern.engine.source_status import SourceKind, SourceStatus
 from bittern.engine.sources.local_peers import LocalDiscovery
@@ -35,6 +36,7 @@ class FakeTorrent:
     num_left = 1
     is_complete = False
     roster: Roster | None = None
+    swarm: Swarm | None = None
     shelf = Shelf(parse_magnet("magnet:?xt=urn:btih:" + "a" * 40))
 
     def __init__(self, *hashes: InfoHash, is_private: bool = False) -> None:

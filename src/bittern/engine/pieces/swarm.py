@@ -33,10 +33,12 @@ from bittern.engine.peers.roster import Roster
 from bittern.engine.pieces.allowed_fast import grants
 from bittern.engine.pieces.assembly import Assembly
 from bittern.engine.pieces.choking import ChokeRounds
+from bittern.engine.pieces.have_news import HaveNews
+from bittern.engine.pieces.web_seeds import WebSeeds
 from bittern.engine.services import Services
 from bittern.net.stream import Stream
 from bittern.policy.picker import Picker
-from bittern.policy.pieces import BLOCK_SHIFT
+from bittern.policy.pieces import BLOCK_SHIFT, PeerShare, Run
 from bittern.policy.superseed import SuperSeeder
 from bittern.proto import peer_events
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
@@ -110,6 +112,8 @@ class Swarm:
             report=owner.report,
         )
         self.assembly: Assembly
+        self.web_seeds: WebSeeds = WebSeeds(services, self, owner.report)
+        """Those of the torrent; none while they are switched off (BEP 19)."""
         self.choking = ChokeRounds(
             services,
             config.upload_slots or services.config.upload_slots,
@@ -126,8 +130,7 @@ class Swarm:
         self.num_downloaded = 0
         self.num_uploaded = 0
         self.num_wasted = 0
-        self._new_haves: list[int] = []
-        self._haves_for_seeds: list[int] = []
+        self._news = HaveNews(self.peers, loop=services.loop)
         self._counted: dict[PeerConnection, int] = {}
         """What the picker was told of each peer; ``protocol.remote`` may be ahead of it."""
         self._is_stopped = False
@@ -189,6 +192,8 @@ class Swarm:
     def ban(self, addresses: Iterable[Hashable], is_proven: bool = False) -> None:
         """Ban the senders of bad blocks; a good address is forgiven once (H4), if in doubt."""
         for address in addresses:
+            if self.web_seeds.accuse(address):
+                continue
             good = 0 if is_proven else self.assembly.suspects.num_good(address)
             self.roster.ban(str(address), "sent corrupt data", num_good_pieces=good)
 
@@ -201,15 +206,19 @@ class Swarm:
         num_bytes = sum(len(data) for _, _, data in blocks)
         peer.last_block_at = now
         peer.down.total += num_bytes
-        self.num_downloaded += num_bytes
         peer.pipeline.blocks_received(num_bytes, now=now, num_blocks=len(blocks))
         # What was taken back, and its limit with it, comes after all.
         self.download_gate.take(peer.protocol.outgoing.take_late_length())
-        result = self.assembly.receive(peer.share, blocks)
+        self.receive(peer.share, blocks, num_bytes)
+
+    def receive(self, share: PeerShare, blocks: list[ReceivedBlock], num_bytes: int) -> None:
+        """Take blocks of a peer or a web seed, ``num_bytes`` in all."""
+        self.num_downloaded += num_bytes
+        result = self.assembly.receive(share, blocks)
         self.num_wasted += result.num_wasted
-        for share, index, begin in result.cancels:
+        for asker, index, begin in result.cancels:
             for other in self.peers:
-                if other.share is share:
+                if other.share is asker:
                     other.protocol.cancel(index, begin)
                     other.flush()
 
@@ -346,7 +355,7 @@ class Swarm:
                 gate.wait(peer.fill)
                 return
             allowed = min(space, -(-available // BLOCK_LENGTH))
-        runs = self.assembly.pieces.plan(peer.share, bits, allowed)
+        runs = self.plan(peer.share, bits, allowed)
         if runs:
             if allowed < space:
                 # Not only when a block comes: what the limit allows until then would be lost.
@@ -357,12 +366,17 @@ class Swarm:
                 protocol.request_run(index, begin, end)
                 gate.take(end - begin)
             peer.pipeline.set_outstanding(len(protocol.outstanding), now=now)
-            opened = self.assembly.pieces.newly_opened
-            if opened:
-                self._owner.pieces_opened(list(opened))
-                opened.clear()
         elif not num_outstanding and not picker.is_interesting(remote.bits):
             protocol.set_interested(False)
+
+    def plan(self, share: PeerShare, bits: int, num_blocks: int) -> list[Run]:
+        """Choose blocks to ask for, of the pieces in ``bits``, and count them as requested."""
+        pieces = self.assembly.pieces
+        runs = pieces.plan(share, bits, num_blocks)
+        if opened := pieces.newly_opened:
+            self._owner.pieces_opened(list(opened))
+            opened.clear()
+        return runs
 
     def ask_all(self) -> None:
         """Ask every peer for as much as it has room for."""
@@ -431,30 +445,11 @@ class Swarm:
     def piece_verified(self, index: int) -> None:
         """Tell the peers and the outside of a new piece."""
         picker = self.picker
-        if not self._new_haves:
-            self._services.loop.call_soon(self._broadcast_haves)
-        self._new_haves.append(index)
+        self._news.add(index)
         self._owner.report(events.PieceVerified(index, picker.num_have, picker.num_pieces))
         if picker.is_complete and not self._was_complete:
             self._was_complete = True
             self._services.loop.call_soon(self._completed)
-
-    def _broadcast_haves(self) -> None:
-        haves, self._new_haves = self._new_haves, []
-        if self._is_stopped:
-            return
-        # BEP 16: a super seed waits to hear of the very pieces that it showed us, so whoever
-        # has a piece is told of it too; full seeds, who only show it, once a second.
-        self._haves_for_seeds += haves
-        self._tell_of(haves, to_seeds=False)
-
-    def _tell_of(self, haves: list[int], *, to_seeds: bool) -> None:
-        message = b"".join(map(wire.encode_have, haves))
-        for peer in list(self.peers):
-            remote = peer.protocol.remote
-            if peer.is_open and remote is not None and remote.is_full is to_seeds:
-                peer.protocol.send_message(message)
-                peer.flush()
 
     def _completed(self) -> None:
         if self._is_stopped or not self.assembly.is_finished(then=self._completed):
@@ -471,6 +466,7 @@ class Swarm:
     def piece_failed(self, index: int, guilty: set[Hashable]) -> None:
         """Report a bad piece and punish whoever surely sent it."""
         self._owner.report(events.PieceFailed(index))
+        self.web_seeds.piece_failed(index, guilty)
         self.peers_guilty(guilty)
 
     def peers_guilty(self, guilty: set[Hashable], *, is_proven: bool = False) -> None:
@@ -511,15 +507,14 @@ class Swarm:
         """Do what is due; called about once a second."""
         self.roster.tick(now=now)
         self.extensions.tick(now=now)
-        if self._haves_for_seeds:
-            haves, self._haves_for_seeds = self._haves_for_seeds, []
-            self._tell_of(haves, to_seeds=True)
+        self._news.tell_seeds()
         pieces = self.assembly.pieces
         pieces.is_shared = False
         for peer in self.peers:
             self._judge_pace(peer, now)
             remote = peer.protocol.remote
             pieces.is_shared |= remote is not None and not remote.is_full
+        self.web_seeds.tick(now=now)
         pieces.share_slow_pieces()
         self.choking.tick(now=now, is_seeding=self.picker.is_complete)
         self.ask_all()
@@ -591,6 +586,7 @@ class Swarm:
         self.assembly.stop()
         self.extensions.stop()
         self.roster.close()
+        self.web_seeds.stop()
         self.choking.stop()
         self.download_gate.close()
         self.upload_gate.close()

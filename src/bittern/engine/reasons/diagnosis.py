@@ -32,6 +32,7 @@ class ConnectionSurvey:
         num_needless: have nothing that we need.
         num_offering_metadata: say that they have the metadata, while we have not.
         num_offering_hashes: speak v2, while piece layers are missing that only they can give.
+        num_web_seeds: being asked now; none of those above.
         num_interested: want something that we have.
         num_unchoked: of those, the ones that we let ask.
     """
@@ -45,6 +46,7 @@ class ConnectionSurvey:
     num_needless: int = 0
     num_offering_metadata: int = 0
     num_offering_hashes: int = 0
+    num_web_seeds: int = 0
     num_interested: int = 0
     num_unchoked: int = 0
 

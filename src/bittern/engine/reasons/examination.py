@@ -15,6 +15,7 @@ from typing import Protocol
 from bittern.core.errors import BitTorrentError, DiskFull
 from bittern.engine.metadata import MetadataPhase
 from bittern.engine.peers.connection import PeerConnection
+from bittern.engine.pieces.swarm import Swarm
 from bittern.engine.reasons.diagnosis import ConnectionSurvey, Diagnosis, Limit, StorageSurvey
 from bittern.engine.reasons.explain import explain, what_it_waits_for
 from bittern.engine.services import Services
@@ -56,7 +57,8 @@ def diagnose(torrent: ExaminedTorrent, services: Services, *, retry_at: float | 
     found = Diagnosis(
         at=now,
         state=torrent.state,
-        download_rate=sum(peer.down.rate for peer in peers),
+        download_rate=sum(peer.down.rate for peer in peers)
+        + (0.0 if swarm is None else swarm.web_seeds.rate),
         upload_rate=sum(peer.up.rate for peer in peers),
         sources=tuple(torrent.sources()),
         candidates=survey(torrent.candidates, now=now),
@@ -67,15 +69,15 @@ def diagnose(torrent: ExaminedTorrent, services: Services, *, retry_at: float | 
         num_pieces=torrent.shelf.num_pieces,
         num_layers_missing=0 if phase is None else phase.num_layers_missing,
         num_missing=missing.bit_count(),
-        num_unavailable=(missing & ~_had_by(peers)).bit_count(),
+        num_unavailable=(missing & ~_had_by(peers, swarm)).bit_count(),
         availability=0.0 if swarm is None else swarm.picker.distributed_copies(),
     )
     return replace(found, reasons=tuple(explain(found)), waits_for=what_it_waits_for(found))
 
 
-def _had_by(peers: list[PeerConnection]) -> int:
-    """Return the pieces that at least one peer has."""
-    bits = 0
+def _had_by(peers: list[PeerConnection], swarm: Swarm | None) -> int:
+    """Return the pieces that at least one peer or web seed has."""
+    bits = 0 if swarm is None else swarm.web_seeds.bits
     for peer in peers:
         if peer.is_open and peer.protocol.remote is not None:
             bits |= peer.protocol.remote.bits
@@ -100,7 +102,7 @@ def _look_at_connections(
             useful += 1
         interested += protocol.peer_interested
         unchoked += protocol.peer_interested and not protocol.am_choking
-    phase = torrent.metadata_phase
+    phase, swarm = torrent.metadata_phase, torrent.swarm
     return ConnectionSurvey(
         num_half_open=services.num_half_open(),
         num_handshaking=len(peers) - len(open_peers),
@@ -111,6 +113,7 @@ def _look_at_connections(
         num_needless=needless,
         num_offering_metadata=0 if phase is None else phase.fetch.num_claims,
         num_offering_hashes=0 if phase is None else phase.num_offering_hashes,
+        num_web_seeds=0 if swarm is None else swarm.web_seeds.num_active,
         num_interested=interested,
         num_unchoked=unchoked,
     )

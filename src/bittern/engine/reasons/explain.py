@@ -46,12 +46,17 @@ def explain(found: Diagnosis) -> list[Reason]:
         case TorrentState.SEEDING:
             return _seeding(found)
     if found.is_moving:
-        text = (
-            f"It downloads at {format_rate(found.download_rate)} from "
-            f"{count_of(found.connections.num_open, 'connected peer')}."
-        )
+        text = f"It downloads at {format_rate(found.download_rate)} from {_senders(found)}."
         return [Reason(ReasonCode.MOVING, text), *_held_back(found, "max_download_rate")]
     return [*_held_back(found, "max_download_rate"), *_no_progress(found), *_sources(found)]
+
+
+def _senders(found: Diagnosis) -> str:
+    num_peers, num_web_seeds = found.connections.num_open, found.connections.num_web_seeds
+    if not num_web_seeds:
+        return count_of(num_peers, "connected peer")
+    web_seeds = count_of(num_web_seeds, "web seed")
+    return f"{count_of(num_peers, 'connected peer')} and {web_seeds}" if num_peers else web_seeds
 
 
 def what_it_waits_for(found: Diagnosis) -> str:
@@ -76,6 +81,8 @@ def what_it_waits_for(found: Diagnosis) -> str:
             )
     if found.storage.is_congested:
         return "the disk"
+    if connections.num_web_seeds:
+        return "a web seed"
     if not connections.num_open:
         return "a connection to a peer"
     return "pieces from a peer"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from bittern.core.units import format_duration
+from bittern.core.units import format_duration, format_size
 from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 
 KIND_NAMES = {
@@ -85,6 +85,8 @@ def describe_source(status: SourceStatus, *, now: float) -> str:
 def _answer(status: SourceStatus, now: float) -> str:
     """Return what a source has named: one that is asked in its answer, the others in all."""
     age = None if status.last_answer_at is None else now - status.last_answer_at
+    if status.kind is SourceKind.WEB_SEED:
+        return f"has sent {format_size(status.num_bytes)}"
     if status.kind in GIVEN:
         return count_of(status.num_found, "peer")
     if status.kind not in HEARD:

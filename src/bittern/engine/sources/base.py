@@ -25,6 +25,7 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
 from bittern.engine.events import Event
 from bittern.engine.peers.roster import Roster
+from bittern.engine.pieces.swarm import Swarm
 from bittern.engine.shelf import Shelf
 from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from bittern.policy.candidates import Candidates
@@ -67,6 +68,10 @@ class DiscoveringTorrent(Protocol):
     @property
     def roster(self) -> Roster | None:
         """The connections; None while there can be none."""
+
+    @property
+    def swarm(self) -> Swarm | None:
+        """The part that moves pieces, while it runs."""
 
     def add_peers(
         self, endpoints: Iterable[Endpoint], source: str, from_host: str | None = None

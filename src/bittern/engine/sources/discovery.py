@@ -32,6 +32,7 @@ from bittern.engine.sources.passive import ExchangedPeers, GivenPeers, IncomingP
 from bittern.engine.sources.tracker_client import TrackerClient
 from bittern.engine.sources.tracker_source import TrackerSource
 from bittern.engine.sources.trackers import TrackerStatus
+from bittern.engine.sources.web_seed_source import WebSeedSource
 from bittern.policy.candidates import Source
 from bittern.policy.peer_book import NEIGHBOURS
 
@@ -66,6 +67,7 @@ class Discovery:
         services: of the session.
         common: what all torrents of the session share.
         tiers: announce URLs by tier.
+        web_seeds: URLs of web seeds.
     """
 
     __slots__ = (
@@ -78,6 +80,7 @@ class Discovery:
         "_services",
         "_torrent",
         "_trackers",
+        "_web_seeds",
     )
 
     def __init__(
@@ -87,6 +90,7 @@ class Discovery:
         common: SessionSources,
         *,
         tiers: Sequence[Sequence[str]],
+        web_seeds: Sequence[str] = (),
     ) -> None:
         self._torrent = torrent
         self._services = services
@@ -98,6 +102,7 @@ class Discovery:
         self._incoming = IncomingPeers(
             torrent, port=services.listen_port, is_enabled=services.config.enable_incoming
         )
+        self._web_seeds = WebSeedSource(torrent, services, web_seeds)
         self._others = self._make_others()
         self._is_restricted = torrent.is_private
         self._hashes = torrent.all_hashes
@@ -124,7 +129,7 @@ class Discovery:
 
     @property
     def _sources(self) -> list[PeerSource]:
-        return [self._given, self._trackers, *self._others, self._incoming]
+        return [self._given, self._trackers, self._web_seeds, *self._others, self._incoming]
 
     def start(self, name: str) -> None:
         """Begin to ask; ``name`` is the torrent's, for the names of tasks."""
@@ -195,6 +200,12 @@ def tiers_of(shelf: Shelf, config: TorrentConfig) -> tuple[tuple[str, ...], ...]
     else:
         own = () if shelf.magnet is None else tuple((url,) for url in shelf.magnet.trackers)
     return (*own, *config.trackers)
+
+
+def web_seeds_of(shelf: Shelf, config: TorrentConfig) -> tuple[str, ...]:
+    """Return the URLs of the web seeds of a torrent, those of its settings first."""
+    known = shelf.metainfo() if shelf.has_metainfo else shelf.magnet
+    return (*config.web_seeds, *(() if known is None else known.web_seeds))
 
 
 def hinted_peers(shelf: Shelf) -> list[Endpoint]:

@@ -16,7 +16,7 @@ from bittern.engine.config import TorrentConfig
 from bittern.engine.services import Services
 from bittern.engine.source_status import SourceStatus
 from bittern.engine.sources.base import DiscoveringTorrent
-from bittern.engine.sources.discovery import Discovery, SessionSources, tiers_of
+from bittern.engine.sources.discovery import Discovery, SessionSources, tiers_of, web_seeds_of
 from bittern.engine.sources.trackers import TrackerStatus
 from bittern.policy.candidates import Candidates, Source
 
@@ -60,8 +60,13 @@ class PeerFinder:
         """Ask all sources from now on; again, when the metadata has come."""
         if self._discovery is None:
             shelf = self._torrent.shelf
-            tiers = tiers_of(shelf, config)
-            self._discovery = Discovery(self._torrent, self._services, common, tiers=tiers)
+            self._discovery = Discovery(
+                self._torrent,
+                self._services,
+                common,
+                tiers=tiers_of(shelf, config),
+                web_seeds=web_seeds_of(shelf, config),
+            )
             self._discovery.start(shelf.name)
         else:
             self._discovery.metadata_known()

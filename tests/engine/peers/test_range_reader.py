@@ -1,0 +1,448 @@
+"""
+engine.peers.range_reader: ranges over real HTTP, from servers that do not behave (N8), and paced.
+
+The servers are scripts: what is sent to each request, byte for byte. The client is the real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+
+from bittern.codec.bencode import encode
+from bittern.codec.info import Info, decode_info
+from bittern.core.errors import FetchError, WebSeedError, WebSeedLacksFile, WebSeedUseless
+from bittern.engine.limits import RateGate, SharedLimit, make_bucket
+from bittern.engine.peers import range_reader
+from bittern.engine.peers.range_reader import RangeReader
+from bittern.net.dns import Resolver
+from bittern.net.http import HttpClient
+from bittern.policy.web_seeds import WebSeedRecord
+from bittern.testing.loop import VirtualLoop
+from tests.conftest import Simulate
+from tests.engine.web import Web
+
+DATA = bytes(range(256)) * 400
+"""The file: 102,400 bytes."""
+START, STOP = 1_000, 51_000
+
+
+def info_of(length: int) -> Info:
+    pieces = b"h" * 20 * -(-length // 16_384)
+    return decode_info(
+        encode({b"name": b"f", b"length": length, b"piece length": 16_384, b"pieces": pieces})
+    )
+
+
+INFO = info_of(len(DATA))
+
+
+class Script:
+    """Answers each request with the next of some bytes, the last one for ever."""
+
+    def __init__(self, *answers: bytes, closes: bool = False) -> None:
+        self.answers = list(answers)
+        self.closes = closes
+        self.requests: list[str] = []
+        self.num_connections = 0
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.num_connections += 1
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode("latin-1"))
+                answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+                writer.write(answer)
+                await writer.drain()
+                if self.closes:
+                    break
+        writer.close()
+
+
+def head(status: str, **headers: str | int) -> bytes:
+    lines = [f"HTTP/1.1 {status}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return ("\r\n".join([*lines, "", ""])).encode("latin-1")
+
+
+def partial(start: int = START, stop: int = STOP) -> bytes:
+    """Return the right answer."""
+    content_range = f"bytes {start}-{stop - 1}/{len(DATA)}"
+    return (
+        head("206 Partial Content", Content_Range=content_range, Content_Length=stop - start)
+        + DATA[start:stop]
+    )
+
+
+@contextlib.asynccontextmanager
+async def reading(
+    script: Script, *, path: str = "/f", info: Info = INFO, is_trusted: bool = False
+) -> AsyncIterator[tuple[RangeReader, WebSeedRecord]]:
+    loop = asyncio.get_running_loop()
+    listener = await asyncio.start_server(script.serve, "127.0.0.1", 0)
+    script.port = listener.sockets[0].getsockname()[1]
+    record = WebSeedRecord(f"http://127.0.0.1:{script.port}{path}", is_trusted=is_trusted)
+    client = HttpClient(resolver=Resolver(), user_agent="test/1")
+    bucket = make_bucket(None, now=loop.time())
+    reader = RangeReader(
+        record,
+        info,
+        http=client,
+        gate=RateGate(bucket, SharedLimit(bucket, loop=loop)),
+        loop=loop,
+        counted=lambda _: None,
+    )
+    try:
+        yield reader, record
+    finally:
+        await client.close()
+        listener.close()
+        await listener.wait_closed()
+        await asyncio.sleep(0)
+
+
+async def fetch(reader: RangeReader, start: int = START, stop: int = STOP) -> tuple[bool, bytes]:
+    parts = []
+
+    def receive(data: bytes) -> bool:
+        parts.append(data)
+        return True
+
+    async with asyncio.timeout(5):
+        is_done = await reader.fetch(0, start, stop, receive)
+    return is_done, b"".join(parts)
+
+
+async def test_ranges_are_fetched_over_one_connection() -> None:
+    script = Script(partial(0, 10), partial(10, 60_000), partial(60_000, len(DATA)))
+    async with reading(script) as (reader, record):
+        got = [await fetch(reader, *span) for span in ((0, 10), (10, 60_000), (60_000, 102_400))]
+        assert b"".join(data for _, data in got) == DATA
+        assert script.num_connections == 1
+        first = script.requests[0].lower()
+        assert first.startswith("get /f http/1.1\r\n")
+        assert "\r\nrange: bytes=0-9\r\n" in first
+        assert "\r\naccept-encoding: identity\r\n" in first
+        assert record.last_asked_at is not None
+
+
+async def test_a_server_that_ends_each_connection_is_no_worse() -> None:
+    script = Script(partial(0, 10), partial(10, 20), closes=True)
+    async with reading(script) as (reader, _):
+        assert [await fetch(reader, 0, 10), await fetch(reader, 10, 20)] == [
+            (True, DATA[:10]),
+            (True, DATA[10:20]),
+        ]
+        assert script.num_connections == 2
+
+
+async def test_a_body_without_a_length_is_cut_by_what_was_asked() -> None:
+    content_range = f"bytes 0-9/{len(DATA)}"
+    chunked = head("206 Partial", Content_Range=content_range, Transfer_Encoding="chunked")
+    chunked += b"4\r\n" + DATA[:4] + b"\r\n6\r\n" + DATA[4:10] + b"\r\n0\r\n\r\n"
+    to_the_end = head("206 Partial", Content_Range=content_range, Connection="close") + DATA[:10]
+    async with reading(Script(chunked)) as (reader, _):
+        assert await fetch(reader, 0, 10) == (True, DATA[:10])
+    async with reading(Script(to_the_end, closes=True)) as (reader, _):
+        assert await fetch(reader, 0, 10) == (True, DATA[:10])
+
+
+async def test_a_server_without_ranges_is_found_out() -> None:
+    script = Script(head("200 OK", Content_Length=len(DATA)) + DATA)
+    async with reading(script) as (reader, record):
+        assert await fetch(reader) == (False, b"")
+        assert not record.takes_ranges
+        assert await fetch(reader, 0, len(DATA)) == (True, DATA)
+        assert "range:" not in script.requests[1].lower()
+
+
+async def test_a_whole_file_may_come_as_one() -> None:
+    script = Script(head("200 OK", Content_Length=len(DATA)) + DATA)
+    async with reading(script) as (reader, record):
+        assert await fetch(reader, 0, len(DATA)) == (True, DATA)
+        assert record.takes_ranges
+
+
+async def test_redirects_are_followed_by_the_rules_of_all_fetches() -> None:
+    target = Script(partial(0, 10))
+    async with reading(target) as (_, _):
+        found = head(
+            "302 Found", Location=f"http://127.0.0.1:{target.port}/there", Content_Length=0
+        )
+        async with reading(Script(found)) as (reader, _):
+            assert await fetch(reader, 0, 10) == (True, DATA[:10])
+        with_query = head(
+            "302 Found", Location=f"http://127.0.0.1:{target.port}/there?q", Content_Length=0
+        )
+        async with reading(Script(with_query)) as (reader, _):
+            with pytest.raises(FetchError, match="loopback address"):
+                await fetch(reader, 0, 10)
+        async with reading(Script(with_query), is_trusted=True) as (reader, _):
+            assert await fetch(reader, 0, 10) == (True, DATA[:10])
+    async with reading(Script(head("302 Found", Location="/f", Content_Length=0))) as (reader, _):
+        with pytest.raises(FetchError, match="redirects"):
+            await fetch(reader)
+
+
+async def test_what_a_torrent_names_may_not_ask_a_local_program_anything() -> None:
+    """N6: a local server is asked for files, never with a query."""
+    async with reading(Script(partial()), path="/f?do=it") as (reader, _):
+        with pytest.raises(FetchError, match="not permitted"):
+            await fetch(reader)
+    async with reading(Script(partial()), path="/f?do=it", is_trusted=True) as (reader, _):
+        assert await fetch(reader) == (True, DATA[START:STOP])
+
+
+async def test_a_caller_may_have_enough() -> None:
+    script = Script(head("206 P", Content_Range=RANGE, Content_Length=LENGTH) + BODY[:9], partial())
+    async with reading(script) as (reader, _):
+        assert await reader.fetch(0, START, STOP, lambda _: False)
+        assert await fetch(reader) == (True, DATA[START:STOP])
+        assert script.num_connections == 2, "what was not read is not read by the next request"
+
+
+# --- misbehaviour ----------------------------------------------------------------------------
+
+RANGE = f"bytes {START}-{STOP - 1}/{len(DATA)}"
+BODY = DATA[START:STOP]
+LENGTH = len(BODY)
+
+LIES: dict[str, tuple[Sequence[bytes], type[Exception], str]] = {
+    "no range": ([head("206 P", Content_Length=LENGTH) + BODY], WebSeedUseless, "which range"),
+    "another range": (
+        [head("206 P", Content_Range=f"bytes 0-{LENGTH - 1}/102400", Content_Length=LENGTH) + BODY],
+        WebSeedUseless,
+        "asked for bytes",
+    ),
+    "a shorter range": (
+        [head("206 P", Content_Range="bytes 1000-1009/102400", Content_Length=10) + BODY[:10]],
+        WebSeedUseless,
+        "asked for bytes",
+    ),
+    "another file": (
+        [head("206 P", Content_Range="bytes 1000-50999/102401", Content_Length=LENGTH) + BODY],
+        WebSeedLacksFile,
+        "102401 bytes there",
+    ),
+    "a length too short": (
+        [head("206 P", Content_Range=RANGE, Content_Length=10) + BODY[:10]],
+        WebSeedUseless,
+        "length of 10",
+    ),
+    "a length too long": (
+        [head("206 P", Content_Range=RANGE, Content_Length=LENGTH + 1) + BODY + b"x"],
+        WebSeedUseless,
+        f"length of {LENGTH + 1}",
+    ),
+    "no number for a length": (
+        [head("206 P", Content_Range=RANGE, Content_Length="ten") + BODY],
+        FetchError,
+        "no HTTP answer",
+    ),
+    "two lengths": (
+        [b"HTTP/1.1 206 P\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n12345"],
+        FetchError,
+        "no HTTP answer",
+    ),
+    "more without a length": (
+        [head("206 P", Content_Range=RANGE, Connection="close") + BODY + b"x"],
+        WebSeedUseless,
+        "more than it was asked",
+    ),
+    "endless chunks": (
+        [
+            head("206 P", Content_Range=RANGE, Transfer_Encoding="chunked")
+            + b"".join(b"%x\r\n%b\r\n" % (LENGTH, BODY) for _ in range(20))
+        ],
+        WebSeedUseless,
+        "more than it was asked",
+    ),
+    "chunks that are none": (
+        [head("206 P", Content_Range=RANGE, Transfer_Encoding="chunked") + b"zz\r\nnonsense\r\n"],
+        FetchError,
+        "no HTTP answer",
+    ),
+    "an end in the middle": (
+        [head("206 P", Content_Range=RANGE, Content_Length=LENGTH) + BODY[:30_000]],
+        FetchError,
+        "cut off",
+    ),
+    "an end in the middle without a length": (
+        [head("206 P", Content_Range=RANGE, Connection="close") + BODY[:30_000]],
+        WebSeedError,
+        "in the middle of a file",
+    ),
+    "an end before the body": (
+        [head("206 P", Content_Range=RANGE, Content_Length=LENGTH)],
+        FetchError,
+        "cut off",
+    ),
+    "compression": (
+        [
+            head("206 P", Content_Range=RANGE, Content_Encoding="gzip", Content_Length=LENGTH)
+            + gzip.compress(BODY)
+        ],
+        WebSeedLacksFile,
+        "compressed",
+    ),
+    "compression of another kind": (
+        [head("200 OK", Content_Encoding="br") + BODY],
+        FetchError,
+        "compression",
+    ),
+    "several ranges": (
+        [
+            head("206 P", Content_Type="multipart/byteranges; boundary=x", Content_Length=12)
+            + b"--x\r\n\r\n--x--"
+        ],
+        WebSeedUseless,
+        "which range",
+    ),
+    "a whole file of another length": (
+        [head("200 OK", Content_Length=10) + DATA[:10]],
+        WebSeedLacksFile,
+        "10 bytes there",
+    ),
+    "a page that says sorry": (
+        [head("200 OK", Content_Type="text/html", Content_Length=5) + b"sorry"],
+        WebSeedLacksFile,
+        "5 bytes there",
+    ),
+    "not found": ([head("404 Not Found", Content_Length=0)], WebSeedLacksFile, "404"),
+    "gone": ([head("410 Gone", Content_Length=0)], WebSeedLacksFile, "410"),
+    "no such range": ([head("416 No", Content_Length=0)], WebSeedLacksFile, "416"),
+    "forbidden": ([head("403 No", Content_Length=0)], WebSeedUseless, "403"),
+    "a password": ([head("401 Who", Content_Length=0)], WebSeedUseless, "401"),
+    "an error": ([head("500 Oops", Content_Length=0)], WebSeedError, "500"),
+    "busy": ([head("503 Busy", Retry_After=7, Content_Length=0)], WebSeedError, "503"),
+    "no content": ([head("204 No Content")], WebSeedError, "204"),
+    "a redirect to nowhere": ([head("302 Found", Content_Length=0)], WebSeedError, "302"),
+    "a redirect to a file": (
+        [head("302 Found", Location="file:///etc/passwd", Content_Length=0)],
+        FetchError,
+        "scheme",
+    ),
+    "a redirect to ftp": (
+        [head("302 Found", Location="ftp://127.0.0.1/f", Content_Length=0)],
+        FetchError,
+        "scheme",
+    ),
+    "a redirect to the metadata of clouds": (
+        [head("302 Found", Location="http://169.254.169.254/", Content_Length=0)],
+        FetchError,
+        "no address to connect to",
+    ),
+    "no HTTP": ([b"220 ftp ready\r\n"], FetchError, "no HTTP answer"),
+    "garbage": ([b"\x00\x01\x02\x03\r\n\r\n"], FetchError, "no HTTP answer"),
+    "nothing": ([b""], FetchError, "hung up"),
+    "half a head": ([b"HTTP/1.1 206 Partial\r\nContent-Ra"], FetchError, "hung up|no HTTP|cut off"),
+    "an endless head": (
+        [b"HTTP/1.1 206 P\r\nX: " + b"x" * 100_000 + b"\r\n\r\n"],
+        FetchError,
+        "no HTTP answer",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_lie_is_told_for_what_it_is(lie: str) -> None:
+    answers, kind, reason = LIES[lie]
+    async with reading(Script(*answers, closes=True)) as (reader, record):
+        with pytest.raises((WebSeedError, FetchError), match=reason) as caught:
+            await fetch(reader)
+        assert type(caught.value) is kind
+        assert record.takes_ranges
+
+
+async def test_silence_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(range_reader, "READ_TIMEOUT", 0.05)
+    part = head("206 P", Content_Range=RANGE, Content_Length=LENGTH) + BODY[:10]
+    async with reading(Script(part)) as (reader, _):
+        with pytest.raises(FetchError, match="silent"):
+            await fetch(reader)
+
+
+async def test_a_trap_of_zeros_is_not_unpacked() -> None:
+    """P15: a compressed answer is refused by its head."""
+    bomb = gzip.compress(bytes(50_000_000))
+    script = Script(
+        head("206 P", Content_Range=RANGE, Content_Encoding="gzip", Content_Length=len(bomb))
+        + bomb,
+        closes=True,
+    )
+    async with reading(script) as (reader, _):
+        with pytest.raises(WebSeedError, match="compressed"):
+            await fetch(reader)
+
+
+# --- pace, in virtual time -------------------------------------------------------------------
+
+
+def make_paced(loop: VirtualLoop, web: Web, rate: float | None) -> tuple[RangeReader, RateGate]:
+    now = loop.time()
+    gate = RateGate(make_bucket(rate, now=now), SharedLimit(make_bucket(None, now=now), loop=loop))
+    reader = RangeReader(
+        WebSeedRecord("http://web.example/f", is_trusted=True),
+        info_of(1_000_000),
+        http=web,
+        gate=gate,
+        loop=loop,
+        counted=lambda _: None,
+    )
+    return reader, gate
+
+
+def test_a_limit_is_shared_with_whoever_else_waits(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        reader, gate = make_paced(loop, Web({"http://web.example/f": bytes(1_000_000)}), 100_000)
+        others = 0
+
+        def other() -> None:
+            nonlocal others
+            others += 16_384
+            gate.take(16_384)
+            gate.wait(other)
+
+        gate.wait(other)
+        received = 0
+
+        def receive(data: bytes) -> bool:
+            nonlocal received
+            received += len(data)
+            return loop.time() < 10
+
+        assert await reader.fetch(0, 0, 1_000_000, receive)
+        gate.close()
+        assert received + others == pytest.approx(1_000_000, rel=0.15)
+        assert others > 150_000
+        assert received > 150_000
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("way", ["limit", "disk"])
+def test_a_reader_that_is_held_back_says_so_and_can_be_ended(way: str, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        web = Web({"http://web.example/f": bytes(1_000_000)})
+        reader, gate = make_paced(loop, web, 1 if way == "limit" else None)
+        receive: Callable[[bytes], bool] = lambda _: True  # noqa: E731
+        assert not reader.is_held_back
+        task = asyncio.ensure_future(reader.fetch(0, 0, 1_000_000, receive))
+        if way == "disk":
+            reader.set_reading(False)
+        await asyncio.sleep(5)
+        assert reader.is_held_back
+        reader.stop()
+        assert gate.num_waiting == 0
+        task.cancel()
+        await asyncio.wait([task])
+        assert web.num_open == 0
+        reader.set_reading(True)
+        assert not reader.is_held_back
+
+    simulate(main)

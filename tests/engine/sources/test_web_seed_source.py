@@ -1,0 +1,98 @@
+"""engine.sources.web_seed_source: how web seeds stand, also while there is no swarm."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bittern.engine.events import TorrentState
+from bittern.engine.source_status import SourceKind, SourceState
+from bittern.testing.loop import VirtualLoop
+from tests.conftest import Simulate
+from tests.engine.scene import NAME, Node, Scene
+from tests.engine.web import BASE, Web
+
+
+def states(node: Node) -> list[tuple[str, SourceState, str | None]]:
+    found = [each for each in node.torrent.sources() if each.kind is SourceKind.WEB_SEED]
+    return [(each.name, each.state, each.message) for each in found]
+
+
+def test_a_torrent_without_any_says_nothing(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            assert states(await scene.node()) == []
+
+    simulate(main)
+
+
+def test_switched_off_means_nobody_is_asked(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, web_seeds=(BASE,)) as scene:
+            web = Web.of(scene)
+            node = await scene.node(make=web.session, enable_web_seeds=False)
+            await asyncio.sleep(10)
+            reason = "switched off by the setting enable_web_seeds"
+            assert states(node) == [("", SourceState.OFF, reason)]
+            assert web.requests == []
+
+    simulate(main)
+
+
+def test_the_first_request_does_not_wait_for_a_second(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, web_seeds=(BASE,)) as scene:
+            web = Web.of(scene)
+            node = await scene.node(make=web.session)
+            await asyncio.sleep(0)
+            assert web.num_open == 1
+            await node.complete(within=10)
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("where", ["link", "settings"])
+def test_a_link_waits_for_its_metadata(where: str, tmp_path: Path, simulate: Simulate) -> None:
+    """The peer that knows it uploads next to nothing; the data comes from the web (``ws=``)."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            web = Web.of(scene)
+            link = f"magnet:?xt=urn:btih:{scene.info_hash}"
+            if where == "link":
+                link += f"&ws={BASE}"
+            node = await scene.node(
+                make=web.session,
+                source=link,
+                torrent={"web_seeds": (BASE,)} if where == "settings" else {},
+            )
+            await asyncio.sleep(5)
+            assert node.torrent.state is TorrentState.METADATA
+            assert states(node) == [(BASE, SourceState.WAITING, "the metadata is not known")]
+            assert web.requests == []
+            seed = await scene.node(is_seed=True, max_upload_rate=20_000, peers=[node])
+            await node.complete(within=30)
+            assert node.has_content()
+            assert web.paths() == [BASE + NAME]
+            assert web.num_bytes > seed.torrent.num_uploaded
+
+    simulate(main)
+
+
+def test_at_rest_nothing_is_missing(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, web_seeds=(BASE, "ftp://h/")) as scene:
+            node = await scene.node(
+                is_seed=True, make=Web.of(scene).session, state_dir=tmp_path / "state"
+            )
+            await asyncio.sleep(300)
+            assert node.torrent.is_resting
+            assert states(node) == [
+                (BASE, SourceState.WAITING, "nothing is missing"),
+                ("ftp://h/", SourceState.WAITING, "nothing is missing"),
+            ]
+            node.torrent.announce_now()
+
+    simulate(main)
