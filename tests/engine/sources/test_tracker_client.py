@@ -388,14 +388,32 @@ def test_udp_silence_is_bounded(simulate: Simulate) -> None:
     simulate(main)
 
 
-def test_no_more_than_fifty_http_requests_at_once(simulate: Simulate) -> None:
+def test_no_more_than_fifty_http_requests_at_once(
+    simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Limit: F11. And who waits for a place does not lose time."""
 
     async def main(loop: VirtualLoop) -> None:
+        for number in range(10):
+            monkeypatch.setitem(ADDRESSES, f"t{number}", ("10.0.0.1",))
         client, http = make()
-        await asyncio.gather(*(client.announce("http://t/announce", [REQUEST]) for _ in range(175)))
+        urls = [f"http://t{number % 10}/announce" for number in range(175)]
+        await asyncio.gather(*(client.announce(url, [REQUEST]) for url in urls))
         assert http.most_under_way == 50
         assert loop.time() == 4
+
+    simulate(main)
+
+
+def test_no_more_than_eight_of_them_to_one_host(simulate: Simulate) -> None:
+    """Limit: F11. Another host is asked at once, and a port is no other host."""
+
+    async def main(loop: VirtualLoop) -> None:
+        client, http = make()
+        urls = [f"http://t:{80 + number % 2}/announce" for number in range(24)]
+        await asyncio.gather(*(client.announce(url, [REQUEST]) for url in urls))
+        assert http.most_under_way == 8
+        assert loop.time() == 3
 
     simulate(main)
 

@@ -8,7 +8,8 @@ counts as answered when one of them is. A family that stays silent holds the
 other up no longer than ``FAMILY_GRACE``.
 
 At most ``MAX_HTTP_REQUESTS`` HTTP requests are under way in a session (Limit:
-F11, libtorrent's figure too); waiting for a place does not use up a tracker's time.
+F11, libtorrent's figure too), few of them to one host; waiting for a place does not use up
+a tracker's time.
 
 Sources: BEP 3, BEP 7, BEP 15, BEP 31, BEP 41, BEP 48.
 """
@@ -38,6 +39,7 @@ from bittern.core.errors import (
     TrackerUnreachable,
 )
 from bittern.core.ids import InfoHash
+from bittern.engine.sources.places import Places
 from bittern.net.access import Access, AddressClass, classify
 from bittern.net.dns import HostResolver
 from bittern.net.http import HttpResponse
@@ -47,6 +49,8 @@ _T = TypeVar("_T")
 
 MAX_HTTP_REQUESTS = 50
 """Limit: F11. HTTP announces and scrapes under way at once."""
+MAX_HTTP_REQUESTS_PER_HOST = 8
+"""Limit: F11. The same to one host, so that a dead one does not keep all others waiting."""
 MAX_ANSWER_LENGTH = 1_048_576
 """Limit: N5. Bytes of an HTTP answer, after decompression."""
 HTTP_TIMEOUT = 30.0
@@ -100,7 +104,7 @@ class TrackerClient:
         self._udp = udp
         self._resolver = resolver
         self._families = families
-        self._places = asyncio.Semaphore(MAX_HTTP_REQUESTS)
+        self._places = Places(MAX_HTTP_REQUESTS, MAX_HTTP_REQUESTS_PER_HOST)
 
     async def announce(
         self,
@@ -192,7 +196,7 @@ class TrackerClient:
         return self._udp, endpoint, url_data.encode("ascii")
 
     async def _fetch(self, url: str, *, ipv6: bool) -> HttpResponse:
-        async with self._places:
+        async with self._places.at(urlsplit(url).hostname or ""):
             try:
                 return await self._http.fetch(
                     url,
