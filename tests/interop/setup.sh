@@ -8,6 +8,8 @@
 # Safe to repeat and quick when nothing is missing. System packages come from Debian or Ubuntu and
 # need root (or sudo without a password); npm packages go to .cache/interop/node_modules in the
 # checkout, without running their install scripts. libtorrent is in the dev dependency group.
+# Transmission 4 comes from a newer Debian than most machines have: its packages and all libraries
+# they need go to .cache/interop/transmission4, beside the system, and are not installed.
 set -eu
 
 root=$(CDPATH= cd -- "$(dirname -- "$0")/../.." && pwd)
@@ -21,10 +23,11 @@ npm_packages='webtorrent@1.9.7 bittorrent-tracker@11.2.3 bittorrent-dht@11.0.12
     webtorrent-fixtures@2.0.3'
 
 programs=$all_programs
+wants_transmission4=yes
 case ${1-} in
     '') ;;
-    --core) programs=$core_programs npm_packages='' ;;
-    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    --core) programs=$core_programs npm_packages='' wants_transmission4='' ;;
+    *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 
 # /usr/sbin holds ip on Debian and is not on every user's PATH.
@@ -58,5 +61,59 @@ if [ -n "$wanted" ]; then
     # shellcheck disable=SC2086
     npm install --prefix "$cache" --ignore-scripts --no-save --no-audit --no-fund --silent \
         $npm_packages
+fi
+
+fetch_transmission4() {
+    release=trixie
+    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    for needed in apt-get dpkg-deb; do
+        command -v "$needed" >/dev/null 2>&1 || { echo "no $needed" >&2; return 1; }
+    done
+    [ -r "$keyring" ] || { echo "no $keyring" >&2; return 1; }
+    work=$cache/transmission4.part
+    rm -rf "$work"
+    mkdir -p "$work/none" "$work/state/lists/partial" "$work/cache/archives/partial" "$work/root"
+    : >"$work/status"
+    echo "deb [signed-by=$keyring] http://deb.debian.org/debian $release main" >"$work/sources.list"
+    # An apt of its own: it knows this one source and a machine on which nothing is installed, so
+    # it fetches the C library as well, and changes nothing outside.
+    cat >"$work/apt.conf" <<EOF
+Dir::Etc::main "/dev/null";
+Dir::Etc::parts "$work/none";
+Dir::Etc::preferencesparts "$work/none";
+Dir::Etc::sourcelist "$work/sources.list";
+Dir::Etc::sourceparts "$work/none";
+Dir::State "$work/state";
+Dir::State::status "$work/status";
+Dir::Cache "$work/cache";
+Acquire::Languages "none";
+APT::Install-Recommends "false";
+APT::Sandbox::User "root";
+EOF
+    APT_CONFIG=$work/apt.conf apt-get update -qq || return 1
+    APT_CONFIG=$work/apt.conf apt-get install -y -qq --download-only transmission-daemon \
+        >/dev/null || return 1
+    for package in "$work"/cache/archives/*.deb; do
+        dpkg-deb -x "$package" "$work/root" || return 1
+    done
+    rm -rf "$work/state" "$work/cache"
+    # Its own dynamic linker, so that it meets none of the system's libraries.
+    linker=$(cd "$work/root" && ls usr/lib*/ld-linux* | head -n 1)
+    libraries=$(cd "$work/root" && ls -d usr/lib/*-linux-gnu* | head -n 1)
+    cat >"$work/transmission-daemon" <<EOF
+#!/bin/sh
+root=\$(dirname -- "\$0")/root
+exec "\$root/$linker" --library-path "\$root/$libraries" "\$root/usr/bin/transmission-daemon" "\$@"
+EOF
+    chmod +x "$work/transmission-daemon"
+    "$work/transmission-daemon" --version >/dev/null 2>&1 || { echo "it does not run" >&2; return 1; }
+    rm -rf "$cache/transmission4"
+    mv "$work" "$cache/transmission4"
+}
+
+if [ -n "$wants_transmission4" ] && [ ! -x "$cache/transmission4/transmission-daemon" ]; then
+    mkdir -p "$cache"
+    fetch_transmission4 || echo "setup.sh: transmission 4 cannot be had; it is left out" >&2
+    rm -rf "$cache/transmission4.part"
 fi
 echo "interop: everything is installed"

@@ -8,13 +8,14 @@ from tests.interop.clients.bittern import Bittern
 from tests.interop.clients.libtorrent import Libtorrent
 from tests.interop.clients.qbittorrent import Qbittorrent
 from tests.interop.clients.rtorrent import Rtorrent
-from tests.interop.clients.transmission import Transmission
+from tests.interop.clients.transmission import Transmission, Transmission4
 from tests.interop.clients.webtorrent import Webtorrent
 
 FOREIGN_CLIENTS: tuple[type[Client], ...] = (
     Libtorrent,
     Aria2,
     Transmission,
+    Transmission4,
     Qbittorrent,
     Rtorrent,
     Webtorrent,

@@ -12,6 +12,7 @@ from tests.interop import web
 from tests.interop.clients.base import Client, Transport
 from tests.interop.place import Endpoint
 from tests.interop.process import InteropError
+from tests.interop.samples import CACHE
 
 # Values of the setting "encryption".
 _PREFER_PLAIN, _REQUIRED = 0, 2
@@ -128,3 +129,15 @@ class Transmission(Client):
             raise InteropError(f"transmission: {method}: {answer['result']}")
         result: Mapping[str, Any] = answer["arguments"]
         return result
+
+
+class Transmission4(Transmission):
+    """
+    transmission-daemon 4.1, which reads hybrids as v1 torrents.
+
+    ``setup.sh`` fetches it from a newer Debian than this one may be, with its own libraries.
+    """
+
+    name = "transmission4"
+    executable = str(CACHE / "transmission4" / "transmission-daemon")
+    creates_empty_files = True
