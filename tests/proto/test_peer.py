@@ -20,17 +20,19 @@ from bittern.core.bitfield import Bitfield
 from bittern.core.errors import PeerViolation
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.core.ids import InfoHash, PeerId
+from bittern.proto.extended import (
+    LOCAL_EXTENSIONS,
+    LT_DONT_HAVE,
+    MAX_EXTENDED_HANDSHAKES,
+    UT_METADATA,
+    UT_PEX,
+)
 from bittern.proto.incoming import MAX_CHOKED_REQUESTS, MAX_INCOMING_REQUESTS, MAX_REFUSED_REQUESTS
 from bittern.proto.outgoing import MAX_UNEXPECTED_BLOCKS
 from bittern.proto.peer import (
-    LOCAL_EXTENSIONS,
-    LT_DONT_HAVE,
     MAX_ALLOWED_FAST,
-    MAX_EXTENDED_HANDSHAKES,
     MAX_UNREAD_LENGTH,
     MAX_UNREAD_MESSAGES,
-    UT_METADATA,
-    UT_PEX,
     PeerProtocol,
     PeerState,
 )

@@ -43,8 +43,8 @@ from bittern.engine.store.content import check_choice
 from bittern.engine.store.journal import Journal
 from bittern.net.stream import Stream
 from bittern.proto import peer_events
+from bittern.proto.extended import UT_METADATA
 from bittern.proto.metadata import MetadataFetch
-from bittern.proto.peer import UT_METADATA
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
 from bittern.storage.hashing import PieceHashes
 

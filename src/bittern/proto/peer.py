@@ -10,14 +10,14 @@ valid until that is used again, so events must be drained before.
 Theory of operation. A connection is in HANDSHAKE until 68 good bytes came,
 then OPEN, and CLOSED after the first violation or ``close``. Our requests are
 in ``proto.outgoing``, the peer's in ``proto.incoming``, what it has in
-``proto.remote_pieces``.
+``proto.remote_pieces``, its extensions in ``proto.extended``.
 
 Invariant: a block, a reject or a drop takes a request out of ``outstanding``,
 and nothing else; the owner hears of each, also when the peer then breaks the
 protocol, so no block stays asked for with nobody to send it.
 
-Limits: H1 message lengths, H2 messages the peer does not read, H14 repeated
-extended handshakes; others are in the modules named.
+Limits: H1 message lengths, H2 messages the peer does not read; others are in the
+modules named.
 
 Sources: BEP 3, BEP 5 (port), BEP 6, BEP 10, BEP 52 (hash messages), BEP 54.
 """
@@ -35,25 +35,18 @@ from bittern.core.errors import PeerViolation, WireDecodeError
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.core.ids import InfoHash, PeerId
 from bittern.proto import peer_events
+from bittern.proto.extended import LT_DONT_HAVE, NAMES, RemoteExtensions
 from bittern.proto.incoming import MAX_INCOMING_REQUESTS, IncomingRequests
 from bittern.proto.outgoing import OutgoingRequests
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
 from bittern.proto.remote_pieces import RemotePieces
 
-MAX_EXTENDED_HANDSHAKES = 10
-"""Limit: H14."""
 MAX_ALLOWED_FAST = 100
 """Limit: H9. Pieces of a peer's allowed fast set that we remember; BEP 6 speaks of ten."""
 MAX_UNREAD_MESSAGES = 10_000
 """Limit: H2. Our messages that may wait while the peer sends and does not read."""
 MAX_UNREAD_LENGTH = 1_048_576
 """Limit: H2, H7. Extension messages that may wait; 64 pieces of metadata."""
-UT_METADATA = "ut_metadata"
-UT_PEX = "ut_pex"
-UT_HOLEPUNCH = "ut_holepunch"
-LT_DONT_HAVE = "lt_donthave"
-LOCAL_EXTENSIONS: Mapping[str, int] = {UT_PEX: 1, UT_METADATA: 2, LT_DONT_HAVE: 7}
-"""Ids under which we want to receive extended messages (BEP 10)."""
 _BEFORE_BITFIELD = frozenset(
     (
         MessageId.PORT,
@@ -67,7 +60,6 @@ _BEFORE_BITFIELD = frozenset(
 Interop: some clients send the extended handshake or their DHT port before the
 bitfield, so those two do not end the time in which a first one may come.
 """
-_EXTENSION_NAMES = {number: name for name, number in LOCAL_EXTENSIONS.items()}
 
 
 class PeerState(enum.Enum):
@@ -95,10 +87,10 @@ class PeerProtocol:
 
     __slots__ = (
         "_events",
+        "_extensions",
         "_geometry",
         "_info_hashes",
         "_local",
-        "_num_extended_handshakes",
         "_out",
         "_remote",
         "_tail",
@@ -111,7 +103,6 @@ class PeerProtocol:
         "peer_choking",
         "peer_interested",
         "remote_allowed_fast",
-        "remote_extensions",
         "remote_handshake",
         "state",
     )
@@ -130,7 +121,6 @@ class PeerProtocol:
         self.peer_choking = True
         self.peer_interested = False
         self.remote_handshake: Handshake | None = None
-        self.remote_extensions: Mapping[str, int] = {}
         self.remote_allowed_fast: dict[int, None] = {}
         """Pieces we may ask for while choked."""
         self.outgoing = OutgoingRequests()
@@ -145,7 +135,7 @@ class PeerProtocol:
         self._unread_length = 0
         self._events: list[PeerEvent] = []
         self._tail = bytearray()
-        self._num_extended_handshakes = 0
+        self._extensions = RemoteExtensions()
         self._remote = RemotePieces(None if geometry is None else geometry.num_pieces)
 
     # --- in ------------------------------------------------------------------------------
@@ -383,17 +373,11 @@ class PeerProtocol:
             self._events.append(peer_events.FastAllowed(index))
 
     def _handle_extended(self, payload: memoryview, now: float) -> None:
-        extension_id = payload[0]
-        if extension_id == 0:
-            self._num_extended_handshakes += 1
-            if self._num_extended_handshakes > MAX_EXTENDED_HANDSHAKES:
-                raise PeerViolation("repeats the extended handshake")
-            handshake = extension.decode_extended_handshake(payload[1:])
-            merged = {**self.remote_extensions, **handshake.extensions}
-            self.remote_extensions = {name: number for name, number in merged.items() if number}
+        if payload[0] == 0:
+            handshake = self._extensions.receive_handshake(payload[1:])
             self._events.append(peer_events.ExtendedHandshakeReceived(handshake))
             return
-        name = _EXTENSION_NAMES.get(extension_id)
+        name = NAMES.get(payload[0])
         if name == LT_DONT_HAVE:
             self._handle_dont_have(extension.decode_dont_have(payload[1:]), now)
         elif name is not None:
@@ -425,6 +409,11 @@ class PeerProtocol:
         """True when both sides speak the extension protocol (BEP 10)."""
         remote, local = self.remote_handshake, self._local.reserved
         return remote is not None and remote.reserved.has_extensions and local.has_extensions
+
+    @property
+    def remote_extensions(self) -> Mapping[str, int]:
+        """The extensions that the peer speaks, by name, with its numbers for them (BEP 10)."""
+        return self._extensions.numbers
 
     def has_v2(self, v2_hash: InfoHash | None) -> bool:
         """
@@ -576,11 +565,11 @@ class PeerProtocol:
 
     def send_extension(self, name: str, payload: bytes) -> bool:
         """Send a message; False when the peer does not speak the extension, or does not read."""
-        number = self.remote_extensions.get(name)
-        if number is None or self._unread_length + len(payload) > MAX_UNREAD_LENGTH:
+        message = self._extensions.encode(name, payload)
+        if message is None or self._unread_length + len(payload) > MAX_UNREAD_LENGTH:
             return False
         self._unread_length += len(payload)
-        self._out.append(wire.encode_extended(number, payload))
+        self._out.append(message)
         return True
 
     def send_message(self, message: bytes) -> None:

@@ -26,8 +26,8 @@ from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.peers.roster import Roster, exchange_flags
 from bittern.policy.candidates import Source
 from bittern.proto import peer_events
+from bittern.proto.extended import UT_METADATA, UT_PEX
 from bittern.proto.metadata import MetadataServer
-from bittern.proto.peer import UT_METADATA, UT_PEX
 from bittern.proto.peer_events import PeerEvent
 
 

@@ -25,8 +25,9 @@ from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
 from bittern.net.stream import Stream
 from bittern.policy.candidates import Candidates
+from bittern.proto.extended import LOCAL_EXTENSIONS, UT_HOLEPUNCH, UT_METADATA, UT_PEX
 from bittern.proto.incoming import MAX_INCOMING_REQUESTS
-from bittern.proto.peer import LOCAL_EXTENSIONS, UT_HOLEPUNCH, UT_METADATA, UT_PEX, PeerProtocol
+from bittern.proto.peer import PeerProtocol
 from bittern.proto.pex import ExchangeBook
 
 MAX_GREETED = 1_000

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from bittern.engine.sources.base import DiscoveringTorrent
 from bittern.policy.candidates import Source
-from bittern.proto.peer import UT_PEX
+from bittern.proto.extended import UT_PEX
 
 
 class _PassiveSource:

@@ -1,0 +1,64 @@
+"""
+Which extensions a connection has, under which number on either side (BEP 10).
+
+Each side chooses the numbers under which it wants to receive messages and tells them
+in its extended handshake, which may be repeated: a later one adds, changes, or with
+number 0 takes back.
+
+Limit: H14 repeated handshakes. Source: BEP 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bittern.codec import extension, wire
+from bittern.codec.extension import ExtendedHandshake
+from bittern.core.errors import PeerViolation
+
+MAX_EXTENDED_HANDSHAKES = 10
+"""Limit: H14."""
+UT_METADATA = "ut_metadata"
+UT_PEX = "ut_pex"
+UT_HOLEPUNCH = "ut_holepunch"
+LT_DONT_HAVE = "lt_donthave"
+LOCAL_EXTENSIONS: Mapping[str, int] = {UT_PEX: 1, UT_METADATA: 2, LT_DONT_HAVE: 7}
+"""Numbers under which we want to receive."""
+NAMES: Mapping[int, str] = {number: name for name, number in LOCAL_EXTENSIONS.items()}
+"""The same the other way round."""
+
+
+class RemoteExtensions:
+    """
+    What one peer has told of its extensions.
+
+    Attributes:
+        numbers: under which it wants to receive, by name.
+    """
+
+    __slots__ = ("_num_handshakes", "numbers")
+
+    def __init__(self) -> None:
+        self.numbers: Mapping[str, int] = {}
+        self._num_handshakes = 0
+
+    def receive_handshake(self, payload: memoryview) -> ExtendedHandshake:
+        """
+        Take an extended handshake, without its extension number.
+
+        Raises:
+            PeerViolation: it came too often.
+            WireDecodeError: it is malformed.
+        """
+        self._num_handshakes += 1
+        if self._num_handshakes > MAX_EXTENDED_HANDSHAKES:
+            raise PeerViolation("repeats the extended handshake")
+        handshake = extension.decode_extended_handshake(payload)
+        merged = {**self.numbers, **handshake.extensions}
+        self.numbers = {name: number for name, number in merged.items() if number}
+        return handshake
+
+    def encode(self, name: str, payload: bytes) -> bytes | None:
+        """Return a message of an extension; None when the peer does not speak it."""
+        number = self.numbers.get(name)
+        return None if number is None else wire.encode_extended(number, payload)
