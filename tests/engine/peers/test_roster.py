@@ -336,7 +336,8 @@ def test_bep52_who_knows_only_the_v2_hash_is_dialled_again_with_it(
             v1, v2 = scene.metainfo.info.all_hashes
             host = scene.add_host()
             listener = scene.listener(host)
-            node = await scene.node(peers=[endpoint_of(host)])
+            node = await scene.node()
+            node.torrent.add_peers([endpoint_of(host)], "tracker", "10.0.9.9")
             named = []
             for _ in range(2):
                 peer = await listener.accept(timeout=5)
