@@ -4,14 +4,17 @@ Recheck and creation over all cores, beside libtorrent, mktorrent and the hash l
 Each run is a process of its own that prints the seconds of the work alone, without
 starting the interpreter; programs take turns. Both clients recheck by adding a
 torrent to a session, both create with one call. The data is in the page cache. The
-*hash limit* is two threads that do nothing but read and hash: no client can be faster
-with the same hash functions, and where libtorrent is near it nobody can be twice as fast.
+*hash limit* is two threads that do nothing but read and hash, for a hybrid with both
+functions: no client can be faster with the same ones, and where libtorrent is near it
+nobody can be twice as fast.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
+import mmap
 import os
 import shutil
 import subprocess
@@ -28,7 +31,8 @@ from bench.processes import Material, make_material
 from bench.report import Row, ratio
 
 GIB = 1 << 30
-READ_LENGTH = 512 << 10
+READ_LENGTH = 2 << 20
+HASHES = {"1": ("sha1",), "2": ("sha256",), "hybrid": ("sha1", "sha256")}
 
 
 def _run(*arguments: str) -> float:
@@ -91,19 +95,22 @@ def recheck_libtorrent(material: Material) -> float:
     return time.perf_counter() - started_at
 
 
-def read_and_hash(path: Path, name: str) -> float:
-    """Read a file and hash it with two threads, each one half: the limit of any client."""
-    length = path.stat().st_size // 2
+def read_and_hash(path: Path, version: str) -> float:
+    """Read a file and hash it with two threads that take turns: the limit of any client."""
+    count = path.stat().st_size // READ_LENGTH
+    turn = itertools.count()
 
-    def work(number: int) -> None:
-        hasher, view = hashlib.new(name), memoryview(bytearray(READ_LENGTH))
+    def work() -> None:
+        hashers = [hashlib.new(name) for name in HASHES[version]]
+        view = memoryview(mmap.mmap(-1, READ_LENGTH))
         with path.open("rb", buffering=0) as file:
-            file.seek(number * length)
-            for _ in range(length // READ_LENGTH):
+            while (number := next(turn)) < count:
+                file.seek(number * READ_LENGTH)
                 file.readinto(view)
-                hasher.update(view)
+                for hasher in hashers:
+                    hasher.update(view)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    threads = [threading.Thread(target=work) for _ in range(2)]
     started_at = time.perf_counter()
     for thread in threads:
         thread.start()
@@ -124,7 +131,12 @@ def create_bittern(path: Path, piece_length: int, version: str) -> float:
 
 
 def create_libtorrent(path: Path, piece_length: int, version: str) -> float:
-    """Create a torrent with libtorrent; its Python call lets nobody set the hashing threads."""
+    """
+    Create a torrent with libtorrent, which hashes in one thread.
+
+    That is the default of its ``hashing_threads``, and of the overloads of ``set_piece_hashes``
+    Python (2.1.1) has only those without settings.
+    """
     import libtorrent as lt
 
     flags = {
@@ -162,31 +174,26 @@ def run(root: Path, *, is_quick: bool, runs: int) -> list[Row]:
     """Measure the cases of the table; return its rows."""
     length = GIB // 4 if is_quick else GIB
     path = make_material(root, length=length, piece_length=1 << 20).folder / "content.bin"
-    limits = {
-        version: median(_run("limit", str(path), name) for _ in range(max(runs, 3)))
-        for version, name in (("1", "sha1"), ("2", "sha256"))
-    }
-    limits["hybrid"] = limits["1"] + limits["2"]  # a little too slow: it would read once
     rows: list[Row] = []
     for version, kib in (("1", 1024), ("1", 64), ("1", 16), ("2", 1024), ("2", 64)):
         made = make_material(root, length=length, piece_length=kib << 10, version=version)
-        ours, theirs = _take_turns(
+        ours, theirs, limit = _take_turns(
             runs,
             partial(_run, "recheck-bittern", str(made.torrent), str(made.folder)),
             partial(_run, "recheck-libtorrent", str(made.torrent), str(made.folder)),
+            partial(_run, "limit", str(path), version),
         )
-        rows += _rows(
-            f"recheck v{version}, {kib} KiB pieces", length, ours, theirs, limits[version]
-        )
+        rows += _rows(f"recheck v{version}, {kib} KiB pieces", length, ours, theirs, limit)
     for version, kib in (("1", 1024), ("1", 64), ("2", 1024), ("hybrid", 1024)):
-        ours, theirs, other = _take_turns(
+        ours, theirs, limit, other = _take_turns(
             runs,
             partial(_run, "create-bittern", str(path), str(kib << 10), version),
             partial(_run, "create-libtorrent", str(path), str(kib << 10), version),
+            partial(_run, "limit", str(path), version),
             partial(create_mktorrent, path, kib << 10, version),
         )
         title = f"create {'v' * version.isdigit()}{version}, {kib} KiB pieces"
-        rows += _rows(title, length, ours, theirs, limits[version])
+        rows += _rows(title, length, ours, theirs, limit)
         if other:
             rows.append(_row("... beside mktorrent -t 2", length, ours, other, ">= 1"))
     return rows

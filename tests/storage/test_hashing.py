@@ -282,3 +282,79 @@ def test_a_run_is_good_when_all_of_it_is(version: str) -> None:
         assert hashes.are_good(4, 1, b"", root_of(block_hashes(noise(10, 2))))
         # A layer that is not known yet makes nothing good.
         assert not PieceHashes(torrent.info, {}).are_good(0, count, v1, v2)
+
+
+def judge(torrent: Torrent, hashes: PieceHashes, index: int) -> bool:
+    hasher = hashes.start(index)
+    hasher.update(torrent.piece(index))
+    return hashes.is_good(index, hasher)
+
+
+def test_the_good_pieces_of_a_hybrid_make_the_layer_that_nobody_sent() -> None:
+    torrent = Torrent("hybrid", [noise(2 * PIECE + 5), noise(10, 2)])
+    hashes = PieceHashes(torrent.info, {})
+    assert not hashes.is_known(0)
+    assert hashes.can_judge(0)
+    wrong = hashes.start(1)
+    wrong.update(noise(PIECE, 9))
+    assert not hashes.is_good(1, wrong)
+    for index in (2, 0, 2, 3):
+        assert judge(torrent, hashes, index)
+        assert hashes.piece_layers == {}
+    assert judge(torrent, hashes, 1)
+    assert hashes.piece_layers == torrent.layers
+    assert hashes.missing_layers() == []
+    # What is known is not noted again.
+    hashes.note(0, bytes(32))
+    assert hashes.piece_layers == torrent.layers
+
+
+def test_v2_pieces_cannot_be_judged_before_their_layer_comes() -> None:
+    hashes = PieceHashes(Torrent("2", [noise(2 * PIECE), noise(10)]).info, {})
+    assert [hashes.can_judge(index) for index in range(3)] == [False, False, True]
+
+
+def test_good_pieces_that_make_another_layer_than_the_root_stands_for_are_said_so() -> None:
+    """Limit: P13: its v1 half is that of other content."""
+    right, other = noise(2 * PIECE), noise(2 * PIECE, 2)
+    torrent = Torrent("hybrid", [right], v1_contents=[other])
+    hashes = PieceHashes(torrent.info, {})
+    assert judge(torrent, hashes, 0)
+    with pytest.raises(Inconsistent, match="piece 1 matches its v1 hash"):
+        judge(torrent, hashes, 1)
+
+
+def test_a_layer_that_contradicts_good_pieces_is_said_so_and_taken() -> None:
+    right, other = noise(2 * PIECE), noise(2 * PIECE, 2)
+    torrent = Torrent("hybrid", [right], v1_contents=[right[:PIECE] + other[PIECE:]])
+    hashes = PieceHashes(torrent.info, {})
+    assert judge(torrent, hashes, 1)
+    [(root, layer)] = torrent.layers.items()
+    with pytest.raises(Inconsistent, match="piece 1 matches its v1 hash"):
+        hashes.add_piece_layer(root, layer)
+    assert hashes.piece_layers == torrent.layers
+    assert judge(torrent, hashes, 0)
+
+
+def test_the_hash_of_a_piece_that_was_never_written() -> None:
+    contents = [bytes(2 * PIECE), bytes(PIECE + 5), bytes(10)]
+    torrent = Torrent("2", contents)
+    hashes = torrent.hashes()
+    for _ in range(2):
+        for index in range(torrent.info.geometry.num_pieces):
+            assert hashes.hash_of_zeros(index) == hashes.piece_hash(index)
+    assert Torrent("2", [noise(PIECE)]).hashes().hash_of_zeros(0) == root_of(
+        block_hashes(bytes(PIECE))
+    )
+
+
+def test_files_are_found_by_their_root() -> None:
+    torrent = Torrent("2", [noise(2 * PIECE), noise(10, 2), noise(10, 2)])
+    hashes = torrent.hashes()
+    first, second, _ = torrent.info.files
+    assert first.pieces_root is not None
+    assert second.pieces_root is not None
+    assert hashes.file_of(first.pieces_root) == first
+    assert hashes.file_of(second.pieces_root) == second
+    assert hashes.file_of(bytes(32)) is None
+    assert (hashes.piece_length, hashes.level) == (PIECE, 2)

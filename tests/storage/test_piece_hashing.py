@@ -109,14 +109,14 @@ def _hashing(root: Path, piece_length: int = 1 << 20, version: Version = Version
 
 class TestProgress:
     def test_rises_to_the_end(self, tmp_path: Path) -> None:
-        _make(tmp_path / "r", [3_000_000, 10])
+        _make(tmp_path / "r", [5_000_000, 10])
         seen: list[tuple[int, int]] = []
         _hashing(tmp_path / "r").run(1, lambda done, total: seen.append((done, total)))
         assert seen == [
-            (1 << 20, 3_000_010),
-            (2 << 20, 3_000_010),
-            (3_000_010, 3_000_010),
-            (3_000_010, 3_000_010),
+            (2 << 20, 5_000_010),
+            (4 << 20, 5_000_010),
+            (5_000_010, 5_000_010),
+            (5_000_010, 5_000_010),
         ]
 
     @pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError])

@@ -17,6 +17,7 @@ Source: BEP 52 (pieces root, piece layers, hash request, hashes).
 from __future__ import annotations
 
 import hashlib
+from struct import iter_unpack
 
 from bittern.core.geometry import BLOCK_LENGTH
 
@@ -31,7 +32,8 @@ Limit: H10. Hashes that one request may ask us for.
 Interop: libtorrent asks for all blocks of a piece at once, and takes as many: pieces of 128 MiB.
 """
 
-_PAIR = 2 * HASH_LENGTH
+_PAIR = "64s"
+"""Two hashes; ``iter_unpack`` cuts a layer faster than slices do."""
 _ZERO = bytes(HASH_LENGTH)
 
 
@@ -73,10 +75,10 @@ def parent_layer(layer: bytes, level: int) -> bytes:
         layer: one hash or more.
         level: the level of ``layer``, which says what stands in for a missing last hash.
     """
-    if len(layer) % _PAIR:
+    if len(layer) % (2 * HASH_LENGTH):
         layer += PAD_HASHES[level]
     sha256 = hashlib.sha256
-    return b"".join([sha256(layer[at : at + _PAIR]).digest() for at in range(0, len(layer), _PAIR)])
+    return b"".join([sha256(pair).digest() for (pair,) in iter_unpack(_PAIR, layer)])
 
 
 def layer_above(layer: bytes, level: int, target_level: int) -> bytes:

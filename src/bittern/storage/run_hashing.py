@@ -16,13 +16,14 @@ Source: BEP 3 (pieces), BEP 52 (pieces root, piece layers).
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Callable
 from typing import Final
 
 from bittern.codec.merkle import layer_above, root_of
 from bittern.core.geometry import BLOCK_LENGTH
 
-BUFFER_LENGTH: Final = 512 << 10
+BUFFER_LENGTH: Final = 2 << 20
 """Bytes read at once: few calls, and small enough to be hashed while still in the cache."""
 
 MAX_RUN_PIECES: Final = 1024
@@ -47,7 +48,7 @@ class RunHasher:
 
     def __init__(self, piece_length: int) -> None:
         length = min(run_length(piece_length) * piece_length, BUFFER_LENGTH)
-        self._buffer = memoryview(bytearray(length))
+        self._buffer = memoryview(mmap.mmap(-1, length))
         self._pieces = _cut(self._buffer, piece_length)
         self._blocks: list[memoryview] = []
 
