@@ -20,12 +20,14 @@ from bittern.core.ids import InfoHash
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import CheckProgressed, TorrentState
 from bittern.engine.session import Session
+from bittern.engine.store import keeper
 from bittern.engine.store.disk import Disk
 from bittern.engine.store.journal import Journal
 from bittern.engine.store.keeper import _read_partial, make_record
+from bittern.storage import checker
 from bittern.testing.disk import FaultyCalls, SimWorker
 from bittern.testing.loop import VirtualLoop
-from tests.engine.scene import NAME, NUM_PIECES, Node, Scene, restore, snapshot, until
+from tests.engine.scene import NAME, NUM_PIECES, Node, Scene, Watch, restore, snapshot, until
 
 Simulate = Callable[..., Any]
 
@@ -297,6 +299,32 @@ def test_a_torrent_file_that_becomes_whole_is_kept(
 
 
 # --- while it runs ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("interval", "num_reports"), [(0.0, NUM_PIECES), (0.1, 2)])
+def test_a_check_reports_now_and_then_and_at_its_end(
+    interval: float,
+    num_reports: int,
+    tmp_path: Path,
+    simulate: Simulate,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The loop's time stands still while one of its jobs hashes."""
+    monkeypatch.setattr(checker, "BATCH_LENGTH", 1)
+    monkeypatch.setattr(keeper, "PROGRESS_INTERVAL", interval)
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            watch = Watch(seed.torrent)
+            await seed.torrent.recheck()
+            await asyncio.sleep(0)
+            numbers = [event.num_checked for event in watch.of(CheckProgressed)]
+            assert len(numbers) == num_reports
+            assert numbers[0] == 1
+            assert numbers[-1] == NUM_PIECES
+
+    simulate(main)
 
 
 def test_checkpoints_come_by_time_and_by_length(tmp_path: Path, simulate: Simulate) -> None:

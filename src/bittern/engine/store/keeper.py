@@ -11,6 +11,7 @@ Sources: engine.md section 4; threats.md F5, F7, F8, F9.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from bittern.storage.resume import Resumed, ResumeRecord
 
 log: logging.Logger = logging.getLogger(__name__)
 
+PROGRESS_INTERVAL = 0.1
+"""Seconds between two reports of a check: each wakes the loop, and the threads that hash wait."""
 _PARTIAL = "partial"
 """Option of a record: blocks of pieces that were in progress at a clean end."""
 
@@ -173,8 +176,14 @@ class Keeper:
         """Return the good pieces, as bits, and the damaged ones."""
         loop, content = self._services.loop, self._content
         num_wanted = self._geometry.num_pieces if pieces is None else len(pieces)
+        told_at = -math.inf
 
         def progressed(num_checked: int) -> None:
+            nonlocal told_at
+            now = loop.time()
+            if now < told_at + PROGRESS_INTERVAL and num_checked < num_wanted:
+                return
+            told_at = now
             if not loop.is_closed():
                 loop.call_soon_threadsafe(progress, num_checked)
 
