@@ -14,8 +14,15 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.core.ids import InfoHash, PeerId
 from bittern.engine.peers.connection import PeerConnection
+from bittern.net.stream import StreamHandler
 from bittern.proto.peer import PeerProtocol
-from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
+from bittern.proto.peer_events import (
+    HaveReceived,
+    PeerEvent,
+    ReceivedBlock,
+    Request,
+    RequestRejected,
+)
 from bittern.testing.loop import run
 
 HASH = InfoHash(b"h" * 20)
@@ -33,12 +40,16 @@ class FakeStream:
     def __init__(self, room: int = 1 << 30) -> None:
         self.room = room
         self.sent = bytearray()
-        self.is_started = self.is_closed = False
+        self.is_started = self.is_closed = self.fails = False
 
-    def start(self, handler: object) -> None:
+    def start(self, handler: StreamHandler) -> None:
         self.is_started = True
+        self.handler = handler
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
+        if self.fails:
+            self.handler.connection_lost(OSError("broken"))
+            return 0
         taken = min(self.room, len(data))
         self.sent += data[:taken]
         self.room -= taken
@@ -61,7 +72,9 @@ class FakeOwner:
         self.lost: list[tuple[str, bool]] = []
         self.messages: list[tuple[bool, str]] = []
         self.num_fills = 0
-        self.is_slow = False
+        self.is_slow = self.is_limited = self.closes_when_filled = False
+        self.closes_on: type | None = None
+        """What it closes a peer for."""
         self._buffer = bytearray(1 << 20)
 
     def blocks_received(
@@ -71,12 +84,16 @@ class FakeOwner:
 
     def peer_event(self, peer: PeerConnection, event: PeerEvent, *, now: float) -> None:
         self.events.append(event)
+        if type(event) is self.closes_on:
+            peer.close("no use")
 
     def fill_pipeline(self, peer: PeerConnection, *, now: float) -> None:
         self.num_fills += 1
+        if self.closes_when_filled:
+            peer.close("no use")
 
     def next_run(self, peer: PeerConnection) -> list[Request]:
-        return peer.protocol.incoming.take(BLOCK_LENGTH)
+        return [] if self.is_limited else peer.protocol.incoming.take(BLOCK_LENGTH)
 
     def load_run(self, peer: PeerConnection, requests: list[Request]) -> memoryview | None:
         if self.is_slow:
@@ -226,3 +243,164 @@ def test_a_turn_of_a_rate_limit_fills_only_what_lives(is_closed: bool) -> None:
         assert owner.num_fills == (0 if is_closed else 1)
 
     run(main(), seed=1)
+
+
+@simulated
+async def test_a_connection_that_ends_while_it_starts_receives_nothing() -> None:
+    peer, stream, _ = connect()
+    peer.close("not wanted")
+    peer.start()
+    assert not stream.is_started
+    assert not stream.sent
+
+
+@simulated
+async def test_what_became_of_requests_is_heard_of_a_peer_that_is_closed_meanwhile() -> None:
+    """Their blocks would be waited for in vain; the rest of what it says is not looked at."""
+    peer, _, owner = connect()
+    peer.start()
+    peer.data_received(memoryview(HELLO + wire.UNCHOKE))
+    peer.protocol.request_run(2, 0, BLOCK_LENGTH)
+    del owner.events[:]
+    owner.closes_on = HaveReceived
+    peer.data_received(
+        memoryview(
+            wire.encode_have(1) + wire.encode_have(2) + wire.encode_reject(2, 0, BLOCK_LENGTH)
+        )
+    )
+    assert [type(event) for event in owner.events] == [HaveReceived, RequestRejected]
+    assert owner.num_fills == 1
+
+
+@simulated
+async def test_a_peer_that_is_closed_while_its_pipeline_is_filled_is_served_no_more() -> None:
+    peer, stream, owner = connect()
+    peer.start()
+    peer.data_received(memoryview(HELLO))
+    peer.protocol.unchoke()
+    peer.flush()
+    before = len(stream.sent)
+    owner.closes_when_filled = True
+    peer.data_received(memoryview(wire.encode_request(1, 0, 5)))
+    assert stream.is_closed
+    assert len(stream.sent) == before
+
+
+@simulated
+async def test_other_peers_have_their_turn_between_many_runs() -> None:
+    peer, stream, _ = connect()
+    peer.start()
+    peer.data_received(memoryview(HELLO))
+    peer.protocol.unchoke()
+    peer.flush()
+    before, piece = len(stream.sent), len(wire.encode_piece(0, 0, bytes(BLOCK_LENGTH)))
+    asked = [
+        (index, number * BLOCK_LENGTH, BLOCK_LENGTH) for index in range(10) for number in (0, 1)
+    ]
+    peer.data_received(memoryview(b"".join(wire.encode_request(*each) for each in asked)))
+    at_once = (len(stream.sent) - before) // piece
+    assert at_once < 20
+    peer.serve()
+    assert (len(stream.sent) - before) // piece == 2 * at_once
+    await asyncio.sleep(0.01)
+    assert (len(stream.sent) - before) // piece == 20
+
+
+@pytest.mark.parametrize("ending", ["closed", "served"])
+def test_a_turn_that_was_put_off_ends_with_the_connection(ending: str) -> None:
+    async def main() -> None:
+        peer, stream, _ = connect()
+        peer.start()
+        peer.data_received(memoryview(HELLO))
+        peer.protocol.unchoke()
+        asked = [(index, 0, BLOCK_LENGTH) for index in range(10)]
+        peer.data_received(memoryview(b"".join(wire.encode_request(*each) for each in asked)))
+        before = len(stream.sent)
+        if ending == "closed":
+            peer.close("gone")
+        await asyncio.sleep(0.01)
+        assert (len(stream.sent) == before) is (ending == "closed")
+
+    run(main(), seed=1)
+
+
+@simulated
+async def test_a_peer_that_owes_blocks_snubs_until_it_sends_one() -> None:
+    """BEP 3."""
+    peer, _, _ = connect()
+    assert not peer.is_snubbing
+    peer.down.add(5)
+    peer.snub_total = peer.down.total
+    assert peer.is_snubbing
+    peer.down.add(1)
+    assert not peer.is_snubbing
+
+
+@simulated
+async def test_nothing_is_served_while_a_limit_forbids_it() -> None:
+    peer, stream, owner = connect()
+    peer.start()
+    peer.data_received(memoryview(HELLO))
+    peer.protocol.unchoke()
+    owner.is_limited = True
+    peer.data_received(memoryview(wire.encode_request(1, 0, 5)))
+    before = len(stream.sent)
+    owner.is_limited = False
+    peer.serve()
+    assert stream.sent[before:] == wire.encode_piece(1, 0, b"\1" * 5)
+
+
+@simulated
+async def test_what_the_worker_cannot_read_is_rejected() -> None:
+    peer, stream, owner = connect()
+    owner.is_slow = True
+    peer.start()
+    peer.data_received(memoryview(HELLO))
+    peer.protocol.unchoke()
+    peer.data_received(memoryview(wire.encode_request(1, 0, 5)))
+    before = len(stream.sent)
+    peer.run_refused([(1, 0, 5)])
+    peer.run_loaded([(1, 0, 5)], memoryview(b""))
+    assert stream.sent[before:] == wire.encode_reject(1, 0, 5)
+
+
+@simulated
+async def test_a_loaded_run_that_does_not_fit_waits_for_room() -> None:
+    peer, stream, owner = connect()
+    owner.is_slow = True
+    peer.start()
+    peer.data_received(memoryview(HELLO))
+    peer.protocol.unchoke()
+    peer.data_received(memoryview(wire.encode_request(1, 0, 5) + wire.encode_request(3, 0, 5)))
+    before = len(stream.sent)
+    owner.is_slow = False
+    stream.room = 3
+    peer.run_loaded([(1, 0, 5)], memoryview(wire.encode_piece(1, 0, b"\1" * 5)))
+    assert len(stream.sent) == before + 3
+    stream.room = 1 << 20
+    peer.writable()
+    expected = wire.encode_piece(1, 0, b"\1" * 5) + wire.encode_piece(3, 0, b"\3" * 5)
+    assert stream.sent[before:] == expected
+
+
+@simulated
+async def test_a_stream_that_fails_while_it_sends_ends_the_connection() -> None:
+    peer, stream, owner = connect()
+    peer.start()
+    stream.fails = True
+    peer.keep_alive()
+    assert owner.lost == [("broken", False)]
+    peer.writable()
+    peer.keep_alive()
+    assert len(owner.lost) == 1
+    assert "10.0.0.9" in repr(peer)
+
+
+@simulated
+async def test_a_trace_is_switched_on_once() -> None:
+    peer, _, owner = connect()
+    peer.enable_trace()
+    peer.start()
+    peer.enable_trace()
+    peer.data_received(memoryview(HELLO))
+    assert owner.messages == [(True, "handshake"), (False, "handshake")]

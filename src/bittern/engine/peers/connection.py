@@ -254,7 +254,9 @@ class PeerConnection:
 
     def serve(self) -> None:
         """Serve the peer's requests while there is room, data and leave to."""
-        self._serve_handle = None
+        if self._serve_handle is not None:
+            self._serve_handle.cancel()
+            self._serve_handle = None
         for _ in range(RUNS_PER_TURN):
             if self._is_loading or self._is_closed or not self.protocol.incoming.waiting:
                 return
@@ -270,8 +272,7 @@ class PeerConnection:
                 return
             if not self._send_run(data, requests, is_copied=False):
                 return
-        if self._serve_handle is None:
-            self._serve_handle = self._loop.call_soon(self.serve)
+        self._serve_handle = self._loop.call_soon(self.serve)
 
     def _send_run(self, data: memoryview, requests: list[Request], *, is_copied: bool) -> bool:
         """
