@@ -36,6 +36,7 @@ from tests.engine.scene import (
     snapshot,
     until,
 )
+from tests.engine.sources.test_discovery import URL, FakeClient, tracked
 
 
 async def get_some(scene: Scene, leecher: Node, num_pieces: int) -> None:
@@ -696,5 +697,160 @@ def test_who_waits_for_a_torrent_finds_its_files_under_their_names(
             last_file = len(kinds) - 1 - kinds[::-1].index(events.FileCompleted)
             assert last_file < kinds.index(events.TorrentCompleted)
             assert node.torrent.stats().state is TorrentState.SEEDING
+
+    simulate(main)
+
+
+# --- from a link -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", list(Version))
+def test_a_link_becomes_a_torrent_under_all_its_hashes(
+    version: Version, tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=version) as scene:
+            seed = await scene.node(is_seed=True)
+            info = scene.metainfo.info
+            link = f"magnet:?xt=urn:btih:{info.info_hash}"
+            if info.info_hash is None:
+                link = f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}"
+            node = await scene.node(source=link)
+            assert node.torrent.state is TorrentState.METADATA
+            assert node.torrent.num_left == 1
+            assert len(node.torrent.all_hashes) == 1
+            assert node.torrent.peers() == []
+            node.torrent.add_peers([seed.endpoint], "user")
+            await until(lambda: bool(node.torrent.peers()))
+            await node.complete(within=60)
+            assert node.has_content()
+            assert node.torrent.info_hash == info.info_hash
+            assert node.torrent.info_hash_v2 == info.info_hash_v2
+            assert node.torrent.all_hashes == seed.torrent.all_hashes
+            assert node.torrent.num_left == 0
+
+    simulate(main)
+
+
+def test_a_link_whose_files_cannot_be_made_stops_and_asks_nobody_any_more(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Once that is mended, it goes on."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            (tmp_path / "file").write_bytes(b"")
+            session = await scene.session(scene.add_host())
+            torrent = await session.add(
+                f"magnet:?xt=urn:btih:{scene.info_hash}",
+                TorrentConfig(output=tmp_path / "file", peers=(seed.endpoint,)),
+            )
+            await until(lambda: torrent.state is TorrentState.ERROR)
+            await asyncio.sleep(1)
+            assert torrent.sources() == []
+            assert torrent.num_connections == 0
+            (tmp_path / "file").unlink()
+            await torrent.resume()
+            async with asyncio.timeout(60):
+                await torrent.wait_complete()
+
+    simulate(main)
+
+
+def test_metadata_that_comes_after_a_pause_wakes_nobody(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}", peers=[seed])
+            await node.torrent.pause()
+            node.torrent.metadata_received(scene.metainfo.info.raw, {})
+            await asyncio.sleep(1)
+            assert node.torrent.state is TorrentState.PAUSED
+            assert node.torrent.metainfo is None
+            await node.torrent.resume()
+            await node.complete(within=60)
+
+    simulate(main)
+
+
+def test_the_data_of_a_link_that_never_was_a_torrent_is_nothing(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}")
+            node.torrent.change(files=frozenset({0}), max_upload_rate=5_000)
+            await node.session.remove(node.torrent, delete_data=True)
+            assert node.torrent.state is TorrentState.STOPPED
+            assert node.torrent.trackers() == []
+            assert node.torrent.sources() == []
+            node.torrent.announce_now()
+            assert not node.torrent.rouse()
+
+    simulate(main)
+
+
+# --- another folder --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_torrent_moves_and_goes_on_as_before(
+    is_paused: bool, tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(is_seed=True)
+            if is_paused:
+                await node.torrent.pause()
+            await node.torrent.move(tmp_path / "moved")
+            assert (tmp_path / "moved" / NAME).read_bytes() == scene.data
+            assert not (node.folder / NAME).exists()
+            state = TorrentState.PAUSED if is_paused else TorrentState.SEEDING
+            assert node.torrent.state is state
+            await node.torrent.resume()
+            leecher = await scene.node(peers=[node])
+            await leecher.complete(within=60)
+
+    simulate(main)
+
+
+def test_a_torrent_that_cannot_be_moved_goes_on_where_it_is(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(is_seed=True)
+            (tmp_path / "taken").mkdir()
+            (tmp_path / "taken" / NAME).write_bytes(b"somebody else's")
+            with pytest.raises(StorageError):
+                await node.torrent.move(tmp_path / "taken")
+            assert node.torrent.state is TorrentState.SEEDING
+            assert node.has_content()
+            assert (tmp_path / "taken" / NAME).read_bytes() == b"somebody else's"
+
+    simulate(main)
+
+
+# --- changes ---------------------------------------------------------------------------------
+
+
+def test_trackers_that_are_added_are_asked_from_then_on(tmp_path: Path, simulate: Simulate) -> None:
+    """By one that runs at once, by one that is paused once it goes on."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            for is_paused in (False, True):
+                client = FakeClient()
+                node = await scene.node(
+                    make=tracked(client), enable_trackers=True, torrent={"paused": is_paused}
+                )
+                assert node.torrent.trackers() == []
+                node.torrent.change(trackers=((URL,),))
+                await node.torrent.resume()
+                await asyncio.sleep(1)
+                assert [url for url, *_ in client.heard] == [URL]
+                node.torrent.announce_now()
+                assert [each.url for each in node.torrent.trackers()] == [URL]
 
     simulate(main)
