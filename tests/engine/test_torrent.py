@@ -447,6 +447,51 @@ def test_a_disk_that_fails_stops_the_torrent_and_nothing_else(
     simulate(main)
 
 
+@pytest.mark.parametrize("wait", [0.0, 1.0])
+def test_whoever_goes_on_at_once_after_a_failure_does_go_on(
+    wait: float, tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            calls = FaultyCalls()
+            leecher = await scene.node(peers=[seed], os_calls=calls, worker_delay=0.5)
+            calls.fail_call(0, for_good=True, names=["pwritev"])
+            with pytest.raises(StorageError):
+                await leecher.complete(within=60)
+            calls.heal()
+            await asyncio.sleep(wait)
+            await leecher.torrent.resume()
+            await leecher.complete(within=60)
+            assert leecher.has_content()
+
+    simulate(main)
+
+
+def test_a_torrent_at_rest_that_cannot_wake_up_asks_nobody_any_more(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """As when its volume is gone; who connects is refused."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            calls = FaultyCalls()
+            seed = await scene.node(
+                is_seed=True, rest_after=1.0, state_dir=tmp_path / "state", os_calls=calls
+            )
+            await until(lambda: seed.torrent.is_resting)
+            assert seed.torrent.sources() != []
+            calls.fail_call(0, for_good=True)
+            (seed.folder / NAME).unlink()
+            (seed.folder / NAME).mkdir()
+            await scene.add_and_knock(seed)
+            await until(lambda: seed.torrent.state is TorrentState.ERROR)
+            await asyncio.sleep(1)
+            assert seed.torrent.sources() == []
+
+    simulate(main)
+
+
 def test_a_slow_disk_pauses_reading(tmp_path: Path, simulate: Simulate) -> None:
     """Limit: F16. What waits for the disk stays near its limit, and nothing is lost."""
 

@@ -228,6 +228,8 @@ class Torrent:
             force_check: hash all that is on disk, whatever the journal says.
         """
         async with self._lock:
+            if self.error is not None:
+                await self._leave()  # what has failed may not have ended yet
             if self.roster is not None or self._was_closed:
                 return
             self.error = None
@@ -242,6 +244,7 @@ class Torrent:
                     self._wait_for_metadata(roster, kept)
             except (StorageError, MetainfoError, ConfigError, Inconsistent) as error:
                 self._failed(error)
+                await self._leave()
 
     def _wait_for_metadata(self, roster: Roster, kept: Metainfo | None) -> None:
         shelf, services = self.shelf, self._services
@@ -272,9 +275,9 @@ class Torrent:
                 self.metadata_phase = None
                 await self._wake(phase.roster)
             except (StorageError, MetainfoError, ConfigError, Inconsistent) as error:
-                self.metadata_phase = None
-                phase.stop()
+                self.metadata_phase = phase  # that its connections end with it
                 self._failed(error)
+                await self._leave()
 
     async def _wake(self, roster: Roster, *, force_check: bool = False) -> None:
         if not self.is_complete:
@@ -574,7 +577,8 @@ class Torrent:
 
     async def _after_failure(self) -> None:
         async with self._lock:
-            await self._leave()
+            if self.error is not None:  # nobody has started it again meanwhile
+                await self._leave()
 
     def __repr__(self) -> str:
         return f"<Torrent {self.name!r} {self.state.value}>"
