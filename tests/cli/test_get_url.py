@@ -18,6 +18,7 @@ ANSWERS: dict[str, tuple[int, bytes]] = {
     "/cat.torrent": (200, single_file_torrent(b"cat", DATA)),
     "/page": (200, b"<html>not here</html>"),
     "/large": (200, bytes(2000)),
+    "/mirror/cat": (200, DATA),
     "/secret": (403, b""),
     "/broken": (500, b""),
 }
@@ -91,3 +92,36 @@ def test_a_server_that_is_not_there_is_code_4(bittern: Program) -> None:
     ran = bittern("get", f"http://127.0.0.1:{port}/cat.torrent", *ALONE)
     assert ran.code == 4
     assert ran.error
+
+
+@pytest.mark.slow
+def test_a_torrent_is_downloaded_from_a_web_server(
+    bittern: Program, server: str, tmp_path: Path
+) -> None:
+    ran = bittern("get", f"{server}/cat.torrent", "--web-seed", f"{server}/mirror/", "-v", *ALONE)
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "cat").read_bytes() == DATA
+    assert f"web seed {server}: has sent 100 B" in ran.out
+
+
+@pytest.mark.slow
+def test_web_servers_can_be_left_alone(bittern: Program, server: str, tmp_path: Path) -> None:
+    options = ("--web-seed", f"{server}/mirror/", "--no-web-seed", "--timeout", "0.3s")
+    ran = bittern("get", f"{server}/cat.torrent", *options, *ALONE)
+    assert ran.code == 4
+    assert "web seed: off (switched off by the setting enable_web_seeds)" in ran.err
+
+
+@pytest.mark.slow
+def test_a_web_server_that_fails_is_told_of(bittern: Program, server: str) -> None:
+    options = ("--web-seed", f"{server}/broken", "--timeout", "0.5s")
+    ran = bittern("get", f"{server}/cat.torrent", *options, *ALONE)
+    assert ran.code == 4
+    assert f"web seed {server}: failed (HTTP status 500); tried again in" in ran.err
+
+
+@pytest.mark.parametrize("url", ["ftp://h/", "mirror", "http://"])
+def test_a_web_seed_that_is_none_is_wrong_usage(url: str, bittern: Program) -> None:
+    ran = bittern("get", "cat.torrent", "--web-seed", url, *ALONE)
+    assert ran.code == 2
+    assert "web seed" in ran.err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bittern.codec.bencode import encode
 from bittern.codec.info import Info, decode_info
@@ -189,6 +191,13 @@ def test_a_busy_server_says_when_to_come_back() -> None:
             },
             None,
         ),
+        (
+            {
+                "retry-after": "Fri, 31 Dec 1999 23:59:59222222222222222222 GMT",
+                "date": "Fri, 31 Dec 1999 23:59:00 GMT",
+            },
+            None,
+        ),
         ({"retry-after": "Fri, 99 Dec 1999 23:59:59 GMT", "date": "x"}, None),
     ],
 )
@@ -196,3 +205,28 @@ def test_retry_after_is_read_as_seconds_or_against_the_servers_own_clock(
     headers: dict[str, str], seconds: float | None
 ) -> None:
     assert retry_after(headers) == seconds
+
+
+NUMBERS = st.one_of(st.integers(-(10**30), 10**30).map(str), st.text(max_size=30))
+VALUES = st.one_of(
+    NUMBERS,
+    st.builds("bytes {}-{}/{}".format, NUMBERS, NUMBERS, NUMBERS),
+    st.builds("{}, {} {} {} {}:{}:{} {}".format, *[NUMBERS] * 8),
+    st.builds("Fri, {} Dec {} {}:00:00 +{}".format, *[NUMBERS] * 4),
+)
+NAMES = st.sampled_from(
+    ["content-range", "content-length", "content-encoding", "retry-after", "date"]
+)
+
+
+@pytest.mark.fuzz
+@given(st.sampled_from([200, 206, 404, 503]), st.dictionaries(NAMES, VALUES))
+def test_whatever_a_server_says_is_taken_or_refused(status: int, headers: dict[str, str]) -> None:
+    refused: WebSeedError | None = None
+    try:
+        check_answer(status, headers, start=0, stop=100, length=1_000)
+    except WebSeedError as error:
+        refused = error
+    if refused is not None:
+        assert len(str(refused)) < 300
+        assert refused.retry_after is None or refused.retry_after >= 0

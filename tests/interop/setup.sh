@@ -18,7 +18,7 @@ cache=${BITTERN_INTEROP_CACHE:-$root/.cache/interop}
 core_programs='aria2c:aria2 opentracker:opentracker ip:iproute2'
 all_programs="$core_programs transmission-daemon:transmission-daemon
     qbittorrent-nox:qbittorrent-nox rtorrent:rtorrent
-    mktorrent:mktorrent setpriv:util-linux node:nodejs npm:npm"
+    mktorrent:mktorrent nginx:nginx setpriv:util-linux node:nodejs npm:npm"
 npm_packages='webtorrent@1.9.7 bittorrent-tracker@11.2.3 bittorrent-dht@11.0.12
     webtorrent-fixtures@2.0.3'
 

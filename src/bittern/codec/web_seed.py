@@ -151,5 +151,5 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         then = parsedate_to_datetime(text)
         now = parsedate_to_datetime(headers.get("date", ""))
         return max(0.0, (then - now).total_seconds())
-    except (ValueError, TypeError):  # no date, or one with and one without a zone
+    except (ValueError, TypeError, OverflowError):  # no date, or one without a zone
         return None
