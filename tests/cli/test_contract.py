@@ -63,6 +63,7 @@ ARGUMENTS = {
 """What a verb cannot do without."""
 
 VALUES = {
+    "--bind": "::1",
     "--port": "7", "--peer": "h:1", "--dht-bootstrap": "h:1", "--bootstrap": "h:1",
     "--max-download": "1Ki", "--max-upload": "1Ki", "--files": "0,2-3", "--seed-ratio": "1.5",
     "--seed-time": "5m", "--timeout": "2h", "--interval": "90s", "--http": ":7", "--udp": ":7",

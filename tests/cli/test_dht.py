@@ -18,7 +18,7 @@ from bittern.core.endpoint import Endpoint
 from tests.cli.dht_network import DhtNetwork
 from tests.cli.support import Program
 
-ALONE = DhtOptions(bind="127.0.0.1", no_bootstrap=True)
+ALONE = DhtOptions(bind=("127.0.0.1",), no_bootstrap=True)
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ async def test_names_become_addresses_of_a_family_we_have() -> None:
 async def test_a_question_is_asked_by_a_read_only_node() -> None:
     with DhtNetwork(2) as network:
         address = HostPort("127.0.0.1", network.endpoint.port)
-        options = DhtOptions(bind="127.0.0.1", bootstrap=(address,))
+        options = DhtOptions(bind=("127.0.0.1",), bootstrap=(address,))
         async with joined_dht(options) as dht:
             [own] = dht.stats()
             assert own.status.num_nodes

@@ -31,7 +31,7 @@ def test_every_option_becomes_a_setting(tmp_path: Path) -> None:
     config = session_config(
         NetworkOptions(
             port=0,
-            bind="127.0.0.1",
+            bind=("127.0.0.1", "127.0.0.2"),
             no_dht=True,
             no_pex=True,
             no_lsd=True,
@@ -45,7 +45,7 @@ def test_every_option_becomes_a_setting(tmp_path: Path) -> None:
         tmp_path,
     )
     assert config == SessionConfig(
-        listen_host="127.0.0.1",
+        listen_host=("127.0.0.1", "127.0.0.2"),
         listen_port=0,
         enable_trackers=False,
         enable_web_seeds=False,
@@ -146,3 +146,8 @@ async def test_addresses_need_no_lookup_and_names_do(capsys: pytest.CaptureFixtu
     complaints = capsys.readouterr().err.splitlines()
     assert len(complaints) == 2
     assert complaints[0].startswith("bittern: warning: no.such.name.invalid:4: ")
+
+
+def test_an_address_that_is_not_ours_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1: "):
+        session_config(NetworkOptions(bind=("127.0.0.1", "192.0.2.1")), None)

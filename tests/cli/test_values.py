@@ -8,6 +8,7 @@ from bittern.cli.values import (
     HostPort,
     parse_duration,
     parse_file_list,
+    parse_host,
     parse_host_port,
     parse_port,
     parse_rate,
@@ -209,3 +210,27 @@ def test_a_listening_address_may_be_all_and_any_port(text: str, value: HostPort)
 def test_what_is_no_port_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a port"):
         parse_port(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        (" 0.0.0.0 ", "0.0.0.0"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("[::1]", "::1"),
+        ("::", "::"),
+        ("localhost", "127.0.0.1"),
+    ],
+)
+def test_addresses_of_this_machine(text: str, host: str) -> None:
+    assert parse_host(text) == host
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "eth0", "192.0.2.1:80", "[::1]:80", "1.2.3", "256.1.1.1", "::1::", "fe80::1%lo"],
+)
+def test_what_is_no_address_of_this_machine(text: str) -> None:
+    with pytest.raises(ValueError, match="address"):
+        parse_host(text)

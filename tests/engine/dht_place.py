@@ -55,7 +55,7 @@ class SimSocket:
 class DhtSession(Session):
     """A session whose UDP sockets are in the simulated network."""
 
-    def _open_udp_sockets(self, host: str | None, port: int) -> Sequence[SharedDatagrams]:
+    def _open_udp_sockets(self, hosts: tuple[str, ...], port: int) -> Sequence[SharedDatagrams]:
         assert isinstance(self._network, SimHost)
         return [SimSocket(self._network, port)]
 

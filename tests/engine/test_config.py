@@ -76,3 +76,35 @@ def test_no_limit_is_the_default() -> None:
     assert config.max_download_rate is None
     assert config.max_upload_rate is None
     assert dataclasses.replace(config, max_download_rate=1).max_download_rate == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "hosts"),
+    [
+        (None, ()),
+        ("127.0.0.1", ("127.0.0.1",)),
+        (("127.0.0.1", "::1"), ("127.0.0.1", "::1")),
+        (("0.0.0.0", "::1"), ("0.0.0.0", "::1")),
+        ((), ()),
+    ],
+)
+def test_one_address_or_several(
+    given: str | tuple[str, ...] | None, hosts: tuple[str, ...]
+) -> None:
+    assert SessionConfig(listen_host=given).listen_hosts == hosts
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("", "must be an address"),
+        (("127.0.0.1", " "), "must be an address"),
+        ("1.2.3.4 5.6.7.8", "must be an address"),
+        (("::1", "127.0.0.1", "::1"), "names ::1 twice"),
+        (("127.0.0.1", "0.0.0.0"), "0.0.0.0 includes 127.0.0.1"),
+        (("::", "::1"), ":: includes ::1"),
+    ],
+)
+def test_addresses_that_make_no_sense(given: str | tuple[str, ...], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        SessionConfig(listen_host=given)

@@ -11,10 +11,11 @@ import pytest
 
 from bittern.core.endpoint import Endpoint
 from bittern.engine.config import SessionConfig, TorrentConfig
-from bittern.engine.gateway import open_udp_sockets
+from bittern.engine.gateway import _one_of_each_family, open_udp_sockets
 from bittern.engine.session import Session
 from bittern.engine.source_status import SourceKind, SourceState
 from bittern.net.dht_host import open_dht
+from bittern.storage.creator import create_torrent
 
 
 def config(**settings: object) -> SessionConfig:
@@ -86,6 +87,36 @@ async def test_the_local_network_is_joined_and_left(tmp_path: Path) -> None:
     assert torrent.sources() == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a second loopback address")
+async def test_several_addresses_serve_at_one_port(tmp_path: Path) -> None:
+    """TCP, and UDP with a DHT node each (BEP 45)."""
+    hosts = ("127.0.0.1", "127.0.0.2", "::1")
+    (tmp_path / "content").write_bytes(b"x" * 100_000)
+    raw = create_torrent(tmp_path / "content", num_threads=1)
+    async with Session(config(listen_host=hosts, dht_bootstrap=())) as seed:
+        await seed.add(raw, TorrentConfig(output=tmp_path))
+        assert seed.dht is not None
+        places = {each.endpoint for each in seed.dht.stats()}
+        assert places == {Endpoint(host, seed.port) for host in hosts}
+        for number, host in enumerate(hosts):
+            async with Session(config(listen_host=host, enable_dht=False)) as session:
+                torrent = await session.add(
+                    raw,
+                    TorrentConfig(
+                        output=tmp_path / str(number), peers=(Endpoint(host, seed.port),)
+                    ),
+                )
+                async with asyncio.timeout(20):
+                    await torrent.wait_complete()
+
+
+def test_trackers_hear_us_from_one_place_of_each_family() -> None:
+    hosts = ["127.0.0.1", "::1", "10.0.0.1", "2001:db8::1", "10.0.0.2"]
+    assert _one_of_each_family(hosts, str) == ["10.0.0.1", "2001:db8::1"]
+    assert _one_of_each_family(hosts[:2], str) == ["127.0.0.1", "::1"]
+    assert _one_of_each_family([], str) == []
+
+
 async def test_one_http_client_serves_all() -> None:
     async with Session(config(enable_dht=False)) as session:
         assert session._gateway.http is session._gateway.http
@@ -95,10 +126,10 @@ async def test_another_port_where_ours_is_taken() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        (opened,) = open_udp_sockets("127.0.0.1", port)
+        (opened,) = open_udp_sockets(("127.0.0.1",), port)
         assert opened.endpoint.port not in (0, port)
         opened.close()
-    assert open_udp_sockets("192.0.2.1", 0) == []
+    assert open_udp_sockets(("192.0.2.1",), 0) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a second loopback address")

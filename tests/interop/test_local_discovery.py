@@ -99,9 +99,9 @@ class Member:
         with place.inside():
             self.network.open(self._receive)
 
-    def _find(self, host: str | None) -> tuple[Interface, ...]:
+    def _find(self, hosts: tuple[str, ...]) -> tuple[Interface, ...]:
         with self.place.inside():
-            return interfaces_for(host)
+            return interfaces_for(hosts)
 
     def _receive(self, data: bytes, source: Endpoint) -> None:
         self.heard.append((data, source.host))

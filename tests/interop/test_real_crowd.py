@@ -70,7 +70,7 @@ class Crowd:
         self.data = (content.folder / "content").read_bytes()
         self.num_pieces = self.info.geometry.num_pieces
         self.networks = [
-            TcpNetwork(source_host=f"127.1.{number // 200}.{number % 200 + 1}")
+            TcpNetwork(source_hosts=(f"127.1.{number // 200}.{number % 200 + 1}",))
             for number in range(count)
         ]
         self.num_served = [0] * count
@@ -204,7 +204,7 @@ async def test_a_leecher_with_so_many_connections_gets_something_from_each(
                     await asyncio.sleep(0.02)
             # One more is refused, and nobody is dropped for it.
             extra = await ScriptedPeer.connect(
-                TcpNetwork(source_host="127.2.0.1"), Endpoint("127.0.0.1", session.port)
+                TcpNetwork(source_hosts=("127.2.0.1",)), Endpoint("127.0.0.1", session.port)
             )
             extra.send_handshake(crowd.info.wire_hash, b"-CR0000-one too many", FAST)
             await extra.expect_closed(timeout=10)

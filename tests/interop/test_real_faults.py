@@ -156,7 +156,7 @@ class Liar:
         self._chance = random.Random(host)
         self._data = (content.folder / "content").read_bytes()
         self._info = decode_metainfo(content.torrent.read_bytes()).info
-        self._listener = ScriptedListener(TcpNetwork(source_host=host), host)
+        self._listener = ScriptedListener(TcpNetwork(source_hosts=(host,)), host)
         self.endpoint = (host, self._listener.endpoint.port)
 
     async def run(self) -> None:

@@ -31,26 +31,37 @@ def test_this_machine_has_a_loopback_interface() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "found"),
+    ("hosts", "found"),
     [
-        (None, (LAN, WLAN)),
-        ("0.0.0.0", (interface("eth0", 2, "192.168.1.5/24"), WLAN)),
-        ("::", (interface("eth0", 2, "2001:db8:1::5/64", "fe80::5/64"),)),
-        ("192.168.1.5", (interface("eth0", 2, "192.168.1.5/24"),)),
-        ("2001:DB8:1:0::5", (interface("eth0", 2, "2001:db8:1::5/64"),)),
-        ("127.0.0.1", (interface("lo", 1, "127.0.0.1/8"),)),
-        ("192.168.1.6", ()),
-        ("localhost", ()),
+        ((), (LAN, WLAN)),
+        (("0.0.0.0",), (interface("eth0", 2, "192.168.1.5/24"), WLAN)),
+        (("::",), (interface("eth0", 2, "2001:db8:1::5/64", "fe80::5/64"),)),
+        (("192.168.1.5",), (interface("eth0", 2, "192.168.1.5/24"),)),
+        (("2001:DB8:1:0::5",), (interface("eth0", 2, "2001:db8:1::5/64"),)),
+        (("127.0.0.1",), (interface("lo", 1, "127.0.0.1/8"),)),
+        (("192.168.1.6",), ()),
+        (("localhost",), ()),
+        (
+            ("192.168.1.5", "2001:db8:1::5"),
+            (interface("eth0", 2, "192.168.1.5/24", "2001:db8:1::5/64"),),
+        ),
+        (
+            ("127.0.0.1", "::"),
+            (
+                interface("lo", 1, "127.0.0.1/8"),
+                interface("eth0", 2, "2001:db8:1::5/64", "fe80::5/64"),
+            ),
+        ),
     ],
 )
 def test_where_neighbours_reach_who_listens_there(
-    host: str | None, found: tuple[Interface, ...]
+    hosts: tuple[str, ...], found: tuple[Interface, ...]
 ) -> None:
-    assert interfaces_for(host, ALL) == found
+    assert interfaces_for(hosts, ALL) == found
 
 
 def test_the_system_is_asked_by_default() -> None:
-    assert [each.is_loopback for each in interfaces_for("127.0.0.1")] == [True]
+    assert [each.is_loopback for each in interfaces_for(("127.0.0.1",))] == [True]
 
 
 @pytest.mark.parametrize(

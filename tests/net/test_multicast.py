@@ -45,7 +45,7 @@ class Listener:
         self.interfaces: tuple[Interface, ...] = (loopback(),)
         self.heard: list[tuple[bytes, str]] = []
         self._woken = asyncio.Event()
-        self.network = LocalNetwork(groups, port, find=lambda _host: self.interfaces)
+        self.network = LocalNetwork(groups, port, find=lambda _hosts: self.interfaces)
         self.network.open(self._receive)
 
     def _receive(self, data: bytes, source: Endpoint) -> None:
@@ -134,7 +134,7 @@ async def test_what_cannot_be_is_left_out() -> None:
 async def test_a_receiver_may_close() -> None:
     port = free_port()
     one, two = Listener(port), Listener(port)
-    closing = LocalNetwork((GROUP_V4,), port, find=lambda _host: (loopback(),))
+    closing = LocalNetwork((GROUP_V4,), port, find=lambda _hosts: (loopback(),))
     heard: list[bytes] = []
     has_heard = asyncio.Event()
 
@@ -179,7 +179,7 @@ async def test_errors_of_reading_are_survived(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_by_default_it_uses_the_interfaces_of_this_machine() -> None:
-    network = LocalNetwork((GROUP_V4,), free_port(), listen_host="127.0.0.1")
+    network = LocalNetwork((GROUP_V4,), free_port(), listen_hosts=("127.0.0.1",))
     network.open(lambda data, source: None)
-    assert network.interfaces == interfaces_for("127.0.0.1")
+    assert network.interfaces == interfaces_for(("127.0.0.1",))
     network.close()

@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -256,12 +257,21 @@ async def test_an_error_in_a_handler_does_not_leave_the_loop_spinning() -> None:
 
 
 async def test_the_source_address_is_ours_to_choose() -> None:
-    async with connected(TcpNetwork(source_host="127.0.0.2")) as (ours, theirs):
+    async with connected(TcpNetwork(source_hosts=("127.0.0.2",))) as (ours, theirs):
         assert theirs.remote.host == ours.local.host == "127.0.0.2"
-    async with connected(TcpNetwork(source_host="127.0.0.2"), "::1") as (_, theirs):
+    async with connected(TcpNetwork(source_hosts=("127.0.0.2",)), "::1") as (_, theirs):
         assert theirs.remote.host == "::1", "an address of the other family does not apply"
     with pytest.raises(OSError, match="assign"):
-        await TcpNetwork(source_host="192.0.2.1").connect(Endpoint("127.0.0.1", 9), timeout=1)
+        await TcpNetwork(source_hosts=("192.0.2.1",)).connect(Endpoint("127.0.0.1", 9), timeout=1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a second loopback address")
+async def test_of_several_source_addresses_the_one_on_the_way_is_chosen() -> None:
+    hosts = ("127.0.0.3", "127.0.0.1", "::1")
+    async with connected(TcpNetwork(source_hosts=hosts)) as (_, theirs):
+        assert theirs.remote.host == "127.0.0.1", "as the system would choose"
+    async with connected(TcpNetwork(source_hosts=("127.0.0.3", "127.0.0.2"))) as (_, theirs):
+        assert theirs.remote.host == "127.0.0.3", "the system would choose none of them"
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ class Member:
         self.heard: list[tuple[Endpoint, tuple[InfoHash, ...]]] = []
         self.wanted = set(wanted)
         self.peer_id = PeerId(b"-bt0100-" + os.urandom(12))
-        self.network = MulticastDns(self.peer_id, find=lambda _host: self.interfaces)
+        self.network = MulticastDns(self.peer_id, find=lambda _hosts: self.interfaces)
 
     async def open(self) -> Member:
         await self.network.open(
@@ -206,7 +206,7 @@ async def test_instances_that_are_not_there_cost_little(lan: Lan) -> None:
         if data[2:6] == b"\0\0\0\2" and data[13:29].decode() in other.names:
             questions.append(data)
 
-    ear = LocalNetwork(("224.0.0.251",), 5353, find=lambda _host: LOOPBACK)
+    ear = LocalNetwork(("224.0.0.251",), 5353, find=lambda _hosts: LOOPBACK)
     ear.open(seen)
     for _ in range(3 * MAX_UNRESOLVED):
         other.advertise(ONE, ["127.0.0.1"], 7002, whole=False)

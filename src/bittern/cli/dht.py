@@ -23,7 +23,7 @@ from cyclopts import Parameter
 
 from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
 from bittern.cli.loop import StopSignal, run_loop
-from bittern.cli.options import Addresses, Duration, Port
+from bittern.cli.options import Addresses, Duration, Hosts, Port
 from bittern.cli.output import complain
 from bittern.cli.session import default_state_dir
 from bittern.cli.source import load_magnet, magnet_of_hash
@@ -53,8 +53,8 @@ class DhtOptions:
     """Start from nobody, as the first node of a network of its own."""
     port: Port = None
     """UDP port; 0 takes any free one, and so does leaving it out."""
-    bind: Annotated[str | None, Parameter(metavar="ADDR")] = None
-    """Address to send from. Default: all."""
+    bind: Hosts = ()
+    """Address to send from; repeatable, each gets a node. Default: all."""
     timeout: Duration = None
     """Give up after this long with exit code 7. Default: 60s."""
     state_dir: Annotated[Path | None, Parameter(metavar="DIR")] = None
@@ -95,7 +95,7 @@ async def opened_dht(
     if state_dir is None and nodes is None and bootstrap is None:
         state_dir = default_state_dir()
     context = open_dht(
-        hosts=EVERYWHERE if options.bind is None else (options.bind,),
+        hosts=options.bind or EVERYWHERE,
         port=options.port or 0,
         bootstrap=nodes if bootstrap is None else bootstrap,
         state_dir=state_dir,

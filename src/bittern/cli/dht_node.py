@@ -43,7 +43,8 @@ def node(
         report: How to tell about it.
     """
     port = DEFAULT_PORT if dht.port is None else dht.port
-    state_dir = choose_state_dir(dht.state_dir, state_key(Path(), [f"dht node {dht.bind} {port}"]))
+    key = state_key(Path(), [f"dht node {' '.join(dht.bind) or 'everywhere'} {port}"])
+    state_dir = choose_state_dir(dht.state_dir, key)
     settings = replace(dht, port=port, state_dir=state_dir)
 
     async def work(stop: StopSignal) -> int:

@@ -166,13 +166,15 @@ async def _download(
     return code
 
 
-async def _with_peers(job: Job, peers: tuple[Endpoint, ...], bind: str | None) -> Job:
+async def _with_peers(job: Job, peers: tuple[Endpoint, ...], bind: tuple[str, ...]) -> Job:
     """Add the peers that the user gave, and those that the source itself names."""
     hinted = await safe_hints(job.hinted_peers, bind)
     return replace(job, config=replace(job.config, peers=peers, hinted_peers=hinted))
 
 
-async def safe_hints(hints: Sequence[tuple[str, int]], bind: str | None) -> tuple[Endpoint, ...]:
+async def safe_hints(
+    hints: Sequence[tuple[str, int]], bind: tuple[str, ...]
+) -> tuple[Endpoint, ...]:
     """
     Return the safe ones of the peers that a source itself names.
 
@@ -180,16 +182,13 @@ async def safe_hints(hints: Sequence[tuple[str, int]], bind: str | None) -> tupl
     count only when we listen on a local address, and so are there for that network.
     """
     hinted = await resolve_peers(HostPort(*peer) for peer in hints)
-    if bind is None or not _is_local_address(bind):
+    if not any(map(_is_local_address, bind)):
         hinted = tuple(endpoint for endpoint in hinted if not is_local(endpoint.host))
     return hinted
 
 
 def _is_local_address(host: str) -> bool:
-    try:
-        return host not in _ALL_ADDRESSES and is_local(host)
-    except ValueError:  # a name
-        return False
+    return host not in _ALL_ADDRESSES and is_local(host)
 
 
 def prepare_output(output: Path) -> None:

@@ -18,6 +18,7 @@ from bittern.cli.values import (
     HostPort,
     parse_duration,
     parse_file_list,
+    parse_host,
     parse_host_port,
     parse_port,
     parse_rate,
@@ -77,6 +78,7 @@ FileList = Annotated[
 Addresses = Annotated[tuple[HostPort, ...], _repeated(parse_host_port, metavar="HOST:PORT")]
 OneAddress = Annotated[HostPort, _single(parse_host_port)]
 Listeners = Annotated[tuple[HostPort, ...], _repeated(_parse_listener, metavar="HOST:PORT")]
+Hosts = Annotated[tuple[str, ...], _repeated(parse_host, metavar="ADDR")]
 Texts = Annotated[tuple[str, ...], Parameter(consume_multiple=False)]
 Urls = Annotated[tuple[str, ...], Parameter(consume_multiple=False, metavar="URL")]
 
@@ -103,8 +105,8 @@ class NetworkOptions:
 
     port: Port = None
     """Listening port; 0 takes any free one. Default: 6881 or one of the ten after it."""
-    bind: Annotated[str | None, Parameter(metavar="ADDR")] = None
-    """Address to listen on. Default: all."""
+    bind: Hosts = ()
+    """Address to listen on and to connect from; repeatable. Default: all."""
     peer: Addresses = ()
     """Connect to this peer; repeatable."""
     no_dht: bool = False

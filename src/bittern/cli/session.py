@@ -10,11 +10,12 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
+from bittern.cli.exits import describe
 from bittern.cli.options import NetworkOptions
 from bittern.cli.output import complain
 from bittern.cli.values import HostPort
 from bittern.core.endpoint import Endpoint
-from bittern.core.errors import StorageError
+from bittern.core.errors import ConfigError, StorageError
 from bittern.engine.config import SessionConfig
 from bittern.storage.statelock import StateLock
 
@@ -27,11 +28,12 @@ def session_config(network: NetworkOptions, state_dir: Path | None) -> SessionCo
     Return the session's settings.
 
     Raises:
-        ConfigError: a value is out of range.
+        ConfigError: a value is out of range, or an address is not of this machine.
     """
     defaults = SessionConfig()
+    _check_hosts(network.bind)
     return SessionConfig(
-        listen_host=network.bind,
+        listen_host=network.bind or None,
         listen_port=defaults.listen_port if network.port is None else network.port,
         enable_trackers=not network.no_tracker,
         enable_dht=not network.no_dht,
@@ -45,6 +47,17 @@ def session_config(network: NetworkOptions, state_dir: Path | None) -> SessionCo
         max_upload_rate=network.max_upload,
         state_dir=state_dir,
     )
+
+
+def _check_hosts(hosts: Iterable[str]) -> None:
+    """Refuse addresses that nothing could be sent from: all would look as if nobody were there."""
+    for host in hosts:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.bind((host, 0))
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {host}: {describe(error)}") from error
 
 
 def state_key(place: Path, names: Iterable[str]) -> str:

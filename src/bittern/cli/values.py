@@ -9,6 +9,7 @@ ASCII digits count, so that nothing looks like a number and is read as another o
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from bittern.core.units import format_duration, format_rate, format_size
@@ -137,6 +138,27 @@ def parse_port(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) or int(text) > 65535:
         raise ValueError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
+
+
+def parse_host(text: str) -> str:
+    """
+    Read an address of this machine: ``192.0.2.1``, ``2001:db8::1`` or ``localhost``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    host = text.strip()
+    if host == "localhost":
+        return "127.0.0.1"
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    try:
+        address = ip_address(host)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an address, as 192.0.2.1 or 2001:db8::1") from None
+    if "%" in host:
+        raise ValueError(f"{text!r}: a link-local address is of use to nobody else")
+    return str(address)
 
 
 def parse_host_port(text: str, *, listen: bool = False) -> HostPort:

@@ -25,6 +25,17 @@ def _check(name: str, value: float | None, low: float, high: float = float("inf"
         raise ConfigError(f"{name} must be from {low:g} to {high:g}, not {value:g}")
 
 
+def _check_hosts(hosts: tuple[str, ...]) -> None:
+    for number, host in enumerate(hosts):
+        if not host or host.split() != [host]:
+            raise ConfigError(f"listen_host must be an address, not {host!r}")
+        if host in hosts[:number]:
+            raise ConfigError(f"listen_host names {host} twice")
+        everywhere = "::" if ":" in host else "0.0.0.0"  # noqa: S104  # a name of all addresses
+        if host != everywhere and everywhere in hosts:
+            raise ConfigError(f"listen_host: {everywhere} includes {host}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionConfig:
     """
@@ -35,10 +46,11 @@ class SessionConfig:
     """
 
     # --- listening -----------------------------------------------------------------------
-    listen_host: str | None = None
-    """Address to listen on; None for all, IPv4 and IPv6."""
+    listen_host: str | tuple[str, ...] | None = None
+    """Address to listen on, and to connect from, or several of them; None for all, IPv4 and IPv6.
+    Of several in one family the first that leads beyond this machine announces to trackers."""
     listen_port: int = 6881
-    """Port for peers; 0 takes any free one."""
+    """Port for peers, the same on all addresses; 0 takes any free one."""
     listen_port_tries: int = 10
     """Limit: F14. How many further ports are tried when the port is taken."""
     enable_incoming: bool = True
@@ -124,7 +136,14 @@ class SessionConfig:
     client_prefix: bytes = b"-bt0100-"
     client_name: str = "bittern/0.1.0"
 
+    @property
+    def listen_hosts(self) -> tuple[str, ...]:
+        """The addresses to listen on; none for all."""
+        host = self.listen_host
+        return host if isinstance(host, tuple) else () if host is None else (host,)
+
     def __post_init__(self) -> None:
+        _check_hosts(self.listen_hosts)
         if self.enable_zeroconf and find_spec("zeroconf") is None:
             raise ConfigError(
                 "enable_zeroconf needs the package zeroconf: pip install 'bittern[zeroconf]'"

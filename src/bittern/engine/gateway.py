@@ -16,10 +16,11 @@ import logging
 import random
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from bittern.dht.limits import WELL_KNOWN_ROUTERS
 from bittern.engine.config import SessionConfig
+from bittern.engine.peers.roster import is_loopback
 from bittern.engine.sources.dht import DhtSource
 from bittern.engine.sources.local_peers import LocalDiscovery, Multicast
 from bittern.engine.sources.tracker_client import TrackerClient
@@ -33,6 +34,8 @@ from bittern.net.udp_tracker import UdpTrackers
 from bittern.storage.dht_state import read_dht_state
 
 log: logging.Logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class SharedDatagrams(Datagrams, Protocol):
@@ -58,7 +61,7 @@ class Gateway:
     Args:
         config: of the session.
         port: tells our TCP port.
-        open_sockets: opens the UDP sockets at that port, one of a family.
+        open_sockets: opens the UDP sockets at that port, one for each address.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class Gateway:
         config: SessionConfig,
         *,
         port: Callable[[], int],
-        open_sockets: Callable[[str | None, int], Sequence[SharedDatagrams]],
+        open_sockets: Callable[[tuple[str, ...], int], Sequence[SharedDatagrams]],
     ) -> None:
         self.dht: DhtSource | None = None
         self.local: LocalDiscovery | None = None
@@ -83,7 +86,7 @@ class Gateway:
     def sockets(self) -> Sequence[SharedDatagrams]:
         """The UDP sockets."""
         if self._sockets is None:
-            self._sockets = self._open_sockets(self._config.listen_host, self._port())
+            self._sockets = self._open_sockets(self._config.listen_hosts, self._port())
         return self._sockets
 
     @property
@@ -97,12 +100,12 @@ class Gateway:
     def http(self) -> HttpClient:
         """Fetches documents."""
         if self._http is None:
-            host = self._config.listen_host
+            hosts = [host for host in self._config.listen_hosts if _is_one_address(host)]
             self._http = HttpClient(
                 resolver=self.resolver,
                 user_agent=self._config.client_name,
                 # Trackers take the address that an announce comes from for ours.
-                bind_hosts=() if host is None or not _is_one_address(host) else (host,),
+                bind_hosts=tuple(_one_of_each_family(hosts, lambda host: host)),
             )
         return self._http
 
@@ -118,8 +121,9 @@ class Gateway:
 
     def make_tracker_client(self) -> TrackerClient:
         """Return what talks to trackers."""
-        udp = self._udp_trackers = UdpTrackers(self.sockets)
-        for socket in self.sockets:
+        sockets = _one_of_each_family(self.sockets, lambda socket: socket.endpoint.host)
+        udp = self._udp_trackers = UdpTrackers(sockets)
+        for socket in sockets:
             socket.add_receiver(TRACKER_BYTES, udp.receive)
         return TrackerClient(http=self.http, udp=udp, resolver=self.resolver)
 
@@ -214,10 +218,22 @@ def _is_one_address(host: str) -> bool:
         return False
 
 
-def open_udp_sockets(host: str | None, port: int) -> list[UdpSocket]:
-    """Open one UDP socket per family, at our TCP port where it is free, else at any."""
+def _one_of_each_family(places: Iterable[T], host_of: Callable[[T], str]) -> list[T]:
+    """
+    Return the first place of each family that leads beyond this machine, or else the first.
+
+    A tracker takes where an announce comes from for where we are, so it comes from one place.
+    """
+    chosen: dict[bool, T] = {}
+    for place in sorted(places, key=lambda place: is_loopback(host_of(place))):
+        chosen.setdefault(":" in host_of(place), place)
+    return list(chosen.values())
+
+
+def open_udp_sockets(hosts: Sequence[str], port: int) -> list[UdpSocket]:
+    """Open a UDP socket on each address, at our TCP port where it is free, else at any."""
     sockets = []
-    for address in [host] if host else ["0.0.0.0", "::"]:  # noqa: S104  # as configured
+    for address in hosts or ("0.0.0.0", "::"):  # noqa: S104  # as configured
         for candidate in dict.fromkeys((port, 0)):
             try:
                 sockets.append(UdpSocket.open(address, candidate))

@@ -123,7 +123,7 @@ class Session:
         loop = self._loop = asyncio.get_running_loop()
         config = self.config = divide_descriptors(self.config, raise_descriptor_limit())
         network = self._network or TcpNetwork(
-            receive_buffer_length=config.receive_buffer_length, source_host=config.listen_host
+            receive_buffer_length=config.receive_buffer_length, source_hosts=config.listen_hosts
         )
         worker = self._given_worker or Worker()
         ends.push_async_callback(lambda: loop.run_in_executor(None, worker.close))
@@ -214,9 +214,9 @@ class Session:
         """Return what web seeds are asked with; a test brings its own."""
         return self._gateway.http
 
-    def _open_udp_sockets(self, host: str | None, port: int) -> Sequence[SharedDatagrams]:
+    def _open_udp_sockets(self, hosts: tuple[str, ...], port: int) -> Sequence[SharedDatagrams]:
         """Open the sockets of UDP trackers and the DHT; a test's network brings its own."""
-        return open_udp_sockets(host, port)
+        return open_udp_sockets(hosts, port)
 
     async def _start_shared_sources(self) -> None:
         """Start what all torrents that are not private find peers by."""
@@ -240,13 +240,13 @@ class Session:
         """Return the local network; a simulated machine has none but what its test brings."""
         if self._network is not None:
             return None
-        return LocalNetwork(GROUPS, PORT, listen_host=self.config.listen_host)
+        return LocalNetwork(GROUPS, PORT, listen_hosts=self.config.listen_hosts)
 
     def _open_services(self) -> ServiceNetwork | None:
         """Return where services are advertised; the same holds for a simulated machine."""
         if self._network is not None:
             return None
-        return MulticastDns(self._services.peer_id, listen_host=self.config.listen_host)
+        return MulticastDns(self._services.peer_id, listen_hosts=self.config.listen_hosts)
 
     def _join_local_network(self) -> None:
         """Make the local discovery (BEP 14)."""

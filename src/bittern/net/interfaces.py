@@ -7,8 +7,16 @@ Nothing is kept: interfaces come and go, and asking takes a fraction of a millis
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv6Address,
+    IPv6Interface,
+    ip_address,
+    ip_interface,
+)
 
 Address = IPv4Interface | IPv6Interface
 """An address with the network it is in."""
@@ -34,10 +42,9 @@ class Interface:
         """True when it leads nowhere but to this machine."""
         return any(address.ip.is_loopback for address in self.addresses)
 
-    def restricted_to(self, host: str) -> Interface | None:
-        """Return the interface with one of its addresses alone; None when it has it not."""
-        mine = tuple(address for address in self.addresses if str(address.ip) == host)
-        return Interface(self.name, self.index, mine) if mine else None
+    def restricted_to(self, addresses: Iterable[Address]) -> Interface:
+        """Return the interface with some of its addresses alone."""
+        return Interface(self.name, self.index, tuple(addresses))
 
 
 def list_interfaces() -> tuple[Interface, ...]:
@@ -59,34 +66,31 @@ def list_interfaces() -> tuple[Interface, ...]:
 
 
 def interfaces_for(
-    host: str | None, interfaces: tuple[Interface, ...] | None = None
+    hosts: Sequence[str] = (), interfaces: tuple[Interface, ...] | None = None
 ) -> tuple[Interface, ...]:
     """
-    Return the interfaces on which one who listens at ``host`` can be reached by neighbours.
+    Return the interfaces on which one who listens at ``hosts`` can be reached by neighbours.
 
     Args:
-        host: the address listened on; None for all, IPv4 and IPv6; ``0.0.0.0`` or ``::`` for
-            all of a family. Loopback counts only when it is named. A host name has none.
+        hosts: the addresses listened on; none for all, IPv4 and IPv6; ``0.0.0.0`` or ``::``
+            for all of a family. Loopback counts only when it is named. A host name has none.
         interfaces: those there are; None to ask the system.
     """
     known = list_interfaces() if interfaces is None else interfaces
-    if host is not None:
-        try:
-            address = ip_address(host)
-        except ValueError:
-            return ()
-        if not address.is_unspecified:
-            found = (interface.restricted_to(str(address)) for interface in known)
-            return tuple(interface for interface in found if interface is not None)
-        known = tuple(
-            Interface(
-                each.name,
-                each.index,
-                tuple(mine for mine in each.addresses if mine.version == address.version),
-            )
-            for each in known
+    named: set[IPv4Address | IPv6Address] = set()
+    for host in hosts or ("0.0.0.0", "::"):  # noqa: S104  # not bound to
+        with contextlib.suppress(ValueError):
+            named.add(ip_address(host))
+    families = {address.version for address in named if address.is_unspecified}
+    found = (
+        each.restricted_to(
+            mine
+            for mine in each.addresses
+            if mine.ip in named or (mine.version in families and not each.is_loopback)
         )
-    return tuple(each for each in known if each.addresses and not each.is_loopback)
+        for each in known
+    )
+    return tuple(each for each in found if each.addresses)
 
 
 def is_neighbour(host: str, interfaces: tuple[Interface, ...]) -> bool:

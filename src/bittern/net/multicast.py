@@ -48,7 +48,7 @@ class LocalNetwork:
     Args:
         groups: the address of each family's group, one or two.
         port: of the groups.
-        listen_host: where the caller takes connections; see ``interfaces_for``.
+        listen_hosts: where the caller takes connections; see ``interfaces_for``.
         find: returns the interfaces; the system's unless a test brings others.
 
     Attributes:
@@ -60,11 +60,11 @@ class LocalNetwork:
         groups: tuple[str, ...],
         port: int,
         *,
-        listen_host: str | None = None,
-        find: Callable[[str | None], tuple[Interface, ...]] = interfaces_for,
+        listen_hosts: tuple[str, ...] = (),
+        find: Callable[[tuple[str, ...]], tuple[Interface, ...]] = interfaces_for,
     ) -> None:
         self.interfaces: tuple[Interface, ...] = ()
-        self._listen_host = listen_host
+        self._listen_hosts = listen_hosts
         self._find = find
         self._groups = groups
         self._port = port
@@ -95,7 +95,7 @@ class LocalNetwork:
     def refresh(self) -> bool:
         """Look for interfaces, join and leave; True when an address has come that was not there."""
         before = {(each.index, address) for each in self.interfaces for address in each.addresses}
-        self.interfaces = self._find(self._listen_host)
+        self.interfaces = self._find(self._listen_hosts)
         now = {(each.index, address) for each in self.interfaces for address in each.addresses}
         if now != before:
             for sock in self._sockets.values():

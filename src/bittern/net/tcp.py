@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import PeerTimeout
@@ -219,6 +219,19 @@ def _prepare(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+def _source_for(endpoint: Endpoint, hosts: Sequence[str]) -> str:
+    """Return the one of several addresses that the way to an endpoint begins at, else the first."""
+    if len(hosts) == 1:
+        return hosts[0]
+    family = socket.AF_INET6 if endpoint.is_ipv6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(tuple(endpoint))  # sends nothing
+        host = str(probe.getsockname()[0])
+        if host in hosts:
+            return host
+    return hosts[0]
+
+
 class TcpNetwork:
     """
     Where TCP streams come from.
@@ -226,14 +239,18 @@ class TcpNetwork:
     Args:
         receive_buffer_length: bytes of the one buffer that all streams read into;
             also the most that one wake-up of a stream delivers.
-        source_host: address to connect from; None leaves it to the system.
+        source_hosts: addresses to connect from; of a family without any, or with one that
+            stands for all, the system chooses.
     """
 
     def __init__(
-        self, *, receive_buffer_length: int = 1 << 20, source_host: str | None = None
+        self, *, receive_buffer_length: int = 1 << 20, source_hosts: Sequence[str] = ()
     ) -> None:
         self._buffer = memoryview(bytearray(receive_buffer_length))
-        self._source_host = source_host
+        self._source_hosts = {
+            is_ipv6: tuple(host for host in source_hosts if (":" in host) is is_ipv6)
+            for is_ipv6 in (False, True)
+        }
 
     async def connect(self, endpoint: Endpoint, *, timeout: float) -> TcpStream:
         """
@@ -248,8 +265,8 @@ class TcpNetwork:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             _prepare(sock)
-            if self._source_host is not None and (":" in self._source_host) == endpoint.is_ipv6:
-                sock.bind((self._source_host, 0))
+            if hosts := self._source_hosts[endpoint.is_ipv6]:
+                sock.bind((_source_for(endpoint, hosts), 0))
             async with asyncio.timeout(timeout):
                 await loop.sock_connect(sock, tuple(endpoint))
         except TimeoutError:

@@ -91,7 +91,7 @@ class MulticastDns:
 
     Args:
         peer_id: names our instance.
-        listen_host: where the caller takes connections; see ``interfaces_for``.
+        listen_hosts: where the caller takes connections; see ``interfaces_for``.
         find: returns the interfaces; the system's unless a test brings others.
 
     Attributes:
@@ -102,13 +102,13 @@ class MulticastDns:
         self,
         peer_id: PeerId,
         *,
-        listen_host: str | None = None,
-        find: Callable[[str | None], tuple[Interface, ...]] = interfaces_for,
+        listen_hosts: tuple[str, ...] = (),
+        find: Callable[[tuple[str, ...]], tuple[Interface, ...]] = interfaces_for,
     ) -> None:
         self.interfaces: tuple[Interface, ...] = ()
         self._host = f"{peer_id.hex()}.local."
         self._name = f"{peer_id.hex()}.{TYPE}"
-        self._listen_host = listen_host
+        self._listen_hosts = listen_hosts
         self._find = find
         self._advertised: dict[InfoHash, ServiceInfo] = {}
         self._instance: ServiceInfo | None = None
@@ -129,12 +129,12 @@ class MulticastDns:
             heard: called with every neighbour that advertises such a one; must not raise.
         """
         self._is_wanted, self._heard = is_wanted, heard
-        self.interfaces = self._find(self._listen_host)
+        self.interfaces = self._find(self._listen_hosts)
         await self._open()
 
     async def refresh(self) -> bool:
         """Look for interfaces, and begin anew when they have changed; True when we did."""
-        found = self._find(self._listen_host)
+        found = self._find(self._listen_hosts)
         if found == self.interfaces and (self._zeroconf is not None or not found):
             return False
         await self.close()

@@ -83,6 +83,44 @@ def test_it_listens_on_both_families_at_one_port(simulate: Simulate) -> None:
     simulate(main)
 
 
+ADDRESSES = ("10.0.0.1", "192.168.7.1", "fd00::1")
+
+
+@pytest.mark.parametrize("first", [PORT, 0])
+def test_several_addresses_have_one_port(first: int, simulate: Simulate) -> None:
+    """Also when a port that is free on the first is taken on another."""
+
+    async def main(loop: VirtualLoop) -> None:
+        door = Door(loop, *ADDRESSES, listen_host=ADDRESSES[::2], listen_port=first)
+        probe = door.host.listen(ADDRESSES[0], 0, lambda stream: stream.close())
+        taken = PORT if first else probe.endpoint.port + 1
+        probe.close()
+        blocking = door.host.listen(ADDRESSES[2], taken, lambda stream: stream.close())
+        door.acceptor.listen()
+        port = door.acceptor.port
+        assert port > taken
+        heard = [door.host.listener_at(Endpoint(address, port)) for address in ADDRESSES]
+        assert [each is not None for each in heard] == [True, False, True]
+        door.acceptor.close()
+        blocking.close()
+
+    simulate(main)
+
+
+def test_an_address_that_is_not_ours_is_left_out(
+    simulate: Simulate, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        door = Door(loop, listen_host=("10.9.9.9", "10.0.0.1"))
+        door.acceptor.listen()
+        assert door.acceptor.port == PORT
+        assert door.host.listener_at(Endpoint("10.0.0.1", PORT)) is not None
+        door.acceptor.close()
+
+    simulate(main)
+    assert "listening on 1 of 2 addresses" in caplog.text
+
+
 def test_a_machine_without_ipv6_is_served(simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         door = Door(loop, "10.0.0.1")

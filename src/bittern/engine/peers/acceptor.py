@@ -11,8 +11,9 @@ Sources: BEP 3 (handshake); threats.md H5 (slow newcomers), F14 (port in use).
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from bittern.codec import wire
@@ -71,38 +72,42 @@ class Acceptor:
 
     def listen(self) -> None:
         """
-        Listen as configured, at the first port that is free of those to be tried.
+        Listen as configured, at the first port of those to be tried that is free everywhere.
 
-        When none is, the session goes on without incoming connections, and says so.
+        An address that this machine has not is left out. When no port is free, the session
+        goes on without incoming connections, and says so.
         """
         config = self._config
         if not config.enable_incoming:
             return
-        hosts = [config.listen_host] if config.listen_host else ["0.0.0.0", "::"]  # noqa: S104
-        first = config.listen_port
-        tries = [first] if first == 0 else range(first, first + config.listen_port_tries + 1)
+        hosts = config.listen_hosts or ("0.0.0.0", "::")  # noqa: S104  # as configured
+        first, last = config.listen_port, config.listen_port + config.listen_port_tries
+        # A free port of the first address may be taken on another one: then the next free one.
+        tries = [0] * (config.listen_port_tries + 1) if first == 0 else range(first, last + 1)
         for port in tries:
             if port > 65535:
                 break
             if self._listen_at(hosts, port):
+                heard = len(self._listeners)
+                if heard < len(config.listen_hosts):
+                    log.warning("listening on %d of %d addresses", heard, len(hosts))
                 return
         log.warning("no free port from %d on; nobody can connect to us", first)
 
-    def _listen_at(self, hosts: list[str], port: int) -> bool:
+    def _listen_at(self, hosts: Sequence[str], port: int) -> bool:
         for host in hosts:
             try:
                 listener = self._network.listen(host, port or self.port, self._accept)
             except OSError as error:
+                log.info("cannot listen on %s port %d: %s", host, port or self.port, error)
                 # A machine without IPv6 is no reason to give up; a port in use is.
-                if self._listeners and host == "::":
-                    log.info("not listening on IPv6: %s", error)
-                    return True
-                log.info("cannot listen on %s port %d: %s", host, port, error)
-                self.close()
-                return False
+                if error.errno == errno.EADDRINUSE:
+                    self.close()
+                    return False
+                continue
             self._listeners.append(listener)
             self.port = listener.endpoint.port
-        return True
+        return bool(self._listeners)
 
     def _accept(self, stream: Stream) -> None:
         host = stream.remote.host
