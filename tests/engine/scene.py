@@ -29,7 +29,7 @@ from bittern.engine.sources.local_peers import Multicast
 from bittern.engine.torrent import Torrent
 from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.storage.system import OsCalls
-from bittern.testing.disk import SimWorker
+from bittern.testing.disk import CachedCalls, SimWorker
 from bittern.testing.host import SimHost
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.network import Link, SimNetwork
@@ -189,7 +189,7 @@ class Scene:
             rng=random.Random(self.loop.random.random()),
             random_bytes=self.loop.random.randbytes,
             worker=SimWorker(self.loop, delay=worker_delay),
-            os_calls=os_calls,
+            os_calls=os_calls or CachedCalls(),
             clock=self.loop.time,
         )
         await made.__aenter__()

@@ -2,7 +2,8 @@
 A swarm of whole sessions on one virtual-time loop, with simulated network and worker.
 
 Everything that takes chances takes them from the loop, so a seed repeats a run. Files are real,
-in the test's own folder: their calls take no virtual time.
+in the test's own folder: their calls take no virtual time, and whatever the machine has in its
+page cache, they behave as if all of it were there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bittern.core.ids import InfoHash
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.session import Session
 from bittern.engine.torrent import Torrent
-from bittern.testing.disk import SimWorker
+from bittern.testing.disk import CachedCalls, SimWorker
 from bittern.testing.host import SimHost
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.network import Link, SimNetwork
@@ -92,6 +93,7 @@ class Place:
             rng=random.Random(self.loop.random.random()),
             random_bytes=self.loop.random.randbytes,
             worker=SimWorker(self.loop, delay=0.001),
+            os_calls=CachedCalls(),
             clock=self.loop.time,
         )
         await session.__aenter__()

@@ -16,7 +16,7 @@ from bittern.storage.files import FileStorage
 from bittern.storage.layout import Layout
 from bittern.storage.memory import MemoryStorage
 from bittern.storage.system import OsCalls
-from bittern.testing.disk import FaultyCalls, SimWorker
+from bittern.testing.disk import CachedCalls, FaultyCalls, SimWorker
 from bittern.testing.loop import Leak, VirtualLoop
 from tests.conftest import Simulate
 from tests.storage.places import contiguous
@@ -34,6 +34,32 @@ def scenario(storage: FileStorage) -> None:
     storage.write(0, [bytes(15_000)])
     storage.sync()
     storage.read_into(9_000, [memoryview(bytearray(2_000))])
+
+
+# --- a cache that has everything -------------------------------------------------------------
+
+
+def test_no_read_of_cached_calls_is_put_off(tmp_path: Path) -> None:
+    calls = CachedCalls()
+    flags: list[int] = []
+    real = OsCalls().preadv
+
+    def read(fd: int, buffers: Sequence[memoryview], offset: int, flag: int = 0) -> int:
+        flags.append(flag)
+        if flag:
+            raise BlockingIOError
+        return real(fd, buffers, offset)
+
+    puts_off = OsCalls()
+    puts_off.preadv, puts_off.nowait_flag = read, 1
+    for os_calls, is_read in ((puts_off, False), (calls, True)):
+        storage = make(os_calls, tmp_path)
+        scenario(storage)
+        data = bytearray(b"x" * 100)
+        assert storage.read_into(50, [memoryview(data)], nowait=True) is is_read
+        assert (data == bytes(100)) is is_read
+        storage.close()
+    assert flags == [0, 0, 1]
 
 
 # --- failing calls ---------------------------------------------------------------------------

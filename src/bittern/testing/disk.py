@@ -1,8 +1,10 @@
 """
-Disks that fail: for storage in real files below a test's own folder.
+Disks that fail, and one that repeats itself: for storage in real files below a test's own folder.
 
 ``FaultyCalls`` takes the place of ``storage.system.OsCalls`` and can fail the
 N-th call, once or for good, run out of room and take its time.
+``CachedCalls`` never says that a read would have to wait, which only the real
+machine's page cache could tell: with it a simulation repeats itself.
 ``SimWorker`` takes the place of ``storage.worker.Worker`` and runs its jobs on
 the loop in virtual time, so that a simulation has no threads. What a power
 failure leaves of a disk is in ``bittern.testing.crash``.
@@ -24,6 +26,16 @@ from bittern.storage.worker import Done, Worker
 from bittern.testing.loop import VirtualLoop
 
 _T = TypeVar("_T")
+
+
+class CachedCalls(OsCalls):
+    """An operating system that has every file in its page cache, as far as storage can tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        read = self.preadv
+        self.preadv = lambda fd, buffers, offset, _flags=0: read(fd, buffers, offset)
+        self.nowait_flag = self.nowait_flag or 1  # without one, storage looks at the clock
 
 
 @dataclass(frozen=True, slots=True)
