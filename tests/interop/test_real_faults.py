@@ -8,6 +8,7 @@ a ban is of an address.
 from __future__ import annotations
 
 import asyncio
+import mmap
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -154,7 +155,9 @@ class Liar:
         self.num_sent = 0
         self._share = share
         self._chance = random.Random(host)
-        self._data = (content.folder / "content").read_bytes()
+        # Mapped: a dozen of them would hold the whole a dozen times.
+        with (content.folder / "content").open("rb") as file:
+            self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._info = decode_metainfo(content.torrent.read_bytes()).info
         self._listener = ScriptedListener(TcpNetwork(source_hosts=(host,)), host)
         self.endpoint = (host, self._listener.endpoint.port)
