@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,45 @@ def test_torrents_come_back_in_the_order_they_were_added(tmp_path: Path) -> None
         with_store.save(record(number, added_at=added_at))
     assert [found.record.info_hash[0] for found in with_store.load_all()] == [2, 4, 3, 1]
     with_store.close()
+
+
+def test_what_is_kept_already_is_not_written_again(tmp_path: Path) -> None:
+    """R22: a start of thousands of torrents must not wait for the disk thousands of times."""
+    store = ResumeStore(tmp_path)
+    log = tmp_path / "resume.db-wal"
+
+    def keep(found: Bitfield, **options: Any) -> bool:
+        before = log.read_bytes()
+        store.save(record(), b"metainfo")
+        store.commit_have(key(1), found, downloaded=5, **options)
+        return log.read_bytes() != before
+
+    assert keep(bits(1))
+    assert keep(bits(1)), "it is not recent any more"
+    assert not keep(bits(1))
+    store.mark_open(key(1), [2])
+    assert not keep(bits(1))
+    assert keep(bits(1), is_settled=True), "what was open is not"
+    assert keep(bits(1, 2))
+    assert keep(bits(1, 2), uploaded=7)
+    store.close()
+
+
+def test_a_damaged_copy_of_what_is_kept_is_mended(tmp_path: Path) -> None:
+    """Limit: F9."""
+    store = ResumeStore(tmp_path)
+    store.save(record())
+    damage = "UPDATE records SET body=x'00' WHERE copy=?"
+    for copy in (0, 1):
+        with store._database.transaction(durable=True) as run:
+            run.execute(damage, (copy,))
+        store.save(record())
+        with store._database.transaction(durable=True) as run:
+            run.execute(damage, (1 - copy,))
+        found = store.load(key(1))
+        assert found is not None
+        assert found.record == record()
+    store.close()
 
 
 def test_a_torrent_without_state_has_to_be_checked(tmp_path: Path) -> None:

@@ -323,7 +323,8 @@ class Torrent:
         self._services.active[self] = None
         self.add_peers(self.config.peers, "user")
         self.add_peers((*self.config.hinted_peers, *hinted_peers(self.shelf)), "link")
-        self._services.request_dial()
+        if len(self.candidates):  # the dialer looks at every torrent that runs
+            self._services.request_dial()
         self._finder.start(self._services.sources, self.config)
 
     async def recheck(self) -> None:

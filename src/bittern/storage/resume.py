@@ -204,15 +204,21 @@ class ResumeStore:
             DiskFull: no room even without the reserve.
             StorageError: it was not saved.
         """
-        body, checksum = seal(record.info_hash, encode_record(record))
+        key = bytes(record.info_hash)
+        row = seal(key, encode_record(record))
         if metainfo is not None:
             self.torrents.save(record.info_hash, metainfo)
 
         def run(connection: sqlite3.Connection) -> None:
-            connection.executemany(
-                "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)",
-                [(copy, bytes(record.info_hash), body, checksum) for copy in _COPIES],
-            )
+            stored = connection.execute(
+                "SELECT body, checksum FROM records WHERE key=? ORDER BY copy", (key,)
+            ).fetchall()
+            # Limit: R22. Thousands of torrents that start again as they were are not synced.
+            if stored != [row] * len(_COPIES):
+                connection.executemany(
+                    "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)",
+                    [(copy, key, *row) for copy in _COPIES],
+                )
 
         self._run(run, durable=True)
 
@@ -265,7 +271,10 @@ class ResumeStore:
         stored_stamps = tuple(stamps)
 
         def run(connection: sqlite3.Connection) -> None:
-            recent = Bitfield(have.num_pieces, have.bits & ~self._stored_bits(connection, key))
+            stored = connection.execute(
+                "SELECT body, checksum FROM states WHERE key=?", (key,)
+            ).fetchone()
+            recent = Bitfield(have.num_pieces, have.bits & ~_stored_bits(key, stored))
             state = TorrentState(
                 have=have,
                 recent=recent,
@@ -274,10 +283,9 @@ class ResumeStore:
                 completed_at=completed_at,
                 stamps=stored_stamps,
             )
-            connection.execute(
-                "INSERT OR REPLACE INTO states VALUES (?, ?, ?)",
-                (key, *seal(key, encode_state(state))),
-            )
+            row = seal(key, encode_state(state))
+            if stored != row:
+                connection.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (key, *row))
             open_pieces = connection.execute(
                 "SELECT piece FROM open_pieces WHERE key=?", (key,)
             ).fetchall()
@@ -285,15 +293,6 @@ class ResumeStore:
             connection.executemany("DELETE FROM open_pieces WHERE key=? AND piece=?", closed)
 
         self._run(run, durable=True)
-
-    def _stored_bits(self, connection: sqlite3.Connection, key: bytes) -> int:
-        row = connection.execute("SELECT body, checksum FROM states WHERE key=?", (key,)).fetchone()
-        if row is None:
-            return 0
-        try:
-            return decode_state(unseal(key, row)).have.bits
-        except ValueError:
-            return 0
 
     def forget(self, info_hash: InfoHash) -> None:
         """
@@ -357,3 +356,13 @@ class ResumeStore:
 
     def __repr__(self) -> str:
         return f"<ResumeStore {str(self.folder)!r}>"
+
+
+def _stored_bits(key: bytes, row: tuple[object, ...] | None) -> int:
+    """Return the pieces that the row of a state names; none if there is no good row."""
+    if row is None:
+        return 0
+    try:
+        return decode_state(unseal(key, row)).have.bits
+    except ValueError:
+        return 0

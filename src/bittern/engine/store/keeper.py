@@ -119,6 +119,8 @@ class Keeper:
         resumed = None if self._journal is None else await self._journal.find(self._info_hash)
         downloaded = 0 if resumed is None else resumed.downloaded
         uploaded = 0 if resumed is None else resumed.uploaded
+        if resumed is not None:
+            self._record = replace(self._record, added_at=resumed.record.added_at)
         if skip_check:
             full = Bitfield.full(self._geometry.num_pieces).bits
             found = Found(full, full, {}, downloaded, uploaded)
@@ -287,7 +289,9 @@ class Keeper:
         if self._journal is None:
             return
         try:
-            options = {**self._record.options, _PARTIAL: {str(k): v for k, v in partial.items()}}
+            options = dict(self._record.options)
+            if partial:
+                options[_PARTIAL] = {str(k): v for k, v in partial.items()}
             await self._sync(have, downloaded, uploaded, is_settled=True)
             await self._journal.save(replace(self._record, options=options), self._new_metainfo)
         except StorageError as error:
