@@ -43,6 +43,12 @@ class Names:
         return tuple(found)
 
 
+def feed(shell: NodeShell, data: bytes | memoryview, source: Endpoint) -> None:
+    """Hand over a datagram that is a batch of its own."""
+    shell.receive(data, source)
+    shell.flush()
+
+
 class _Inlet:
     """Stands between a socket and the shell that is made after it."""
 
@@ -50,7 +56,7 @@ class _Inlet:
 
     def receive(self, data: memoryview, source: Endpoint) -> None:
         if self.shell is not None:
-            self.shell.receive_alone(data, source)
+            feed(self.shell, data, source)
 
 
 class DhtScene:

@@ -12,6 +12,7 @@ from bittern.dht.node import DhtNode
 from bittern.net.dht_node import NodeShell
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
+from tests.net.dht_scene import feed
 
 OWN = Endpoint("10.0.0.1", 6881)
 OTHER = Endpoint("10.0.0.2", 6881)
@@ -58,7 +59,7 @@ def test_a_batch_is_answered_when_it_ends(simulate: Simulate) -> None:
         assert not scene.socket.sent
         scene.shell.flush()
         assert [target for _, target in scene.socket.sent] == [OTHER] * 3
-        scene.shell.receive_alone(query(3), OTHER)
+        feed(scene.shell, query(3), OTHER)
         assert len(scene.socket.sent) == 4
         scene.shell.close()
 
@@ -97,9 +98,9 @@ def test_handlers_hear_their_own_request_only(simulate: Simulate) -> None:
         scene.shell.cancel(number)
         scene.shell.cancel(number)
         for data, _ in scene.socket.sent:
-            other.shell.receive_alone(data, OWN)
+            feed(other.shell, data, OWN)
         for data, _ in other.socket.sent:
-            scene.shell.receive_alone(data, OTHER)
+            feed(scene.shell, data, OTHER)
         assert first == []
         assert [type(event) for event in second] == [Ponged]
         scene.shell.close()
@@ -137,7 +138,7 @@ def test_closing_gives_back_who_still_waits(simulate: Simulate) -> None:
         assert scene.shell.close() == [events.append]
         scene.shell.cancel(number)
         num_sent = len(scene.socket.sent)
-        scene.shell.receive_alone(query(), OTHER)
+        feed(scene.shell, query(), OTHER)
         await asyncio.sleep(30)
         assert len(scene.socket.sent) == num_sent
 

@@ -56,15 +56,6 @@ def test_an_address_that_gave_good_pieces_is_warned_once() -> None:
     assert bans.ban("9.9.9.9", now=0.0, num_good_pieces=GOOD_PIECES - 1) == FIRST_BAN
 
 
-def test_a_ban_can_be_lifted() -> None:
-    bans = Bans()
-    bans.ban("5.6.7.8", now=0.0)
-    bans.lift("5.6.7.8")
-    bans.lift("5.6.7.8")
-    assert bans.banned_until("5.6.7.8", now=0.0) is None
-    assert len(bans) == 0
-
-
 def test_memory_is_bounded_and_the_oldest_are_forgotten_first() -> None:
     bans = Bans(max_entries=100)
     for i in range(1000):

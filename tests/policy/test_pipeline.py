@@ -14,7 +14,6 @@ from bittern.policy.pipeline import (
     INITIAL_TARGET,
     MAX_REQQ,
     MIN_TARGET,
-    SNUB_TIMEOUT,
     Pipeline,
 )
 
@@ -182,23 +181,6 @@ def test_the_target_stays_within_a_small_reqq() -> None:
 # --- silence -----------------------------------------------------------------------------
 
 
-def test_a_peer_is_snubbed_after_a_minute_of_silence_with_requests_outstanding() -> None:
-    pipeline = Pipeline(now=0.0)
-    assert not pipeline.is_snubbed(now=1e6)
-    assert pipeline.next_timer() is None
-    pipeline.set_outstanding(4, now=100.0)
-    pipeline.set_outstanding(3, now=130.0)
-    assert pipeline.next_timer() == 100.0 + SNUB_TIMEOUT
-    assert not pipeline.is_snubbed(now=159.9)
-    assert pipeline.is_snubbed(now=160.0)
-    pipeline.blocks_received(BLOCK_LENGTH, now=161.0)
-    pipeline.set_outstanding(4, now=161.0)
-    assert not pipeline.is_snubbed(now=162.0)
-    assert pipeline.is_snubbed(now=221.0)
-    pipeline.set_outstanding(0, now=222.0)
-    assert not pipeline.is_snubbed(now=1e6)
-
-
 def test_time_without_requests_does_not_lower_the_rate() -> None:
     line = Line(1e6, 0.1).run(5.0)
     pipeline = line.pipeline
@@ -226,14 +208,6 @@ def test_blocks_of_the_same_instant_are_no_division_by_zero() -> None:
     assert pipeline.target == 2 * INITIAL_TARGET
 
 
-def test_a_request_is_overdue_by_what_is_usual_for_the_peer() -> None:
-    pipeline = Pipeline(now=0.0)
-    assert pipeline.request_timeout == SNUB_TIMEOUT
-    assert Line(1e9, 1e-4).run(0.1).pipeline.request_timeout == 5.0
-    assert 6.0 < Line(1e6, 0.1).run(10.0).pipeline.request_timeout < 7.0
-    assert Line(500, 0.1).run(900.0).pipeline.request_timeout == SNUB_TIMEOUT
-
-
 def test_repr_is_one_line() -> None:
     assert repr(Pipeline(now=0.0)) == "<Pipeline 0/4, 0 bytes/s>"
 
@@ -255,7 +229,6 @@ def test_any_history_keeps_the_target_within_bounds(
         pipeline.set_outstanding(outstanding, now=now)
         assert min(MIN_TARGET, reqq_limit) <= pipeline.target <= min(2 * before, reqq_limit)
         assert pipeline.rate >= 0
-        assert 5.0 <= pipeline.request_timeout <= SNUB_TIMEOUT
 
 
 def test_a_wake_up_without_blocks_measures_nothing() -> None:

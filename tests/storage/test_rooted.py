@@ -73,7 +73,6 @@ def test_links_on_the_way_are_refused_by_every_call(tree: RootedTree, tmp_path: 
     refused: list[Callable[[FilePath], object]] = [
         lambda path: tree.open_file(path, writable=False),
         lambda path: tree.open_file(path, writable=True, create=True),
-        lambda path: tree.make_folder((*path[:-1], "new")),
         tree.exists,
         lambda path: tree.rename(path, tree, ("here",)),
         lambda path: tree.rename(("mine",), tree, (*path[:-1], "there")),
@@ -117,9 +116,9 @@ def test_a_file_where_a_folder_should_be(tree: RootedTree) -> None:
 
 
 def test_folders_are_made_once(tree: RootedTree) -> None:
-    for _ in range(2):
-        tree.make_folder(("a", "b"))
-    assert (tree.root / "a" / "b").is_dir()
+    for name in ("f", "g"):
+        make_file(tree, "a", "b", name)
+    assert {entry.name for entry in (tree.root / "a" / "b").iterdir()} == {"f", "g"}
 
 
 def test_a_folder_that_somebody_else_makes_first_is_used(tree: RootedTree) -> None:
@@ -130,8 +129,8 @@ def test_a_folder_that_somebody_else_makes_first_is_used(tree: RootedTree) -> No
         real(*args, **options)
 
     tree._calls.mkdir = mkdir
-    tree.make_folder(("a", "b"))
-    assert (tree.root / "a" / "b").is_dir()
+    make_file(tree, "a", "b", "f")
+    assert (tree.root / "a" / "b" / "f").is_file()
 
 
 def test_renaming_makes_folders_and_overwrites_nothing(tree: RootedTree) -> None:
@@ -160,13 +159,10 @@ def test_removing_is_for_files_and_empty_folders(tree: RootedTree) -> None:
 
 def test_the_root_is_made_on_request_only(tree: RootedTree) -> None:
     gone = RootedTree(tree.root / "x" / "y", tree._calls)
-    for call in (
-        lambda: gone.open_file(("f",), writable=True, create=True),
-        lambda: gone.make_folder(("f",)),
-        gone.check_root,
-    ):
-        with pytest.raises(FileVanished):
-            call()
+    with pytest.raises(FileVanished):
+        gone.open_file(("f",), writable=True, create=True)
+    with pytest.raises(FileVanished):
+        gone.check_root()
     assert not (tree.root / "x").exists()
     gone.make_root()
     assert gone.check_root() == tree.root.stat().st_dev

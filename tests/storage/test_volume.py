@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
-from bittern.core.errors import StorageError
 from bittern.storage.file_paths import Folding
-from bittern.storage.volume import free_length, probe_folding
+from bittern.storage.volume import probe_folding
 
 
 def test_a_linux_volume_keeps_names_apart_and_is_left_clean(tmp_path: Path) -> None:
@@ -42,17 +40,3 @@ def test_a_folder_that_cannot_be_asked_is_what_the_system_usually_has(tmp_path: 
     assert probe_folding(missing, target_os="windows") == Folding(True, False)
     assert probe_folding(missing, target_os="darwin") == Folding(True, True)
     assert not missing.exists()
-
-
-def test_free_room_is_that_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:
-    near = free_length(tmp_path / "a" / "b")
-    assert abs(near - shutil.disk_usage(tmp_path).free) < 1 << 30
-
-
-def test_where_nothing_can_be_asked_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: object) -> None:
-        raise PermissionError(13, "no")
-
-    monkeypatch.setattr(shutil, "disk_usage", fail)
-    with pytest.raises(StorageError, match="permission denied"):
-        free_length(Path("/a"))

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bittern.cli.display import Row
 from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
@@ -381,7 +381,7 @@ async def _first(
         everything.result()
 
 
-async def _cancel(*futures: asyncio.Future[list[None]] | asyncio.Future[None]) -> None:
+async def _cancel(*futures: asyncio.Future[Any]) -> None:
     for future in futures:
         future.cancel()
     await asyncio.gather(*futures, return_exceptions=True)

@@ -14,7 +14,6 @@ Sources: BEP 3 (pieces), BEP 52 (alignment of files to pieces).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NewType
 
@@ -26,18 +25,6 @@ BLOCK_LENGTH = 16_384
 
 MAX_REQUEST_LENGTH = 262_144
 """Limit: H2. The longest request that we serve; older clients ask for up to 128 KiB."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Block:
-    """A run of bytes inside one piece, as a request names it."""
-
-    index: int
-    begin: int
-    length: int
-
-    def __str__(self) -> str:
-        return f"{self.index}:{self.begin}+{self.length}"
 
 
 class Geometry:
@@ -55,7 +42,6 @@ class Geometry:
     """
 
     __slots__ = (
-        "blocks_per_piece",
         "has_gaps",
         "num_pieces",
         "piece_length",
@@ -77,7 +63,6 @@ class Geometry:
         self.num_pieces: int = num_pieces
         self.short_pieces: Mapping[int, int] = MappingProxyType(dict(short_pieces))
         self.total_length: int = total_length
-        self.blocks_per_piece: int = -(-piece_length // BLOCK_LENGTH)
 
     @classmethod
     def contiguous(cls, piece_length: int, space_length: int, total_length: int) -> Geometry:

@@ -115,17 +115,18 @@ async def publish(
     known = []
     if kept is not None and is_sound(kept, key.public_key, salt):
         known.append((kept.seq, kept.value))
-    for _ in range(_MAX_TRIES):
+    num_tries = 0
+    while True:
         found = (await dht.get(target, salt)).item
         if found is not None:
             known.append((found.seq, found.value))
         seq = choose_seq(value, known, clock=clock)
         signature = key.sign(signed_message(value, seq, salt))
         done = await put_again(dht, Version(key.public_key, salt, seq, signature, value))
-        if done.newer is None:
-            break
+        num_tries += 1
+        if done.newer is None or num_tries == _MAX_TRIES:
+            return done
         known.append((done.newer.seq, done.newer.value))
-    return done
 
 
 async def put_again(dht: ItemNetwork, version: Version) -> Published:

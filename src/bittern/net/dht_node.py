@@ -77,11 +77,6 @@ class NodeShell:
             self._batch_at = self._loop.time()
         self._take(bytes(data), source, now=self._batch_at)
 
-    def receive_alone(self, data: bytes | memoryview, source: Endpoint) -> None:
-        """Take a datagram and flush, for sockets that know no batches."""
-        self.receive(data, source)
-        self.flush()
-
     def flush(self) -> None:
         """Send what is due and tell what happened."""
         if self._is_flushing or self._is_closed:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-SEED_LENGTH = 32
 KEY_LENGTH = 32
 SIGNATURE_LENGTH = 64
 

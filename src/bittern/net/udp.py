@@ -172,14 +172,6 @@ class UdpSocket:
         if batch_ended is not None:
             self._batch_ends.append(batch_ended)
 
-    def remove_receiver(
-        self, receive: ReceiveDatagram, *, batch_ended: Callable[[], object] | None = None
-    ) -> None:
-        """Undo ``add_receiver``; idempotent."""
-        self._receivers = [None if other == receive else other for other in self._receivers]
-        if batch_ended in self._batch_ends:
-            self._batch_ends.remove(batch_ended)
-
     def _read(self) -> None:
         if self._has_gro:
             self._read_runs()

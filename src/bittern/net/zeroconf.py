@@ -33,8 +33,8 @@ from bittern.net.interfaces import Interface, interfaces_for, is_neighbour
 
 if TYPE_CHECKING:
     from zeroconf import (  # type: ignore[attr-defined]  # imported there for its users
-        DNSOutgoing,
-        DNSQuestion,
+        DNSOutgoing,  # pyright: ignore[reportPrivateImportUsage]
+        DNSQuestion,  # pyright: ignore[reportPrivateImportUsage]
         RecordUpdate,
         RecordUpdateListener,
         ServiceInfo,
@@ -283,7 +283,7 @@ class _Listener:
         """A port or an address has come, of whomever."""
         self._questions: TokenBucket | None = None
 
-    def records(self, zc: Zeroconf, now: float, records: list[RecordUpdate]) -> None:  # noqa: ARG002  # library's
+    def records(self, now: float, records: list[RecordUpdate]) -> None:
         """Take note of a batch, which is not in the cache yet."""
         for update in records:
             record = update.new
@@ -399,7 +399,15 @@ def _adapter(listener: _Listener) -> RecordUpdateListener:
     from zeroconf import RecordUpdateListener
 
     class Adapter(RecordUpdateListener):
-        async_update_records = staticmethod(listener.records)
-        async_update_records_complete = staticmethod(listener.complete)
+        def async_update_records(
+            self,
+            zc: Zeroconf,  # noqa: ARG002  # the library's
+            now: float,
+            records: list[RecordUpdate],
+        ) -> None:
+            listener.records(now, records)
+
+        def async_update_records_complete(self) -> None:
+            listener.complete()
 
     return Adapter()

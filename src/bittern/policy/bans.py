@@ -96,10 +96,6 @@ class Bans:
             if until > now
         ]
 
-    def lift(self, address: str) -> None:
-        """Forget everything about an address."""
-        self._records.pop(_key(address), None)
-
     def _forget(self, now: float) -> None:
         """Drop what is over long since; if that is not enough, the oldest tenth."""
         kept = {key: r for key, r in self._records.items() if r[0] + LONGEST_BAN > now}

@@ -48,7 +48,7 @@ class DialLimits:
             host: decides about the network; local networks have no limit of their own.
             now: monotonic seconds.
         """
-        tries = () if address is None else self._by_address.get(address, ())
+        tries = self._by_address.get(address or "", ())
         if len(tries) >= TRIES_PER_ADDRESS and tries[0] + ADDRESS_WINDOW > now:
             return tries[0] + ADDRESS_WINDOW
         tries = self._by_network.get(_network(host), ())

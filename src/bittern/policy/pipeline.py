@@ -40,11 +40,6 @@ INITIAL_TARGET = 4
 MIN_TARGET = 2
 """One block being sent and one waiting, however slow the peer."""
 
-SNUB_TIMEOUT = 60.0
-"""Limit: H5. Seconds without a block, while some are outstanding, after which a peer snubs us."""
-
-MIN_REQUEST_TIMEOUT = 5.0
-
 PATIENCE = 1.0
 """Seconds of a round, round trips aside, after which a rate below the old one is believed."""
 
@@ -59,7 +54,6 @@ class Pipeline:
         now: instant of creation.
         reqq_limit: requests that the peer takes at once; cut to 1..2,000.
         queue_time: seconds' worth of blocks to ask for ahead.
-        snub_timeout: seconds of silence after which the peer snubs us.
     """
 
     __slots__ = (
@@ -68,14 +62,12 @@ class Pipeline:
         "_first",
         "_is_waiting",
         "_outstanding",
-        "_progress_at",
         "_queue_time",
         "_reqq_limit",
         "_round_at",
         "_round_blocks",
         "_round_bytes",
         "_round_left",
-        "_snub_timeout",
         "rate",
         "target",
     )
@@ -86,10 +78,8 @@ class Pipeline:
         now: float,
         reqq_limit: int = DEFAULT_REQQ,
         queue_time: float = QUEUE_TIME,
-        snub_timeout: float = SNUB_TIMEOUT,
     ) -> None:
         self._queue_time = queue_time
-        self._snub_timeout = snub_timeout
         self._reqq_limit = max(1, min(reqq_limit, MAX_REQQ))
         self.target = min(INITIAL_TARGET, self._reqq_limit)
         """Requests to keep outstanding, blocks."""
@@ -102,7 +92,6 @@ class Pipeline:
         """Time to the first wake-up of a round after silence, and its blocks."""
         self._is_waiting = False
         self._outstanding = 0
-        self._progress_at = now
         self._round_at = now
         self._round_left = 0
         self._round_blocks = 0
@@ -129,7 +118,6 @@ class Pipeline:
                 0 counts them by the bytes.
         """
         num_blocks = num_blocks or -(-num_bytes // BLOCK_LENGTH)
-        self._progress_at = now
         self._round_bytes += num_bytes
         self._round_blocks += num_blocks
         self._round_left -= num_blocks
@@ -148,10 +136,9 @@ class Pipeline:
         """
         Note how many requests are outstanding, after sending or dropping some.
 
-        With none the clock stands still: neither the rate falls nor the peer snubs.
+        With none the clock stands still: the rate does not fall.
         """
         if not self._outstanding:
-            self._progress_at = now
             self._round_left = 0
             self._is_waiting = True
         if self._round_left <= 0:
@@ -161,32 +148,6 @@ class Pipeline:
         elif num_blocks < self._round_left:
             self._round_left = num_blocks  # some were rejected or taken back
         self._outstanding = num_blocks
-
-    def is_snubbed(self, *, now: float) -> bool:
-        """
-        Tell whether the peer owes us blocks and has sent none for a minute.
-
-        Its blocks should then be asked of others, and of it one at a time until
-        it sends again.
-        """
-        return self._outstanding > 0 and now - self._progress_at >= self._snub_timeout
-
-    def next_timer(self) -> float | None:
-        """Return the instant at which ``is_snubbed`` turns true if nothing arrives, or None."""
-        return self._progress_at + self._snub_timeout if self._outstanding else None
-
-    @property
-    def request_timeout(self) -> float:
-        """
-        Seconds after which a request sent now is overdue.
-
-        Twice what it should take behind the others, from 5 s up to the snub
-        timeout, which also holds while no rate is known.
-        """
-        if not self._block_rate:
-            return self._snub_timeout
-        expected = self._outstanding / self._block_rate + self._delay
-        return min(self._snub_timeout, max(MIN_REQUEST_TIMEOUT, 2 * expected))
 
     def _end_round(self, elapsed: float) -> None:
         block_rate = self._round_blocks / elapsed

@@ -183,7 +183,7 @@ class _Chooser:
     _FILE = -1
 
     def __init__(self, target_os: TargetOs, folds_case: bool, folds_normalisation: bool) -> None:
-        self._target_os = target_os
+        self._target_os: TargetOs = target_os
         self._folds_case = folds_case
         self._folds_normalisation = folds_normalisation
         self._taken: dict[tuple[int, str], int] = {}

@@ -136,11 +136,6 @@ class RootedTree:
             return False
         return True
 
-    def make_folder(self, path: FilePath) -> None:
-        """Make a folder and those above it, where they are missing; the root is not made."""
-        with self._enter(path, create=True):
-            pass
-
     def rename(
         self, path: FilePath, to_tree: RootedTree, to_path: FilePath, *, replaces: bool = False
     ) -> None:

@@ -53,7 +53,7 @@ class OsCalls:
         self.unlink: Callable[..., None] = os.unlink
         self.rmdir: Callable[..., None] = os.rmdir
         self.symlink: Callable[..., None] = os.symlink
-        self.readlink: Callable[..., str] = os.readlink
+        self.readlink: Callable[..., str] = os.readlink  # pyright: ignore  # str of str
         self.link: Callable[..., None] = os.link
         self.clone: Callable[[int, int], None] = _clone
         self.ftruncate: Callable[[int, int], None] = os.ftruncate

@@ -1,5 +1,5 @@
 """
-What a volume is like: which names fall together on it, how much room it has.
+What a volume is like: which names fall together on it.
 
 A volume is asked, by a file made for the purpose, whether it takes ``A`` for
 ``a`` and composed for decomposed letters; the system's name says too little,
@@ -9,10 +9,8 @@ since every system can mount the volumes of the others. Limit: P10.
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
-from bittern.storage.base import storage_error
 from bittern.storage.file_paths import Folding, current_os, usual_folding
 from bittern.storage.names import TargetOs
 
@@ -42,19 +40,3 @@ def probe_folding(root: Path, *, target_os: TargetOs | None = None) -> Folding:
         )
     finally:
         probe.unlink(missing_ok=True)
-
-
-def free_length(path: Path) -> int:
-    """
-    Return the bytes that can still be written below ``path`` (Limit: F1).
-
-    Raises:
-        StorageError: neither it nor any folder above it can be asked.
-    """
-    error: OSError | None = None
-    for folder in (path, *path.absolute().parents):
-        try:
-            return shutil.disk_usage(folder).free
-        except OSError as problem:
-            error = error or problem
-    raise storage_error(error or OSError(), path)

@@ -72,17 +72,18 @@ class SimHost:
         future: asyncio.Future[SimStream] = network.loop.create_future()
         dial = _Dial(self, local, endpoint, future)
         dial.start()
-        connected: SimStream | None = None
+        is_taken = False
         try:
             async with asyncio.timeout(timeout):
                 connected = await future
+            is_taken = True
+            return connected
         except TimeoutError:
             raise PeerTimeout(f"no answer from {endpoint} in {timeout:g} s") from None
         finally:
             # Cancelled at the very moment of success: nobody else could close the stream.
-            if connected is None and _has_succeeded(future):
+            if not is_taken and _has_succeeded(future):
                 future.result().reset()
-        return connected
 
     def listen(self, host: str, port: int, accept: Callable[[Stream], None]) -> SimListener:
         """Listen on an address of this machine, or on ``0.0.0.0`` or ``::`` for all of a family."""
