@@ -197,7 +197,8 @@ def use_web_seeds(
     ledger: Ledger,
 ) -> None:
     """Let a swarm have the web seeds of its torrent, unless they are switched off (BEP 19)."""
-    if services.config.enable_web_seeds and (config.web_seeds or metainfo.web_seeds):
+    is_enabled = services.config.enable_web_seeds and config.enable_web_seeds
+    if is_enabled and (config.web_seeds or metainfo.web_seeds):
         known = ledger.web_seeds = ledger.web_seeds or {}
         note_web_seeds(known, config.web_seeds, is_trusted=True)
         note_web_seeds(known, metainfo.web_seeds, is_trusted=False)

@@ -209,6 +209,8 @@ class TorrentConfig:
     """Tiers of trackers in addition to the torrent's own."""
     web_seeds: tuple[str, ...] = ()
     """URLs in addition to the torrent's own; they may lead to private addresses (N6)."""
+    enable_web_seeds: bool = True
+    """Use web seeds, where the session does."""
     peers: tuple[Endpoint, ...] = ()
     """Peers to connect to at once, and again soon when one refuses."""
     hinted_peers: tuple[Endpoint, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,11 +29,18 @@ def test_a_torrent_without_any_says_nothing(tmp_path: Path, simulate: Simulate) 
     simulate(main)
 
 
-def test_switched_off_means_nobody_is_asked(tmp_path: Path, simulate: Simulate) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{"enable_web_seeds": False}, {"torrent": {"enable_web_seeds": False}}],
+    ids=["session", "torrent"],
+)
+def test_switched_off_means_nobody_is_asked(
+    options: dict[str, Any], tmp_path: Path, simulate: Simulate
+) -> None:
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, web_seeds=(BASE,)) as scene:
             web = Web.of(scene)
-            node = await scene.node(make=web.session, enable_web_seeds=False)
+            node = await scene.node(make=web.session, **options)
             await asyncio.sleep(10)
             reason = "switched off by the setting enable_web_seeds"
             assert states(node) == [("", SourceState.OFF, reason)]

@@ -68,6 +68,7 @@ class Discovery:
         common: what all torrents of the session share.
         tiers: announce URLs by tier.
         web_seeds: URLs of web seeds.
+        enable_web_seeds: False when the user wants none.
     """
 
     __slots__ = (
@@ -91,6 +92,7 @@ class Discovery:
         *,
         tiers: Sequence[Sequence[str]],
         web_seeds: Sequence[str] = (),
+        enable_web_seeds: bool = True,
     ) -> None:
         self._torrent = torrent
         self._services = services
@@ -102,7 +104,7 @@ class Discovery:
         self._incoming = IncomingPeers(
             torrent, port=services.listen_port, is_enabled=services.config.enable_incoming
         )
-        self._web_seeds = WebSeedSource(torrent, services, web_seeds)
+        self._web_seeds = WebSeedSource(torrent, services, web_seeds, is_enabled=enable_web_seeds)
         self._others = self._make_others()
         self._is_restricted = torrent.is_private
         self._hashes = torrent.all_hashes

@@ -66,6 +66,9 @@ class PeerFinder:
                 common,
                 tiers=tiers_of(shelf, config),
                 web_seeds=web_seeds_of(shelf, config),
+                enable_web_seeds=(
+                    self._services.config.enable_web_seeds and config.enable_web_seeds
+                ),
             )
             self._discovery.start(shelf.name)
         else:

@@ -24,13 +24,20 @@ class WebSeedSource:
         torrent: whose they are.
         services: of the session.
         urls: as the torrent and the user give them; may be none.
+        is_enabled: False when the user wants none.
     """
 
-    __slots__ = ("_services", "_torrent", "_urls")
+    __slots__ = ("_is_enabled", "_services", "_torrent", "_urls")
 
     def __init__(
-        self, torrent: DiscoveringTorrent, services: Services, urls: Sequence[str]
+        self,
+        torrent: DiscoveringTorrent,
+        services: Services,
+        urls: Sequence[str],
+        *,
+        is_enabled: bool,
     ) -> None:
+        self._is_enabled = is_enabled
         self._torrent = torrent
         self._services = services
         self._urls = tuple(urls)
@@ -52,7 +59,7 @@ class WebSeedSource:
         kind, swarm = SourceKind.WEB_SEED, self._torrent.swarm
         if not self._urls:
             return []
-        if not self._services.config.enable_web_seeds:
+        if not self._is_enabled:
             reason = switched_off_by("enable_web_seeds")
             return [SourceStatus(kind=kind, state=SourceState.OFF, message=reason)]
         if swarm is not None:
