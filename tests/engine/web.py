@@ -138,8 +138,9 @@ class _Body:
         self._rest = answer.body
         self._read_timeout = read_timeout
 
-    async def read(self) -> bytes:
-        data, self._rest = self._rest[:LOT], self._rest[LOT:]
+    async def read(self, limit: int | None = None) -> bytes:
+        length = LOT if limit is None else min(limit, LOT)
+        data, self._rest = self._rest[:length], self._rest[length:]
         if not data and self._answer.error:
             raise FetchError(self._answer.error)
         if data:

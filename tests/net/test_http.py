@@ -169,6 +169,17 @@ async def test_trackers_get_one_request_per_connection_and_web_seeds_may_keep_it
         assert server.num_connections == 4
 
 
+async def test_a_body_can_be_read_in_small_parts() -> None:
+    async with serving(Server(ok(bytes(range(250))))) as port, client_of() as client:
+        url = f"http://127.0.0.1:{port}/"
+        async with client.open(url, access=Access.ANY, max_length=MIB) as stream:
+            parts = []
+            while part := await stream.read(100):
+                assert len(part) <= 100
+                parts.append(part)
+        assert b"".join(parts) == bytes(range(250))
+
+
 async def test_families_can_be_chosen() -> None:
     four, six = Server(ok(b"four")), Server(ok(b"six"))
     async with serving(four) as port:

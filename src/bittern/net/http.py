@@ -80,15 +80,19 @@ class HttpStream:
             None if encoding in ("", "identity") else Inflater(encoding, max_length=max_length)
         )
 
-    async def read(self) -> bytes:
+    async def read(self, limit: int | None = None) -> bytes:
         """
         Return the next part of the body, decompressed; empty at its end.
+
+        Args:
+            limit: bytes as they were sent, at most; None for all that is there.
 
         Raises:
             FetchError: the connection broke, or a limit was exceeded.
         """
         with _mapped_errors():
-            while data := await self._response.content.readany():
+            content = self._response.content
+            while data := await (content.readany() if limit is None else content.read(limit)):
                 self._length += len(data)
                 if self._length > self._max_length:
                     raise DecodeError("answer is too long", limit=self._max_length)

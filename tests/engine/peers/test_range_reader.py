@@ -425,6 +425,23 @@ def test_a_limit_is_shared_with_whoever_else_waits(simulate: Simulate) -> None:
     simulate(main)
 
 
+def test_a_low_limit_is_kept_from_second_to_second(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        reader, _ = make_paced(loop, Web({"http://web.example/f": bytes(1_000_000)}), 20_000)
+        received, began_at = 0, loop.time()
+
+        def receive(data: bytes) -> bool:
+            nonlocal received
+            received += len(data)
+            assert received <= 20_000 * (loop.time() - began_at) + 2 * 16_384
+            return received < 400_000
+
+        await reader.fetch(0, 0, 1_000_000, receive)
+        assert received / (loop.time() - began_at) == pytest.approx(20_000, rel=0.1)
+
+    simulate(main)
+
+
 @pytest.mark.parametrize("way", ["limit", "disk"])
 def test_a_reader_that_is_held_back_says_so_and_can_be_ended(way: str, simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:

@@ -45,7 +45,7 @@ class HttpBody(Protocol):
     def headers(self) -> Mapping[str, str]:
         """Names in lower case."""
 
-    async def read(self) -> bytes:
+    async def read(self, limit: int | None = None) -> bytes:
         """Return the next part of the body, empty at its end; FetchError if it breaks off."""
 
 
@@ -175,7 +175,7 @@ class RangeReader:
     async def _read(self, body: HttpBody, left: int, receive: Receive) -> None:
         while left:
             num_charged = await self._wait_for_turn()
-            data = await body.read()
+            data = await body.read(None if self._gate.is_unlimited else BLOCK_LENGTH)
             self._gate.take(len(data) - num_charged)
             if not data:
                 raise WebSeedError("connection was closed in the middle of a file")
