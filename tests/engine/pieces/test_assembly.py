@@ -6,14 +6,19 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bittern.codec import wire
-from bittern.codec.bencode import encode
-from bittern.codec.info import Info, decode_info
+from bittern.codec.bencode import decode, encode
+from bittern.codec.info import Info, Version, decode_info
+from bittern.codec.wire import MessageId
 from bittern.core.errors import DiskFull, Inconsistent, StorageError
 from bittern.core.geometry import Geometry
+from bittern.engine import events
+from bittern.engine.events import TorrentState
 from bittern.engine.pieces.assembly import Assembly, find_pad_blocks
 from bittern.engine.pieces.upload import SendBuffer
 from bittern.engine.store.disk import Disk
@@ -24,8 +29,10 @@ from bittern.storage.hashing import PieceHashes
 from bittern.storage.layout import Layout
 from bittern.storage.memory import MemoryStorage
 from bittern.testing.disk import SimWorker
-from bittern.testing.loop import VirtualLoop
+from bittern.testing.loop import Leak, VirtualLoop
 from tests.conftest import Simulate
+from tests.engine.hash_peers import BlockPeer, connect_v2
+from tests.engine.scene import Scene, Watch, until
 
 BLOCK = 16_384
 PIECE = 4 * BLOCK
@@ -402,6 +409,12 @@ def test_after_the_end_nobody_hears_anything(simulate: Simulate) -> None:
         bench.assembly.finish_file(0)
         bench.assembly.stop()
         await asyncio.sleep(2)
+        bench.assembly.load_run(bench, [(2, 0, BLOCK)])
+        bench.assembly.unverified = 0
+        bench.storage.read_into = lambda *_, **__: False  # type: ignore[method-assign]
+        bench.assembly.load_run(bench, [(3, 0, BLOCK)])
+        bench.assembly.stop()
+        await asyncio.sleep(2)
         assert (bench.log, bench.loaded, bench.refused) == ([], [], [])
 
     simulate(main)
@@ -415,6 +428,165 @@ def test_wanted_files_are_prepared_in_the_worker(simulate: Simulate) -> None:
         assert bench.log == []
         await asyncio.sleep(1)
         assert bench.log == [("broken", StorageError)]
+
+    simulate(main)
+
+
+def test_whoever_waits_for_the_whole_hears_when_its_files_have_their_names(
+    simulate: Simulate,
+) -> None:
+    """And the links are made then, once, where a person asked for them."""
+
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        bench.assembly.make_links = lambda: bench.log.append(("links",))
+        assert bench.assembly.is_finished(then=lambda: bench.log.append(("never",)))
+        share = PeerShare("a")
+        bench.open(share, 0, 1, 2, 3)
+        for index in range(4):
+            bench.give(share, index, 0, 1, 2, 3)
+        done: list[float] = []
+
+        def finished() -> None:
+            if bench.assembly.is_finished(then=finished):
+                done.append(loop.time())
+
+        finished()
+        assert not done
+        await asyncio.sleep(1)
+        assert bench.log[-2:] == [("file", 0), ("links",)]
+        assert len(done) == 1
+
+    simulate(main)
+
+
+def test_a_file_that_cannot_be_given_its_name_is_told(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        bench.storage.finish_file = lambda _: (_ for _ in ()).throw(StorageError("no"))  # type: ignore[method-assign]
+        bench.assembly.finish_file(0)
+        await asyncio.sleep(1)
+        assert bench.log == [("broken", StorageError)]
+
+    simulate(main)
+
+
+def test_a_write_in_the_worker_that_fails_is_told_once(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        share = PeerShare("a")
+        bench.open(share, 0, 1)
+        bench.disk._slow_until[bench.storage] = loop.time() + 10
+        bench.storage.capacity = 0
+        bench.give(share, 0, 0)
+        bench.give(share, 1, 0)
+        await asyncio.sleep(1)
+        assert bench.log == [("broken", DiskFull)]
+
+    simulate(main)
+
+
+def test_a_write_of_part_of_a_piece_decides_nothing(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        share = PeerShare("a")
+        bench.open(share, 0)
+        bench.disk._slow_until[bench.storage] = loop.time() + 10
+        bench.give(share, 0, 0, 1)
+        await asyncio.sleep(1)
+        assert bench.log == []
+        assert bench.assembly.partial_blocks() == {0: [0, 1]}
+        assert bench.assembly.is_slow
+        bench.give(share, 0, 2, 3)
+        await asyncio.sleep(1)
+        assert bench.log == [("verified", 0)]
+
+    simulate(main)
+
+
+def test_a_bug_in_the_worker_is_not_taken_for_a_disk_that_fails(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        bench.storage.finish_file = lambda _: 1 // 0  # type: ignore[method-assign,assignment]
+        bench.assembly.finish_file(0)
+        await asyncio.sleep(1)
+
+    with pytest.raises(Leak, match="ZeroDivisionError"):
+        simulate(main)
+
+
+@pytest.mark.parametrize("is_unverified", [False, True])
+def test_a_bug_while_a_run_is_read_is_not_taken_for_a_lost_piece(
+    is_unverified: bool, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop, have=0x80, unverified=0x80 if is_unverified else 0)
+        bench.fill()
+
+        def buggy(offset: int, buffers: object, *, nowait: bool = False) -> bool:
+            return not nowait and bool(1 // 0)
+
+        bench.storage.read_into = buggy  # type: ignore[method-assign]
+        bench.assembly.load_run(bench, [(0, 0, BLOCK)])
+        await asyncio.sleep(1)
+
+    with pytest.raises(Leak, match="ZeroDivisionError"):
+        simulate(main)
+
+
+# --- v2 --------------------------------------------------------------------------------------
+
+
+def test_bad_blocks_of_a_v2_piece_are_named_and_the_rest_is_kept(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 52; Limit: H4. One sender is banned, and one block comes again."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            poisoner = BlockPeer(scene, lambda number, *_: number == 10)
+            node = await scene.node(peers=[poisoner.endpoint])
+            watch = Watch(node.torrent)
+            await until(lambda: bool(poisoner.bad))
+            await asyncio.sleep(1)
+            swarm = node.torrent.swarm
+            assert swarm is not None
+            # Its blocks are not known to be good, so they are not kept as such.
+            assert poisoner.bad[0][0] not in swarm.assembly.partial_blocks()
+            seed = await scene.node(is_seed=True)
+            node.torrent.add_peers([seed.endpoint], "user")
+            await node.complete()
+            assert node.has_content()
+            assert [event.endpoint for event in watch.of(events.PeerBanned)] == [poisoner.endpoint]
+            assert watch.of(events.PieceFailed) == [events.PieceFailed(poisoner.bad[0][0])]
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("is_upload", [False, True])
+def test_a_hybrid_that_contradicts_itself_accuses_nobody(
+    is_upload: bool, tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: P13."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            value: Any = decode(scene.raw)
+            value[b"info"][b"pieces"] = bytes(20) + value[b"info"][b"pieces"][20:]
+            scene.raw = encode(value)
+            honest = BlockPeer(scene, lambda *_: False)
+            node = await scene.node(
+                is_seed=is_upload, torrent={"skip_check": is_upload}, peers=[honest.endpoint]
+            )
+            watch = Watch(node.torrent)
+            if is_upload:
+                peer = await connect_v2(scene, node)
+                peer.send(wire.INTERESTED)
+                await peer.expect(MessageId.UNCHOKE)
+                peer.send(wire.encode_request(0, 0, BLOCK))
+            await until(lambda: node.torrent.state is TorrentState.ERROR)
+            assert isinstance(node.torrent.error, Inconsistent)
+            assert watch.of(events.PeerBanned) == []
 
     simulate(main)
 

@@ -116,9 +116,9 @@ class Assembly:
         self.pieces = Pieces(geometry, picker, hashes.start, self._pad_blocks)
         self.suspects = Suspects()
         self._num_finishing = 0
+        """Complete files that are still being given their names."""
         self.make_links: Callable[[], object] | None = None
         """Makes the torrent's symbolic links once all data is there, where a person asked (P11)."""
-        """Complete files that are still being given their names."""
         self._when_finished: Callable[[], None] | None = None
         self._pad_table = find_pad_blocks(layout, geometry)
         self._hash_queue = HashQueue(
