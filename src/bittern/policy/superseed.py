@@ -102,9 +102,13 @@ class SuperSeeder:
         return [due for piece in list(self._showing) for due in self._passed_on(piece)]
 
     def is_shown(self, key: Hashable, index: int) -> bool:
-        """Tell whether a peer may know that we have a piece, so that we serve it."""
+        """
+        Tell whether a peer may know that we have a piece, so that we serve it.
+
+        Who is not known here was there before super seeding began, and was told of everything.
+        """
         peer = self._peers.get(key)
-        return peer is not None and self._is_set(peer.shown, index)
+        return peer is None or self._is_set(peer.shown, index)
 
     def unshown(self, key: Hashable) -> int:
         """Return what a peer lacks and was not shown: to be announced when super seeding ends."""

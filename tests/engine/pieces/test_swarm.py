@@ -9,22 +9,28 @@ from typing import Any
 import pytest
 
 from bittern.codec import wire
+from bittern.codec.bencode import decode, encode
 from bittern.codec.extension import ExtendedHandshake
 from bittern.codec.info import Version
 from bittern.codec.wire import MessageId, Reserved
 from bittern.engine import events
 from bittern.engine.events import TorrentState
+from bittern.testing.disk import FaultyCalls
 from bittern.testing.loop import VirtualLoop, run
 from bittern.testing.network import Link
 from bittern.testing.peer import ExpectationFailed, ScriptedPeer
 from tests.conftest import Simulate
+from tests.engine.dht_place import Nodes
+from tests.engine.hash_peers import HashPeer
 from tests.engine.scene import (
     BLOCK_LENGTH,
     NUM_PIECES,
     PIECE_LENGTH,
+    PORT,
     Scene,
     Watch,
     endpoint_of,
+    until,
 )
 
 HAVE_ALL = wire.HAVE_ALL
@@ -747,5 +753,281 @@ def test_padding_that_a_v2_torrent_does_not_have_is_served_as_zeros(
             # Behind the last piece there is nothing.
             peer.send(wire.encode_request(3, 0, 16_384))
             await peer.expect_closed(timeout=1)
+
+    simulate(main)
+
+
+# --- super seeding while it runs ---------------------------------------------------------------
+
+
+def test_whoever_came_before_super_seeding_goes_on_being_served(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """It was told of everything; who comes later is shown piece by piece, until that ends."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True, max_upload_rate=100_000)
+            early = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+            early.send(wire.INTERESTED)
+            await early.expect(MessageId.UNCHOKE)
+            seed.torrent.change(super_seeding=True)
+            seed.torrent.change(super_seeding=True)
+            early.send(wire.encode_request(9, 0, BLOCK_LENGTH))
+            await early.expect(MessageId.PIECE)
+            late = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+            late.send(wire.INTERESTED)
+            shown = (await late.expect(MessageId.HAVE)).numbers[0]
+            await late.expect(MessageId.UNCHOKE)
+            late.send(wire.encode_request((shown + 1) % NUM_PIECES, 0, BLOCK_LENGTH))
+            await late.expect(MessageId.REJECT_REQUEST)
+            seed.torrent.change(super_seeding=False)
+            told = {shown}
+            while len(told) < NUM_PIECES:
+                told.add((await late.expect(MessageId.HAVE)).numbers[0])
+            late.send(wire.encode_request((shown + 1) % NUM_PIECES, 0, BLOCK_LENGTH))
+            await late.expect(MessageId.PIECE)
+            early.close()
+            late.close()
+
+    simulate(main)
+
+
+# --- what connections tell ---------------------------------------------------------------------
+
+
+def test_a_piece_that_a_peer_has_no_more_is_not_asked_of_it(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 54."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            leecher = await scene.node()
+            declared = ExtendedHandshake(extensions={"lt_donthave": 7})
+            peer = await scene.scripted(leecher, bitfield=wire.HAVE_ALL, extended=declared)
+            lost = range(1, NUM_PIECES)
+            for index in lost:
+                peer.send(wire.encode_extended(7, index.to_bytes(4, "big")))
+            await asyncio.sleep(0.1)
+            assert [each.progress for each in leecher.torrent.peers()] == [1 / NUM_PIECES]
+            peer.send(wire.UNCHOKE)
+            for _ in range(4):
+                assert (await peer.expect(MessageId.REQUEST)).numbers[0] == 0
+            peer.close()
+
+    simulate(main)
+
+
+def test_blocks_that_nobody_asked_for_are_counted_as_waste(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            leecher = await scene.node()
+            peer = await scene.scripted(leecher, bitfield=wire.HAVE_NONE)
+            peer.send(wire.encode_piece(3, 0, scene.block(3, 0, BLOCK_LENGTH)))
+            await asyncio.sleep(0.1)
+            assert leecher.torrent.stats().wasted == BLOCK_LENGTH
+            assert leecher.torrent.stats().num_have == 0
+            peer.close()
+
+    simulate(main)
+
+
+def test_a_peer_names_its_dht_node(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 5."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            nodes = Nodes(scene)
+            await nodes.add()
+            node = await scene.node(**nodes.options(dht_bootstrap=()))
+            address = nodes.sockets[0].endpoint.host
+            [host] = [each for each in scene.network.hosts if address in each.addresses]
+            peer = await ScriptedPeer.connect(host, node.endpoint)
+            await scene.greet(peer, reserved=Reserved(has_fast=True, has_dht=True))
+            peer.send(wire.encode_port(PORT))
+            dht = node.session.dht
+            assert dht is not None
+            await until(lambda: bool(dht.num_nodes))
+            peer.close()
+            nodes.close()
+
+    simulate(main)
+
+
+def test_of_a_run_only_what_is_there_is_served(tmp_path: Path, simulate: Simulate) -> None:
+    """R8."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files={"a": 8 * PIECE_LENGTH, "b": 300_000}) as scene:
+            seed = await scene.node(is_seed=True)
+            node = await scene.node(peers=[seed], torrent={"files": frozenset({0})})
+            await node.complete()
+            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+            peer.send(wire.INTERESTED)
+            await peer.expect(MessageId.UNCHOKE)
+            asked = [(1, 0, 5), (9, 0, 5), (2, 0, 5), (10, 0, 5)]
+            peer.send(b"".join(wire.encode_request(*each) for each in asked))
+            found: dict[int, MessageId] = {}
+            while len(found) < 4:
+                message = await peer.expect(MessageId.PIECE, MessageId.REJECT_REQUEST)
+                found[message.numbers[0]] = MessageId(message.message_id)
+            assert [found[index] for index, _, _ in asked] == [
+                MessageId.PIECE,
+                MessageId.REJECT_REQUEST,
+                MessageId.PIECE,
+                MessageId.REJECT_REQUEST,
+            ]
+            peer.close()
+
+    simulate(main)
+
+
+def test_a_lost_piece_is_fetched_again_and_its_requests_are_rejected(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 54; Limit: F5."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host, _ = scene.add_host_with_content(2 * PIECE_LENGTH)
+            node = await scene.node(host=host, torrent={"skip_check": True})
+            declared = ExtendedHandshake(extensions={"lt_donthave": 7})
+            other = await scene.scripted(node, bitfield=wire.encode_bitfield(b"\x30\0"))
+            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=declared)
+            peer.send(wire.INTERESTED)
+            await peer.expect(MessageId.UNCHOKE)
+            peer.send(wire.encode_request(2, 0, 5) + wire.encode_request(2, 5, 5))
+            await peer.expect(MessageId.REJECT_REQUEST)
+            await peer.expect(MessageId.REJECT_REQUEST)
+            assert node.torrent.state is TorrentState.DOWNLOADING
+            await other.expect(MessageId.INTERESTED)
+            other.send(wire.UNCHOKE)
+            serving = loop.create_task(other.serve(scene.block, also=[MessageId.NOT_INTERESTED]))
+            await node.complete(within=30)
+            assert node.has_content()
+            serving.cancel()
+            peer.close()
+            other.close()
+
+    simulate(main)
+
+
+# --- metadata that arrives later ---------------------------------------------------------------
+
+
+def test_connections_made_before_the_metadata_go_on_or_end(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """One says what cannot be, one has not finished its handshake, one may stay."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.add_host()
+            listener = scene.listener(host)
+            node = await scene.node(
+                source=f"magnet:?xt=urn:btih:{scene.info_hash}", peers=[endpoint_of(host)]
+            )
+            mute = await listener.accept()
+            wrong = await scene.scripted(node, bitfield=wire.encode_bitfield(b"\xff" * 9))
+            good = await scene.scripted(node, bitfield=wire.HAVE_ALL)
+            teller = HashPeer(scene, lambda _: None)
+            node.torrent.add_peers([teller.endpoint], "user")
+            await wrong.expect_closed(timeout=5)
+            await good.expect(MessageId.INTERESTED)
+            await scene.greet(mute, bitfield=wire.HAVE_ALL)
+            await mute.expect(MessageId.INTERESTED)
+            for each in (mute, good):
+                each.close()
+            listener.close()
+
+    simulate(main)
+
+
+# --- settings and failures ---------------------------------------------------------------------
+
+
+def test_files_that_are_wanted_later_are_asked_for_at_once(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files={"a": 8 * PIECE_LENGTH, "b": 300_000}) as scene:
+            node = await scene.node(torrent={"files": frozenset({0})})
+            quiet = await scene.scripted(node)
+            peer = await scene.scripted(node, bitfield=wire.encode_bitfield(b"\0\xf8"))
+            peer.send(wire.UNCHOKE)
+            with pytest.raises(ExpectationFailed):
+                await peer.expect(MessageId.INTERESTED, timeout=2)
+            node.torrent.change(files=None)
+            await peer.expect(MessageId.INTERESTED, timeout=0.1)
+            assert (await peer.expect(MessageId.REQUEST, timeout=0.1)).numbers[0] >= 8
+            node.torrent.change(files=frozenset({0}))
+            await peer.expect(MessageId.NOT_INTERESTED, timeout=0.1)
+            for each in (peer, quiet):
+                each.close()
+
+    simulate(main)
+
+
+def test_what_is_asked_for_is_taken_back_when_a_limit_falls(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 3: cancel. It is asked for again as the limit allows."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node()
+            peer = await scene.scripted(node, bitfield=wire.HAVE_ALL)
+            peer.send(wire.UNCHOKE)
+            asked = [(await peer.expect(MessageId.REQUEST)).numbers for _ in range(2)]
+            node.torrent.change(max_download_rate=20_000)
+            taken_back = [(await peer.expect(MessageId.CANCEL)).numbers for _ in range(2)]
+            assert sorted(taken_back) == sorted(asked)
+            await peer.expect(MessageId.REQUEST)
+            peer.close()
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("what", ["disk", "torrent"])
+def test_a_swarm_that_cannot_go_on_parts_from_everybody(
+    what: str, tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: P13. The disk is at fault, or the torrent contradicts itself; no peer is."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            calls = FaultyCalls()
+            if what == "torrent":
+                value: Any = decode(scene.raw)
+                value[b"info"][b"pieces"] = bytes(20) + value[b"info"][b"pieces"][20:]
+                scene.raw = encode(value)
+            node = await scene.node(os_calls=calls)
+            watch = Watch(node.torrent)
+            if what == "disk":
+                calls.fail_call(0, for_good=True, names=["pwritev"])
+            peer = await scene.scripted(node, bitfield=wire.HAVE_ALL + wire.UNCHOKE)
+            await peer.serve(scene.block)
+            assert node.torrent.state is TorrentState.ERROR
+            await asyncio.sleep(1)
+            assert node.torrent.num_connections == 0
+            assert watch.of(events.PeerBanned) == []
+
+    simulate(main)
+
+
+def test_a_full_swarm_dials_nobody(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(torrent={"max_connections": 1})
+            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+            others = [endpoint_of(scene.add_host()) for _ in range(3)]
+            node.torrent.add_peers(others, "user")
+            await asyncio.sleep(10)
+            assert not any(scene.network.attempts[each] for each in others)
+            peer.close()
+            await until(lambda: any(scene.network.attempts[each] for each in others))
 
     simulate(main)
