@@ -25,6 +25,7 @@ from bittern.engine.ledger import Ledger
 from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.peers.roster import Roster
 from bittern.engine.pieces.assembly import Assembly
+from bittern.engine.pieces.borrowing import Borrower
 from bittern.engine.pieces.repair import Repair
 from bittern.engine.pieces.swarm import Swarm, SwarmOwner
 from bittern.engine.pieces.web_seeds import note_web_seeds
@@ -47,6 +48,8 @@ class Awake:
     keeper: Keeper
     found: Found
     swarm: Swarm
+    borrower: Borrower | None = None
+    """Takes what other torrents complete meanwhile; a torrent with a v2 half has one."""
 
     def tick(self, downloaded: int, uploaded: int, *, now: float) -> None:
         """Keep what is there when that is due; called about once a second."""
@@ -57,6 +60,8 @@ class Awake:
         """Stop the swarm, keep what is there, let go of the files."""
         picker = self.swarm.picker
         partial = self.swarm.assembly.partial_blocks()
+        if self.borrower is not None:
+            self.borrower.stop()
         self.swarm.stop()
         await self.keeper.finish(picker.have, partial, downloaded=downloaded, uploaded=uploaded)
         storage = self.content.storage
@@ -130,9 +135,7 @@ async def wake(
         await services.disk.run(lambda: storage.prepare(config.files))
     if config.make_links and found.have.bit_count() == info.geometry.num_pieces:
         await services.disk.run(storage.make_links)
-    swarm = _make_swarm(
-        owner, services, content, found, metainfo=metainfo, config=config, roster=roster
-    )
+    swarm = _make_swarm(owner, services, content, found, metainfo, config, roster)
     if info.has_v2:
 
         def layers_done() -> None:
@@ -152,7 +155,8 @@ async def wake(
         if content.has_more_layers(metainfo):
             layers_done()  # what was on disk, here or elsewhere, has brought the last of them
         swarm.assembly.judge_blocks(exchange.seeker.fetch_block_hashes)
-    return Awake(content, keeper, found, swarm)
+    borrower = _make_borrower(owner, services, swarm, content, info) if info.has_v2 else None
+    return Awake(content, keeper, found, swarm, borrower)
 
 
 def _make_swarm(
@@ -160,7 +164,6 @@ def _make_swarm(
     services: TorrentServices,
     content: Content,
     found: Found,
-    *,
     metainfo: Metainfo,
     config: TorrentConfig,
     roster: Roster,
@@ -272,6 +275,25 @@ def _make_repair(
         offered=offered,
         report=report,
         go_on=swarm.ask_all,
+    )
+
+
+def _make_borrower(
+    owner: SwarmOwner, services: TorrentServices, swarm: Swarm, content: Content, info: Info
+) -> Borrower:
+    return Borrower(
+        assembly=swarm.assembly,
+        layout=content.layout,
+        files=info.files,
+        picker=swarm.picker,
+        hashes=content.hashes,
+        storage=content.storage,
+        disk=services.disk,
+        os_calls=services.os_calls,
+        pieces_opened=owner.pieces_opened,
+        report=owner.report,
+        go_on=swarm.ask_all,
+        failed=owner.swarm_failed,
     )
 
 

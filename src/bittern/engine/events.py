@@ -207,7 +207,11 @@ class FileCompleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileReused(Event):
-    """A file was there already, elsewhere; ``how`` is ``copy``, ``reflink`` or ``hardlink``."""
+    """
+    A file was there already, elsewhere; ``how`` is ``copy``, ``reflink`` or ``hardlink``.
+
+    ``length`` are the bytes taken: less than the file where some had been downloaded.
+    """
 
     index: int
     path: str

@@ -45,6 +45,7 @@ from bittern.engine.sources.tracker_client import TrackerClient
 from bittern.engine.sources.zeroconf_peers import ServiceNetwork
 from bittern.engine.store.disk import Disk
 from bittern.engine.store.journal import Journal
+from bittern.engine.store.reuse import offer_file
 from bittern.engine.torrent import Torrent
 from bittern.engine.torrent_services import TorrentServices
 from bittern.net.dht import Dht
@@ -204,6 +205,7 @@ class Session:
             spawn=self._spawn,
             dht_port=lambda: gateway.dht_port,
             dht_node_seen=gateway.dht_node_seen,
+            file_completed=lambda lender, index: offer_file(lender, index, self.torrents),
             hashes_learned=self._register,
         )
 

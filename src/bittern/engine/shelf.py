@@ -83,6 +83,13 @@ class Shelf:
     def may_hold(self, marks: frozenset[bytes]) -> bool:
         """Tell whether a file with one of some roots may be in it, without its metainfo (v2)."""
         ours, length = self._root_marks, _MARK_LENGTH
+        if len(marks) == 1:
+            # Asked for each file that another torrent completes.
+            [mark] = marks
+            at = ours.find(mark)
+            while at % length and at >= 0:
+                at = ours.find(mark, at + 1)
+            return at >= 0
         return any(ours[at : at + length] in marks for at in range(0, len(ours), length))
 
     @property

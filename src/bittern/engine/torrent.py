@@ -503,8 +503,19 @@ class Torrent:
         return self.shelf.is_private
 
     def report(self, event: Event) -> None:
-        """Tell the listeners."""
+        """Tell the listeners, and other torrents of a file that they may lack."""
         self.listeners.report(event)
+        if isinstance(event, events.FileCompleted):
+            self._services.file_completed(self, event.index)
+
+    def path_of(self, index: int) -> Path | None:
+        """Return where a file is; None while the torrent does not run."""
+        return None if self._awake is None else self._awake.content.storage.path_of(index)
+
+    def take_file(self, root: bytes, path: Path) -> None:
+        """Take what is missing of the files with this root, instead of fetching it (BEP 52)."""
+        if self._awake is not None and self._awake.borrower is not None:
+            self._awake.borrower.take(root, path)
 
     def peer_opened(self, peer: PeerConnection) -> None:
         """Count the addresses met."""

@@ -19,7 +19,7 @@ from bittern.engine.pieces.upload import SendBuffer
 from bittern.engine.services import Services
 from bittern.engine.sources.discovery import SessionSources
 from bittern.engine.store.journal import Journal
-from bittern.engine.store.reuse import Donor
+from bittern.engine.store.reuse import Donor, Lender
 from bittern.storage.file_paths import Folding
 from bittern.storage.handles import HandleCache
 from bittern.storage.system import OsCalls
@@ -61,6 +61,8 @@ class TorrentServices(Services):
     """The torrents that run, in the order in which they began; only they need looking after."""
     torrents: Callable[[], Sequence[Donor]]
     """All torrents of the session; a new one may take files that another has."""
+    file_completed: Callable[[Lender, int], None]
+    """Hears of a file that a torrent has completed: others may lack it."""
     hashes_learned: Callable[[object], None]
     """Hears of a torrent that goes by more hashes than it did; ConfigError if one is taken."""
     folding: dict[Path, Folding] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from bittern.codec.info import Version
 from bittern.codec.magnet import Magnet, parse_magnet
 from bittern.engine.config import TorrentConfig
-from bittern.engine.events import FileReused, TorrentState
+from bittern.engine.events import FileCompleted, FileReused, TorrentState
 from bittern.engine.torrent import Torrent
 from bittern.storage.adopt import ReuseHow, is_same_file
 from bittern.storage.creator import CreateOptions, create_torrent
@@ -61,6 +62,66 @@ def test_files_of_another_torrent_are_taken_whatever_its_version_and_pieces(
             assert (tmp_path / "out" / "changed" / "c" / "d").read_bytes() == scene.files["c/d"]
             assert torrent.swarm is not None
             assert torrent.swarm.assembly.unverified == torrent.have_bits  # F5
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("version", [Version.V2, Version.HYBRID])
+def test_a_file_that_another_torrent_completes_is_taken_at_once(
+    version: Version, tmp_path: Path, simulate: Simulate
+) -> None:
+    """Both are on their way; the one that nobody has gets two of its files from the other."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=OLD, version=version) as scene:
+            raw = make_new(scene, b=b"other" * 8_000)
+            seed = await scene.node(is_seed=True, max_upload_rate=50_000)
+            node = await scene.node(peers=[seed])
+            torrent, watch = await add_new(node, raw, tmp_path / "out")
+            assert torrent.stats().num_have == 0
+            await node.complete()
+            await until(lambda: torrent.num_left == 40_000)
+            assert sorted(indices(watch)) == [0, 2]
+            lengths = {event.index: event.length for event in watch.of(FileReused)}
+            assert lengths == {0: 100_000, 2: 200_000}
+            for name in ("a", "c/d"):
+                path = tmp_path / "out" / "changed" / name
+                await until(path.exists)
+                assert path.read_bytes() == scene.files[name]
+            assert torrent.swarm is not None
+            assert torrent.swarm.assembly.unverified == torrent.have_bits  # F5
+            assert sorted(event.index for event in watch.of(FileCompleted)) == [0, 2]
+
+    simulate(main)
+
+
+def test_what_is_on_its_way_already_is_left_to_those_who_send_it(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Two downloads of one torrent's file under two names: each byte comes once, or is taken."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=OLD, version=Version.V2) as scene:
+            raw = make_new(scene)
+            seed = await scene.node(is_seed=True)
+            other_seed = await scene.node(is_seed=True, max_upload_rate=20_000)
+            other = await other_seed.session.add(
+                raw, TorrentConfig(output=tmp_path / "seed", reuse_from=(tmp_path / "source",))
+            )
+            assert other.is_complete
+            node = await scene.node(peers=[seed])
+            torrent, watch = await add_new(
+                node, raw, tmp_path / "out", peers=(other_seed.endpoint,)
+            )
+            await node.complete()
+            async with asyncio.timeout(60):
+                await torrent.wait_complete()
+            taken = sum(event.length for event in watch.of(FileReused))
+            assert 0 < taken < scene.metainfo.info.geometry.total_length
+            assert torrent.num_downloaded + taken == sum(OLD.values())
+            assert torrent.stats().wasted == 0
+            for name, data in scene.files.items():
+                assert (tmp_path / "out" / "changed" / name).read_bytes() == data
 
     simulate(main)
 

@@ -237,7 +237,17 @@ class Assembly:
             if not self._is_stopped:
                 self._judge(piece)
         if not self._is_stopped:
-            self._check_files(pieces)
+            self._check_files([piece.index for piece in pieces])
+
+    def take(self, pieces: Sequence[int]) -> None:
+        """Have pieces that were found elsewhere, hashed there, and written here (F5)."""
+        if self._is_stopped:
+            return
+        for index in pieces:
+            self.unverified |= 1 << (self._picker.top - index)
+            self._picker.mark_have(index)
+            self._owner.piece_verified(index)
+        self._check_files(pieces)
 
     def _judge(self, piece: OpenPiece) -> None:
         index = piece.index
@@ -276,9 +286,9 @@ class Assembly:
             for at in range(0, length, BLOCK_LENGTH)
         ]
 
-    def _check_files(self, pieces: list[OpenPiece]) -> None:
+    def _check_files(self, pieces: Iterable[int]) -> None:
         picker, layout = self._picker, self.layout
-        touched = {number for piece in pieces for number in layout.files_of_piece(piece.index)}
+        touched = {number for index in pieces for number in layout.files_of_piece(index)}
         for number in sorted(touched):
             span = layout.pieces_of_file(number)
             mask = ((1 << len(span)) - 1) << (picker.top - span[-1])

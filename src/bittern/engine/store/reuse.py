@@ -4,7 +4,8 @@ Files that a new torrent can take from other torrents of the session, or from gi
 Here it is found out where such files might be; verifying and taking them is the
 business of ``storage.reuse``. Whoever wants one version of a collection to follow
 another gives the folder of the old one as ``TorrentConfig.reuse_from``, or keeps
-both in one session: unchanged files are taken, only the others are fetched.
+both in one session: unchanged files are taken, only the others are fetched. A torrent
+that is at work already hears of each file that another one completes.
 
 Source: BEP 52 (a root names a file, whatever torrent it is in).
 """
@@ -38,6 +39,51 @@ class Donor(Protocol):
     @property
     def have_bits(self) -> int:
         """The pieces it has, as bits of a ``Bitfield``."""
+
+
+class Lender(Protocol):
+    """What is read of a torrent that has just completed a file."""
+
+    shelf: Shelf
+
+    def path_of(self, index: int) -> Path | None:
+        """Return where a file is; None when it is not at work."""
+
+
+class Taker(Protocol):
+    """A torrent that may lack a file which another one has."""
+
+    shelf: Shelf
+    config: TorrentConfig
+
+    @property
+    def is_complete(self) -> bool:
+        """True when it lacks nothing."""
+
+    def take_file(self, root: bytes, path: Path) -> None:
+        """Take what it lacks of the files with a root."""
+
+
+def offer_file(lender: Lender, index: int, takers: Iterable[Taker]) -> None:
+    """
+    Tell of a complete file those that may want it, if its torrent is v2.
+
+    Args:
+        lender: whose file it is.
+        index: of the file.
+        takers: the torrents of the session.
+    """
+    root = lender.shelf.metainfo().info.files[index].pieces_root
+    path = lender.path_of(index)
+    if root is None or path is None:
+        return
+    us: object = lender
+    marks = Shelf.marks_of([root])
+    for taker in takers:
+        if taker is us or taker.is_complete or not taker.config.reuse_session:
+            continue
+        if taker.shelf.may_hold(marks):
+            taker.take_file(root, path)
 
 
 async def reuse_files(
