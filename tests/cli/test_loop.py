@@ -12,7 +12,7 @@ import pytest
 
 from bittern.cli import loop as loop_module
 from bittern.cli.exits import ExitCode
-from bittern.cli.loop import StopSignal, end_at_once, loop_factory, run_loop
+from bittern.cli.loop import StopSignal, cancel, end_at_once, loop_factory, run_loop
 
 
 def signal_self(number: int) -> None:
@@ -160,3 +160,22 @@ def test_the_hard_end_shows_the_cursor_on_one_terminal(
     end_at_once(130)
     assert codes == [130]
     assert out.getvalue() + err.getvalue() == "\x1b[?25h\n"
+
+
+async def test_what_is_cancelled_is_waited_for() -> None:
+    async def linger() -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(0)
+            ended.append(1)
+
+    async def fail() -> None:
+        raise OSError("not told")
+
+    ended: list[int] = []
+    tasks = [asyncio.ensure_future(each) for each in (linger(), linger(), fail())]
+    await asyncio.sleep(0)
+    await cancel(*tasks)
+    assert ended == [1, 1]
+    assert all(task.done() for task in tasks)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bittern.codec import magnet as module
-from bittern.codec.magnet import Magnet, format_magnet, parse_magnet
+from bittern.codec.magnet import Magnet, format_magnet, magnet_of_hash, parse_magnet
 from bittern.core.errors import MagnetError
 from bittern.core.ids import InfoHash, InfoHashV2
 from tests.codec.fuzzing import fuzz
@@ -201,3 +201,22 @@ def test_parse_inverts_format(magnet: Magnet) -> None:
 def test_only_the_documented_error_escapes() -> None:
     seeds = [text.encode() for _, text in TABLE]
     fuzz(lambda data: parse_magnet(data.decode("latin-1")), seeds, MagnetError)
+
+
+@pytest.mark.parametrize(
+    ("text", "link"),
+    [
+        ("a" * 40, "magnet:?xt=urn:btih:" + "a" * 40),
+        ("A" * 32, "magnet:?xt=urn:btih:" + "A" * 32),
+        ("b" * 64, "magnet:?xt=urn:btmh:1220" + "b" * 64),
+        ("1220" + "b" * 64, "magnet:?xt=urn:btmh:1220" + "b" * 64),
+        ("a" * 39, None),
+        ("g" * 40, None),
+        ("1221" + "b" * 64, None),
+        ("x.torrent", None),
+        ("\u00e9" * 40, None),
+        ("1" * 32, None),
+    ],
+)
+def test_info_hashes_are_known_by_their_form(text: str, link: str | None) -> None:
+    assert magnet_of_hash(text) == (None if link is None else parse_magnet(link))

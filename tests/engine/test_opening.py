@@ -13,7 +13,6 @@ from bittern.core.errors import FetchError, MagnetError, MetainfoError
 from bittern.engine.opening import (
     MAX_TORRENT_FILE_LENGTH,
     Source,
-    magnet_of_hash,
     open_source,
     read_torrent_file,
 )
@@ -99,23 +98,6 @@ async def test_what_cannot_be_fetched() -> None:
     assert caught.value.status == 404
     with pytest.raises(MetainfoError, match="the document is no torrent"):
         await open_source(URL, lambda: FakeFetcher(body=b"<html>"))
-
-
-@pytest.mark.parametrize(
-    ("text", "link"),
-    [
-        ("a" * 40, "magnet:?xt=urn:btih:" + "a" * 40),
-        ("A" * 32, "magnet:?xt=urn:btih:" + "A" * 32),
-        ("b" * 64, "magnet:?xt=urn:btmh:1220" + "b" * 64),
-        ("1220" + "b" * 64, "magnet:?xt=urn:btmh:1220" + "b" * 64),
-        ("a" * 39, None),
-        ("g" * 40, None),
-        ("1221" + "b" * 64, None),
-        ("x.torrent", None),
-    ],
-)
-def test_info_hashes_are_known_by_their_form(text: str, link: str | None) -> None:
-    assert magnet_of_hash(text) == link
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ from typing import Annotated, TypeVar
 from cyclopts import Parameter
 
 from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
-from bittern.cli.loop import StopSignal, run_loop
+from bittern.cli.loop import StopSignal, cancel, run_loop
 from bittern.cli.options import Addresses, Duration, Hosts, Port
 from bittern.cli.output import complain
 from bittern.cli.session import default_state_dir
-from bittern.cli.source import load_magnet, magnet_of_hash
+from bittern.cli.source import load_info_hash, load_magnet
 from bittern.cli.values import HostPort, format_duration
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ResolveError
@@ -160,9 +160,7 @@ async def before_end(work: Awaitable[T], stop: StopSignal, timeout: float | None
         await asyncio.wait((job, signal), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         return job.result() if job.done() else None
     finally:
-        for future in (job, signal):
-            future.cancel()
-        await asyncio.gather(job, signal, return_exceptions=True)
+        await cancel(job, signal)
 
 
 async def resolve_one(address: HostPort, dht: Dht) -> Endpoint:
@@ -191,7 +189,7 @@ def parse_info_hash(text: str) -> InfoHash:
     Raises:
         CommandFailed: it is none of these.
     """
-    magnet = load_magnet(text) if text[:7].lower() == "magnet:" else magnet_of_hash(text)
+    magnet = load_magnet(text) if text[:7].lower() == "magnet:" else load_info_hash(text)
     if magnet.wire_hash is None:
         raise CommandFailed(f"{text}: the link names no info hash", ExitCode.USAGE)
     return magnet.wire_hash

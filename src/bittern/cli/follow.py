@@ -20,7 +20,7 @@ from bittern.cli.dht import before_end
 from bittern.cli.dht_items import encode_salt
 from bittern.cli.exits import CommandFailed, ExitCode, describe
 from bittern.cli.get import prepare_output, safe_hints
-from bittern.cli.loop import StopSignal, run_loop
+from bittern.cli.loop import StopSignal, cancel, run_loop
 from bittern.cli.options import Duration, NetworkOptions, ReportOptions
 from bittern.cli.output import complain
 from bittern.cli.report import Report
@@ -171,7 +171,7 @@ class Following:
             while True:
                 is_new = await self._look(follower)
                 if is_new and updating is not None:
-                    await _cancel(updating)  # the version that it fetches is outdated
+                    await cancel(updating)  # the version that it fetches is outdated
                     updating = None
                 if is_new or (updating is None and not self.is_current):
                     self.is_current = False
@@ -185,7 +185,7 @@ class Following:
         finally:
             ticker.cancel()
             if updating is not None:
-                await _cancel(updating)
+                await cancel(updating)
 
     async def _look(self, follower: Follower) -> bool:
         """Ask what is the newest, patiently; tell what is new."""
@@ -310,13 +310,7 @@ class Following:
 
     async def close(self) -> None:
         """End what is still listening; idempotent."""
-        for task in list(self._tasks):
-            await _cancel(task)
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+        await cancel(*self._tasks)
 
 
 def link_for(source: str, salt: str) -> Magnet:

@@ -127,6 +127,13 @@ async def _with_signals(work: Callable[[StopSignal], Coroutine[Any, Any, int]]) 
             _unwatch(loop, number)
 
 
+async def cancel(*futures: asyncio.Future[Any]) -> None:
+    """Cancel and wait for the end of each, whatever it is."""
+    for future in futures:
+        future.cancel()
+    await asyncio.gather(*futures, return_exceptions=True)
+
+
 def _watch(loop: asyncio.AbstractEventLoop, number: int, stop: StopSignal) -> None:
     if threading.current_thread() is not threading.main_thread():
         return

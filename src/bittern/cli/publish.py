@@ -23,7 +23,7 @@ from bittern.cli.options import Duration, ReportOptions
 from bittern.cli.output import complain, print_line
 from bittern.cli.report import Report
 from bittern.cli.session import default_state_dir
-from bittern.cli.source import SourceKind, kind_of, load_magnet, load_metainfo, magnet_of_hash
+from bittern.cli.source import SourceKind, kind_of, load_info_hash, load_magnet, load_metainfo
 from bittern.codec.magnet import Magnet, format_magnet
 from bittern.codec.torrent_record import TorrentRecord, Version
 from bittern.dht.items import mutable_target
@@ -225,7 +225,7 @@ def record_for(source: str) -> TorrentRecord:
         case SourceKind.MAGNET:
             magnet = load_magnet(source)
         case SourceKind.INFO_HASH:
-            magnet = magnet_of_hash(source)
+            magnet = load_info_hash(source)
         case _:
             raise CommandFailed(f"{source}: publishing needs the .torrent file", ExitCode.USAGE)
     if magnet.wire_hash is None:

@@ -7,7 +7,6 @@ Files are read here, with a limit, and errors about their content name the file.
 from __future__ import annotations
 
 import enum
-import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -23,8 +22,6 @@ MAX_TORRENT_LENGTH = 64 << 20
 
 STDIN = "/dev/stdin"
 """Names standard input, on every system; a person writes "-"."""
-
-_INFO_HASH = re.compile("[0-9a-fA-F]{40}|[0-9a-fA-F]{64}|[a-zA-Z2-7]{32}|1220[0-9a-fA-F]{64}")
 
 
 class SourceKind(enum.Enum):
@@ -52,7 +49,9 @@ def kind_of(source: str) -> SourceKind:
         return SourceKind.MAGNET
     if head.startswith(("http://", "https://")):
         return SourceKind.URL
-    if _INFO_HASH.fullmatch(source):
+    from bittern.codec.magnet import magnet_of_hash
+
+    if magnet_of_hash(source) is not None:
         return SourceKind.INFO_HASH
     raise CommandFailed(f"{source}: no such file", ExitCode.NOT_FOUND)
 
@@ -110,20 +109,16 @@ def load_magnet(link: str) -> Magnet:
         raise CommandFailed(f"magnet link: {error}") from error
 
 
-def magnet_of_hash(text: str) -> Magnet:
+def load_info_hash(text: str) -> Magnet:
     """
     Return the link that a bare info hash stands for: v1 in hexadecimal or base32, or v2.
 
     Raises:
         CommandFailed: it is no info hash.
     """
-    from bittern.codec.magnet import Magnet
-    from bittern.core.ids import InfoHash, InfoHashV2
+    from bittern.codec.magnet import magnet_of_hash
 
-    digits = text[4:] if len(text) == 4 + 2 * InfoHashV2.SIZE and text[:4] == "1220" else text
-    try:
-        if len(digits) == 2 * InfoHashV2.SIZE:
-            return Magnet(info_hash_v2=InfoHashV2.parse(digits))
-        return Magnet(info_hash=InfoHash.parse(text))
-    except ValueError:
-        raise CommandFailed(f"{text}: not an info hash", ExitCode.USAGE) from None
+    magnet = magnet_of_hash(text)
+    if magnet is None:
+        raise CommandFailed(f"{text}: not an info hash", ExitCode.USAGE)
+    return magnet

@@ -13,11 +13,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bittern.cli.display import Row
 from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
-from bittern.cli.loop import STOP_TIMEOUT, StopSignal
+from bittern.cli.loop import STOP_TIMEOUT, StopSignal, cancel
 from bittern.cli.narration import STATE_TEXTS, plain
 from bittern.cli.opening import open_source
 from bittern.cli.output import complain
@@ -359,7 +359,7 @@ async def run_transfers(
                 report.progress([transfer.row() for transfer in transfers])
                 if stop.is_set():
                     report.note("stopping", "stopping; once more to stop at once")
-                await _cancel(ticker, everything)
+                await cancel(ticker, everything)
     finally:
         for transfer in transfers:
             await transfer.drain()
@@ -376,15 +376,9 @@ async def _first(
             (everything, signal), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
         )
     finally:
-        await _cancel(signal)
+        await cancel(signal)
     if everything.done():
         everything.result()
-
-
-async def _cancel(*futures: asyncio.Future[Any]) -> None:
-    for future in futures:
-        future.cancel()
-    await asyncio.gather(*futures, return_exceptions=True)
 
 
 async def _tick(transfers: Sequence[Transfer], report: Report) -> None:

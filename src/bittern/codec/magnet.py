@@ -116,6 +116,22 @@ def parse_magnet(text: str) -> Magnet:
     )
 
 
+def magnet_of_hash(text: str) -> Magnet | None:
+    """
+    Return the link that a bare info hash stands for, None if the text is none.
+
+    A v1 hash is 40 hexadecimal or 32 base32 digits (BEP 9), a v2 hash 64 hexadecimal ones, with
+    or without the prefix ``1220`` of its multihash (BEP 52).
+    """
+    digits = text.removeprefix(_SHA256_MULTIHASH) if len(text) == 68 else text
+    try:
+        if len(digits) == 2 * InfoHashV2.SIZE:
+            return Magnet(info_hash_v2=InfoHashV2.parse(digits))
+        return Magnet(info_hash=InfoHash.parse(text))
+    except ValueError:
+        return None
+
+
 def _plain_key(key: str) -> str:
     """Return ``xt`` for ``xt.1`` and ``TR.2``: parameters may be numbered."""
     key = key.lower()

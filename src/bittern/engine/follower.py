@@ -45,13 +45,8 @@ from bittern.core.errors import (
 )
 from bittern.dht.items import mutable_target
 from bittern.engine.config import TorrentConfig
-from bittern.engine.mutable import (
-    ENOUGH_COPIES,
-    PUT_INTERVAL,
-    is_sound,
-    put_again,
-    resolve,
-)
+from bittern.engine.mutable import ENOUGH_COPIES, PUT_INTERVAL, is_sound, put_again, resolve
+from bittern.engine.opening import MAX_TORRENT_FILE_LENGTH
 from bittern.engine.session import Session
 from bittern.engine.stats import TorrentStats
 from bittern.engine.torrent import Torrent
@@ -66,8 +61,6 @@ from bittern.storage.volume import probe_folding
 from bittern.storage.whole_file import write_whole
 
 PRIVATE_FOLDER: Final = ".bittern"
-_MAX_TORRENT_LENGTH: Final = 64 << 20
-"""Limit: P6."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +333,7 @@ def read_torrent(path: Path) -> Metainfo | None:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_TORRENT_LENGTH)
+            data = file.read(MAX_TORRENT_FILE_LENGTH)
     except OSError:
         return None
     try:

@@ -11,12 +11,11 @@ Limit: P6. Sources: BEP 3, BEP 9 (magnet links), BEP 52 (v2 info hashes).
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from bittern.codec.magnet import Magnet, parse_magnet
+from bittern.codec.magnet import Magnet, magnet_of_hash, parse_magnet
 from bittern.codec.metainfo import Metainfo, decode_metainfo
 from bittern.core.errors import FetchError, MetainfoError
 from bittern.net.access import Access
@@ -29,9 +28,6 @@ FETCH_TIMEOUT = 60.0
 
 Source = str | Path | bytes | Metainfo | Magnet
 """What names a torrent."""
-
-_V1_HASH = re.compile("[0-9a-fA-F]{40}|[a-zA-Z2-7]{32}", re.ASCII)
-_V2_HASH = re.compile("(1220)?([0-9a-fA-F]{64})", re.ASCII)
 
 
 class Fetcher(Protocol):
@@ -68,22 +64,8 @@ async def open_source(source: Source, fetcher: Callable[[], Fetcher]) -> Metainf
                 return await fetch_metainfo(source, fetcher())
             link = magnet_of_hash(source)
             if link is not None:
-                return parse_magnet(link)
+                return link
     return decode_metainfo(read_torrent_file(Path(source)))
-
-
-def magnet_of_hash(text: str) -> str | None:
-    """
-    Return the magnet link of an info hash, None if the text is none.
-
-    A v1 hash is 40 hexadecimal or 32 base32 digits (BEP 9), a v2 hash 64 hexadecimal
-    ones, with or without the prefix ``1220`` of its multihash (BEP 52).
-    """
-    if _V1_HASH.fullmatch(text):
-        return f"magnet:?xt=urn:btih:{text}"
-    if v2 := _V2_HASH.fullmatch(text):
-        return f"magnet:?xt=urn:btmh:1220{v2[2]}"
-    return None
 
 
 def read_torrent_file(path: Path) -> bytes:
