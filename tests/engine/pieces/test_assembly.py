@@ -463,7 +463,7 @@ def test_whoever_waits_for_the_whole_hears_when_its_files_have_their_names(
 def test_a_file_that_cannot_be_given_its_name_is_told(simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         bench = Bench(loop)
-        bench.storage.finish_file = lambda _: (_ for _ in ()).throw(StorageError("no"))  # type: ignore[method-assign]
+        bench.storage.finish_file = lambda _: (_ for _ in ()).throw(StorageError("no"))  # type: ignore[method-assign,assignment]
         bench.assembly.finish_file(0)
         await asyncio.sleep(1)
         assert bench.log == [("broken", StorageError)]

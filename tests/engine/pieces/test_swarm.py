@@ -870,10 +870,10 @@ def test_of_a_run_only_what_is_there_is_served(tmp_path: Path, simulate: Simulat
             await peer.expect(MessageId.UNCHOKE)
             asked = [(1, 0, 5), (9, 0, 5), (2, 0, 5), (10, 0, 5)]
             peer.send(b"".join(wire.encode_request(*each) for each in asked))
-            found: dict[int, MessageId] = {}
+            found: dict[int, int | None] = {}
             while len(found) < 4:
                 message = await peer.expect(MessageId.PIECE, MessageId.REJECT_REQUEST)
-                found[message.numbers[0]] = MessageId(message.message_id)
+                found[message.numbers[0]] = message.message_id
             assert [found[index] for index, _, _ in asked] == [
                 MessageId.PIECE,
                 MessageId.REJECT_REQUEST,
