@@ -34,6 +34,12 @@ def blocks(text: str, language: str = "") -> list[str]:
 # --- the library ----------------------------------------------------------------------------
 
 
+def test_every_public_name_is_in_the_table() -> None:
+    rows = re.findall(r"^\|(.*?)\|", LIBRARY.partition("## All names")[2], re.MULTILINE)
+    named = re.findall(r"`(\w+)`", " ".join(rows))
+    assert sorted(named) == sorted(bittern.__all__)
+
+
 class Examples:
     """The examples of ``library.md``, and what they need: a seed on loopback."""
 
