@@ -50,6 +50,25 @@ def test_the_version_is_printed_before_anything_is_imported() -> None:
 
 
 @pytest.mark.slow
+def test_ctrl_c_while_the_program_is_loaded_is_quiet() -> None:
+    code = (
+        "import sys; sys.argv = ['bittern', 'info', 'x']; import bittern.__main__ as m\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'bittern.cli.main': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "m.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        capture_output=True,
+        check=False,
+        env={"PYTHONPATH": str(SRC)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+@pytest.mark.slow
 def test_info_imports_nothing_heavy(tmp_path: Path) -> None:
     path = write(tmp_path / "a.torrent", single_file_torrent(b"a", b"x"))
     code = (

@@ -13,9 +13,12 @@ def main() -> None:
 
         sys.stdout.write(f"bittern {__version__}\n")
         return
-    from bittern.cli.main import run, watch_signals
+    try:
+        from bittern.cli.main import run, watch_signals
 
-    watch_signals()
+        watch_signals()
+    except KeyboardInterrupt:  # while that was being imported: nothing has begun
+        sys.exit(130)
     sys.exit(run(arguments))
 
 

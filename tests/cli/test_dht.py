@@ -53,8 +53,17 @@ def test_with_nobody_there_the_code_is_4(bittern: Program) -> None:
 
 def test_an_address_that_is_not_ours(bittern: Program) -> None:
     ran = bittern("dht", "stats", "--bind", "192.0.2.1", "--no-bootstrap")
+    assert ran.code == 2
+    assert ran.error.startswith("cannot listen on 192.0.2.1: ")
+
+
+def test_a_port_that_is_taken(bittern: Program) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        ran = bittern("dht", "stats", "--bind", "127.0.0.1", "--port", port, "--no-bootstrap")
     assert ran.code == 1
-    assert "cannot open a UDP socket" in ran.error
+    assert ran.error.startswith("cannot open a UDP socket: ")
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_one_address_or_several(
         ("", "must be an address"),
         (("127.0.0.1", " "), "must be an address"),
         ("1.2.3.4 5.6.7.8", "must be an address"),
-        (("::1", "127.0.0.1", "::1"), "names ::1 twice"),
+        (("::1", "127.0.0.1", "::1"), "::1 twice"),
         (("127.0.0.1", "0.0.0.0"), "0.0.0.0 includes 127.0.0.1"),
         (("::", "::1"), ":: includes ::1"),
     ],

@@ -616,6 +616,7 @@ def test_a_seed_without_peers_rests_and_wakes(tmp_path: Path, simulate: Simulate
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path) as scene:
             seed = await scene.node(is_seed=True, rest_after=10.0, state_dir=tmp_path / "state")
+            watch = Watch(seed.torrent)
             await asyncio.sleep(5)
             assert seed.torrent.is_resting, "nobody is known, so there is nothing to wait for"
             assert seed.torrent.swarm is None
@@ -631,6 +632,7 @@ def test_a_seed_without_peers_rests_and_wakes(tmp_path: Path, simulate: Simulate
             await asyncio.sleep(40)
             assert seed.torrent.is_resting
             assert seed.torrent.num_uploaded == len(scene.data)
+            assert watch.of(events.TorrentCompleted) == [], "it was so all along"
             await seed.torrent.recheck()
             assert seed.torrent.is_complete
 

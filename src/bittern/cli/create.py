@@ -17,6 +17,7 @@ from bittern.cli.display import Display, Meter, make_display
 from bittern.cli.exits import CommandFailed, ExitCode
 from bittern.cli.info import metainfo_json
 from bittern.cli.magnet import magnet_of
+from bittern.cli.oddities import warn_of_oddities
 from bittern.cli.options import Addresses, Size, Urls
 from bittern.cli.output import complain, print_json, print_line, print_table
 from bittern.cli.source import STDIN as STANDARD
@@ -95,11 +96,13 @@ def create(
         data = create_torrent(path, options=options, progress=_progress(display, path))
     finally:
         display.close()
+    metainfo = decode_metainfo(data)
+    warn_of_oddities(path, metainfo.info, keeps_links=content.keep_symlinks)
     if target is None:
         sys.stdout.buffer.write(data)
         return ExitCode.DONE
     write_atomically(target, data)
-    _tell(decode_metainfo(data), target, json=json, quiet=quiet)
+    _tell(metainfo, target, json=json, quiet=quiet)
     return ExitCode.DONE
 
 

@@ -25,7 +25,7 @@ from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
 from bittern.cli.loop import StopSignal, cancel, run_loop
 from bittern.cli.options import Addresses, Duration, Hosts, Port
 from bittern.cli.output import complain
-from bittern.cli.session import default_state_dir
+from bittern.cli.session import check_hosts, default_state_dir
 from bittern.cli.source import load_info_hash, load_magnet
 from bittern.cli.values import HostPort, format_duration
 from bittern.core.endpoint import Endpoint
@@ -88,14 +88,16 @@ async def opened_dht(
         bootstrap: start from these, instead of the nodes that the options say.
 
     Raises:
+        ConfigError: an address is not of this machine.
         CommandFailed: no socket could be opened.
     """
+    check_hosts(options.bind)
     nodes = [] if options.no_bootstrap else list(options.bootstrap or ()) or None
     state_dir = options.state_dir
     if state_dir is None and nodes is None and bootstrap is None:
         state_dir = default_state_dir()
     context = open_dht(
-        hosts=options.bind or EVERYWHERE,
+        hosts=tuple(dict.fromkeys(options.bind)) or EVERYWHERE,
         port=options.port or 0,
         bootstrap=nodes if bootstrap is None else bootstrap,
         state_dir=state_dir,

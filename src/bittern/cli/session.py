@@ -31,9 +31,10 @@ def session_config(network: NetworkOptions, state_dir: Path | None) -> SessionCo
         ConfigError: a value is out of range, or an address is not of this machine.
     """
     defaults = SessionConfig()
-    _check_hosts(network.bind)
+    hosts = tuple(dict.fromkeys(network.bind))
+    check_hosts(hosts)
     return SessionConfig(
-        listen_host=network.bind or None,
+        listen_host=hosts or None,
         listen_port=defaults.listen_port if network.port is None else network.port,
         enable_trackers=not network.no_tracker,
         enable_dht=not network.no_dht,
@@ -49,8 +50,13 @@ def session_config(network: NetworkOptions, state_dir: Path | None) -> SessionCo
     )
 
 
-def _check_hosts(hosts: Iterable[str]) -> None:
-    """Refuse addresses that nothing could be sent from: all would look as if nobody were there."""
+def check_hosts(hosts: Iterable[str]) -> None:
+    """
+    Refuse addresses that nothing could be sent from: it would look as if nobody were there.
+
+    Raises:
+        ConfigError: one of them is not of this machine.
+    """
     for host in hosts:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
@@ -124,7 +130,8 @@ async def resolve_peers(peers: Iterable[HostPort]) -> tuple[Endpoint, ...]:
         try:
             answers = await loop.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            complain(f"warning: {peer}: {error}")
+            reason = describe(error) if isinstance(error, OSError) else "no name of a host"
+            complain(f"warning: {peer}: {reason}")
             continue
         for *_, address in answers:
             found[Endpoint.make(str(address[0]), peer.port)] = None

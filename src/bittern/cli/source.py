@@ -53,7 +53,7 @@ def kind_of(source: str) -> SourceKind:
 
     if magnet_of_hash(source) is not None:
         return SourceKind.INFO_HASH
-    raise CommandFailed(f"{source}: no such file", ExitCode.NOT_FOUND)
+    raise CommandFailed(f"{source or repr(source)}: no such file", ExitCode.NOT_FOUND)
 
 
 def read_torrent(path: str) -> bytes:
@@ -106,7 +106,7 @@ def load_magnet(link: str) -> Magnet:
     try:
         return parse_magnet(link)
     except InputError as error:
-        raise CommandFailed(f"magnet link: {error}") from error
+        raise CommandFailed(str(error)) from error
 
 
 def load_info_hash(text: str) -> Magnet:

@@ -30,10 +30,10 @@ def _check_hosts(hosts: tuple[str, ...]) -> None:
         if not host or host.split() != [host]:
             raise ConfigError(f"listen_host must be an address, not {host!r}")
         if host in hosts[:number]:
-            raise ConfigError(f"listen_host names {host} twice")
+            raise ConfigError(f"to listen on {host} twice makes no sense")
         everywhere = "::" if ":" in host else "0.0.0.0"  # noqa: S104  # a name of all addresses
         if host != everywhere and everywhere in hosts:
-            raise ConfigError(f"listen_host: {everywhere} includes {host}")
+            raise ConfigError(f"to listen on {everywhere} includes {host}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

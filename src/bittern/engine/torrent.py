@@ -313,8 +313,9 @@ class Torrent:
         knows_nobody = not (self.num_connections or self.config.peers or len(self.candidates))
         is_idle = is_first and picker.is_complete and knows_nobody
         self._idle_since = float("-inf") if is_idle else self._services.loop.time()
+        was_complete = self.is_complete  # at rest until now
         self._settle(picker)
-        if picker.is_complete:
+        if picker.is_complete and not was_complete:
             self.report(events.TorrentCompleted())
         self._find_peers()
 
