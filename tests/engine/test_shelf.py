@@ -47,10 +47,18 @@ def test_another_torrent_in_its_place_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_has_gone_is_said(tmp_path: Path) -> None:
-    shelf = Shelf(decode_metainfo(make()))
-    shelf.put_away(tmp_path / "gone.torrent")
+    shelf, path = Shelf(decode_metainfo(make())), tmp_path / "gone.torrent"
+    path.write_bytes(make())
+    shelf.put_away(path)
+    path.unlink()
     with pytest.raises(MetainfoError, match=r"gone\.torrent"):
         shelf.take()
+
+
+def test_what_could_not_be_kept_stays(tmp_path: Path) -> None:
+    shelf = Shelf(decode_metainfo(make()))
+    shelf.put_away(tmp_path / "missing.torrent")
+    assert shelf.metainfo() is shelf.take()
 
 
 def test_a_magnet_link_knows_its_hash_only() -> None:
@@ -103,10 +111,14 @@ class TestRoots:
         shelf = self.make()
         across = self.ROOTS[0][4:8] + self.ROOTS[1][:4] + bytes(24)
         assert not shelf.may_hold(Shelf.marks_of({across, b"x" * 32}))
+        assert not shelf.may_hold(Shelf.marks_of({across}))
+        assert not shelf.may_hold(Shelf.marks_of({b"x" * 32}))
+        assert all(shelf.may_hold(Shelf.marks_of({root})) for root in self.ROOTS)
         assert not shelf.may_hold(frozenset())
 
     def test_they_stay_while_the_metainfo_is_away(self, tmp_path: Path) -> None:
         shelf = self.make()
+        (tmp_path / "away.torrent").touch()
         shelf.put_away(tmp_path / "away.torrent")
         assert shelf.may_hold(Shelf.marks_of(self.ROOTS))
 

@@ -141,10 +141,13 @@ class Shelf:
         """
         Drop the metainfo from memory; ``path`` holds it and is read when it is asked for.
 
-        One without its piece layers, as from a magnet link, makes no .torrent file, so it stays.
+        One without its piece layers, as from a magnet link, makes no .torrent file, so it stays;
+        so does one that could not be kept, because it is too long (P6) or the disk is full.
         """
         found = self._metainfo
-        if found is not None and PieceHashes(found.info, found.piece_layers).missing_layers():
+        if found is not None and (
+            not path.is_file() or PieceHashes(found.info, found.piece_layers).missing_layers()
+        ):
             return
         self._metainfo = None
         self._path = str(path)
