@@ -125,3 +125,29 @@ def test_a_lock_that_cannot_be_written_is_reported(
         StateLock(tmp_path)
     monkeypatch.undo()
     StateLock(tmp_path).release()
+
+
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="not a directory"):
+        StateLock(tmp_path / "file" / "state")
+
+
+def test_windows_locks_a_byte_behind_the_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked: list[tuple[int, int, int]] = []
+
+    class Msvcrt:
+        LK_NBLCK = 2
+
+        @staticmethod
+        def locking(fd: int, mode: int, length: int) -> None:
+            locked.append((os.lseek(fd, 0, os.SEEK_CUR), mode, length))
+
+    monkeypatch.setitem(sys.modules, "msvcrt", Msvcrt)
+    monkeypatch.setattr(sys, "platform", "win32")
+    lock = StateLock(tmp_path)
+    assert locked == [(4096, 2, 1)]
+    assert (tmp_path / "lock").read_text() == statelock._identity(os.getpid())
+    lock.release()

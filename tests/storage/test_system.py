@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from bittern.storage import system
-from bittern.storage.system import OsCalls, num_processors
+from bittern.storage.system import OsCalls, num_processors, readable_flags, writable_flags
 from tests.storage.places import noise
 
 
@@ -69,3 +71,65 @@ def test_processors_are_counted_where_affinity_is_unknown(monkeypatch: pytest.Mo
     assert num_processors() >= 1
     monkeypatch.delattr(os, "sched_getaffinity")
     assert num_processors() == os.cpu_count()
+
+
+def test_a_portable_read_may_end_where_the_buffers_do(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"abcdef")
+    fd = os.open(tmp_path / "f", os.O_RDONLY)
+    buffers = [memoryview(bytearray(2)), memoryview(bytearray(3))]
+    assert OsCalls(portable=True).preadv(fd, buffers, 1) == 5
+    assert [bytes(buffer) for buffer in buffers] == [b"bc", b"def"]
+    os.close(fd)
+
+
+def test_a_clone_is_the_same_or_refused(tmp_path: Path) -> None:
+    (tmp_path / "from").write_bytes(noise(10_000))
+    source = os.open(tmp_path / "from", os.O_RDONLY)
+    fd = os.open(tmp_path / "to", os.O_RDWR | os.O_CREAT)
+    try:
+        OsCalls().clone(fd, source)
+        assert (tmp_path / "to").read_bytes() == noise(10_000)
+    except OSError:  # most file systems cannot
+        assert (tmp_path / "to").read_bytes() == b""
+    finally:
+        os.close(source)
+        os.close(fd)
+
+
+def test_only_linux_clones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "sunos5")
+    with pytest.raises(OSError) as caught:
+        system._clone(-1, -1)
+    assert caught.value.errno == errno.EOPNOTSUPP
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fcntl")
+def test_macos_is_told_to_empty_the_drive_s_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", lambda fd, command: asked.append((fd, command)))
+    system._full_sync(7)
+    assert asked == [(7, 51)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs, and links need rights")
+def test_files_are_opened_without_following_links_or_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"abc")
+    reading, writing = (os.open(path, flags) for flags in (readable_flags(), writable_flags()))
+    assert os.read(reading, 3) == b"abc"
+    assert os.write(writing, b"x") == 1
+    with pytest.raises(OSError):
+        os.write(reading, b"x")
+    assert not os.get_inheritable(reading)
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(OSError) as caught:
+        os.open(tmp_path / "link", readable_flags())
+    assert caught.value.errno == errno.ELOOP
+    os.mkfifo(tmp_path / "fifo")
+    fifo = os.open(tmp_path / "fifo", readable_flags())
+    for fd in (reading, writing, fifo):
+        os.close(fd)
