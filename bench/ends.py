@@ -27,7 +27,7 @@ TUNED = {
     "max_out_request_queue": 3000,
     "hashing_threads": 2,
 }
-"""What an expert sets for a fast network; see docs/design/engine.md."""
+"""What an expert sets for a fast network."""
 
 
 def say(**fields: object) -> None:

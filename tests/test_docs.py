@@ -16,7 +16,7 @@ from bittern.cli.demo import FILE_LENGTH, FILE_NAME, PIECE_LENGTH, make_content
 from bittern.cli.dissect import BYTES_PER_LINE, Part, dissect, hex_lines
 from bittern.core.bitfield import Bitfield
 from bittern.storage.creator import CreateOptions, create_torrent
-from tests.rules import ROOT
+from tests.rules import ROOT, read_sources
 
 DOCS = ROOT / "docs"
 LIBRARY = (DOCS / "library.md").read_text()
@@ -284,3 +284,18 @@ def test_links_lead_to_files(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
         if "://" not in target and not target.startswith("mailto:"):
             assert (path.parent / target).exists(), target
+
+
+# --- the threats -----------------------------------------------------------------------------
+
+
+def test_every_threat_that_code_names_is_in_the_list_and_no_other() -> None:
+    listed = re.findall(
+        r"^\| ([A-Z]\d+) \|", (DOCS / "design/threats.md").read_text(), re.MULTILINE
+    )
+    assert len(listed) == len(set(listed))
+    named: set[str] = set()
+    for source in read_sources():
+        for group in re.findall(r"(?:Limits?:|threats\.md|\()([^.)\n]*)", source.text):
+            named.update(re.findall(r"\b[PHNTWFR]\d{1,2}\b", group))
+    assert named == set(listed)

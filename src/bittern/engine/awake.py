@@ -1,8 +1,4 @@
-"""
-Waking a torrent up: files, hashes, what is there, and the swarm over them.
-
-Sources: engine.md sections 2 and 4.
-"""
+"""Waking a torrent up: files, hashes, what is there, and the swarm over them."""
 
 from __future__ import annotations
 

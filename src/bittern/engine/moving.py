@@ -1,8 +1,4 @@
-"""
-Moving a torrent's content to another folder.
-
-Source: engine.md section 4.
-"""
+"""Moving a torrent's content to another folder."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ cleanly: peers are closed, data is synced, trackers are told, within
 supervisor here, the only place that catches every exception, so that a bug
 ends the task it is in and is logged, never the session (Limit: F17).
 
-Sources: engine.md; threats.md F13, F17, F19.
+Source: threats.md F13, F17, F19.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ What a torrent is called and made of, kept small while it rests.
 A torrent that has nothing to do puts its metainfo away: the hashes of its
 pieces and the names of its files are on disk already, in the state folder, and
 are read again when somebody asks. What remains is one small object.
-
-Source: engine.md sections 5 and 7 (a torrent at rest).
 """
 
 from __future__ import annotations

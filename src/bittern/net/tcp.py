@@ -5,7 +5,7 @@ All streams of one ``TcpNetwork`` read into one buffer, since one callback runs
 at a time: an idle connection owns no buffer, and nothing is copied or
 allocated per read. Works with every event loop that has ``add_reader``.
 
-Sources: engine.md section 2; threats.md F13 (descriptors).
+Limit: F13 (descriptors).
 """
 
 from __future__ import annotations

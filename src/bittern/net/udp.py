@@ -17,7 +17,7 @@ makes fast uTP possible; receivers and callers do not notice.
 One socket is one address family, since IPv4-mapped addresses help nobody. Works with
 every event loop that has ``add_reader``.
 
-Sources: BEP 5, BEP 15, BEP 29; engine.md section 1.
+Sources: BEP 5, BEP 15, BEP 29.
 """
 
 from __future__ import annotations

@@ -26,8 +26,7 @@ torn, foreign or nonsense costs its torrent a recheck and nobody else anything
 (Limit: F9). Records are kept twice; when SQLite itself gives up on the file,
 what can be read is saved and the rest taken from the copy.
 
-Calls block: make them in the storage worker, in one lane. Source: engine.md
-section 4.
+Calls block: make them in the storage worker, in one lane.
 """
 
 from __future__ import annotations
@@ -213,7 +212,7 @@ class ResumeStore:
             stored = connection.execute(
                 "SELECT body, checksum FROM records WHERE key=? ORDER BY copy", (key,)
             ).fetchall()
-            # Limit: R22. Thousands of torrents that start again as they were are not synced.
+            # Thousands of torrents that start again as they were are not synced.
             if stored != [row] * len(_COPIES):
                 connection.executemany(
                     "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)",

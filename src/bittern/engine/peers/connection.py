@@ -7,7 +7,7 @@ nothing: whom to choke, what to ask for and what a block means is the owner's
 business. One object, no task: everything happens in the stream's callbacks and
 in calls of the owner, on one event loop.
 
-Sources: engine.md section 2; BEP 3; threats.md H2, H5.
+Sources: BEP 3; threats.md H2, H5. docs/design/README.md has the whole way of a block.
 """
 
 from __future__ import annotations

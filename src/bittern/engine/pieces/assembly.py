@@ -9,7 +9,8 @@ Verified means: the hash matched the bytes that were handed to the operating
 system. A piece that was on disk before this session is hashed once more before
 its first upload (Limit: F5).
 
-Sources: BEP 3 (piece hashes), engine.md sections 2 and 4, threats.md H4, F2, F5.
+Sources: BEP 3 (piece hashes); threats.md H4, F2, F5. docs/design/README.md has the whole way of
+a block.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ whole. Reading back costs a copy of what is still in the page cache, and frees
 the loop from half of its work on a fast line. Waking a thread costs more than
 hashing a small piece, so whatever piles up while a job runs makes up the next.
 
-Source: engine.md sections 2 ("Verify") and 6.
+docs/design/README.md has the whole way of a block.
 """
 
 from __future__ import annotations

@@ -411,7 +411,7 @@ class Swarm:
         return requests
 
     def _refuse_missing(self, peer: PeerConnection, requests: list[Request]) -> list[Request]:
-        """Reject requests for pieces that we do not have, and return the others (R8)."""
+        """Reject requests for pieces that we do not have, and return the others (F5)."""
         top, have = self.picker.top, self.picker.have
         missing = {index for index, _, _ in requests if not have >> (top - index) & 1}
         if not missing:

@@ -5,7 +5,7 @@ One buffer per session is filled again and again: headers are written first,
 then one scatter read puts the blocks of a run into the gaps between them, and
 what the socket does not take at once is copied by the connection.
 
-Source: engine.md section 2 ("Out"); BEP 3 (piece message).
+Source: BEP 3 (piece message). docs/design/README.md has the whole way of a block.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ high-water mark of waiting bytes the session stops reading from its peers.
 Everything that surely takes long (syncs, cold reads, rechecks) goes to the
 worker in any case.
 
-Sources: engine.md section 2 ("Write"); threats.md F16.
+Source: threats.md F16.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ All calls of the store are made in one lane of the storage worker, as it
 demands. Notes of opened pieces are gathered over one turn of the loop, so that
 a fast download does not pay a transaction per piece.
 
-Sources: engine.md section 4; threats.md F7, F8.
+Source: threats.md F7, F8.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Verified means that the hash matched what was handed to the operating system;
 kept means that a sync came after that and the journal knows. Between the two
 lies one checkpoint, every half minute or 64 MiB.
 
-Sources: engine.md section 4; threats.md F5, F7, F8, F9.
+Source: threats.md F5, F7, F8, F9.
 """
 
 from __future__ import annotations
