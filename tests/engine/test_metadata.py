@@ -24,8 +24,9 @@ from bittern.codec.extension import (
 from bittern.codec.info import Version
 from bittern.codec.magnet import parse_magnet
 from bittern.codec.metainfo import decode_metainfo
-from bittern.codec.wire import MessageId
+from bittern.codec.wire import HashRange, MessageId
 from bittern.core.endpoint import Endpoint
+from bittern.core.errors import MetainfoError
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
 from bittern.engine.config import SessionConfig, TorrentConfig
@@ -38,7 +39,7 @@ from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ExpectationFailed, ScriptedListener, ScriptedPeer
 from tests.conftest import Simulate
-from tests.engine.hash_peers import Files, HashPeer
+from tests.engine.hash_peers import Files, HashPeer, connect_v2
 from tests.engine.scene import FAST, NUM_PIECES, Scene, Watch, endpoint_of, until
 
 FILES = {"a": 100_000, "b": 200_000, "c": 150_000}
@@ -596,5 +597,97 @@ def test_metainfo_knows_what_the_link_knew(tmp_path: Path, simulate: Simulate) -
         assert made.trackers == (("http://t.example/a",),)
         assert made.web_seeds == ("http://w/",)
         assert made.info.raw == scene.metainfo.info.raw
+
+    simulate(main)
+
+
+# --- connections before the metadata is known --------------------------------------------------
+
+
+def test_a_second_connection_of_a_peer_is_closed_before_the_metadata_too(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(source=link_of(scene))
+            first = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
+            second = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
+            await second.expect_closed(timeout=1)
+            assert len(node.torrent.peers()) == 1
+            first.close()
+
+    simulate(main)
+
+
+def test_requests_for_hashes_are_rejected_until_there_are_some(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 52: each request is answered."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            node = await scene.node(source=link_of(scene))
+            peer = await connect_v2(scene, node)
+            peer.send(wire.encode_hash_request(HashRange(bytes(32), 0, 0, 2, 0)))
+            await peer.expect(MessageId.HASH_REJECT)
+
+    simulate(main)
+
+
+def test_metadata_that_matches_its_hash_and_is_no_torrent_stops(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """No peer is to blame: whoever made the link made it of this."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            raw = b"d4:name1:xe"
+            info_hash = hashlib.sha1(raw).digest()
+            host = scene.add_host()
+            listener = scene.listener(host)
+            session = await scene.session(scene.add_host())
+            torrent = await session.add(
+                f"magnet:?xt=urn:btih:{info_hash.hex()}",
+                TorrentConfig(output=tmp_path, peers=(endpoint_of(host),)),
+            )
+            watch = Watch(torrent)
+            peer = await listener.accept()
+            await peer.expect_handshake()
+            peer.send_handshake(info_hash, b"-SC0000-abcdefghijkl", FAST)
+            offer = ExtendedHandshake(
+                extensions={"ut_metadata": UT_METADATA}, metadata_length=len(raw)
+            )
+            peer.send(wire.HAVE_ALL + wire.encode_extended(0, encode_extended_handshake(offer)))
+            while True:
+                message = await peer.expect(MessageId.EXTENDED)
+                if message.payload[0] == UT_METADATA:
+                    break
+            data = MetadataMessage(MetadataMessageType.DATA, 0, len(raw), raw)
+            peer.send(wire.encode_extended(2, encode_metadata_message(data)))
+            await peer.expect_closed(timeout=5)
+            assert torrent.state is TorrentState.ERROR
+            assert isinstance(torrent.error, MetainfoError)
+            assert watch.of(events.PeerBanned) == []
+            listener.close()
+
+    simulate(main)
+
+
+def test_a_full_roster_dials_nobody_and_messages_are_told(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(source=link_of(scene), torrent={"max_connections": 1})
+            watch = Watch(node.torrent, trace=True)
+            await asyncio.sleep(0)
+            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+            other = endpoint_of(scene.add_host())
+            node.torrent.add_peers([other], "user")
+            await asyncio.sleep(5)
+            assert not scene.network.attempts[other]
+            assert watch.of(events.MessageReceived)[0].kind == "handshake"
+            assert watch.of(events.MessageSent)[0].kind == "handshake"
+            peer.close()
 
     simulate(main)

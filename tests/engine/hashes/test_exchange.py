@@ -9,10 +9,11 @@ import pytest
 from bittern.codec import wire
 from bittern.codec.info import Version
 from bittern.codec.wire import HashRange, MessageId
+from bittern.engine import events
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.hash_peers import V2, connect_v2
-from tests.engine.scene import Scene
+from tests.engine.scene import PIECE_LENGTH, Scene, Watch, until
 
 RANGE = HashRange(bytes(32), 0, 0, 2, 0)
 MESSAGES = {
@@ -107,5 +108,24 @@ def test_the_bit_on_a_v1_magnet(tmp_path: Path, simulate: Simulate) -> None:
             assert not peer.is_closed
             peer.send(MESSAGES["request"])
             await peer.expect_closed(timeout=1)
+
+    simulate(main)
+
+
+def test_a_lost_piece_is_mended_by_hashes(tmp_path: Path, simulate: Simulate) -> None:
+    """It is found bad at its first upload."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            seed = await scene.node(is_seed=True)
+            host, _ = scene.add_host_with_content(2 * PIECE_LENGTH)
+            node = await scene.node(host=host, peers=[seed], torrent={"skip_check": True})
+            watch = Watch(node.torrent)
+            other = await scene.node(peers=[node])
+            await until(lambda: bool(watch.of(events.PieceLost)))
+            node.torrent.add_peers([seed.endpoint], "user")
+            await other.complete()
+            await node.complete()
+            assert watch.of(events.PieceDamaged) == [events.PieceDamaged(2, 1, 4)]
 
     simulate(main)

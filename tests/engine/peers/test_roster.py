@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 
 from bittern.codec import wire
-from bittern.codec.extension import ExtendedHandshake, decode_extended_handshake
+from bittern.codec.extension import ExtendedHandshake, PexFlag, decode_extended_handshake
 from bittern.codec.info import Version
 from bittern.codec.wire import HashRange, MessageId, Reserved
+from bittern.core.endpoint import Endpoint
 from bittern.engine import events
 from bittern.engine.peers import roster
-from bittern.engine.peers.roster import client_name, is_loopback, reserved_bits
+from bittern.engine.peers.roster import client_name, exchange_flags, is_loopback, reserved_bits
 from bittern.engine.shelf import Shelf
 from bittern.testing.loop import VirtualLoop
-from bittern.testing.peer import ExpectationFailed, ScriptedPeer
+from bittern.testing.peer import ExpectationFailed, ScriptedListener, ScriptedPeer
 from tests.conftest import Simulate
-from tests.engine.scene import Scene, Watch, endpoint_of
+from tests.engine.dht_place import Nodes
+from tests.engine.scene import FAST, PORT, Scene, Watch, endpoint_of
 
 
 @pytest.mark.parametrize("is_allowed", [False, True])
@@ -377,5 +379,135 @@ def test_endpoints_that_did_not_answer_are_not_remembered_without_end(
                     peer = await listener.accept()
                     peer.close()
                 listener.close()
+
+    simulate(main)
+
+
+# --- what is told -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_private", [False, True])
+def test_a_private_torrent_offers_neither_peers_nor_metadata_nor_a_dht_node(
+    is_private: bool, tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 27, BEP 5."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, is_private=is_private) as scene:
+            nodes = Nodes(scene)
+            await nodes.add()
+            node = await scene.node(**nodes.options(dht_bootstrap=()))
+            address = nodes.sockets[0].endpoint.host
+            [host] = [each for each in scene.network.hosts if address in each.addresses]
+            peer = await ScriptedPeer.connect(host, node.endpoint)
+            await scene.greet(peer, reserved=replace(FAST, has_dht=True))
+            told = decode_extended_handshake((await peer.expect(MessageId.EXTENDED)).payload[1:])
+            assert ("ut_pex" in told.extensions) is not is_private
+            assert (told.metadata_length is None) is is_private
+            # And of its own node nothing is heard.
+            dht = node.session.dht
+            assert dht is not None
+            peer.send(wire.encode_port(PORT))
+            await asyncio.sleep(30)
+            assert bool(dht.num_nodes) is not is_private
+            if not is_private:
+                other = await ScriptedPeer.connect(scene.add_host(), node.endpoint)
+                await scene.greet(other, reserved=replace(FAST, has_dht=True))
+                port = await other.expect(MessageId.PORT)
+                assert port.payload == PORT.to_bytes(2, "big")
+                other.close()
+            peer.close()
+            nodes.close()
+
+    simulate(main)
+
+
+def test_a_peer_that_says_little_of_itself(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node()
+            peer = await scene.scripted(
+                node, peer_id=b"-qB4500-abcdefghijkl", extended=ExtendedHandshake()
+            )
+            peer.send(wire.encode_port(0))
+            await asyncio.sleep(1)
+            [info] = node.torrent.peers()
+            assert info.client == "qB4500"
+            peer.close()
+
+    simulate(main)
+
+
+def test_messages_are_told_to_who_asks_from_the_first_byte(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node()
+            watch = Watch(node.torrent, trace=True)
+            await asyncio.sleep(0)
+            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+            await asyncio.sleep(1)
+            received = [event.kind for event in watch.of(events.MessageReceived)]
+            assert received == ["handshake", "have_none"]
+            assert watch.of(events.MessageSent)[0].kind == "handshake"
+            peer.close()
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("kind", ["seed", "leecher", "encrypting", "behind a NAT"])
+def test_others_hear_what_a_peer_is(kind: str, tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 11."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node()
+            about = ExtendedHandshake(
+                extensions={"ut_holepunch": 9} if kind == "behind a NAT" else {},
+                prefers_encryption=kind == "encrypting",
+                listen_port=5555,
+            )
+            has = wire.HAVE_ALL if kind == "seed" else wire.HAVE_NONE
+            peer = await scene.scripted(node, bitfield=has, extended=about)
+            await asyncio.sleep(0.1)
+            assert node.torrent.roster is not None
+            [found] = node.torrent.roster.peers
+            assert (
+                exchange_flags(found)
+                == {
+                    "seed": PexFlag.UPLOAD_ONLY,
+                    "leecher": PexFlag.NONE,
+                    "encrypting": PexFlag.ENCRYPTION,
+                    "behind a NAT": PexFlag.HOLEPUNCH,
+                }[kind]
+            )
+            peer.close()
+
+    simulate(main)
+
+
+def test_the_other_address_of_a_peer_is_told_to_others(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 11: who has both families is connected by one, and known by both."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            host = scene.network.add_host("10.9.0.1", "fd00::9")
+            ours = scene.network.add_host("10.9.0.2", "fd00::a")
+            listener = scene.listener(host)
+            node = await scene.node(host=ours, peers=[Endpoint("10.9.0.1", PORT)])
+            first = await listener.accept()
+            await scene.greet(first, peer_id=b"-SC0000-the-very-one")
+            six = ScriptedListener(host, "fd00::9", PORT)
+            node.torrent.add_peers([Endpoint("fd00::9", PORT)], "user")
+            second = await six.accept(timeout=100)
+            second.send_handshake(scene.info_hash, b"-SC0000-the-very-one", FAST)
+            await second.expect_closed(timeout=5)
+            roster = node.torrent.roster
+            assert roster is not None
+            assert list(roster.exchange.recent.since(0, {})) == [Endpoint("fd00::9", PORT)]
+            first.close()
+            listener.close()
+            six.close()
 
     simulate(main)
