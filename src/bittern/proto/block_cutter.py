@@ -24,13 +24,14 @@ class BlockCutter:
         offset: position in the piece space of the first byte, the start of a block.
     """
 
-    __slots__ = ("_begin", "_geometry", "_index", "_length", "_partial")
+    __slots__ = ("_begin", "_geometry", "_index", "_length", "_partial", "_piece_length")
 
     def __init__(self, geometry: Geometry, offset: int) -> None:
         self._geometry = geometry
         self._index, self._begin = divmod(offset, geometry.piece_length)
         self._partial = bytearray()
-        self._length = geometry.block_length(self._index, self._begin)
+        self._piece_length = geometry.length_of(self._index)
+        self._length = min(BLOCK_LENGTH, self._piece_length - self._begin)
 
     @property
     def position(self) -> int:
@@ -47,19 +48,19 @@ class BlockCutter:
         """
         view = memoryview(data)
         blocks: list[ReceivedBlock] = []
-        at = 0
+        at, end = 0, len(view)
         if self._partial:
-            at = min(self._length - len(self._partial), len(view))
+            at = min(self._length - len(self._partial), end)
             self._partial += view[:at]
             if len(self._partial) < self._length:
                 return blocks
             whole, self._partial = self._partial, bytearray()
             blocks.append((self._index, self._begin, memoryview(whole)))
             self._advance()
-        end = len(view)
         while end - at >= self._length:
-            blocks.append((self._index, self._begin, view[at : at + self._length]))
-            at += self._length
+            stop = at + self._length
+            blocks.append((self._index, self._begin, view[at:stop]))
+            at = stop
             self._advance()
         if at < end:
             self._partial += view[at:]
@@ -67,6 +68,7 @@ class BlockCutter:
 
     def _advance(self) -> None:
         self._begin += BLOCK_LENGTH
-        if self._begin >= self._geometry.length_of(self._index):
+        if self._begin >= self._piece_length:
             self._index, self._begin = self._index + 1, 0
-        self._length = self._geometry.block_length(self._index, self._begin)
+            self._piece_length = self._geometry.length_of(self._index)
+        self._length = min(BLOCK_LENGTH, self._piece_length - self._begin)
