@@ -58,7 +58,7 @@ def tell(report: Report) -> None:
     report.event("ab", "cat", ev.TorrentCompleted())
     report.note("listening", "listening on 6881", port=6881)
     report.statistics("ab", {"progress": 0.5, "state": ev.TorrentState.DOWNLOADING})
-    report.result([{"name": "cat"}], "cat: complete\nin .")
+    report.result([{"name": "cat"}], ["cat: complete", "in ."])
 
 
 def test_a_person_hears_what_matters(streams: Streams) -> None:
@@ -113,13 +113,13 @@ def test_json_is_one_document_and_nothing_else(
     report.event("ab", "cat", VERIFIED)
     report.note("listening", "listening")
     report.progress([ROW])
-    report.result(values, "text")
+    report.result(values, ["text"])
     assert json.loads(streams.out) == expected
     assert streams.stderr.getvalue() == ""
 
 
 def test_json_of_nothing_is_nothing(streams: Streams) -> None:
-    streams.report(json=True).result([], "")
+    streams.report(json=True).result([])
     assert streams.out == ""
 
 
@@ -148,7 +148,7 @@ def test_beside_json_a_terminal_shows_progress(streams: Streams) -> None:
     report = streams.report(json=True, verbose=1)
     report.event("ab", "cat", VERIFIED)
     report.progress([ROW])
-    report.result([{}], "text")
+    report.result([{}], ["text"])
     assert streams.out == "{}\n"
     assert "piece 3 verified" in streams.stderr.getvalue()
     assert "50.0 %" in streams.stderr.getvalue()
@@ -173,3 +173,13 @@ def test_a_status_is_for_persons(streams: Streams, monkeypatch: pytest.MonkeyPat
     streams.report(json=True).status("fine")
     streams.report(quiet=True).status("fine")
     assert streams.out == "fine\n"
+
+
+def test_nobody_else_begins_a_line(streams: Streams) -> None:
+    """Limit: W11. A line break in a name is shown as one."""
+    report = streams.report(verbose=1)
+    report.event("ab", "cat", ev.FileCompleted(0, "a\nb\u2028c"))
+    report.result([{}], ["cat\r\n100 %: complete"])
+    first, second = streams.out.splitlines()
+    assert first.endswith(r"file complete: a\x0ab\u2028c")
+    assert second == r"cat\x0d\x0a100 %: complete"

@@ -57,7 +57,7 @@ def node(
                         "listening", text, endpoint=each.endpoint, node_id=each.status.node_id
                     )
                 await _serve(own, told, stop, dht.timeout)
-                told.result([stats_json(own)], "")
+                told.result([stats_json(own)])
         finally:
             told.close()
         return stop.exit_code(unfinished=False)

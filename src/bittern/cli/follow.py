@@ -105,7 +105,7 @@ def follow(
                 if stop.is_set():
                     told.note("stopping", "stopping; once more to stop at once")
             summary = following.summary
-            told.result([{**summary, "magnet": format_magnet(link)}] if summary else [], "")
+            told.result([{**summary, "magnet": format_magnet(link)}] if summary else [])
         finally:
             told.close()
         if code is not None:

@@ -250,7 +250,7 @@ def finish(transfers: list[Transfer], report: Report, stop: StopSignal, output: 
     """Tell what came of the transfers and return the exit code."""
     summaries = [transfer.summary for transfer in transfers if transfer.summary is not None]
     lines = [_outcome_text(transfer, output) for transfer in transfers if transfer.error is None]
-    report.result(summaries, "\n".join(lines))
+    report.result(summaries, lines)
     for transfer in transfers:
         if transfer.error is not None:
             text = describe(transfer.error)

@@ -88,12 +88,22 @@ def is_trace(event: events.Event) -> bool:
     return isinstance(event, _TRACE)
 
 
-def event_text(event: events.Event) -> str:
+def event_lines(event: events.Event) -> list[str]:
     """
-    Return an event in words for a person, not yet escaped; empty when it says nothing.
+    Return an event in words for a person, not yet escaped, by lines.
 
-    It is one line, and for ``Stalled`` one more for each reason.
+    It is one line, none when there is nothing to say, and for ``Stalled`` one more for each
+    reason. A line break within a line is somebody else's.
     """
+    if isinstance(event, events.Stalled):
+        beginning = f"nothing has arrived for {format_duration(event.seconds)}:"
+        return [beginning, *(f"  {reason}" for reason in event.reasons)]
+    text = event_text(event)
+    return [text] if text else []
+
+
+def event_text(event: events.Event) -> str:
+    """Return an event in words, not yet escaped; empty when it says nothing."""
     match event:
         case events.StateChanged(state):
             return STATE_TEXTS[state]
@@ -153,9 +163,6 @@ def _peer_text(event: events.Event) -> str:
             return f"serving {endpoint} from now on" + (", by chance" if is_optimistic else "")
         case events.PeerChoked(endpoint, reason):
             return f"not serving {endpoint} for now: {reason}"
-        case events.Stalled(seconds, reasons):
-            why = [f"nothing has arrived for {format_duration(seconds)}:", *map(str, reasons)]
-            return "\n  ".join(why)
         case events.StallEnded(seconds):
             return f"bytes arrive again, after {format_duration(seconds)}"
         case events.PeerConnected(endpoint, is_outgoing, _, client):

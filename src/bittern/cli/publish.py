@@ -84,7 +84,7 @@ def publish(
         try:
             async with opened_dht(dht, is_read_only=once) as node:
                 code = await before_end(publisher.keep(node, every), stop, limit)
-            told.result([publisher.json()], "")
+            told.result([publisher.json()])
         finally:
             told.close()
         return _code_of(code, publisher, stop)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from bittern.cli.display import Row, make_display
-from bittern.cli.narration import event_json, event_text, is_trace, plain
+from bittern.cli.narration import event_json, event_lines, is_trace, plain
 from bittern.cli.output import print_json, print_json_line
 from bittern.engine import events
 
@@ -93,8 +93,7 @@ class Report:
             self._json_line({**event_json(event), "torrent": torrent})
         if not self._is_wanted(event):
             return
-        text = event_text(event)
-        for line in text.splitlines():
+        for line in event_lines(event):
             self._line(f"{name}: {line}" if self._several else line)
 
     def note(self, kind: str, text: str, **fields: object) -> None:
@@ -119,13 +118,13 @@ class Report:
             values = {key: plain(value) for key, value in fields.items()}
             self._json_line({"type": "progress", "torrent": torrent, **values})
 
-    def result(self, values: Sequence[Mapping[str, Json]], text: str) -> None:
+    def result(self, values: Sequence[Mapping[str, Json]], lines: Sequence[str] = ()) -> None:
         """
         Tell the end result.
 
         Args:
             values: an object per torrent; one alone is written without a list around it.
-            text: the same for a person, lines; empty for nothing.
+            lines: the same for a person, not yet escaped; none for nothing.
         """
         self.close()
         if self._wishes.jsonl:
@@ -135,7 +134,7 @@ class Report:
             if values:
                 print_json(values[0] if len(values) == 1 and not self._several else list(values))
         elif not self._wishes.quiet:
-            for line in text.splitlines():
+            for line in lines:
                 self._display.line(line)
 
     def close(self) -> None:

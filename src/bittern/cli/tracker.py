@@ -73,7 +73,7 @@ def tracker(
                 _tell_listening(server, told)
                 await _serve(server, told, stop)
             numbers = numbers_of(server)
-            told.result([numbers], "")
+            told.result([numbers])
         except OSError as error:
             raise CommandFailed(f"cannot listen: {describe(error)}", exit_code_of(error)) from error
         finally:
