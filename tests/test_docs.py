@@ -16,7 +16,7 @@ from bittern.cli.demo import FILE_LENGTH, FILE_NAME, PIECE_LENGTH, make_content
 from bittern.cli.dissect import BYTES_PER_LINE, Part, dissect, hex_lines
 from bittern.core.bitfield import Bitfield
 from bittern.storage.creator import CreateOptions, create_torrent
-from tests.rules import ROOT, read_sources
+from tests.rules import ROOT, SRC, read_sources
 
 DOCS = ROOT / "docs"
 LIBRARY = (DOCS / "library.md").read_text()
@@ -299,3 +299,11 @@ def test_every_threat_that_code_names_is_in_the_list_and_no_other() -> None:
         for group in re.findall(r"(?:Limits?:|threats\.md|\()([^.)\n]*)", source.text):
             named.update(re.findall(r"\b[PHNTWFR]\d{1,2}\b", group))
     assert named == set(listed)
+
+
+def test_the_map_names_modules_that_are_there() -> None:
+    text = (DOCS / "design" / "README.md").read_text()
+    named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py)`", text))
+    assert len(named) > 40
+    places = {name: ROOT / name if name.startswith("tests/") else SRC / name for name in named}
+    assert [name for name, place in sorted(places.items()) if not place.is_file()] == []
