@@ -88,7 +88,9 @@ class Reuse:
     def lacking(self, have: int, wanted: Collection[int] | None) -> list[int]:
         """Return the wanted files that are not all there and could be verified."""
         bits = Bitfield(self._geometry.num_pieces, have)
-        found = []
+        found: list[int] = []
+        if bits.is_full:  # the usual start of a seed, of which there may be thousands
+            return found
         for index, entry in enumerate(self._layout.files):
             if not entry.length or not self._layout.is_stored(index):
                 continue
