@@ -153,7 +153,7 @@ def test_a_limit_that_is_changed_holds_from_then_on(
                 seconds=SECONDS + WINDOW,
             )
             width = round(WINDOW / STEP)
-            first_window = (samples[width] - samples[0]) / WINDOW / second
+            first_window = (samples[width][1] - samples[0][1]) / WINDOW / second
             # What is asked for after the change comes a round trip later.
             assert 1 - TOLERANCE - 2 * (link.delay + link.jitter) / WINDOW <= first_window
             assert first_window <= 1 + TOLERANCE
