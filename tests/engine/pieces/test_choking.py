@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bittern.codec import wire
+from bittern.codec.extension import ExtendedHandshake, encode_extended_handshake
 from bittern.codec.wire import MessageId
 from bittern.engine import events
 from bittern.testing.loop import VirtualLoop
@@ -196,6 +197,88 @@ def test_who_owes_us_blocks_snubs_us_until_it_sends_one(tmp_path: Path, simulate
             assert not any(peer.is_snubbing for peer in connections)
             alive.cancel()
             for peer in (giver, *takers):
+                peer.close()
+
+    simulate(main)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("uploads only", "it downloads nothing"),
+        ("owes blocks", "it owes us blocks and sends none"),
+    ],
+)
+def test_why_a_leecher_takes_a_slot_back(
+    what: str, reason: str, tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 21; BEP 3: anti-snubbing."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(upload_slots=2, snub_timeout=15.0)
+            watch = Watch(node.torrent)
+            peer = await scene.scripted(node, bitfield=wire.HAVE_ALL)
+            peer.send(wire.INTERESTED)
+            assert await is_unchoked(peer, 1)
+            others = [await interested(scene, node) for _ in range(2)]
+            alive = loop.create_task(keep_alive([peer, *others]))
+            if what == "owes blocks":
+                peer.send(wire.UNCHOKE)
+            else:
+                about = ExtendedHandshake(is_upload_only=True)
+                peer.send(wire.encode_extended(0, encode_extended_handshake(about)))
+            await asyncio.sleep(60)
+            reasons = {
+                e.reason for e in watch.of(events.PeerChoked) if e.endpoint == peer.stream.local
+            }
+            assert reason in reasons
+            alive.cancel()
+            for each in (peer, *others):
+                each.close()
+
+    simulate(main)
+
+
+def test_more_slots_are_given_out_at_once_and_fewer_are_taken_back(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True, upload_slots=2)
+            await asyncio.sleep(3)
+            peers = [await interested(scene, seed) for _ in range(4)]
+            await asyncio.sleep(1)
+
+            def num_unchoked() -> int:
+                return sum(not peer.am_choking for peer in seed.torrent.peers())
+
+            assert num_unchoked() == 2
+            seed.torrent.change(upload_slots=4)
+            await asyncio.sleep(2)
+            assert num_unchoked() == 4
+            seed.torrent.change(upload_slots=2)
+            await asyncio.sleep(2)
+            assert num_unchoked() == 2
+            for peer in peers:
+                peer.close()
+
+    simulate(main)
+
+
+def test_two_that_leave_at_once_free_two_slots(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True, upload_slots=2)
+            await asyncio.sleep(3)
+            leaving = [await interested(scene, seed) for _ in range(2)]
+            assert [await is_unchoked(peer, 1) for peer in leaving] == [True, True]
+            staying = [await interested(scene, seed) for _ in range(2)]
+            for peer in leaving:
+                peer.close()
+            assert [await is_unchoked(peer, 1) for peer in staying] == [True, True]
+            for peer in staying:
                 peer.close()
 
     simulate(main)

@@ -211,3 +211,23 @@ def test_a_note_that_fails_is_logged_and_the_next_is_made(
     with caplog.at_level(logging.WARNING):
         simulate(main)
     assert "no room on the volume" in caplog.text
+
+
+def test_what_is_wrong_with_the_store_is_logged_and_does_not_keep_it_open(
+    tmp_path: Path, simulate: Simulate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store that had to be mended says so; an end that could not be noted frees the folder."""
+
+    async def main(loop: VirtualLoop) -> None:
+        state = tmp_path / "state"
+        state.mkdir()
+        (state / "resume.db").write_bytes(b"no database" * 1000)
+        journal = await Journal.open(make_disk(loop), state)
+        state.rename(tmp_path / "moved")
+        await journal.close()
+        again = await Journal.open(make_disk(loop), tmp_path / "moved")
+        await again.close()
+
+    with caplog.at_level(logging.WARNING):
+        simulate(main)
+    assert caplog.text.count("resume data: ") == 2
