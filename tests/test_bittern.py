@@ -212,3 +212,13 @@ def test_the_second_signal_ends_at_once(tmp_path: Path, silent_tracker: str) -> 
     process.communicate(timeout=10)
     assert process.returncode == 130
     assert time.monotonic() - begun < 2
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    """Loaded on first use (PEP 562), and then found without a search."""
+    for name in bittern.__all__:
+        assert getattr(bittern, name) is getattr(bittern, name)
+        assert name in dir(bittern)
+    assert bittern.events is sys.modules["bittern.engine.events"]
+    with pytest.raises(AttributeError, match="no attribute 'Torrents'"):
+        bittern.Torrents  # type: ignore[attr-defined]  # noqa: B018  # that is the test

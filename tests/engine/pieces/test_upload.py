@@ -98,3 +98,10 @@ def test_a_file_that_has_gone_is_an_error() -> None:
             [(0, 0, 1)],
             nowait=True,
         )
+
+
+def test_a_cold_run_before_another_is_left_to_the_worker() -> None:
+    storage = FakeStorage(blocks=True)
+    requests = [(5, 0, BLOCK_LENGTH), (2, 0, BLOCK_LENGTH)]
+    assert SendBuffer(1 << 19).fill(storage, PIECE_LENGTH, requests, nowait=True) is None  # type: ignore[arg-type]  # a fake
+    assert bytes(read_requests(storage, PIECE_LENGTH, requests)) == messages(requests)  # type: ignore[arg-type]  # a fake
