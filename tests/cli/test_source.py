@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from pathlib import Path
 
@@ -8,7 +9,14 @@ import pytest
 
 from bittern.cli import source as source_module
 from bittern.cli.exits import CommandFailed, ExitCode
-from bittern.cli.source import SourceKind, kind_of, load_metainfo, read_torrent
+from bittern.cli.source import (
+    SourceKind,
+    kind_of,
+    load_info_hash,
+    load_magnet,
+    load_metainfo,
+    read_torrent,
+)
 from bittern.codec.bencode import Encodable, encode
 from tests.cli.support import Program, single_file_torrent, write
 
@@ -194,3 +202,21 @@ def test_a_dangling_link_is_not_found(bittern: Program, tmp_path: Path) -> None:
     ran = bittern("info", link)
     assert ran.code == 3
     assert ran.error == f"{link}: no such file or directory"
+
+
+def test_links_and_hashes_are_read_or_refused_in_one_line() -> None:
+    wanted = load_info_hash(HASH)
+    assert load_magnet("magnet:?xt=urn:btih:" + HASH).info_hash == wanted.info_hash
+    with pytest.raises(CommandFailed):
+        load_magnet("magnet:?dn=nothing")
+    with pytest.raises(CommandFailed, match="not an info hash") as caught:
+        load_info_hash(HASH[:-1])
+    assert caught.value.code is ExitCode.USAGE
+
+
+def test_standard_input_is_a_torrent_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Input:
+        buffer = io.BytesIO(GOOD)
+
+    monkeypatch.setattr("sys.stdin", Input())
+    assert load_metainfo("-").name == "x"

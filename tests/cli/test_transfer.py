@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,12 +23,13 @@ from bittern.cli.transfer import (
     why_idle,
 )
 from bittern.codec.metainfo import decode_metainfo
-from bittern.core.errors import DiskFull, MetainfoError, StorageError
+from bittern.core.endpoint import Endpoint
+from bittern.core.errors import DiskFull, MagnetError, MetainfoError, StorageError
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.events import TorrentState
 from bittern.engine.stats import TorrentStats
 from bittern.engine.torrent import Torrent
-from tests.cli.support import content, single_file_torrent, write
+from tests.cli.support import PIECE_LENGTH, SeedingThread, content, single_file_torrent, write
 
 STATS = TorrentStats(
     state=TorrentState.SEEDING,
@@ -237,3 +239,126 @@ def test_what_is_not_open_yet_has_a_row_and_no_summary() -> None:
     assert transfer.key == ""
     row = transfer.row()
     assert (row.name, row.state, row.total_length) == ("x", "opening", 0)
+
+
+# --- whole runs on loopback --------------------------------------------------------------------
+
+ALONE = SessionConfig(listen_host="127.0.0.1", listen_port=0, enable_dht=False, enable_lsd=False)
+DATA = content(200_000)
+TORRENT = single_file_torrent(b"cat", DATA)
+
+
+async def transfer_of(
+    job: Job, goal: Goal | None = None, *, options: ReportOptions, timeout: float | None = None
+) -> Transfer:
+    """Run one job to its end."""
+    stop = StopSignal(hard_exit=lambda code: None)
+    async with asyncio.timeout(30):
+        [transfer] = await run_transfers(
+            [job], ALONE, goal=goal or Goal(), report=Report(options), stop=stop, timeout=timeout
+        )
+    stop.close()
+    return transfer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_link", [False, True])
+async def test_a_download_tells_what_happens_keeps_the_torrent_file_and_its_figures(
+    is_link: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "seed/cat", DATA)
+    metainfo = decode_metainfo(TORRENT)
+    with SeedingThread(TORRENT, tmp_path / "seed") as seed:
+        source = f"magnet:?xt=urn:btih:{metainfo.info.info_hash}" if is_link else metainfo
+        job = Job(
+            source=source,
+            label="it",
+            config=TorrentConfig(
+                output=tmp_path / "out", peers=(Endpoint("127.0.0.1", seed.port),)
+            ),
+            save_torrent=tmp_path / "kept.torrent",
+        )
+        goal = Goal(seeds=True, seconds=0.3)
+        transfer = await transfer_of(job, goal, options=ReportOptions(jsonl=True, verbose=2))
+    assert transfer.error is None
+    assert transfer.is_complete
+    assert transfer.was_reached
+    assert transfer.name == "cat"
+    assert (tmp_path / "out/cat").read_bytes() == DATA
+    assert decode_metainfo((tmp_path / "kept.torrent").read_bytes()).info.raw == metainfo.info.raw
+    summary = transfer.summary
+    assert summary is not None
+    assert (summary["downloaded"], summary["total_length"]) == (len(DATA), len(DATA))
+    assert summary["files"] == [{"path": "cat", "length": len(DATA)}]
+    assert "reasons" not in summary
+    told = [json.loads(line)["type"] for line in capsys.readouterr().out.splitlines()]
+    for kind in ("listening", "added", "state_changed", "peer_connected", "torrent_saved"):
+        assert kind in told
+    assert "message_received" in told
+
+
+async def test_a_seed_whose_data_is_not_all_there_says_what_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "cat", DATA[:PIECE_LENGTH] + bytes(len(DATA) - PIECE_LENGTH))
+    job = Job(
+        source=decode_metainfo(TORRENT),
+        label="cat",
+        config=TorrentConfig(output=tmp_path),
+        must_be_complete=True,
+    )
+    transfer = await transfer_of(job, Goal(seeds=True), options=ReportOptions(quiet=True))
+    assert str(transfer.error).startswith("cat: only 1 of 13 pieces are here and good")
+    assert exit_code([transfer], StopSignal(hard_exit=lambda code: None)) is ExitCode.MISMATCH
+
+
+async def test_a_source_that_cannot_be_read_fails_its_own_transfer(tmp_path: Path) -> None:
+    job = Job(source="magnet:?dn=nothing", label="x", config=TorrentConfig(output=tmp_path))
+    transfer = await transfer_of(job, options=ReportOptions(quiet=True))
+    assert isinstance(transfer.error, MagnetError)
+    assert transfer.summary is None
+
+
+async def test_when_time_is_up_it_is_said_why_it_is_not_done(tmp_path: Path) -> None:
+    job = Job(source=decode_metainfo(TORRENT), label="cat", config=TorrentConfig(output=tmp_path))
+    transfer = await transfer_of(job, options=ReportOptions(quiet=True), timeout=0.3)
+    assert transfer.error is None
+    assert not transfer.is_complete
+    assert transfer.reasons
+    assert transfer.summary is not None
+    assert transfer.summary["reasons"]
+
+
+async def test_a_link_that_nobody_answers_has_no_files_to_name(tmp_path: Path) -> None:
+    job = Job(source="a" * 40, label="it", config=TorrentConfig(output=tmp_path))
+    transfer = await transfer_of(job, options=ReportOptions(quiet=True), timeout=0.3)
+    assert transfer.name == "a" * 40
+    assert transfer.summary is not None
+    assert transfer.summary["files"] == []
+
+
+async def test_a_torrent_file_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "cat", DATA)
+    job = Job(
+        source=decode_metainfo(TORRENT),
+        label="cat",
+        config=TorrentConfig(output=tmp_path),
+        save_torrent=tmp_path / "gone" / "kept.torrent",
+    )
+    transfer = await transfer_of(job, options=ReportOptions(quiet=True))
+    assert transfer.is_complete
+    assert capsys.readouterr().err.count("warning: ") == 1
+
+
+async def test_what_is_taken_from_elsewhere_is_counted(tmp_path: Path) -> None:
+    write(tmp_path / "old/cat", DATA)
+    job = Job(
+        source=decode_metainfo(TORRENT),
+        label="cat",
+        config=TorrentConfig(output=tmp_path / "out", reuse_from=(tmp_path / "old",)),
+    )
+    transfer = await transfer_of(job, options=ReportOptions(quiet=True))
+    assert transfer.summary is not None
+    assert (transfer.summary["reused"], transfer.summary["downloaded"]) == (len(DATA), 0)
