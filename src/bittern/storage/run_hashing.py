@@ -1,12 +1,13 @@
 """
 Hashing runs of adjacent pieces, for rechecks and for new torrents.
 
-A run is read into one buffer that stays in the core's cache, and hashed through
-views of that buffer which were cut once. ``hashlib`` gives the interpreter lock
-away while it hashes, so threads with a ``RunHasher`` each use all cores as long
-as little happens between two hashes: here that is one list comprehension.
-Measured with SHA-1 of 16 KiB on two cores: two threads hash 1.8 times as fast
-as one this way, and slower than one when every piece is looked at by itself.
+A run is read into one buffer, which begins on a page because the kernel copies
+faster to there, and hashed through views of that buffer which were cut once.
+``hashlib`` gives the interpreter lock away while it hashes, so threads with a
+``RunHasher`` each use all cores as long as little happens between two hashes:
+here that is one list comprehension. Measured with SHA-1 of 16 KiB on two cores:
+two threads hash 1.8 times as fast as one this way, and slower than one when
+every piece is looked at by itself.
 
 A piece that is longer than the buffer goes through it in steps (Limit: P7).
 
@@ -24,7 +25,7 @@ from bittern.codec.merkle import layer_above, root_of
 from bittern.core.geometry import BLOCK_LENGTH
 
 BUFFER_LENGTH: Final = 2 << 20
-"""Bytes read at once: few calls, and small enough to be hashed while still in the cache."""
+"""Bytes read at once: few calls, and small enough to be hashed while still in some cache."""
 
 MAX_RUN_PIECES: Final = 1024
 """Pieces of one run; there may be torrents with pieces of a few bytes."""
