@@ -69,6 +69,36 @@ def test_ctrl_c_while_the_program_is_loaded_is_quiet() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="descriptors of Unix")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_streams_may_be_closed(closed: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.torrent", single_file_torrent(b"a", b"x"))
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"exec '{sys.executable}' -m bittern info '{path}' {closed}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(SRC)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("info hash" in done.stdout) is closed.startswith("2")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="descriptors of Unix")
+def test_nothing_comes_from_a_closed_stdin() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"exec '{sys.executable}' -m bittern info - <&-"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(SRC)},
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("bittern: -: not a torrent: ")
+
+
+@pytest.mark.slow
 def test_info_imports_nothing_heavy(tmp_path: Path) -> None:
     path = write(tmp_path / "a.torrent", single_file_torrent(b"a", b"x"))
     code = (

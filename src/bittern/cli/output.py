@@ -8,6 +8,7 @@ Results go to stdout, everything else to stderr.
 
 from __future__ import annotations
 
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -73,7 +74,11 @@ def complain(text: str) -> None:
 
 
 def prepare_streams() -> None:
-    """Make stdout and stderr survive text that their encoding does not have."""
+    """Make streams that are closed empty ones, and the others survive text they cannot encode."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us, as by ">&-"
+            # Their descriptors are taken, too: a socket would get what is written to them.
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - for good
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
