@@ -251,4 +251,4 @@ def test_every_public_name_is_there_and_no_other() -> None:
         assert name in dir(bittern)
     assert bittern.events is sys.modules["bittern.engine.events"]
     with pytest.raises(AttributeError, match="no attribute 'Torrents'"):
-        bittern.Torrents  # type: ignore[attr-defined]  # noqa: B018  # that is the test
+        bittern.Torrents  # noqa: B018  # that is the test
