@@ -340,3 +340,44 @@ def test_without_sockets_nothing_is_found(simulate: Simulate) -> None:
         dht.close()
 
     simulate(main)
+
+
+def test_nodes_that_a_torrent_names_are_looked_up(simulate: Simulate) -> None:
+    """BEP 5. A name without an address costs nothing, and a port of 0 is none."""
+
+    async def main(loop: VirtualLoop) -> None:
+        scene = DhtScene(loop)
+        dhts = await scene.add_network(2)
+        names = Names(loop, {"node.example": ["10.0.1.1"], "odd.example": ["10.0.2.1"]})
+        dht = scene.add(names=names)
+        assert await dht.bootstrap() == 0
+        named = [("node.example", PORT), ("gone.example", PORT), ("odd.example", 0)]
+        await dht.add_names(named)
+        await asyncio.sleep(30)
+        assert dht.num_nodes
+        assert sorted(names.asked) == ["gone.example", "node.example", "odd.example"]
+        assert dhts[0].num_nodes
+        scene.close()
+
+    simulate(main)
+
+
+async def test_a_node_without_a_resolver_makes_one_for_the_time_it_needs_it() -> None:
+    dht = Dht([])
+    await dht.add_names([("127.0.0.1", 1), ("name.invalid", 1)])
+    dht.close()
+
+
+def test_whoever_gives_up_on_one_node_hears_nothing_later(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        scene = DhtScene(loop)
+        dhts = await scene.add_network(2)
+        asking = asyncio.ensure_future(dhts[1].ping(Endpoint("10.0.1.1", PORT)))
+        await asyncio.sleep(0)
+        asking.cancel()
+        dhts[1].close()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        scene.close()
+
+    simulate(main)

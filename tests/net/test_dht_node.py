@@ -7,12 +7,13 @@ import asyncio
 from bittern.codec.krpc_encoding import encode_query
 from bittern.codec.krpc_message import Ping
 from bittern.core.endpoint import Endpoint
-from bittern.dht.events import DhtEvent, Ponged, QueryFailed
+from bittern.core.ids import InfoHash
+from bittern.dht.events import DhtEvent, PeersFound, PeersLookupEnded, Ponged, QueryFailed
 from bittern.dht.node import DhtNode
 from bittern.net.dht_node import NodeShell
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
-from tests.net.dht_scene import feed
+from tests.net.dht_scene import DhtScene, feed
 
 OWN = Endpoint("10.0.0.1", 6881)
 OTHER = Endpoint("10.0.0.2", 6881)
@@ -141,5 +142,49 @@ def test_closing_gives_back_who_still_waits(simulate: Simulate) -> None:
         feed(scene.shell, query(), OTHER)
         await asyncio.sleep(30)
         assert len(scene.socket.sent) == num_sent
+
+    simulate(main)
+
+
+def test_peers_are_handed_on_as_they_come_and_to_nobody_after_a_cancel(
+    simulate: Simulate,
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        place = DhtScene(loop)
+        dhts = await place.add_network(4)
+        info_hash = InfoHash(b"h" * 20)
+        await dhts[1].announce(info_hash, 7000).wait()
+        shell = dhts[2].shells[0]
+        heard: list[DhtEvent] = []
+        dropped: list[DhtEvent] = []
+
+        def ask(node: DhtNode, now: float) -> int:
+            return node.get_peers(info_hash, now=now)
+
+        shell.begin(ask, heard.append)
+        number = shell.begin(ask, dropped.append)
+        shell.cancel(number)
+        await asyncio.sleep(10)
+        kinds = [type(event) for event in heard]
+        assert PeersFound in kinds
+        assert kinds[-1] is PeersLookupEnded
+        assert dropped == []
+        place.close()
+
+    simulate(main)
+
+
+def test_what_is_due_sooner_is_not_waited_for_longer(simulate: Simulate) -> None:
+    """A node at rest has minutes until its next turn; a query that is lost has seconds."""
+
+    async def main(loop: VirtualLoop) -> None:
+        scene = Scene(loop)
+        scene.shell.start()
+        await asyncio.sleep(60)
+        events: list[DhtEvent] = []
+        scene.ping(events)
+        await asyncio.sleep(10)
+        assert [type(event) for event in events] == [QueryFailed]
+        scene.shell.close()
 
     simulate(main)
