@@ -13,14 +13,19 @@ import pytest
 from bittern.codec.info import Version
 from bittern.codec.magnet import parse_magnet
 from bittern.codec.torrent_record import TorrentRecord
+from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError, MagnetError, MetainfoError, StorageError
-from bittern.core.ids import InfoHash
+from bittern.core.ids import InfoHash, NodeId
+from bittern.dht.events import AddressLearned
+from bittern.dht.state import write_states
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.events import TorrentState
 from bittern.engine.mutable import publish
 from bittern.engine.session import Session
 from bittern.engine.source_status import SourceKind, SourceState
 from bittern.net.signing import SigningKey
+from bittern.policy.peer_priority import canonical_priority
+from bittern.storage.dht_state import write_dht_state
 from bittern.testing.disk import FaultyCalls
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ScriptedPeer
@@ -411,3 +416,53 @@ async def test_a_machine_without_that_address_goes_on_without_its_sockets(tmp_pa
     async with Session(config) as session:
         assert session.port == 0
         assert session.dht is None
+
+
+def test_bep40_peers_are_dialled_by_where_others_see_us_and_we_are_none(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(make=DhtSession, enable_dht=True, dht_bootstrap=())
+            ours, peer = Endpoint("20.0.0.9", PORT), Endpoint("21.0.0.1", 7000)
+            node.torrent.add_peers([ours, peer], "user")
+            assert ours in node.torrent.candidates
+            # Enough nodes of the DHT have said so.
+            dht = node.session.dht
+            assert dht is not None
+            dht._heard(dht.shells[0], AddressLearned(ours.host, NodeId(bytes(20))))
+            other = Scene(loop, tmp_path / "other", files={"": 5_000})
+            later = await node.session.add(other.raw, TorrentConfig(output=tmp_path / "o"))
+            later.add_peers([ours, peer], "user")
+            for torrent in (node.torrent, later):
+                assert ours not in torrent.candidates
+                entry = torrent.candidates._book.entries[peer]
+                assert entry.priority == canonical_priority(ours, peer)
+
+    simulate(main)
+
+
+def test_how_others_saw_us_is_known_from_an_earlier_run(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            folder, host = tmp_path / "state", scene.add_host()
+            folder.mkdir()
+            known = {b"id": bytes(20), b"ip": bytes([20, 0, 0, 9]), b"nodes": b""}
+            write_dht_state(folder, write_states([(host.addresses[0], {**known})]))
+            options: Any = {"make": DhtSession, "enable_dht": True, "dht_bootstrap": ()}
+            session = await scene.session(host, state_dir=folder, **options)
+            assert session._services.external == {False: Endpoint("20.0.0.9", PORT)}
+
+    simulate(main)
+
+
+def test_who_takes_no_connections_has_no_place_where_others_see_him(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(enable_incoming=False)
+            node.session._address_learned("20.0.0.9")
+            assert node.session._services.external == {}
+
+    simulate(main)

@@ -134,6 +134,7 @@ class Gateway:
         random_bytes: Callable[[int], bytes],
         spawn: Callable[[Coroutine[object, object, None], str], None],
         disk: Disk,
+        address_learned: Callable[[str], object],
     ) -> DhtSource | None:
         """Start a DHT node on each socket; None where there is no socket."""
         if not self.sockets:
@@ -150,9 +151,12 @@ class Gateway:
             state=state,
             rng=rng,
             random_bytes=random_bytes,
+            address_learned=address_learned,
         )
         for socket, shell in zip(self.sockets, dht.shells, strict=True):
             socket.add_receiver(DHT_BYTES, shell.receive, batch_ended=shell.flush)
+            if (known := shell.node.status.host) is not None:  # from an earlier run
+                address_learned(known)
         self.dht = DhtSource(
             dht,
             loop=asyncio.get_running_loop(),

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
+from bittern.core.endpoint import Endpoint
 from bittern.core.ids import PeerId
 from bittern.engine.config import SessionConfig
 from bittern.engine.limits import SharedLimit
@@ -42,6 +43,8 @@ class Services:
     """Outgoing connections under way in the whole session."""
     bans: Bans
     """Who is not talked to for a while, whatever the torrent."""
+    external: dict[bool, Endpoint]
+    """Where we are as others see it, by ``is_ipv6``; of a family that is known."""
     spawn: Callable[[Coroutine[object, object, None], str], None]
     """Runs a coroutine as a supervised task of the session, under that name."""
     dht_port: Callable[[], int]

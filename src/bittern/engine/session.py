@@ -24,6 +24,7 @@ from typing import TypeVar, Unpack
 
 from bittern.codec.lsd import PORT
 from bittern.codec.magnet import Magnet
+from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError
 from bittern.core.ids import InfoHash, PeerId
 from bittern.engine.changes import SessionChanges, change_session, download_rate, slow_down
@@ -202,6 +203,7 @@ class Session:
             active={},
             torrents=lambda: self.torrents,
             bans=Bans(),
+            external={},
             spawn=self._spawn,
             dht_port=lambda: gateway.dht_port,
             dht_node_seen=gateway.dht_node_seen,
@@ -228,6 +230,7 @@ class Session:
                 random_bytes=self._random_bytes,
                 spawn=self._spawn,
                 disk=self._disk,
+                address_learned=self._address_learned,
             )
             if dht is not None:
                 self._services.sources.shared.append(dht)
@@ -412,6 +415,14 @@ class Session:
 
     def _num_connections(self) -> int:
         return sum(torrent.num_connections for torrent in self._services.active)
+
+    def _address_learned(self, host: str) -> None:
+        """Take note of how the outside sees us (BEP 42); whom to dial first goes by it (BEP 40)."""
+        if self.port:
+            endpoint = Endpoint(host, self.port)
+            self._services.external[endpoint.is_ipv6] = endpoint
+            for torrent in self._services.active:
+                torrent.candidates.set_external(endpoint)
 
     def _congestion_changed(self, is_congested: bool) -> None:
         for torrent in self._services.active:

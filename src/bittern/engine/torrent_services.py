@@ -20,6 +20,7 @@ from bittern.engine.services import Services
 from bittern.engine.sources.discovery import SessionSources
 from bittern.engine.store.journal import Journal
 from bittern.engine.store.reuse import Donor, Lender
+from bittern.policy.candidates import Candidates
 from bittern.storage.file_paths import Folding
 from bittern.storage.handles import HandleCache
 from bittern.storage.system import OsCalls
@@ -35,6 +36,10 @@ class ActiveTorrent(Protocol):
     @property
     def swarm(self) -> Swarm | None:
         """What moves its pieces, if they move."""
+
+    @property
+    def candidates(self) -> Candidates:
+        """The endpoints known to it."""
 
     @property
     def num_connections(self) -> int:

@@ -91,6 +91,7 @@ class Dht:
         config: of every node.
         rng: source of chance that need not be secret.
         random_bytes: gives that many unpredictable bytes.
+        address_learned: hears how the outside sees us, whenever enough nodes agree on it.
     """
 
     def __init__(
@@ -104,7 +105,9 @@ class Dht:
         config: DhtConfig | None = None,
         rng: random.Random | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        address_learned: Callable[[str], object] = lambda _host: None,
     ) -> None:
+        self._address_learned = address_learned
         self._loop = asyncio.get_running_loop()
         self._names = [(each, False) for each in nodes] + [(each, True) for each in routers]
         self._given_resolver = resolver
@@ -241,8 +244,8 @@ class Dht:
                     self._ready.set_result(None)
             case OtherFamilyHeard(nodes):
                 self._add(nodes)
-            case AddressLearned():
-                pass
+            case AddressLearned(host):
+                self._address_learned(host)
 
     def save(self) -> bytes:
         """Return what the next run should know."""

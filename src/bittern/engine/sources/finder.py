@@ -49,6 +49,8 @@ class PeerFinder:
                 bans=services.bans,
                 allow_multiple_per_address=services.config.allow_multiple_per_address,
             )
+            for endpoint in services.external.values():
+                self._candidates.set_external(endpoint)
         return self._candidates
 
     def add(self, endpoints: Iterable[Endpoint], source: str, from_host: str | None) -> int:
