@@ -65,7 +65,7 @@ class Bench:
         )
         self.asker = ASKER6 if self.is_ipv6 else ASKER
 
-    def node_suggested(self, endpoint: Endpoint) -> None:
+    def node_suggested(self, node_id: bytes, endpoint: Endpoint) -> None:
         self.suggested.append(endpoint)
 
     def address_told(self, source: Endpoint, external: bytes, *, now: float) -> None:

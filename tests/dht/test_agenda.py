@@ -13,7 +13,7 @@ from bittern.core.errors import MisuseError
 from bittern.dht import agenda as agenda_module
 from bittern.dht.agenda import Agenda
 from bittern.dht.events import NodesFound
-from bittern.dht.limits import MAX_LOOKUPS, QUERY_TIMEOUT
+from bittern.dht.limits import BUCKET_SIZE, FRESH_LIFETIME, MAX_LOOKUPS, QUERY_TIMEOUT
 from bittern.dht.lookup import Lookup
 from bittern.dht.operations import Operation
 from tests.dht.bench import ASKER_ID, NOW, OWN, TARGET, Bench
@@ -102,3 +102,45 @@ def test_refreshes_do_not_wait(desk: Desk) -> None:
     desk.bench.exchange.expire(now=NOW + QUERY_TIMEOUT)
     assert ends == [NOW + QUERY_TIMEOUT]
     assert desk.agenda.take_events() == []
+
+
+def answered_lookup(count: int, *, lies: bool = False) -> Lookup:
+    """Return a lookup that so many nodes of a small network have answered."""
+    lookup = Lookup(TARGET, OWN)
+    place = int.from_bytes(TARGET, "big")
+    for number in range(count):
+        node_id = (place ^ (number + 1 << 150)).to_bytes(20, "big")
+        lookup.add_start(node_id, bytes([9, 9, number, 1, 0, 80]))
+    made_up = b"".join(TARGET[:19] + bytes([n, 6, 6, n, 6, 0, 80]) for n in range(1, 9))
+    while (candidate := lookup.next_query()) is not None:
+        if candidate.node_id[:19] == TARGET[:19]:
+            lookup.failed(candidate)
+        else:
+            names = made_up if lies and candidate.compact[2] == 0 else b""
+            lookup.answered(candidate, candidate.node_id, names, None)
+    return lookup
+
+
+def test_a_lookup_tells_how_large_the_network_is(desk: Desk) -> None:
+    assert desk.agenda.estimate_nodes() == 1
+    lookup = answered_lookup(BUCKET_SIZE)
+    desk.agenda.operation_ended(Operation(desk.agenda, 1, lookup, FindNode(TARGET)), now=NOW)
+    assert desk.agenda.estimate_nodes() == lookup.estimate_nodes() > 500
+    few = Operation(desk.agenda, 1, answered_lookup(3), FindNode(TARGET))
+    desk.agenda.operation_ended(few, now=NOW)
+    assert desk.agenda.estimate_nodes() == lookup.estimate_nodes()
+
+
+def test_a_lookup_tells_who_lies(desk: Desk) -> None:
+    lookup = answered_lookup(BUCKET_SIZE, lies=True)
+    (liar,) = lookup.liars()
+    desk.agenda.operation_ended(Operation(desk.agenda, 1, lookup, FindNode(TARGET)), now=NOW)
+    assert list(desk.bench.table.suspects) == [liar.compact]
+    # The next one does without it.
+    assert desk.agenda.new_lookup(TARGET)._suspects is desk.bench.table.suspects
+
+
+def test_a_lookup_counts_as_a_refresh_of_what_it_covered(desk: Desk, rng: random.Random) -> None:
+    few = Operation(desk.agenda, 1, answered_lookup(3), FindNode(TARGET))
+    desk.agenda.operation_ended(few, now=NOW + 100)
+    assert desk.bench.table.stale_target(rng, now=NOW + FRESH_LIFETIME + 1) is None

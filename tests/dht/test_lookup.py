@@ -340,6 +340,40 @@ def test_the_size_is_unknown_without_eight_answers() -> None:
     assert start(1, 2).estimate_nodes() == 0
 
 
+def test_what_is_covered_ends_at_the_eighth_nearest() -> None:
+    assert start().covered_distance == -1
+    for count, expected in ((1, (1 << 160) - 1), (7, (1 << 160) - 1), (9, 8)):
+        lookup = start(*range(1, count + 1))
+        while taken := take_all(lookup):
+            for candidate in taken:
+                lookup.answered(candidate, candidate.node_id, b"", None)
+        assert lookup.covered_distance == expected
+
+
+def test_suspects_are_not_asked() -> None:
+    lookup = Lookup(TARGET, OWN, suspects={local(1), compact(5)})
+    lookup.add_start(node_id(10), local(1))
+    lookup.add_start(node_id(1000), compact(1000))
+    (first,) = take_all(lookup)
+    assert first.distance == 1000
+    lookup.answered(first, first.node_id, info(5) + info(6), None)
+    assert distances(take_all(lookup)) == [6]
+
+
+def test_liars_are_told() -> None:
+    lookup = start(1000, 2000)
+    liar, honest = take_all(lookup)
+    lookup.answered(liar, liar.node_id, b"".join(info(n) for n in range(1, 9)), None)
+    lookup.answered(honest, honest.node_id, b"".join(info(n) for n in range(500, 508)), None)
+    while taken := take_all(lookup):
+        for candidate in taken:
+            if candidate.distance < 10 or candidate.distance in (500, 501):
+                lookup.failed(candidate)
+            else:
+                lookup.answered(candidate, candidate.node_id, b"", None)
+    assert lookup.liars() == [liar]
+
+
 def test_an_honest_lookup_is_not_checked() -> None:
     lookup = Lookup(TARGET, OWN, num_nodes=1000)
     for rank in range(1, 30):

@@ -287,7 +287,7 @@ def test_a_new_address_brings_a_new_id(seed: int) -> None:
     party.world.remove(endpoint)
     moved = party.world.draw_endpoint()
     party.world.add(node, moved)
-    for _ in range(3):
+    for _ in range(8):
         node.find_nodes(party.world.rng.randbytes(20), now=party.now)
         party.world.settle(moved)
         party.world.run(30.0)

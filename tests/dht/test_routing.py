@@ -11,10 +11,13 @@ from bittern.core.ids import NodeId
 from bittern.dht.address import Reach, format_packed, reach_of
 from bittern.dht.limits import (
     BUCKET_SIZE,
+    FILL_SIZE,
     FRESH_LIFETIME,
     MAX_FAILURES,
     MAX_PER_NETWORK_IN_TABLE,
+    MAX_SUSPECTS,
     MAX_TRUST,
+    SUSPICION_LIFETIME,
 )
 from bittern.dht.routing import Node, RoutingTable
 from bittern.dht.security import make_node_id
@@ -282,6 +285,84 @@ def test_every_bucket_is_refreshed_in_its_turn(table: RoutingTable, rng: random.
     assert table.bucket_of(int.from_bytes(late, "big")) is not table.bucket_of(
         int.from_bytes(near(0, 1), "big")
     )
+
+
+def test_a_lookup_refreshes_every_bucket_that_it_covered(rng: random.Random) -> None:
+    now = FRESH_LIFETIME + 1
+    for target, shared_bits in ((near(0, 5), 3), (near(7, 5), 7), (near(7, 5), 20)):
+        fresh = RoutingTable(OWN, is_ipv6=False, now=0.0)
+        for bits in range(5, 12):
+            fresh.note_answer(near(bits, 1), endpoint(bits), now=0.0)
+        number = int.from_bytes(target, "big")
+        # All that share so many bits with the target are known now.
+        distance = (1 << 160 - shared_bits) - 1
+        fresh.note_lookup(number, distance, now=now)
+        stale = []
+        while (found := fresh.stale_target(rng, now=now)) is not None:
+            stale.append(int.from_bytes(found, "big"))
+        assert all(each ^ number > distance for each in stale)
+        # 31 at the top, eight of the chain; of the target's surroundings none.
+        assert len(stale) == 39 - {3: 4, 7: 6, 20: 0}[shared_bits]
+
+
+def test_a_lookup_of_everything_refreshes_all(table: RoutingTable, rng: random.Random) -> None:
+    table.note_lookup(5, (1 << 160) - 1, now=500.0)
+    assert table.stale_target(rng, now=FRESH_LIFETIME + 1) is None
+    table.note_lookup(5, -1, now=900.0)
+    assert table.stale_target(rng, now=FRESH_LIFETIME + 500) is not None
+
+
+def test_every_newcomer_is_taken_once_for_a_test(table: RoutingTable, rng: random.Random) -> None:
+    assert table.take_untested() is None
+    nodes = fill(table, rng, 10)
+    table.note_tested(nodes[0].endpoint, 70)
+    table.note_tested(endpoint(5000), 70)  # gone meanwhile
+    table.note_failure(nodes[1].endpoint)
+    table.note_failure(nodes[1].endpoint)
+    assert [table.take_untested() for _ in range(9)] == [*nodes[2:], None]
+    table.retest(lambda claim: claim == 70)
+    assert [table.take_untested() for _ in range(9)] == [*nodes[2:], None]
+    table.retest(lambda claim: claim != 70)
+    assert nodes[0].claim == 70
+    assert nodes[0] in [table.take_untested() for _ in range(9)]
+
+
+def test_only_half_of_a_far_bucket_is_searched_for(table: RoutingTable) -> None:
+    for number in range(FILL_SIZE):
+        assert table.is_short_of(near(0, 99))
+        table.note_answer(near(0, number), endpoint(number), now=0.0)
+        table.note_answer(near(9, number), endpoint(100 + number), now=0.0)
+    assert not table.is_short_of(near(0, 99))
+    assert table.has_place(near(0, 99))
+    # Our neighbours we want to know all.
+    assert table.is_short_of(near(9, 99))
+
+
+def test_a_liar_is_out_for_a_while(table: RoutingTable) -> None:
+    """Limit: N2."""
+    for number in range(BUCKET_SIZE + 1):
+        table.note_answer(near(0, number), endpoint(number), now=0.0)
+    table.suspect(endpoint(3), now=0.0)
+    table.suspect(endpoint(300), now=1.0)  # somebody from elsewhere
+    assert table.get(endpoint(3)) is None
+    assert table.get(endpoint(BUCKET_SIZE)) is not None
+    assert list(table.suspects) == [endpoint(3).to_compact(), endpoint(300).to_compact()]
+    table.note_answer(near(9, 3), endpoint(3), now=2.0)
+    table.forgive(now=SUSPICION_LIFETIME - 1)
+    table.note_answer(near(9, 3), endpoint(3), now=SUSPICION_LIFETIME - 1)
+    assert table.get(endpoint(3)) is None
+    table.forgive(now=SUSPICION_LIFETIME)
+    table.note_answer(near(9, 3), endpoint(3), now=SUSPICION_LIFETIME)
+    assert table.get(endpoint(3)) is not None
+    assert list(table.suspects) == [endpoint(300).to_compact()]
+
+
+def test_memory_of_liars_is_bounded(table: RoutingTable) -> None:
+    for number in range(MAX_SUSPECTS + 10):
+        table.suspect(endpoint(number), now=0.0)
+    table.suspect(endpoint(10), now=1.0)  # again: the newest now
+    assert len(table.suspects) == MAX_SUSPECTS
+    assert list(table.suspects)[-1] == endpoint(10).to_compact()
 
 
 def test_moving_to_another_id_keeps_what_fits(table: RoutingTable, rng: random.Random) -> None:

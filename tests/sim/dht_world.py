@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import heapq
 import random
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -171,11 +172,28 @@ class Lie(enum.Enum):
     SILENCE = enum.auto()
     """Answers pings and nothing else."""
     PHANTOMS = enum.auto()
-    """Names nodes beside the target that do not exist, with ids that fit their addresses."""
+    """Names nodes beside the target that do not exist."""
     FRIENDS = enum.auto()
-    """Names other hostile nodes, those nearest to the target."""
+    """Names other hostile nodes, of all that are not silent those nearest to the target."""
     PEERS = enum.auto()
     """Gives peers that do not exist, and friends."""
+    MASK = enum.auto()
+    """Is honest about its own neighbours, by whom it is judged, and else names friends."""
+
+
+def nearest_infos(infos: list[bytes], target: bytes) -> list[bytes]:
+    """Return the eight of sorted compact node infos that are nearest to a target."""
+    number = int.from_bytes(target, "big")
+    found = infos
+    # All that share a prefix with the target are next to each other.
+    for num_free in range(159, 0, -1):
+        first = number >> num_free << num_free
+        low = bisect_left(infos, first.to_bytes(20, "big"))
+        high = bisect_left(infos, (first + (1 << num_free) - 1).to_bytes(20, "big"), low)
+        if high - low < 8:
+            break
+        found = infos[low:high]
+    return sorted(found, key=lambda info: int.from_bytes(info[:20], "big") ^ number)[:8]
 
 
 class HostileNode:
@@ -186,7 +204,7 @@ class HostileNode:
         world: where it lives.
         node: what it does apart from answering.
         lie: how it answers.
-        friends: the other hostile nodes, as compact node infos.
+        friends: all hostile nodes that answer, as sorted compact node infos.
     """
 
     def __init__(self, world: World, node: DhtNode, lie: Lie, friends: list[bytes]) -> None:
@@ -207,6 +225,8 @@ class HostileNode:
             return
         match message.arguments:
             case Ping():
+                self.node.receive_datagram(data, source, now=now)
+            case FindNode(target) if self._lie is Lie.MASK and self._is_near(target):
                 self.node.receive_datagram(data, source, now=now)
             case FindNode(target) | Get(target):
                 self._answer(message, source, target)
@@ -229,6 +249,9 @@ class HostileNode:
         )
         self._answers.append((encode(response), source))
 
+    def _is_near(self, target: bytes) -> bool:
+        return target[:2] == self.node.table.own_id[:2]
+
     def _nodes(self, target: bytes) -> bytes:
         if self._lie is Lie.PHANTOMS:
             rng = self._world.rng
@@ -236,10 +259,7 @@ class HostileNode:
                 target[:18] + rng.randbytes(2) + b"\x2d" + rng.randbytes(3) + b"\x1a\xe1"
                 for _ in range(8)
             )
-        number = int.from_bytes(target, "big")
-        drawn = self._world.rng.sample(self._friends, min(200, len(self._friends)))
-        drawn.sort(key=lambda info: int.from_bytes(info[:20], "big") ^ number)
-        return b"".join(drawn[:8])
+        return b"".join(nearest_infos(self._friends, target))
 
     def _peers(self) -> tuple[bytes, ...]:
         return tuple(b"\x2d" + self._world.rng.randbytes(3) + b"\x1a\xe1" for _ in range(20))
@@ -290,12 +310,16 @@ class Network:
     Args:
         world: where it lives.
         share_hostile: how many of all nodes are hostile, 0 to 1.
+        lies: what these do, in turn.
     """
 
-    def __init__(self, world: World, *, share_hostile: float = 0.0) -> None:
+    def __init__(
+        self, world: World, *, share_hostile: float = 0.0, lies: tuple[Lie, ...] = tuple(Lie)
+    ) -> None:
         self.world = world
         self.honest: dict[Endpoint, DhtNode] = {}
         self._share_hostile = share_hostile
+        self._lies = lies
         self._everybody: list[Endpoint] = []
         self._friends: list[bytes] = []
         self._num_hostile = 0
@@ -314,11 +338,10 @@ class Network:
         if not wants_hostile:
             self.honest[endpoint] = node
             return
-        lies = list(Lie)
-        lie = lies[self._num_hostile % len(lies)]
+        lie = self._lies[self._num_hostile % len(self._lies)]
         self._num_hostile += 1
         if lie is not Lie.SILENCE:
-            self._friends.append(node.table.own_id + pack_endpoint(endpoint))
+            insort(self._friends, node.table.own_id + pack_endpoint(endpoint))
         world.machines[endpoint] = HostileNode(world, node, lie, self._friends)
 
     def leave(self) -> None:
@@ -343,6 +366,12 @@ class Network:
             self.leave()
             self.join()
             self.world.run(seconds / count)
+
+    def share_of_liars(self) -> float:
+        """Return how many of all entries in honest nodes' tables are hostile nodes."""
+        named = [each.endpoint for node in self.honest.values() for each in node.table]
+        machines = self.world.machines
+        return sum(isinstance(machines.get(each), HostileNode) for each in named) / len(named)
 
     def draw(self) -> Endpoint:
         """Return a random honest node that has found others."""

@@ -8,7 +8,6 @@ table's own refreshes neither wait nor count.
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -23,9 +22,7 @@ from bittern.dht.lookup import Lookup
 from bittern.dht.operations import Operation, Refresh
 from bittern.dht.routing import RoutingTable
 from bittern.dht.transactions import Waiter
-
-_NUM_SIZES = 15
-"""Lookups whose findings tell how large the network is."""
+from bittern.dht.trust import Trust
 
 
 class Agenda:
@@ -39,6 +36,7 @@ class Agenda:
     Attributes:
         is_ready: bootstrap has been tried.
         wants_both: refreshes ask for nodes of both families (BEP 32).
+        trust: what others say about the size of the network.
     """
 
     def __init__(self, exchange: Exchange, table: RoutingTable) -> None:
@@ -49,7 +47,7 @@ class Agenda:
         self._active: dict[int, Operation] = {}
         self._waiting: deque[Operation] = deque()
         self._events: list[DhtEvent] = []
-        self._sizes: deque[int] = deque(maxlen=_NUM_SIZES)
+        self.trust = Trust()
 
     def __len__(self) -> int:
         return len(self._active) + len(self._waiting)
@@ -85,13 +83,16 @@ class Agenda:
 
     def new_lookup(self, target: bytes) -> Lookup:
         """Return a lookup of ``target`` that nobody has started yet."""
-        return Lookup(target, self._table.own_id, num_nodes=self.estimate_nodes())
+        return Lookup(
+            target,
+            self._table.own_id,
+            num_nodes=self.estimate_nodes(),
+            suspects=self._table.suspects,
+        )
 
     def estimate_nodes(self) -> int:
         """Return how many nodes the network probably has."""
-        ours = self._table.estimate_nodes()
-        # Liars make a network look smaller than it is, so the larger estimate counts.
-        return max(ours, int(statistics.median(self._sizes))) if self._sizes else ours
+        return self.trust.estimate_nodes(self._table.estimate_nodes())
 
     def take_events(self) -> list[DhtEvent]:
         """Return and forget what happened since the last call."""
@@ -117,9 +118,13 @@ class Agenda:
 
     def operation_ended(self, operation: Operation, *, now: float) -> None:
         """Forget an operation, which has told the owner all it has to tell."""
-        size = operation.lookup.estimate_nodes()
+        lookup, table = operation.lookup, self._table
+        size = lookup.estimate_nodes()
         if size:
-            self._sizes.append(size)
+            self.trust.note_size(size)
+        for liar in lookup.liars():
+            table.suspect(liar.endpoint, now=now)
+        table.note_lookup(int.from_bytes(lookup.target, "big"), lookup.covered_distance, now=now)
         if self._active.pop(operation.request_id, None) is not None:
             self.advance(now=now)
 

@@ -56,7 +56,7 @@ class DhtCounters:
 class Listener(Protocol):
     """Who is told what an exchange learns."""
 
-    def node_suggested(self, endpoint: Endpoint) -> None:
+    def node_suggested(self, node_id: bytes, endpoint: Endpoint) -> None:
         """Hear of a node that asked us something and would have a place in the table."""
 
     def address_told(self, source: Endpoint, external: bytes, *, now: float) -> None:
@@ -142,7 +142,7 @@ class Exchange:
             else:
                 counters.num_limited += 1
         if self._table.note_query(query[1], source, now=now):
-            self._listener.node_suggested(source)
+            self._listener.node_suggested(query[1], source)
 
     def _receive_message(self, data: bytes, source: Endpoint, now: float) -> None:
         try:
@@ -174,7 +174,7 @@ class Exchange:
             and not query.is_read_only
             and self._table.note_query(query.node_id, source, now=now)
         ):
-            self._listener.node_suggested(source)
+            self._listener.node_suggested(query.node_id, source)
 
     def _answer(self, query: Query | BadQuery, asker: Asker, now: float) -> None:
         answer = self.responder.answer(query, asker, now=now)

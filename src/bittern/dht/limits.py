@@ -51,6 +51,8 @@ MAX_CHALLENGES: Final = 64
 
 BUCKET_SIZE: Final = 8
 """BEP 5: K."""
+FILL_SIZE: Final = 4
+"""Nodes of a bucket far from us that are searched for; more only as they come."""
 MAX_SPARES: Final = 8
 """Nodes that wait for a place in a bucket."""
 TOP_BITS: Final = 5
@@ -134,10 +136,18 @@ UPKEEP_INTERVAL: Final = 5.0
 """How often the table is looked after; at most one node is asked each time."""
 FILL_INTERVAL: Final = 0.5
 """The same while the table is nearly empty and others ask us something."""
-PINGS_PER_UPKEEP: Final = 2
-"""Limit: N1. Nodes that asked us something and are pinged, at each upkeep."""
+IDLE_INTERVAL: Final = 30.0
+"""The same after a time at which there was nothing to do."""
+EXAMS_PER_UPKEEP: Final = 2
+"""Limit: N1, N2. Newcomers that are examined at each upkeep."""
 MAX_SUGGESTIONS: Final = 400
-"""Nodes that wait for such a ping."""
+"""Nodes that wait for that."""
+SUGGESTIONS_PER_EXAM: Final = 4
+"""Limit: N2. Nodes that are examined because one and the same node named them."""
+SUSPICION_LIFETIME: Final = 900.0
+"""Limit: N2. How long a node that has lied has no place; it may have been young."""
+MAX_SUSPECTS: Final = 2000
+"""Limit: N2. Liars that are remembered."""
 REFRESH_INTERVAL: Final = 60.0
 """At most one bucket is refreshed by a lookup in that time."""
 SWEEP_INTERVAL: Final = 60.0

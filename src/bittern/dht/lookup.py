@@ -32,7 +32,8 @@ Sources: BEP 5, BEP 42 (enforcement); disjoint paths as in S/Kademlia.
 from __future__ import annotations
 
 import enum
-from bisect import insort
+from bisect import bisect
+from collections.abc import Container
 
 from bittern.core.endpoint import Endpoint
 from bittern.dht.address import Reach, network_of, reach_of, read_nodes, unpack_endpoint
@@ -81,10 +82,10 @@ class Candidate:
 
     __slots__ = (
         "_endpoint",
+        "_is_verified",
         "compact",
         "distance",
         "is_local",
-        "is_verified",
         "network",
         "node_id",
         "num_hits",
@@ -101,7 +102,7 @@ class Candidate:
         self.compact = compact
         self.distance = int.from_bytes(node_id, "big") ^ target if node_id else -1
         self.is_local = reach_of(packed) is Reach.LOCAL
-        self.is_verified = bool(node_id) and is_verified(node_id, packed)
+        self._is_verified: bool | None = None
         self.network = b"" if self.is_local else network_of(packed)
         self.path = path
         self.state = State.FRESH
@@ -114,8 +115,12 @@ class Candidate:
     def __repr__(self) -> str:
         return f"<Candidate {self.node_id.hex()[:8]} {self.endpoint} {self.state.name}>"
 
-    def __lt__(self, other: Candidate) -> bool:
-        return self.distance < other.distance
+    @property
+    def is_verified(self) -> bool:
+        """Tell whether its id fits its address (BEP 42)."""
+        if self._is_verified is None:
+            self._is_verified = bool(self.node_id) and is_verified(self.node_id, self.compact[:-2])
+        return self._is_verified
 
     @property
     def endpoint(self) -> Endpoint:
@@ -125,12 +130,14 @@ class Candidate:
         return self._endpoint
 
     @property
+    def is_liar(self) -> bool:
+        """Tell whether it named too many nodes that do not answer."""
+        return self.num_misses >= _MAX_MISSES and self.num_misses > 2 * self.num_hits
+
+    @property
     def is_doubtful(self) -> bool:
-        """Tell whether everybody who named it named too many nodes that do not answer."""
-        return bool(self.vouchers) and all(
-            voucher.num_misses >= _MAX_MISSES and voucher.num_misses > 2 * voucher.num_hits
-            for voucher in self.vouchers
-        )
+        """Tell whether everybody who named it is a liar."""
+        return bool(self.vouchers) and all(voucher.is_liar for voucher in self.vouchers)
 
 
 class Lookup:
@@ -141,9 +148,17 @@ class Lookup:
         target: 20 bytes.
         own_id: our node id, which nobody needs to tell us about.
         num_nodes: how many nodes the network has, roughly; 0 when unknown.
+        suspects: compact addresses of nodes that are not to be asked.
     """
 
-    def __init__(self, target: bytes, own_id: bytes, *, num_nodes: int = 0) -> None:
+    def __init__(
+        self,
+        target: bytes,
+        own_id: bytes,
+        *,
+        num_nodes: int = 0,
+        suspects: Container[bytes] = (),
+    ) -> None:
         self.target = target
         self.num_queries = 0
         self._max_distance = 1 << _ID_BITS
@@ -152,7 +167,9 @@ class Lookup:
         self._num_checks = 0
         self._number = int.from_bytes(target, "big")
         self._own_id = own_id
+        self._suspects = suspects
         self._candidates: list[Candidate] = []
+        self._distances: list[int] = []
         self._known: dict[bytes, Candidate] = {}
         self._asked: set[bytes] = set()
         self._networks: set[bytes] = set()
@@ -175,13 +192,20 @@ class Lookup:
         if candidate is None:
             if len(self._candidates) >= MAX_CANDIDATES or node_id == self._own_id:
                 return
-            candidate = Candidate(node_id, compact, self._number, path)
-            self._known[key] = candidate
-            insort(self._candidates, candidate)
+            if compact in self._suspects:
+                return
+            candidate = self._insert(node_id, compact, path)
             if voucher is not None:
                 candidate.vouchers.append(voucher)
         elif voucher is not None and 0 < len(candidate.vouchers) < _MAX_VOUCHERS:
             candidate.vouchers.append(voucher)
+
+    def _insert(self, node_id: bytes, compact: bytes, path: int) -> Candidate:
+        candidate = self._known[node_id + compact] = Candidate(node_id, compact, self._number, path)
+        place = bisect(self._distances, candidate.distance)
+        self._distances.insert(place, candidate.distance)
+        self._candidates.insert(place, candidate)
+        return candidate
 
     # --- asking ------------------------------------------------------------------------------
 
@@ -324,18 +348,25 @@ class Lookup:
         """Return the candidate under the id it really has; who named a false one is blamed."""
         candidate.state = State.FAILED
         _blame(candidate, 1)
-        key = node_id + candidate.compact
-        real = self._known.get(key)
-        if real is None:
-            real = Candidate(node_id, candidate.compact, self._number, candidate.path)
-            self._known[key] = real
-            insort(self._candidates, real)
-        return real
+        real = self._known.get(node_id + candidate.compact)
+        return real or self._insert(node_id, candidate.compact, candidate.path)
 
     def closest(self, count: int = BUCKET_SIZE) -> list[Candidate]:
         """Return the nodes closest to the target that answered, nearest first."""
         answered = (each for each in self._candidates if each.state is State.ANSWERED)
         return [each for each, _ in zip(answered, range(count), strict=False)]
+
+    def liars(self) -> list[Candidate]:
+        """Return those who named too many nodes that do not answer."""
+        return [each for each in self._candidates if each.is_liar]
+
+    @property
+    def covered_distance(self) -> int:
+        """How far around the target all nodes are known now; -1 when nobody answered."""
+        nearest = self.closest()
+        if len(nearest) < BUCKET_SIZE:
+            return (1 << _ID_BITS) - 1 if nearest else -1
+        return nearest[-1].distance
 
     def estimate_nodes(self) -> int:
         """Return how many nodes the network has, by how near the eighth nearest is; 0 unknown."""

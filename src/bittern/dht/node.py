@@ -124,7 +124,7 @@ class DhtNode:
             now=now,
         )
         self._agenda = Agenda(self._exchange, self.table)
-        self._upkeep = Upkeep(self, self._agenda, self.table, rng=rng, now=now)
+        self._upkeep = Upkeep(self, self._agenda, self.table, self._agenda.trust, rng=rng, now=now)
         self._vote = AddressVote(saved.address)
         self._last_request_id = 0
         self._sweep_at = now + SWEEP_INTERVAL
@@ -338,9 +338,9 @@ class DhtNode:
 
     # --- what the parts tell -----------------------------------------------------------------
 
-    def node_suggested(self, endpoint: Endpoint) -> None:
+    def node_suggested(self, node_id: bytes, endpoint: Endpoint) -> None:
         """Hear of a node that asked us something and would have a place in the table."""
-        self._upkeep.suggest(endpoint)
+        self._upkeep.suggest(node_id, endpoint)
 
     def address_told(self, source: Endpoint, external: bytes, *, now: float) -> None:
         """Hear which address of ours, compact, a node that answered us sees."""

@@ -6,7 +6,9 @@ id is replaced by a chain of ever smaller ones, bucket ``n`` of which holds the 
 that share exactly ``n`` leading bits with us. That is the table of BEP 5 with its first
 splits made in advance, so that lookups start closer to their target.
 
-Only nodes that answered a query of ours enter. A full bucket keeps its old nodes, which
+Only nodes that answered a query of ours enter, and each is due for one more question
+that shows whether it is to be believed (``trust``); who is not goes, and stays out for a
+while. A full bucket keeps its old nodes, which
 live longest, except that a failing node, and a node whose id does not fit its address
 (BEP 42), gives way. Others wait as spares. One network has one place in a bucket.
 
@@ -20,19 +22,22 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from bittern.codec.krpc_message import NODE_ID_LENGTH, NODE_INFO_LENGTH, NODE_INFO_LENGTH_V6
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import NodeId
-from bittern.dht.address import Reach, network_of, pack_host, reach_of
+from bittern.dht.address import Reach, network_of, pack_endpoint, pack_host, reach_of
 from bittern.dht.limits import (
     BUCKET_SIZE,
+    FILL_SIZE,
     FRESH_LIFETIME,
     MAX_FAILURES,
     MAX_PER_NETWORK_IN_TABLE,
     MAX_SPARES,
+    MAX_SUSPECTS,
     MAX_TRUST,
+    SUSPICION_LIFETIME,
     TOP_BITS,
 )
 from bittern.dht.security import is_verified
@@ -54,10 +59,12 @@ class Node:
         answered_at: when it last answered us.
         heard_at: when it last answered or asked us.
         num_failures: queries it has left unanswered since it last answered.
+        claim: how many nodes the network has by the neighbours it named last.
     """
 
     __slots__ = (
         "answered_at",
+        "claim",
         "compact",
         "endpoint",
         "heard_at",
@@ -79,6 +86,7 @@ class Node:
         self.answered_at = now
         self.heard_at = now
         self.num_failures = 0
+        self.claim = 0
 
     def __repr__(self) -> str:
         return f"<Node {self.node_id.hex()[:8]} {self.endpoint}>"
@@ -138,10 +146,15 @@ class RoutingTable:
         own_id: our node id.
         is_ipv6: the family.
         now: monotonic seconds.
+
+    Attributes:
+        info_length: bytes of a compact node info of the family.
+        suspects: compact addresses of nodes that have lied, and until when they are out.
     """
 
     def __init__(self, own_id: NodeId, *, is_ipv6: bool, now: float) -> None:
-        self._info_length = NODE_INFO_LENGTH_V6 if is_ipv6 else NODE_INFO_LENGTH
+        self.suspects: dict[bytes, float] = {}
+        self.info_length = NODE_INFO_LENGTH_V6 if is_ipv6 else NODE_INFO_LENGTH
         self._entry_key = b"6:nodes6" if is_ipv6 else b"5:nodes"
         self._version = 0
         """Counts changes of what is named to others."""
@@ -155,6 +168,7 @@ class RoutingTable:
         self._chain = [Bucket(now) for _ in range(_ID_BITS - TOP_BITS)]
         self._chain_end = 0
         self._by_endpoint: dict[Endpoint, Node] = {}
+        self._untested: dict[Endpoint, Node] = {}
         self._networks: Counter[bytes] = Counter()
         self._num_failing = 0
         self._version += 1
@@ -201,9 +215,9 @@ class RoutingTable:
         """
         number = int.from_bytes(target, "big")
         compact = self.bucket_of(number).good_compact()
-        if len(compact) == BUCKET_SIZE * self._info_length <= max_length:
+        if len(compact) == BUCKET_SIZE * self.info_length <= max_length:
             return compact
-        count = min(BUCKET_SIZE, max(0, max_length // self._info_length))
+        count = min(BUCKET_SIZE, max(0, max_length // self.info_length))
         return b"".join([node.compact for node in self.closest(number, count)])
 
     def usual_entry(self, target: bytes) -> bytes:
@@ -220,7 +234,7 @@ class RoutingTable:
             bucket.entry_version = self._version
             bucket.entry = b""
             if target[0] >> (8 - TOP_BITS) != self._own_top:
-                compact = self.closest_compact(target, BUCKET_SIZE * self._info_length)
+                compact = self.closest_compact(target, BUCKET_SIZE * self.info_length)
                 bucket.entry = b"%b%d:%b" % (self._entry_key, len(compact), compact)
         return bucket.entry
 
@@ -291,11 +305,22 @@ class RoutingTable:
             if node.node_id == node_id:
                 node.heard_at = now
             return False
+        return self.has_place(node_id)
+
+    def has_place(self, node_id: bytes) -> bool:
+        """Tell whether there is room for a node of that id."""
         top = node_id[0] >> (8 - TOP_BITS)
         if top == self._own_top:
             bucket = self.bucket_of(int.from_bytes(node_id, "big"))
             return len(bucket.nodes) < BUCKET_SIZE and node_id != self.own_id
         return len(self._top[top].nodes) < BUCKET_SIZE
+
+    def is_short_of(self, node_id: bytes) -> bool:
+        """Tell whether nodes of that id are few enough to search for more."""
+        top = node_id[0] >> (8 - TOP_BITS)
+        if top == self._own_top:
+            return self.has_place(node_id)
+        return len(self._top[top].nodes) < FILL_SIZE
 
     def note_failure(self, endpoint: Endpoint, *, may_remove: bool = True) -> None:
         """
@@ -316,6 +341,8 @@ class RoutingTable:
             self._remove(node)
 
     def _take_in(self, node: Node) -> None:
+        if node.compact[NODE_ID_LENGTH:] in self.suspects:
+            return
         bucket = self.bucket_of(node.number)
         bucket.spares = [spare for spare in bucket.spares if spare.endpoint != node.endpoint]
         if node.endpoint in self._by_endpoint:  # a spare that has taken another id since
@@ -348,7 +375,7 @@ class RoutingTable:
         bucket.changed_at = node.answered_at
         bucket.touch()
         self._version += 1
-        self._by_endpoint[node.endpoint] = node
+        self._by_endpoint[node.endpoint] = self._untested[node.endpoint] = node
         self._num_failing += node.num_failures > 0
         self._stale_at = min(self._stale_at, node.stale_at)
         if node.network:
@@ -360,6 +387,7 @@ class RoutingTable:
         bucket.touch()
         self._version += 1
         del self._by_endpoint[node.endpoint]
+        self._untested.pop(node.endpoint, None)
         self._num_failing -= node.num_failures > 0
         if node.network:
             self._networks[node.network] -= 1
@@ -368,6 +396,44 @@ class RoutingTable:
         if promote and bucket.spares:
             best = max(bucket.spares, key=lambda spare: (spare.is_verified, spare.answered_at))
             self._take_in(best)
+
+    # --- trust -------------------------------------------------------------------------------
+
+    def take_untested(self) -> Node | None:
+        """Return a node that nobody has looked into since it came, once; or None."""
+        return self._untested.pop(next(iter(self._untested)), None) if self._untested else None
+
+    def note_tested(self, endpoint: Endpoint, claim: int) -> None:
+        """Note that a node has been looked into, and what it claims."""
+        self._untested.pop(endpoint, None)
+        node = self._by_endpoint.get(endpoint)
+        if node is not None:
+            node.claim = claim
+
+    def retest(self, is_credible: Callable[[int], bool]) -> None:
+        """Let those be looked into again whose claim is no longer credible."""
+        for node in self:
+            if not is_credible(node.claim):
+                self._untested[node.endpoint] = node
+
+    def suspect(self, endpoint: Endpoint, *, now: float) -> None:
+        """Drop a node that has lied, and let it in no more for 15 minutes."""
+        node = self._by_endpoint.get(endpoint)
+        if node is not None:
+            self._remove(node)
+        compact = pack_endpoint(endpoint)
+        self.suspects.pop(compact, None)
+        if len(self.suspects) >= MAX_SUSPECTS:
+            del self.suspects[next(iter(self.suspects))]
+        self.suspects[compact] = now + SUSPICION_LIFETIME
+
+    def forgive(self, *, now: float) -> None:
+        """Forget lies that are long past."""
+        while self.suspects:
+            compact, until = next(iter(self.suspects.items()))
+            if until > now:
+                return
+            del self.suspects[compact]
 
     # --- upkeep ------------------------------------------------------------------------------
 
@@ -414,6 +480,28 @@ class RoutingTable:
             num_free = _ID_BITS - TOP_BITS - at - 1
             number = (self._own_number >> num_free ^ 1) << num_free | rng.getrandbits(num_free)
         return number.to_bytes(NODE_ID_LENGTH, "big")
+
+    def note_lookup(self, number: int, distance: int, *, now: float) -> None:
+        """
+        Count buckets as refreshed of which a lookup has found every node.
+
+        Args:
+            number: the target.
+            distance: how far around it all nodes are known.
+            now: monotonic seconds.
+
+        In a small network one lookup does for most buckets.
+        """
+        low_bits = _ID_BITS - TOP_BITS
+        width = distance + 1 >> low_bits
+        top = number >> low_bits
+        for step in range(width):
+            self._top[top ^ step].changed_at = now
+        for depth, bucket in enumerate(self._chain[: self._chain_end + 1]):
+            num_free = _ID_BITS - TOP_BITS - depth - 1
+            prefix = self._own_number >> num_free ^ 1
+            if (prefix ^ number >> num_free) + 1 << num_free <= distance + 1:
+                bucket.changed_at = now
 
     def move_to(self, own_id: NodeId, *, now: float) -> None:
         """Sort all nodes anew around another id of ours (BEP 42)."""
