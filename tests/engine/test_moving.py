@@ -90,6 +90,22 @@ def test_nothing_is_moved_over_something_else(tmp_path: Path, simulate: Simulate
     simulate(main)
 
 
+def test_a_place_that_takes_nothing_changes_nothing(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES) as scene:
+            seed = await scene.node(is_seed=True)
+            (tmp_path / "file").write_text("mine")
+            for wrong in (tmp_path / "file", tmp_path / "file/below"):
+                with pytest.raises(StorageError):
+                    await seed.torrent.move(wrong)
+                assert seed.torrent.is_complete
+            await seed.torrent.move(seed.folder)
+            assert seed.torrent.is_complete
+            assert seed.has_content()
+
+    simulate(main)
+
+
 def test_what_is_paused_stays_so(tmp_path: Path, simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, files=FILES) as scene:

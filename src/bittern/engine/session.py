@@ -368,7 +368,7 @@ class Session:
 
     def change(self, **settings: Unpack[SessionChanges]) -> None:
         """
-        Change settings of the running session, from now on; ``config`` tells what holds.
+        Change settings, also while the session runs; ``config`` tells what holds.
 
         Raises:
             ConfigError: a value is outside its range; nothing changes.
@@ -377,10 +377,12 @@ class Session:
 
             session.change(max_download_rate=2_000_000, max_upload_rate=None)
         """
-        config = change_session(self.config, settings)
-        config = divide_descriptors(config, raise_descriptor_limit())
+        config = self.config = change_session(self.config, settings)
+        if self._group is None:
+            return
+        config = self.config = divide_descriptors(config, raise_descriptor_limit())
         services = self._services
-        self.config = services.config = config
+        services.config = config
         swarms = [torrent.swarm for torrent in self.torrents if torrent.swarm is not None]
         rates = [(swarm, download_rate(swarm)) for swarm in swarms]
         services.download_limit.set_rate(config.max_download_rate)
