@@ -135,9 +135,9 @@ def test_a_lookup_tells_who_lies(desk: Desk) -> None:
     lookup = answered_lookup(BUCKET_SIZE, lies=True)
     (liar,) = lookup.liars()
     desk.agenda.operation_ended(Operation(desk.agenda, 1, lookup, FindNode(TARGET)), now=NOW)
-    assert list(desk.bench.table.suspects) == [liar.compact]
+    assert list(desk.bench.table.vetting.suspects) == [liar.compact]
     # The next one does without it.
-    assert desk.agenda.new_lookup(TARGET)._suspects is desk.bench.table.suspects
+    assert desk.agenda.new_lookup(TARGET)._suspects is desk.bench.table.vetting.suspects
 
 
 def test_a_lookup_counts_as_a_refresh_of_what_it_covered(desk: Desk, rng: random.Random) -> None:

@@ -15,7 +15,6 @@ from bittern.dht.limits import (
     FRESH_LIFETIME,
     MAX_FAILURES,
     MAX_PER_NETWORK_IN_TABLE,
-    MAX_SUSPECTS,
     MAX_TRUST,
     SUSPICION_LIFETIME,
 )
@@ -275,14 +274,14 @@ def test_every_bucket_is_refreshed_in_its_turn(table: RoutingTable, rng: random.
     targets = []
     while (target := table.stale_target(rng, now=FRESH_LIFETIME + 1)) is not None:
         targets.append(int.from_bytes(target, "big"))
-    buckets = {id(table.bucket_of(target)) for target in targets}
+    buckets = {id(table._bucket_of(target)) for target in targets}
     # 31 buckets at the top, those of the chain down to the deepest node and one more.
     assert len(targets) == len(buckets) == 31 + 8
     # A change counts as a refresh.
     table.note_answer(near(0, 1), endpoint(77), now=FRESH_LIFETIME + 5)
     late = table.stale_target(rng, now=2 * FRESH_LIFETIME + 3)
     assert late is not None
-    assert table.bucket_of(int.from_bytes(late, "big")) is not table.bucket_of(
+    assert table._bucket_of(int.from_bytes(late, "big")) is not table._bucket_of(
         int.from_bytes(near(0, 1), "big")
     )
 
@@ -312,57 +311,39 @@ def test_a_lookup_of_everything_refreshes_all(table: RoutingTable, rng: random.R
     assert table.stale_target(rng, now=FRESH_LIFETIME + 500) is not None
 
 
-def test_every_newcomer_is_taken_once_for_a_test(table: RoutingTable, rng: random.Random) -> None:
-    assert table.take_untested() is None
-    nodes = fill(table, rng, 10)
-    table.note_tested(nodes[0].endpoint, 70)
-    table.note_tested(endpoint(5000), 70)  # gone meanwhile
+def test_every_newcomer_is_to_be_examined(table: RoutingTable, rng: random.Random) -> None:
+    nodes = fill(table, rng, 4)
     table.note_failure(nodes[1].endpoint)
     table.note_failure(nodes[1].endpoint)
-    assert [table.take_untested() for _ in range(9)] == [*nodes[2:], None]
-    table.retest(lambda claim: claim == 70)
-    assert [table.take_untested() for _ in range(9)] == [*nodes[2:], None]
-    table.retest(lambda claim: claim != 70)
-    assert nodes[0].claim == 70
-    assert nodes[0] in [table.take_untested() for _ in range(9)]
+    table.move_to(NodeId(nodes[0].node_id), now=1.0)
+    untested = [table.vetting.take_untested() for _ in range(3)]
+    assert untested == [(node.node_id, node.endpoint) for node in nodes[2:]] + [None]
 
 
 def test_only_half_of_a_far_bucket_is_searched_for(table: RoutingTable) -> None:
     for number in range(FILL_SIZE):
-        assert table.is_short_of(near(0, 99))
+        assert table.has_place(near(0, 99), far_size=FILL_SIZE)
         table.note_answer(near(0, number), endpoint(number), now=0.0)
         table.note_answer(near(9, number), endpoint(100 + number), now=0.0)
-    assert not table.is_short_of(near(0, 99))
+    assert not table.has_place(near(0, 99), far_size=FILL_SIZE)
     assert table.has_place(near(0, 99))
     # Our neighbours we want to know all.
-    assert table.is_short_of(near(9, 99))
+    assert table.has_place(near(9, 99), far_size=FILL_SIZE)
 
 
 def test_a_liar_is_out_for_a_while(table: RoutingTable) -> None:
     """Limit: N2."""
     for number in range(BUCKET_SIZE + 1):
         table.note_answer(near(0, number), endpoint(number), now=0.0)
-    table.suspect(endpoint(3), now=0.0)
-    table.suspect(endpoint(300), now=1.0)  # somebody from elsewhere
+    table.drop_liar(endpoint(3), now=0.0)
+    table.drop_liar(endpoint(300), now=0.0)  # somebody from elsewhere
     assert table.get(endpoint(3)) is None
     assert table.get(endpoint(BUCKET_SIZE)) is not None
-    assert list(table.suspects) == [endpoint(3).to_compact(), endpoint(300).to_compact()]
     table.note_answer(near(9, 3), endpoint(3), now=2.0)
-    table.forgive(now=SUSPICION_LIFETIME - 1)
-    table.note_answer(near(9, 3), endpoint(3), now=SUSPICION_LIFETIME - 1)
     assert table.get(endpoint(3)) is None
-    table.forgive(now=SUSPICION_LIFETIME)
+    table.vetting.forgive(now=SUSPICION_LIFETIME)
     table.note_answer(near(9, 3), endpoint(3), now=SUSPICION_LIFETIME)
     assert table.get(endpoint(3)) is not None
-    assert list(table.suspects) == [endpoint(300).to_compact()]
-
-
-def test_memory_of_liars_is_bounded(table: RoutingTable) -> None:
-    for number in range(MAX_SUSPECTS + 10):
-        table.suspect(endpoint(number), now=0.0)
-    table.suspect(endpoint(10), now=1.0)  # again: the newest now
-    assert len(table.suspects) == MAX_SUSPECTS
-    assert list(table.suspects)[-1] == endpoint(10).to_compact()
 
 
 def test_moving_to_another_id_keeps_what_fits(table: RoutingTable, rng: random.Random) -> None:
@@ -409,7 +390,7 @@ def check_invariants(table: RoutingTable) -> None:
         assert len(bucket.spares) <= 8
         assert len({node.network for node in bucket.nodes}) == len(bucket.nodes)
         assert len({node.node_id for node in bucket.nodes}) == len(bucket.nodes)
-        assert all(table.bucket_of(node.number) is bucket for node in bucket.nodes)
+        assert all(table._bucket_of(node.number) is bucket for node in bucket.nodes)
         good = b"".join(node.compact for node in bucket.nodes if not node.num_failures)
         assert bucket.good_compact() == good
     assert table.num_good() == sum(not node.num_failures for node in table)

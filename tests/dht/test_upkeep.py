@@ -54,7 +54,6 @@ class Work:
         self.trust = Trust()
         self.asked: list[tuple[Endpoint, Arguments]] = []
         self.waiters: list[Waiter] = []
-        self.claims: dict[Endpoint, int] = {}
         self.refreshes: list[tuple[bytes, list[Start]]] = []
         self.num_bootstraps = 0
         self.on_end: Callable[[float], None] | None = None
@@ -88,7 +87,7 @@ class Work:
         for number in range(count):
             self.table.note_answer(rng.randbytes(20), endpoint(number), now=now)
             if are_tested:
-                self.table.note_tested(endpoint(number), 0)
+                self.table.vetting.take_untested()
 
     def examine(self, number: int, *, now: float = 0.0) -> FindNode:
         """Let a node of the table be examined; return what it is asked."""
@@ -103,14 +102,11 @@ class Work:
 
     def retest(self, number: int) -> None:
         """Let one node of the table be due for an examination, and no other."""
-        while self.table.take_untested() is not None:
+        while self.table.vetting.take_untested() is not None:
             pass
-        for node in self.table:
-            claim, node.claim = node.claim, int(node.endpoint == endpoint(number))
-            self.claims[node.endpoint] = claim
-        self.table.retest(lambda claim: not claim)
-        for node in self.table:
-            node.claim = self.claims[node.endpoint]
+        node = self.table.get(endpoint(number))
+        assert node is not None
+        self.table.vetting.note_entry(node.node_id, node.endpoint)
 
     def claim(self, number: int, size: int, *, now: float = 0.0, first: int = 9000) -> None:
         """Let a node name eight neighbours as they lie in a network of ``size`` nodes."""
@@ -418,17 +414,16 @@ def test_who_passed_before_is_examined_again_when_the_network_looks_larger(work:
     work.fill(50)
     for number in range(9):
         work.claim(number, 700)
-    assert work.table.take_untested() is None
+    assert work.table.vetting.take_untested() is None
     for number in range(30):
         work.claim(10 + number, 7000)
-        due = work.table.take_untested()
+        due = work.table.vetting.take_untested()
         if due is not None:
             break
     assert due is not None
-    assert due.claim == pytest.approx(700, rel=0.01)
     for number in range(20):
         work.claim(20 + number, 7000)
-    (number,) = [n for n in range(9) if endpoint(n) == due.endpoint]
+    (number,) = [n for n in range(9) if endpoint(n) == due[1]]
     work.claim(number, 700)
     assert work.table.get(endpoint(number)) is None
 

@@ -87,7 +87,7 @@ class Agenda:
             target,
             self._table.own_id,
             num_nodes=self.estimate_nodes(),
-            suspects=self._table.suspects,
+            suspects=self._table.vetting.suspects,
         )
 
     def estimate_nodes(self) -> int:
@@ -123,7 +123,7 @@ class Agenda:
         if size:
             self.trust.note_size(size)
         for liar in lookup.liars():
-            table.suspect(liar.endpoint, now=now)
+            table.drop_liar(liar.endpoint, now=now)
         table.note_lookup(int.from_bytes(lookup.target, "big"), lookup.covered_distance, now=now)
         if self._active.pop(operation.request_id, None) is not None:
             self.advance(now=now)

@@ -8,7 +8,7 @@ splits made in advance, so that lookups start closer to their target.
 
 Only nodes that answered a query of ours enter, and each is due for one more question
 that shows whether it is to be believed (``trust``); who is not goes, and stays out for a
-while. A full bucket keeps its old nodes, which
+while (``vetting``). A full bucket keeps its old nodes, which
 live longest, except that a failing node, and a node whose id does not fit its address
 (BEP 42), gives way. Others wait as spares. One network has one place in a bucket.
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from bittern.codec.krpc_message import NODE_ID_LENGTH, NODE_INFO_LENGTH, NODE_INFO_LENGTH_V6
 from bittern.core.endpoint import Endpoint
@@ -30,17 +30,15 @@ from bittern.core.ids import NodeId
 from bittern.dht.address import Reach, network_of, pack_endpoint, pack_host, reach_of
 from bittern.dht.limits import (
     BUCKET_SIZE,
-    FILL_SIZE,
     FRESH_LIFETIME,
     MAX_FAILURES,
     MAX_PER_NETWORK_IN_TABLE,
     MAX_SPARES,
-    MAX_SUSPECTS,
     MAX_TRUST,
-    SUSPICION_LIFETIME,
     TOP_BITS,
 )
 from bittern.dht.security import is_verified
+from bittern.dht.vetting import Vetting
 
 _ID_BITS = 160
 
@@ -59,12 +57,10 @@ class Node:
         answered_at: when it last answered us.
         heard_at: when it last answered or asked us.
         num_failures: queries it has left unanswered since it last answered.
-        claim: how many nodes the network has by the neighbours it named last.
     """
 
     __slots__ = (
         "answered_at",
-        "claim",
         "compact",
         "endpoint",
         "heard_at",
@@ -86,7 +82,6 @@ class Node:
         self.answered_at = now
         self.heard_at = now
         self.num_failures = 0
-        self.claim = 0
 
     def __repr__(self) -> str:
         return f"<Node {self.node_id.hex()[:8]} {self.endpoint}>"
@@ -149,11 +144,11 @@ class RoutingTable:
 
     Attributes:
         info_length: bytes of a compact node info of the family.
-        suspects: compact addresses of nodes that have lied, and until when they are out.
+        vetting: who is to be examined, and who is out because it has lied.
     """
 
     def __init__(self, own_id: NodeId, *, is_ipv6: bool, now: float) -> None:
-        self.suspects: dict[bytes, float] = {}
+        self.vetting = Vetting()
         self.info_length = NODE_INFO_LENGTH_V6 if is_ipv6 else NODE_INFO_LENGTH
         self._entry_key = b"6:nodes6" if is_ipv6 else b"5:nodes"
         self._version = 0
@@ -168,7 +163,6 @@ class RoutingTable:
         self._chain = [Bucket(now) for _ in range(_ID_BITS - TOP_BITS)]
         self._chain_end = 0
         self._by_endpoint: dict[Endpoint, Node] = {}
-        self._untested: dict[Endpoint, Node] = {}
         self._networks: Counter[bytes] = Counter()
         self._num_failing = 0
         self._version += 1
@@ -190,7 +184,7 @@ class RoutingTable:
         """Return the node at an endpoint, or None; spares do not count."""
         return self._by_endpoint.get(endpoint)
 
-    def bucket_of(self, number: int) -> Bucket:
+    def _bucket_of(self, number: int) -> Bucket:
         """Return the bucket for an id, given as a number."""
         top = number >> (_ID_BITS - TOP_BITS)
         if top != self._own_top:
@@ -214,7 +208,7 @@ class RoutingTable:
         The usual case, a full bucket and room for all of it, is one look-up.
         """
         number = int.from_bytes(target, "big")
-        compact = self.bucket_of(number).good_compact()
+        compact = self._bucket_of(number).good_compact()
         if len(compact) == BUCKET_SIZE * self.info_length <= max_length:
             return compact
         count = min(BUCKET_SIZE, max(0, max_length // self.info_length))
@@ -279,7 +273,7 @@ class RoutingTable:
         """
         node = self._by_endpoint.get(endpoint)
         if node is not None and node.node_id == node_id:
-            bucket = self.bucket_of(node.number)
+            bucket = self._bucket_of(node.number)
             bucket.changed_at = node.answered_at = node.heard_at = now
             if node.num_failures:
                 node.num_failures = 0
@@ -307,20 +301,13 @@ class RoutingTable:
             return False
         return self.has_place(node_id)
 
-    def has_place(self, node_id: bytes) -> bool:
-        """Tell whether there is room for a node of that id."""
+    def has_place(self, node_id: bytes, *, far_size: int = BUCKET_SIZE) -> bool:
+        """Tell whether there is room for an id; a bucket far from us is to hold ``far_size``."""
         top = node_id[0] >> (8 - TOP_BITS)
         if top == self._own_top:
-            bucket = self.bucket_of(int.from_bytes(node_id, "big"))
+            bucket = self._bucket_of(int.from_bytes(node_id, "big"))
             return len(bucket.nodes) < BUCKET_SIZE and node_id != self.own_id
-        return len(self._top[top].nodes) < BUCKET_SIZE
-
-    def is_short_of(self, node_id: bytes) -> bool:
-        """Tell whether nodes of that id are few enough to search for more."""
-        top = node_id[0] >> (8 - TOP_BITS)
-        if top == self._own_top:
-            return self.has_place(node_id)
-        return len(self._top[top].nodes) < FILL_SIZE
+        return len(self._top[top].nodes) < far_size
 
     def note_failure(self, endpoint: Endpoint, *, may_remove: bool = True) -> None:
         """
@@ -335,15 +322,15 @@ class RoutingTable:
             return
         self._num_failing += not node.num_failures
         node.num_failures += 1
-        self.bucket_of(node.number).touch()
+        self._bucket_of(node.number).touch()
         self._version += 1
         if node.num_failures >= MAX_FAILURES and may_remove:
             self._remove(node)
 
     def _take_in(self, node: Node) -> None:
-        if node.compact[NODE_ID_LENGTH:] in self.suspects:
+        if node.compact[NODE_ID_LENGTH:] in self.vetting.suspects:
             return
-        bucket = self.bucket_of(node.number)
+        bucket = self._bucket_of(node.number)
         bucket.spares = [spare for spare in bucket.spares if spare.endpoint != node.endpoint]
         if node.endpoint in self._by_endpoint:  # a spare that has taken another id since
             return
@@ -375,19 +362,20 @@ class RoutingTable:
         bucket.changed_at = node.answered_at
         bucket.touch()
         self._version += 1
-        self._by_endpoint[node.endpoint] = self._untested[node.endpoint] = node
+        self._by_endpoint[node.endpoint] = node
+        self.vetting.note_entry(node.node_id, node.endpoint)
         self._num_failing += node.num_failures > 0
         self._stale_at = min(self._stale_at, node.stale_at)
         if node.network:
             self._networks[node.network] += 1
 
     def _remove(self, node: Node, *, promote: bool = True) -> None:
-        bucket = self.bucket_of(node.number)
+        bucket = self._bucket_of(node.number)
         bucket.nodes.remove(node)
         bucket.touch()
         self._version += 1
         del self._by_endpoint[node.endpoint]
-        self._untested.pop(node.endpoint, None)
+        self.vetting.note_exit(node.endpoint)
         self._num_failing -= node.num_failures > 0
         if node.network:
             self._networks[node.network] -= 1
@@ -397,43 +385,12 @@ class RoutingTable:
             best = max(bucket.spares, key=lambda spare: (spare.is_verified, spare.answered_at))
             self._take_in(best)
 
-    # --- trust -------------------------------------------------------------------------------
-
-    def take_untested(self) -> Node | None:
-        """Return a node that nobody has looked into since it came, once; or None."""
-        return self._untested.pop(next(iter(self._untested)), None) if self._untested else None
-
-    def note_tested(self, endpoint: Endpoint, claim: int) -> None:
-        """Note that a node has been looked into, and what it claims."""
-        self._untested.pop(endpoint, None)
-        node = self._by_endpoint.get(endpoint)
-        if node is not None:
-            node.claim = claim
-
-    def retest(self, is_credible: Callable[[int], bool]) -> None:
-        """Let those be looked into again whose claim is no longer credible."""
-        for node in self:
-            if not is_credible(node.claim):
-                self._untested[node.endpoint] = node
-
-    def suspect(self, endpoint: Endpoint, *, now: float) -> None:
+    def drop_liar(self, endpoint: Endpoint, *, now: float) -> None:
         """Drop a node that has lied, and let it in no more for 15 minutes."""
         node = self._by_endpoint.get(endpoint)
         if node is not None:
             self._remove(node)
-        compact = pack_endpoint(endpoint)
-        self.suspects.pop(compact, None)
-        if len(self.suspects) >= MAX_SUSPECTS:
-            del self.suspects[next(iter(self.suspects))]
-        self.suspects[compact] = now + SUSPICION_LIFETIME
-
-    def forgive(self, *, now: float) -> None:
-        """Forget lies that are long past."""
-        while self.suspects:
-            compact, until = next(iter(self.suspects.items()))
-            if until > now:
-                return
-            del self.suspects[compact]
+        self.vetting.suspect(pack_endpoint(endpoint), now=now)
 
     # --- upkeep ------------------------------------------------------------------------------
 
@@ -506,6 +463,8 @@ class RoutingTable:
     def move_to(self, own_id: NodeId, *, now: float) -> None:
         """Sort all nodes anew around another id of ours (BEP 42)."""
         nodes = list(self)
+        for node in nodes:
+            self.vetting.note_exit(node.endpoint)
         self._set_own_id(own_id, now)
         for node in nodes:
             if node.node_id != own_id:

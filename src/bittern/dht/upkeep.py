@@ -45,6 +45,7 @@ from bittern.dht.limits import (
     BUCKET_SIZE,
     EXAMS_PER_UPKEEP,
     FILL_INTERVAL,
+    FILL_SIZE,
     FRESH_LIFETIME,
     IDLE_INTERVAL,
     MAX_BOOTSTRAP_INTERVAL,
@@ -180,7 +181,7 @@ class Upkeep:
         """Do what is due; call at ``next_tick_at``."""
         self._ticked_at = now
         self.next_tick_at = now + UPKEEP_INTERVAL
-        self._table.forgive(now=now)
+        self._table.vetting.forgive(now=now)
         if self._is_bootstrapping:
             if not (self._has_tried_routers or self._table.num_good()) and self._routers:
                 self._has_tried_routers = True
@@ -257,9 +258,9 @@ class Upkeep:
 
     def _next_newcomer(self) -> Start | None:
         table, suggestions = self._table, self._suggestions
-        node = table.take_untested()
-        if node is not None:
-            return node.node_id, node.endpoint
+        untested = table.vetting.take_untested()
+        if untested is not None:
+            return untested
         while suggestions:
             endpoint = next(iter(suggestions))
             node_id = suggestions.pop(endpoint)
@@ -285,18 +286,19 @@ class Upkeep:
         if len(nodes) >= BUCKET_SIZE * table.info_length:
             trust.note_size(size)
             if trust.take_growth():
-                table.retest(trust.is_credible)
-        table.note_tested(endpoint, size)
+                table.vetting.retest(trust.is_credible)
         if not trust.is_credible(size):
-            table.suspect(endpoint, now=now)
+            table.drop_liar(endpoint, now=now)
             return
+        if table.get(endpoint) is not None:
+            table.vetting.note_claim(response.node_id, endpoint, size)
         num_suggested = 0
         is_local = reach_of(packed) is Reach.LOCAL
         for node_id, compact in read_nodes(nodes, len(packed), from_local=is_local):
             if (
                 num_suggested < SUGGESTIONS_PER_EXAM
-                and compact not in table.suspects
-                and table.is_short_of(node_id)
+                and compact not in table.vetting.suspects
+                and table.has_place(node_id, far_size=FILL_SIZE)
             ):
                 self.suggest(node_id, unpack_endpoint(compact))
                 num_suggested += 1
