@@ -229,7 +229,7 @@ async def test_a_poisoner_is_banned_at_its_first_bad_block(
 
 
 @pytest.mark.parametrize(
-    ("piece_mib", "num_mib"), [(16, 64), (32, 96), pytest.param(256, 512, marks=whole)]
+    ("piece_mib", "num_mib"), [(16, 64), (32, 96), pytest.param(128, 384, marks=whole)]
 )
 async def test_a_poisoner_of_long_pieces_costs_its_bad_blocks(
     piece_mib: int, num_mib: int, tmp_path: Path, stack: AsyncExitStack

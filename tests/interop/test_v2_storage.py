@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -27,7 +28,7 @@ from bittern.engine.events import TorrentState
 from bittern.engine.session import Session
 from bittern.engine.torrent import Torrent
 from bittern.storage.creator import CreateOptions, create_torrent
-from tests.interop.content import Content, digest_of
+from tests.interop.content import Content, digest_of, random_data
 from tests.interop.test_real_faults import Liar, running
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -104,9 +105,10 @@ def made(tmp_path: Path) -> Callable[..., bytes]:
     (tmp_path / "ours").mkdir()
 
     def make(version: Version, piece_length: int = PIECE_LENGTH, num_pieces: int = 8) -> bytes:
-        data = random.Random(1).randbytes(num_pieces * piece_length - 5000)
-        for name in ("theirs", "ours"):
-            (tmp_path / name / "content").write_bytes(data)
+        with (tmp_path / "theirs/content").open("wb") as file:
+            for data in random_data(random.Random(1), num_pieces * piece_length - 5000):
+                file.write(data)
+        shutil.copyfile(tmp_path / "theirs/content", tmp_path / "ours/content")
         options = CreateOptions(version=version, piece_length=piece_length)
         return create_torrent(tmp_path / "theirs" / "content", options=options)
 
@@ -256,7 +258,9 @@ async def test_libtorrent_gets_the_hashes_of_all_blocks_of_a_piece(
             told = await client.counters()
     assert content.differences(tmp_path / "leech") == []
     assert {what.length for what in answered} == {piece_mib << 6}
-    assert told["ses.num_outgoing_hash_request"] == len(answered)
+    num_asked = told["ses.num_outgoing_hash_request"]
+    # Of longer pieces not three can be read in so short a time (H10).
+    assert len(answered) == num_asked if piece_mib <= 16 else 0 < len(answered) <= num_asked
 
 
 def contradiction(raw: bytes) -> bytes:

@@ -17,6 +17,7 @@ from bittern.engine.hashes import server as hash_server
 from bittern.proto import hash_requests
 from bittern.storage import hash_trees
 from bittern.testing.loop import VirtualLoop
+from bittern.testing.peer import ScriptedPeer
 from tests.conftest import Simulate
 from tests.engine.hash_peers import ask, connect_to_node, connect_v2
 from tests.engine.scene import NAME, NUM_PIECES, PIECE_LENGTH, Scene, Watch, damage, until
@@ -103,20 +104,69 @@ def test_a_piece_that_went_bad_is_lost_and_not_vouched_for(
 def test_reading_is_limited_and_remembered(
     tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asks for ever more blocks is refused; who asks for the same costs nothing."""
+    """Who asks for ever more blocks waits with one request; who asks for the same costs nothing."""
     monkeypatch.setattr(hash_server, "READ_RATE", PIECE_LENGTH)
 
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop, tmp_path, version=Version.V2) as scene:
             files, root, _, peer = await connect_to_node(scene, is_seed=True)
             requests = [HashRange(root, 0, 4 * number, 4, 1) for number in range(NUM_PIECES - 1)]
-            answers = [await ask(peer, wanted) for wanted in requests[:6]]
-            assert answers[:2] == [files.answer(wanted) for wanted in requests[:2]]
-            assert answers[2:] == [None] * 4
-            for _ in range(20):
-                assert await ask(peer, requests[0]) == answers[0]
-            await asyncio.sleep(1.1)
+            peer.send(b"".join(map(wire.encode_hash_request, requests[:6])))
+            answers: dict[HashRange, bytes | None] = {}
+            for _ in range(5):
+                answers.update([await read_answer(peer)])
+            assert loop.time() < 0.5
+            assert list(answers) == [*requests[:2], *requests[3:6]]
+            assert [answers[wanted] for wanted in requests[:2]] == [
+                files.answer(wanted) for wanted in requests[:2]
+            ]
+            assert [answers[wanted] for wanted in requests[3:6]] == [None] * 3
+            for _ in range(10):
+                assert await ask(peer, requests[0]) == files.answer(requests[0])
+                assert loop.time() < 1
+                await asyncio.sleep(0.01)
+            assert await read_answer(peer) == (requests[2], files.answer(requests[2]))
+            assert 1 <= loop.time() < 1.2
             assert await ask(peer, requests[9]) == files.answer(requests[9])
+            assert 2 <= loop.time() < 2.2
+
+    simulate(main)
+
+
+async def read_answer(peer: ScriptedPeer) -> tuple[HashRange, bytes | None]:
+    message = await peer.expect(MessageId.HASHES, MessageId.HASH_REJECT)
+    is_good = message.message_id == MessageId.HASHES
+    return wire.decode_hash_range(message.payload), message.payload[48:] if is_good else None
+
+
+def test_peers_wait_in_turn_for_what_must_be_read(
+    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many; who asks for what was read meanwhile goes ahead, who has left is skipped."""
+    monkeypatch.setattr(hash_server, "READ_RATE", PIECE_LENGTH)
+    monkeypatch.setattr(hash_server, "MAX_POSTPONED", 4)
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            files, root, node, first = await connect_to_node(scene, is_seed=True)
+            requests = [HashRange(root, 0, 4 * number, 4, 1) for number in range(8)]
+            for wanted in requests[:2]:
+                assert await ask(first, wanted) == files.answer(wanted)
+            peers = [await connect_v2(scene, node) for _ in range(5)]
+            began_at = loop.time()
+            for peer, number in zip(peers, (2, 3, 4, 2, 5), strict=True):
+                peer.send(wire.encode_hash_request(requests[number]))
+                await asyncio.sleep(0.01)
+            assert await read_answer(peers[4]) == (requests[5], None), "four wait"
+            peers[1].close()
+            more = HashRange(root, 0, 10, 2, 1)
+            peers[0].send(wire.encode_hash_request(more))
+            assert await read_answer(peers[0]) == (requests[2], files.answer(requests[2]))
+            assert await read_answer(peers[0]) == (more, files.answer(more))
+            assert await read_answer(peers[3]) == (requests[2], files.answer(requests[2]))
+            assert loop.time() < began_at + 1.2
+            assert await read_answer(peers[2]) == (requests[4], files.answer(requests[4]))
+            assert began_at + 1.5 < loop.time() < began_at + 2.2
 
     simulate(main)
 
