@@ -123,8 +123,6 @@ class Bitfield:
             return NotImplemented
         return self.num_pieces == other.num_pieces and self.bits == other.bits
 
-    __hash__ = None  # type: ignore[assignment]  # mutable
-
     def __repr__(self) -> str:
         return f"<Bitfield {len(self)}/{self.num_pieces}>"
 

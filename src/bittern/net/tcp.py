@@ -59,7 +59,7 @@ class TcpStream:
         self._has_reader = False
         self._has_writer = False
         self._wants_room = False
-        self.remote = remote
+        self.remote: Endpoint = remote
 
     @property
     def local(self) -> Endpoint:
@@ -174,7 +174,7 @@ class TcpListener:
         self._accept = accept
         self._loop = loop
         self._pause: asyncio.TimerHandle | None = None
-        self.endpoint = _endpoint(sock.getsockname())
+        self.endpoint: Endpoint = _endpoint(sock.getsockname())
         self._resume()
 
     def _resume(self) -> None:

@@ -78,17 +78,17 @@ class Picker:
     )
 
     def __init__(self, num_pieces: int, rng: random.Random, *, sequential: bool = False) -> None:
-        self.num_pieces = num_pieces
-        self.swarm = Availability(num_pieces)
-        self.top = self.swarm.top
-        self.sequential = sequential
-        self.have = 0
+        self.num_pieces: int = num_pieces
+        self.swarm: Availability = Availability(num_pieces)
+        self.top: int = self.swarm.top
+        self.sequential: bool = sequential
+        self.have: int = 0
         """Pieces that are there and verified."""
-        self.open = 0
+        self.open: int = 0
         """Pieces in progress."""
-        self.wanted = self.swarm.full
+        self.wanted: int = self.swarm.full
         """Pieces of a priority above 0."""
-        self.missing = self.wanted
+        self.missing: int = self.wanted
         """Wanted pieces that are not there, open ones included."""
         self._pickable = self.missing
         self._levels = [(DEFAULT_PRIORITY, self.swarm.full)]

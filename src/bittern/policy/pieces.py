@@ -75,18 +75,18 @@ class PeerShare:
     )
 
     def __init__(self, key: Hashable, *, prefers_rows: bool = False) -> None:
-        self.key = key
-        self.prefers_rows = prefers_rows
+        self.key: Hashable = key
+        self.prefers_rows: bool = prefers_rows
         """It is asked for long runs of bytes, so the next piece follows the last one if it can."""
         self.assigned: list[OpenPiece] = []
         """Pieces this peer is working through, with blocks still free."""
-        self.rate = 0.0
+        self.rate: float = 0.0
         """Bytes per second it lately sent; kept up to date by the owner of the connection."""
-        self.last_index = -1
+        self.last_index: int = -1
         """The last piece that was opened for it; the next one should follow."""
-        self.expected_wait = 0.0
+        self.expected_wait: float = 0.0
         """Seconds until its outstanding requests will be there at that rate."""
-        self.searched_round = -1
+        self.searched_round: int = -1
         """Round in which no slow block was left that this peer could be asked for too."""
 
 
@@ -109,21 +109,21 @@ class OpenPiece:
     )
 
     def __init__(self, index: int, num_blocks: int, hasher: Hasher) -> None:
-        self.index = index
-        self.num_blocks = num_blocks
-        self.states = bytearray(num_blocks)
-        self.num_free = num_blocks
-        self.num_received = 0
-        self.num_unwritten = 0
+        self.index: int = index
+        self.num_blocks: int = num_blocks
+        self.states: bytearray = bytearray(num_blocks)
+        self.num_free: int = num_blocks
+        self.num_received: int = 0
+        self.num_unwritten: int = 0
         """Write jobs of this piece that have been handed to the storage worker."""
         self.senders: list[Hashable | None] = [None] * num_blocks
         self.askers: list[PeerShare | None] = [None] * num_blocks
         """Who was asked for each requested block first; the owner may have changed since."""
-        self.hasher = hasher
-        self.num_hashed = 0
+        self.hasher: Hasher = hasher
+        self.num_hashed: int = 0
         """Blocks from the start of the piece that ``hasher`` has seen."""
         self.owner: PeerShare | None = None
-        self.is_exclusive = False
+        self.is_exclusive: bool = False
         """Kept for one peer, to find out who sent bad blocks (H4)."""
 
     @property
@@ -181,7 +181,7 @@ class Pieces:
         pad_blocks: Callable[[int], Sequence[int]] = lambda _: (),
     ) -> None:
         self.open: dict[int, OpenPiece] = {}
-        self.joinable = 0
+        self.joinable: int = 0
         """Open pieces that any peer may go on with, as bits in the order of the picker."""
         self.newly_opened: list[int] = []
         """Pieces opened since the owner last emptied this list."""

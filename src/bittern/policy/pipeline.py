@@ -81,9 +81,9 @@ class Pipeline:
     ) -> None:
         self._queue_time = queue_time
         self._reqq_limit = max(1, min(reqq_limit, MAX_REQQ))
-        self.target = min(INITIAL_TARGET, self._reqq_limit)
+        self.target: int = min(INITIAL_TARGET, self._reqq_limit)
         """Requests to keep outstanding, blocks."""
-        self.rate = 0.0
+        self.rate: float = 0.0
         """Bytes per second while something was outstanding; 0.0 until the first round ends."""
         self._block_rate = 0.0
         self._delay = 0.0

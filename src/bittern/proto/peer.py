@@ -115,18 +115,18 @@ class PeerProtocol:
         reserved: Reserved,
         geometry: Geometry | None,
     ) -> None:
-        self.state = PeerState.HANDSHAKE
-        self.am_choking = True
-        self.am_interested = False
-        self.peer_choking = True
-        self.peer_interested = False
+        self.state: PeerState = PeerState.HANDSHAKE
+        self.am_choking: bool = True
+        self.am_interested: bool = False
+        self.peer_choking: bool = True
+        self.peer_interested: bool = False
         self.remote_handshake: Handshake | None = None
         self.remote_allowed_fast: dict[int, None] = {}
         """Pieces we may ask for while choked."""
-        self.outgoing = OutgoingRequests()
-        self.outstanding = self.outgoing.waiting
+        self.outgoing: OutgoingRequests = OutgoingRequests()
+        self.outstanding: dict[int, int] = self.outgoing.waiting
         """Our requests: ``index << 32 | begin`` to length, oldest first."""
-        self.incoming = IncomingRequests()
+        self.incoming: IncomingRequests = IncomingRequests()
         """The peer's requests."""
         self._geometry = geometry
         self._local = Handshake(info_hashes[0], peer_id, reserved)

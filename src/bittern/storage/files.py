@@ -106,7 +106,7 @@ class FileStorage:
             if not path or path in used:
                 raise UnsafePath("no path, or one that two files share", path="/".join(path))
             used.add(path)
-        self.paths = list(paths)
+        self.paths: list[FilePath] = list(paths)
         """Final paths of the files below the root, by index."""
         suffix = self._part_suffix
         self._part_paths = None if suffix is None else part_paths(paths, suffix)

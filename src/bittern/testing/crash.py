@@ -63,14 +63,16 @@ class CrashingCalls(FaultyCalls):
         self._dirty: dict[int, _DirtyFile] = {}
         self._names: list[_NameChange] = []
         super().__init__(portable=False, room=room)
-        self.open = self._watching_open(self.open)
-        self.pwritev = self._watching_pwritev(self.pwritev)
-        self.ftruncate = self._watching_ftruncate(self.ftruncate)
-        self.fdatasync = self._watching_sync(self.fdatasync)
-        self.fsync = self._watching_sync(self.fsync)
-        self.mkdir = self._watching_mkdir(self.mkdir)
-        self.rename = self._watching_rename(self.rename)
-        self.unlink = self._watching_unlink(self.unlink)
+        self.open: Callable[..., int] = self._watching_open(self.open)
+        self.pwritev: Callable[[int, Sequence[Buffer], int], int] = self._watching_pwritev(
+            self.pwritev
+        )
+        self.ftruncate: Callable[[int, int], None] = self._watching_ftruncate(self.ftruncate)
+        self.fdatasync: Callable[[int], None] = self._watching_sync(self.fdatasync)
+        self.fsync: Callable[[int], None] = self._watching_sync(self.fsync)
+        self.mkdir: Callable[..., None] = self._watching_mkdir(self.mkdir)
+        self.rename: Callable[..., None] = self._watching_rename(self.rename)
+        self.unlink: Callable[..., None] = self._watching_unlink(self.unlink)
 
     @property
     def num_unsynced(self) -> int:

@@ -39,8 +39,8 @@ class SimDatagrams:
     def __init__(
         self, host: SimHost, endpoint: Endpoint, receive: ReceiveDatagram, queue_length: int
     ) -> None:
-        self.is_open = True
-        self.num_dropped = 0
+        self.is_open: bool = True
+        self.num_dropped: int = 0
         self._host = host
         self._endpoint = endpoint
         self._receive = receive

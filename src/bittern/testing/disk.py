@@ -34,8 +34,10 @@ class CachedCalls(OsCalls):
     def __init__(self) -> None:
         super().__init__()
         read = self.preadv
-        self.preadv = lambda fd, buffers, offset, _flags=0: read(fd, buffers, offset)
-        self.nowait_flag = self.nowait_flag or 1  # without one, storage looks at the clock
+        self.preadv: Callable[..., int] = lambda fd, buffers, offset, _flags=0: read(
+            fd, buffers, offset
+        )
+        self.nowait_flag: int = self.nowait_flag or 1  # without one, storage looks at the clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,8 @@ class FaultyCalls(OsCalls):
         self.before_call: Callable[[str], object] | None = None
         self._faults: list[_Fault] = []
         self._counting = threading.Lock()
-        self.pwritev = self._with_room(self.pwritev)
-        self.allocate = self._allocate_in_room(self.allocate)
+        self.pwritev: Callable[[int, Sequence[Buffer], int], int] = self._with_room(self.pwritev)
+        self.allocate: Callable[[int, int, int], None] = self._allocate_in_room(self.allocate)
         for name, function in list(vars(self).items()):
             if callable(function) and name != "close":
                 setattr(self, name, self._watched(name, function))

@@ -42,10 +42,10 @@ class SimHost:
     def __init__(self, network: SimNetwork, addresses: tuple[str, ...]) -> None:
         self.network = network
         self.addresses = addresses
-        self.upload = Pipe(network.loop, None)
-        self.download = Pipe(network.loop, None)
+        self.upload: Pipe = Pipe(network.loop, None)
+        self.download: Pipe = Pipe(network.loop, None)
         self.is_reachable = True
-        self.is_gone = False
+        self.is_gone: bool = False
         self.streams: dict[SimStream, None] = {}
         self._listeners: dict[Endpoint, SimListener] = {}
         self._sockets: dict[Endpoint, SimDatagrams] = {}
@@ -183,7 +183,7 @@ class SimListener:
 
     def __init__(self, host: SimHost, endpoint: Endpoint, accept: Callable[[Stream], None]) -> None:
         self.accept = accept
-        self.is_open = True
+        self.is_open: bool = True
         self._host = host
         self._endpoint = endpoint
 

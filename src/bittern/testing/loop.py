@@ -107,12 +107,12 @@ class VirtualLoop(base_events.BaseEventLoop):
     def __init__(self, *, seed: int = 0, start: float = 0.0, grace: float = DEFAULT_GRACE) -> None:
         super().__init__()
         self.seed = seed
-        self.random = random.Random(seed)
+        self.random: random.Random = random.Random(seed)
         self.names: dict[str, tuple[str, ...]] = {}
-        self.executor_delay = 0.0
+        self.executor_delay: float = 0.0
         self.failures: list[str] = []
         self.leak_checks: list[Callable[[], list[str]]] = []
-        self.num_timers = 0
+        self.num_timers: int = 0
         """Timers set so far; also the tie-break between equal deadlines."""
         self._now = start
         self._limit_at = math.inf

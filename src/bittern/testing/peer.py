@@ -79,11 +79,11 @@ class ScriptedPeer:
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
-        self.received = bytearray()
+        self.received: bytearray = bytearray()
         self.messages: list[Message] = []
-        self.is_closed = False
+        self.is_closed: bool = False
         self.reason: Exception | None = None
-        self.num_received = 0
+        self.num_received: int = 0
         self._unsent = bytearray()
         self._changed = asyncio.Event()
         stream.start(self)

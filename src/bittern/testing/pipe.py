@@ -49,7 +49,7 @@ class Pipe:
         self._loop = loop
         self._line: OrderedDict[Flow, None] = OrderedDict()
         self._is_busy = False
-        self.total = 0
+        self.total: int = 0
         """Bytes passed so far."""
         self.rate = rate
 

@@ -50,8 +50,8 @@ class Upload:
 
     def __init__(self, stream: SimStream) -> None:
         self.stream = stream
-        self.buffer = bytearray()
-        self.num_unread = 0
+        self.buffer: bytearray = bytearray()
+        self.num_unread: int = 0
         """Bytes that left the buffer and were not handed to the receiver yet."""
         self.wants_room = False
         self.end: End | None = None
@@ -130,7 +130,7 @@ class Download:
 
     def __init__(self, stream: SimStream) -> None:
         self.stream = stream
-        self.queue = bytearray()
+        self.queue: bytearray = bytearray()
         self.inbox: deque[bytearray] = deque()
         self.end: End | None = None
         self._num_passing = 0
@@ -168,8 +168,8 @@ class SimStream:
         self.host = host
         self.loop = host.network.loop
         self.partner: SimStream = self
-        self.upload = Upload(self)
-        self.is_over = False
+        self.upload: Upload = Upload(self)
+        self.is_over: bool = False
         """Closed by us, or reported lost."""
         self._local = local
         self._remote = remote

@@ -124,35 +124,35 @@ class PeerConnection:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         now = loop.time()
-        self.stream = stream
-        self.protocol = protocol
-        self.owner = owner
-        self.endpoint = endpoint
-        self.address = network_of(endpoint.host)
+        self.stream: Stream = stream
+        self.protocol: PeerProtocol = protocol
+        self.owner: PeerOwner = owner
+        self.endpoint: Endpoint = endpoint
+        self.address: str = network_of(endpoint.host)
         """The key under which this peer is accused and banned."""
-        self.listen_endpoint = endpoint if is_outgoing else None
+        self.listen_endpoint: Endpoint | None = endpoint if is_outgoing else None
         """Where the peer accepts connections, once known."""
-        self.is_outgoing = is_outgoing
-        self.is_open = False
+        self.is_outgoing: bool = is_outgoing
+        self.is_open: bool = False
         """True once the peer's handshake has been accepted by the owner."""
-        self.is_upload_only = False
-        self.prefers_encryption = False
+        self.is_upload_only: bool = False
+        self.prefers_encryption: bool = False
         """The peer says that it wants nothing (BEP 21)."""
-        self.client = ""
-        self.share = PeerShare(self.address)
-        self.pipeline = Pipeline(now=now)
-        self.refused = 0
+        self.client: str = ""
+        self.share: PeerShare = PeerShare(self.address)
+        self.pipeline: Pipeline = Pipeline(now=now)
+        self.refused: int = 0
         """Pieces of which the peer rejected a request though it does not choke us."""
-        self.snub_total = -1
+        self.snub_total: int = -1
         """What it had sent when it was found to send nothing that it owes us."""
-        self.down = RateMeter(now=now)
-        self.up = RateMeter(now=now)
-        self.connected_at = now
-        self.last_received_at = now
-        self.last_sent_at = now
-        self.last_block_at = now
+        self.down: RateMeter = RateMeter(now=now)
+        self.up: RateMeter = RateMeter(now=now)
+        self.connected_at: float = now
+        self.last_received_at: float = now
+        self.last_sent_at: float = now
+        self.last_block_at: float = now
         self._loop = loop
-        self.run_length = 2 * MIN_RUN_LENGTH
+        self.run_length: int = 2 * MIN_RUN_LENGTH
         """Bytes of blocks that the stream may take at once, as far as it has shown."""
         self._unsent: memoryview | None = None
         self._is_loading = False

@@ -113,9 +113,9 @@ class Assembly:
         self._disk = disk
         self._send_buffer = send_buffer
         self._is_stopped = False
-        self.unverified = unverified
-        self.pieces = Pieces(geometry, picker, hashes.start, self._pad_blocks)
-        self.suspects = Suspects()
+        self.unverified: int = unverified
+        self.pieces: Pieces = Pieces(geometry, picker, hashes.start, self._pad_blocks)
+        self.suspects: Suspects = Suspects()
         self._num_finishing = 0
         """Complete files that are still being given their names."""
         self.make_links: Callable[[], object] | None = None

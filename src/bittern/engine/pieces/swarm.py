@@ -104,8 +104,8 @@ class Swarm:
         self.picker = picker
         self.roster = roster
         roster.adopter = self
-        self.peers = roster.peers
-        self.extensions = Extensions(
+        self.peers: dict[PeerConnection, None] = roster.peers
+        self.extensions: Extensions = Extensions(
             roster,
             metadata=owner.raw_info,
             does_pex=services.config.enable_pex and not owner.is_private,
@@ -114,22 +114,22 @@ class Swarm:
         self.assembly: Assembly
         self.web_seeds: WebSeeds = WebSeeds(services, self, owner.report)
         """Those of the torrent; none while they are switched off (BEP 19)."""
-        self.choking = ChokeRounds(
+        self.choking: ChokeRounds = ChokeRounds(
             services,
             config.upload_slots or services.config.upload_slots,
             self.peers,
             report=owner.report,
         )
         self.super_seeder = SuperSeeder(picker.num_pieces) if config.super_seeding else None
-        self.download_gate = RateGate(
+        self.download_gate: RateGate = RateGate(
             make_bucket(config.max_download_rate, now=now), services.download_limit
         )
-        self.upload_gate = RateGate(
+        self.upload_gate: RateGate = RateGate(
             make_bucket(config.max_upload_rate, now=now), services.upload_limit
         )
-        self.num_downloaded = 0
-        self.num_uploaded = 0
-        self.num_wasted = 0
+        self.num_downloaded: int = 0
+        self.num_uploaded: int = 0
+        self.num_wasted: int = 0
         self._news = HaveNews(self.peers, loop=services.loop)
         self._counted: dict[PeerConnection, int] = {}
         """What the picker was told of each peer; ``protocol.remote`` may be ahead of it."""

@@ -33,7 +33,7 @@ class SendBuffer:
     __slots__ = ("_gaps", "_view", "length")
 
     def __init__(self, length: int) -> None:
-        self.length = max(length, MAX_REQUEST_LENGTH)
+        self.length: int = max(length, MAX_REQUEST_LENGTH)
         num_blocks = -(-self.length // BLOCK_LENGTH)
         room = num_blocks * _STRIDE + MAX_REQUEST_LENGTH + MAX_REQUESTS * PIECE_HEADER_LENGTH
         self._view = memoryview(bytearray(room))

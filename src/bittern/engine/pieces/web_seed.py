@@ -105,7 +105,7 @@ class WebSeed:
         changed: Callable[[WebSeed], None],
     ) -> None:
         now = services.loop.time()
-        self.record = record
+        self.record: WebSeedRecord = record
         self.share: PeerShare = PeerShare(record.url, prefers_rows=True)
         self.down: RateMeter = RateMeter(now=now)
         self.is_active: bool = False

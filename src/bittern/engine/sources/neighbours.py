@@ -143,7 +143,7 @@ class Neighbourhood:
     """
 
     def __init__(self, capacity: int, *, now: float) -> None:
-        self.rounds = LocalRounds(capacity)
+        self.rounds: LocalRounds = LocalRounds(capacity)
         self.num_ignored: int = 0
         self._limits = LocalLimits(now=now)
         self._sources: dict[InfoHash, NeighbourSource] = {}
