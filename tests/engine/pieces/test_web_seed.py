@@ -92,6 +92,18 @@ def test_several_files_come_from_a_server_alone(
     simulate(main)
 
 
+def test_a_private_torrent_has_web_seeds_too(tmp_path: Path, simulate: Simulate) -> None:
+    """BEP 27 is about who names peers; a web seed is named by the torrent and is none."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, web_seeds=(BASE,), is_private=True) as scene:
+            node = await leecher(scene, Web.of(scene))
+            await node.complete(within=30)
+            assert node.has_content()
+
+    simulate(main)
+
+
 def test_only_wanted_files_are_asked_for(tmp_path: Path, simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         async with Scene(
