@@ -6,15 +6,27 @@ import asyncio
 import os
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 
 from bittern.cli.app import DHT_VERBS
-from bittern.cli.dht import DhtOptions, joined_dht, opened_dht, parse_hex, resolve_one, within
+from bittern.cli.dht import (
+    DhtOptions,
+    joined_dht,
+    opened_dht,
+    parse_hex,
+    parse_info_hash,
+    resolve_one,
+    run_question,
+    within,
+)
 from bittern.cli.exits import CommandFailed, ExitCode
 from bittern.cli.loop import StopSignal, run_loop
 from bittern.cli.values import HostPort
 from bittern.core.endpoint import Endpoint
+from bittern.core.ids import InfoHash
+from bittern.net.dht import Dht
 from tests.cli.dht_network import DhtNetwork
 from tests.cli.support import Program
 
@@ -117,3 +129,44 @@ def test_hexadecimal_of_a_length() -> None:
     assert parse_hex("00fF", 2) == b"\x00\xff"
     for text in ("00f", "00ffff", "00 f", "00fg", ""):
         assert parse_hex(text, 2) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("joins", [False, True])
+def test_a_question_may_be_asked_with_or_without_the_network(joins: bool) -> None:
+    with DhtNetwork(2) as network:
+        address = HostPort("127.0.0.1", network.endpoint.port)
+        options = DhtOptions(bind=("127.0.0.1",), bootstrap=(address,), timeout=30)
+        found: list[int] = []
+
+        async def ask(dht: Dht) -> int:
+            found.append(dht.num_nodes)
+            return 6
+
+        assert run_question(options, ask, joins=joins) == 6
+        assert bool(found[0]) is joins
+
+
+def test_a_question_that_takes_too_long(tmp_path: Path) -> None:
+    options = DhtOptions(
+        bind=("127.0.0.1",), no_bootstrap=True, timeout=0.1, state_dir=tmp_path / "state"
+    )
+
+    async def ask(dht: Dht) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    with pytest.raises(CommandFailed, match="no answer within") as caught:
+        run_question(options, ask, joins=False)
+    assert caught.value.code is ExitCode.UNFINISHED
+
+
+def test_info_hashes_of_both_versions_and_links() -> None:
+    v1, v2 = "a" * 40, "b" * 64
+    assert parse_info_hash(v1) == InfoHash(bytes.fromhex(v1))
+    assert parse_info_hash(v2) == InfoHash(bytes.fromhex(v2[:40]))
+    assert parse_info_hash(f"MAGNET:?xt=urn:btih:{v1}") == InfoHash(bytes.fromhex(v1))
+    with pytest.raises(CommandFailed, match="names no info hash"):
+        parse_info_hash("magnet:?xs=urn:btpk:" + v2)
+    with pytest.raises(CommandFailed, match="not an info hash"):
+        parse_info_hash("cat")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bittern.cli.get import _with_peers
-from bittern.cli.transfer import Job, run_transfers
+from bittern.cli.transfer import Job, Transfer, run_transfers
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import DiskFull
 from bittern.storage.files import FileStorage
@@ -420,12 +420,13 @@ def test_a_signal_while_seeding_finds_the_work_done(
 ) -> None:
     write(tmp_path / "out/cat.mp4", DATA)
 
-    async def begin(*args: Any, **kwargs: Any) -> Any:
-        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
-        timer.start()
-        return await run_transfers(*args, **kwargs)
+    seed = Transfer._seed
 
-    monkeypatch.setattr("bittern.cli.get.run_transfers", begin)
+    async def begin(transfer: Transfer, *args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await seed(transfer, *args)
+
+    monkeypatch.setattr(Transfer, "_seed", begin)
     assert bittern("get", "cat.torrent", "-o", "out", "--seed", *ALONE).code == 0
 
 
