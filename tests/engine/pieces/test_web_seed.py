@@ -18,7 +18,7 @@ from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.scene import NAME, NUM_PIECES, PIECE_LENGTH, Node, Scene, Watch, until
-from tests.engine.web import BASE, Answer, Request, Web
+from tests.engine.web import BASE, LOT, Answer, Request, Web
 
 ODD_FILES = {"a/one": 100_001, "empty": 0, "b two/ü&?#%.bin": 65_536, "c": 3, "d": 200_000}
 """Files that share pieces, with names that URLs have to escape, and an empty one."""
@@ -204,6 +204,48 @@ def test_a_file_without_ranges_is_read_again_only_as_often_as_is_fair(
             assert "knows no ranges" in status.message
             assert node.torrent.ledger.num_wasted <= len(scene.data)
             assert node.torrent.stats().num_have == 8
+
+    simulate(main)
+
+
+def test_the_rest_of_a_whole_file_is_not_read(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, web_seeds=(BASE,)) as scene:
+            web = Web.of(scene, has_ranges=False)
+            host = scene.add_host()
+            folder = tmp_path / host.addresses[0]
+            folder.mkdir()
+            missing = 4 * PIECE_LENGTH
+            (folder / NAME).write_bytes(bytes(missing) + scene.data[missing:])
+            node = await leecher(scene, web, host=host)
+            await node.complete(within=30)
+            assert node.has_content()
+            assert web.num_bytes < missing + 2 * LOT
+            assert web.num_open == 0
+
+    simulate(main)
+
+
+def test_a_bad_piece_of_a_whole_file_passes_by_the_next_time(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, web_seeds=(BASE,)) as scene:
+            web = Web.of(scene, has_ranges=False)
+            damaged = bytearray(scene.data)
+            damaged[2 * PIECE_LENGTH] ^= 1
+            web.files = dict.fromkeys(web.files, bytes(damaged))
+            web.lie = lambda _request, answer: (
+                Answer(200, answer.headers, answer.body[: 6 * PIECE_LENGTH], "cut off")
+                if len(web.requests) < 3
+                else None
+            )
+            node = await leecher(scene, web)
+            watch = Watch(node.torrent)
+            await until(lambda: node.torrent.stats().num_have == NUM_PIECES - 1)
+            await asyncio.sleep(60)
+            assert [event.index for event in watch.of(events.PieceFailed)] == [2]
+            assert len(web.requests) == 3, "nothing is left that it may be asked for"
 
     simulate(main)
 
