@@ -7,6 +7,7 @@ import pytest
 from bittern.cli.data import DataPlace, find_data
 from bittern.cli.exits import CommandFailed, ExitCode
 from bittern.codec.metainfo import decode_metainfo
+from bittern.storage.creator import CreateOptions, create_torrent
 from tests.cli.support import folder_torrent, single_file_torrent, write
 
 SINGLE = decode_metainfo(single_file_torrent(b"cat.mp4", b"abc")).info
@@ -81,3 +82,15 @@ def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
 def test_a_file_cannot_hold_a_folder(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match="the torrent holds a folder"):
         find_data(FOLDER, write(tmp_path / "cats", b"abc"))
+
+
+def test_links_say_nothing_of_where_the_data_is(tmp_path: Path) -> None:
+    (tmp_path / "source/cats").mkdir(parents=True)
+    write(tmp_path / "source/cats/a", b"abc")
+    (tmp_path / "source/cats/link").symlink_to("a")
+    options = CreateOptions(keep_symlinks=True)
+    raw = create_torrent(tmp_path / "source/cats", options=options, num_threads=1)
+    info = decode_metainfo(raw).info
+    assert [entry.symlink_target is not None for entry in info.files].count(True) == 1
+    (tmp_path / "source/cats/link").unlink()
+    assert find_data(info, tmp_path / "source") == DataPlace(tmp_path / "source")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bittern.cli.info import _date_text
-from bittern.codec.bencode import encode
+from bittern.codec.bencode import Encodable, encode
 from bittern.codec.metainfo import encode_metainfo
 from tests.cli.support import Program, content, folder_torrent, single_file_torrent, write
 
@@ -225,3 +225,23 @@ def test_a_bad_magnet_link_is_one_line(bittern: Program, link: str) -> None:
     ran = bittern("info", link)
     assert ran.code == 1
     assert ran.error.startswith("magnet link")
+
+
+def test_what_needs_a_network_is_not_shown(bittern: Program) -> None:
+    for source in ("http://localhost/a.torrent", "a" * 40):
+        ran = bittern("info", source)
+        assert ran.code == 2
+        assert "without a network" in ran.error
+
+
+def test_an_executable_file_says_so(bittern: Program, tmp_path: Path) -> None:
+    """BEP 47."""
+    files: list[Encodable] = [
+        {b"attr": b"x", b"length": 3, b"path": [b"run"]},
+        {b"length": 4, b"path": [b"text"]},
+    ]
+    info: Encodable = {
+        b"files": files, b"name": b"cats", b"piece length": 16_384, b"pieces": bytes(20),
+    }  # fmt: skip
+    ran = bittern("info", "--json", write(tmp_path / "cats.torrent", encode({b"info": info})))
+    assert [each.get("executable") for each in ran.json["files"]] == [True, None]

@@ -116,3 +116,32 @@ def test_who_waits_twice_gets_one_turn_and_who_left_none() -> None:
         gate.close()
 
     run(main(), seed=4)
+
+
+def test_whoever_is_gone_is_not_called_and_leaves_the_rest_their_turns() -> None:
+    async def main() -> None:
+        gate = make_gate(None, shared=20_000)
+        other = RateGate(make_bucket(None, now=0.0), gate._shared)
+        gate.take(1 << 20)
+        called: list[str] = []
+
+        def first() -> None:
+            called.append("first")
+
+        def second() -> None:
+            called.append("second")
+
+        gate.forget(first)
+        gate.wait(first)
+        other.wait(second)
+        gate.forget(first)
+        gate.forget(first)
+        assert gate._shared.has_waiters
+        assert not gate.serve_next()
+        await asyncio.sleep(120)
+        assert called == ["second"]
+        assert not gate._shared.has_waiters
+        gate.close()
+        other.close()
+
+    run(main(), seed=1)

@@ -176,6 +176,8 @@ def test_an_error_in_the_worker_is_handed_over(simulate: Simulate) -> None:
         bench.slow.error = StorageError("broken")
         assert not bench.write(bytes(41))
         assert bench.disk.is_congested
+        assert bench.disk.num_queued > 40
+        assert bench.disk.is_slow(bench.storage)
         await asyncio.sleep(DELAY + 0.1)
         assert bench.outcomes == [bench.slow.error]
         assert not bench.disk.is_congested
@@ -276,6 +278,7 @@ async def test_outcomes_of_threads_arrive_on_the_loop() -> None:
     worker = Worker(1)
     try:
         disk = Disk(worker, asyncio.get_running_loop(), max_queue=1)
+        assert disk.is_parallel
         here = threading.get_ident()
         assert await disk.run(threading.get_ident) != here
         told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
