@@ -195,3 +195,62 @@ async def test_an_end_without_a_beginning_is_clean() -> None:
     following = Following(Report(ReportOptions()), None)
     await following.close()
     assert following.summary == {}
+
+
+@pytest.mark.slow
+def test_what_is_newest_already_is_seeded_until_the_time_is_up(
+    bittern: Program, network: DhtNetwork, seed: SeedingThread, tmp_path: Path
+) -> None:
+    """And looked at once, when that is all that is asked for."""
+    publish(network, record())
+    common = ["--peer", seed.address, *options(network, tmp_path)]
+    assert bittern("follow", LINK, "--once", "--timeout", "30", *common).code == 0
+    ran = bittern("follow", LINK, "--timeout", "3", "--jsonl", *common)
+    assert ran.code == 0, ran.err
+    told = [json.loads(line) for line in ran.out.splitlines()]
+    [done] = [each for each in told if each["type"] == "version_complete"]
+    assert done["downloaded"] == 0
+    ran = bittern("follow", LINK, "--once", "--json", "--timeout", "30", *common)
+    assert ran.code == 0, ran.err
+    assert ran.json["downloaded"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 7, "not at the newest version; the same command goes on from here"),
+    ],
+)
+def test_a_signal_before_the_newest_version_is_there(
+    bittern: Program,
+    network: DhtNetwork,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
+    line: str,
+) -> None:
+    publish(network, record())
+    note = Report.note
+
+    def watch(self: Report, kind: str, text: str, **fields: Any) -> None:
+        note(self, kind, text, **fields)
+        if kind == "version_found":
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Report, "note", watch)
+    ran = bittern("follow", LINK, "-q", "--timeout", "60", *options(network, tmp_path))
+    assert (ran.code, ran.error) == (code, line)
+
+
+@pytest.mark.parametrize("mode", [["--once"], ["--interval", "0.2"]])
+def test_a_folder_that_cannot_be_made_ends_it_at_once(
+    bittern: Program, network: DhtNetwork, tmp_path: Path, mode: list[str]
+) -> None:
+    publish(network, record())
+    write(tmp_path / "mirror", b"a file in the way")
+    ran = bittern("follow", LINK, *mode, "--timeout", "30", *options(network, tmp_path))
+    assert ran.code == 5
+    assert ran.error.endswith("mirror: not a folder")
