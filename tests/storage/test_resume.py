@@ -110,6 +110,26 @@ def test_what_is_kept_already_is_not_written_again(tmp_path: Path) -> None:
     store.close()
 
 
+def test_one_torrent_is_found_without_reading_all_others(tmp_path: Path) -> None:
+    """R22: with ten thousand torrents, ten thousand starts must not read each other's records."""
+    store = ResumeStore(tmp_path)
+    connection = store._database._connection
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    store.save(record())
+    store.commit_have(key(1), bits(1))
+    store.mark_open(key(1), [2])
+    assert store.load(key(1)) is not None
+    store.forget(key(1))
+    connection.set_trace_callback(None)
+    asked = [each for each in statements if "key=" in each]
+    assert len(asked) >= 9
+    for statement in asked:
+        for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {statement}"):
+            assert not step.startswith(b"SCAN"), statement
+    store.close()
+
+
 def test_a_damaged_copy_of_what_is_kept_is_mended(tmp_path: Path) -> None:
     """Limit: F9."""
     store = ResumeStore(tmp_path)

@@ -59,6 +59,8 @@ from bittern.storage.statelock import StateLock
 __all__ = ["ResumeRecord", "ResumeStore", "Resumed"]
 
 _COPIES: Final = (0, 1)
+_OF_KEY: Final = "copy IN (0, 1) AND key=?"
+"""Both copies of a record, by their primary key: by ``key`` alone all records would be read."""
 
 
 class ResumeStore:
@@ -167,9 +169,7 @@ class ResumeStore:
 
     def _load_record(self, run: sqlite3.Connection, key: InfoHash) -> ResumeRecord | None:
         problem = "missing"
-        for row in run.execute(
-            "SELECT body, checksum FROM records WHERE key=? ORDER BY copy", (key,)
-        ):
+        for row in _record_rows(run, key):
             try:
                 return decode_record(key, unseal(key, row))
             except ValueError as error:
@@ -209,9 +209,7 @@ class ResumeStore:
             self.torrents.save(record.info_hash, metainfo)
 
         def run(connection: sqlite3.Connection) -> None:
-            stored = connection.execute(
-                "SELECT body, checksum FROM records WHERE key=? ORDER BY copy", (key,)
-            ).fetchall()
+            stored = _record_rows(connection, key)
             # Thousands of torrents that start again as they were are not synced.
             if stored != [row] * len(_COPIES):
                 connection.executemany(
@@ -303,8 +301,12 @@ class ResumeStore:
         key = (bytes(info_hash),)
 
         def run(connection: sqlite3.Connection) -> None:
-            for table in ("records", "states", "open_pieces"):
-                connection.execute(f"DELETE FROM {table} WHERE key=?", key)  # noqa: S608 - ours
+            for where in (
+                f"records WHERE {_OF_KEY}",
+                "states WHERE key=?",
+                "open_pieces WHERE key=?",
+            ):
+                connection.execute(f"DELETE FROM {where}", key)  # noqa: S608 - ours
 
         self._run(run, durable=True)
         self.torrents.forget(info_hash)
@@ -365,3 +367,9 @@ def _stored_bits(key: bytes, row: tuple[object, ...] | None) -> int:
         return decode_state(unseal(key, row)).have.bits
     except ValueError:
         return 0
+
+
+def _record_rows(run: sqlite3.Connection, key: bytes) -> list[tuple[object, ...]]:
+    """Return the copies of a record."""
+    query = f"SELECT body, checksum FROM records WHERE {_OF_KEY} ORDER BY copy"  # noqa: S608 - ours
+    return run.execute(query, (key,)).fetchall()
