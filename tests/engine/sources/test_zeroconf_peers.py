@@ -218,3 +218,23 @@ def test_a_network_that_does_not_close_is_not_waited_for_for_ever(simulate: Simu
         assert not ear.network.told
 
     simulate(main)
+
+
+def test_who_asks_anew_is_told_of_soon_and_who_takes_no_part_is_not(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        ear = ServiceEar(loop)
+        source = await ear.join(FakeTorrent(SEARCHED))
+        await asyncio.sleep(150)
+        assert len(ear.network.told) == 2
+        source.ask_now()
+        await asyncio.sleep(10)
+        assert ear.network.told[2:] == [(PORT, [SEARCHED], [SEARCHED])]
+        await source.stop()
+        source.ask_now()
+        await source.stop()
+        await asyncio.sleep(400)
+        assert len(ear.network.told) == 3
+        assert ear.network.withdrawn == [([SEARCHED], False)]
+        await ear.close()
+
+    simulate(main)

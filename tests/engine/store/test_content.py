@@ -100,6 +100,18 @@ def test_a_v2_torrent_without_its_layers_is_refused(tmp_path: Path) -> None:
                 open_it(bare, output=tmp_path)
 
 
+def test_layers_that_the_data_brings_are_more_once_all_are_known(tmp_path: Path) -> None:
+    whole = make(tmp_path, Version.HYBRID)
+    bare = Metainfo(whole.info)
+    content = open_it(bare, output=tmp_path)
+    assert not content.has_more_layers(bare)
+    for root, layer in whole.piece_layers.items():
+        assert not content.has_more_layers(bare)
+        content.hashes.add_piece_layer(root, layer)
+    assert content.has_more_layers(bare)
+    assert not content.has_more_layers(whole)
+
+
 @pytest.mark.parametrize(
     ("files", "pieces"),
     [
