@@ -117,6 +117,10 @@ class Nginx(WebServer):
         lines = (self.root / "access.log").read_text().splitlines()
         return [line.split(" ", 4) for line in lines if "/nothing" not in line]
 
+    def num_sent(self) -> int:
+        """Return the bytes of bodies that it has sent."""
+        return sum(int(count) for _, count, *_ in self.log())
+
 
 class PythonServer(WebServer):
     """``python -m http.server``: HTTP/1.0, no ranges, a connection for each request."""
