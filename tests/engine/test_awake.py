@@ -22,6 +22,7 @@ from bittern.testing.loop import VirtualLoop
 from tests.engine.hash_peers import Files, HashPeer
 from tests.engine.scene import NAME, NUM_PIECES, PIECE_LENGTH, Scene, Watch, until
 from tests.engine.test_metadata import link_of
+from tests.engine.web import BASE, Web
 
 Simulate = Callable[..., Any]
 
@@ -122,6 +123,29 @@ def test_what_is_found_elsewhere_is_told_and_taken_on_trust(
             swarm = node.torrent.swarm
             assert swarm is not None
             assert swarm.assembly.unverified == swarm.picker.have
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("where", ["torrent", "settings", "switched off"])
+def test_web_seeds_of_the_torrent_and_of_its_settings_are_used(
+    where: str, tmp_path: Path, simulate: Simulate
+) -> None:
+    """BEP 19."""
+
+    async def main(loop: VirtualLoop) -> None:
+        given = (BASE,) if where != "settings" else ()
+        async with Scene(loop, tmp_path, web_seeds=given) as scene:
+            web = Web.of(scene)
+            wishes: dict[str, Any] = {"web_seeds": (BASE,)} if where == "settings" else {}
+            wishes["enable_web_seeds"] = where != "switched off"
+            node = await scene.node(make=web.session, torrent=wishes)
+            if where == "switched off":
+                await asyncio.sleep(60)
+                assert node.torrent.stats().num_have == 0
+            else:
+                await node.complete(within=60)
+                assert node.has_content()
 
     simulate(main)
 
