@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
@@ -314,6 +315,48 @@ def test_nobody_reached_in_time_is_code_4(bittern: Program, unused_port: int) ->
     assert lines[1].startswith("1 of 1 known peer failed (1 connection refused)")
     assert ran.json["downloaded"] == 0
     assert ran.json["reasons"][0] == {"code": "peers_unreachable", "text": lines[1]}
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """A tracker that wants nobody."""
+
+    def do_GET(self) -> None:
+        body = b"d14:failure reason14:not registerede"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None: ...
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """The address of a tracker that refuses."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_a_tracker_that_refuses_was_reached_and_is_quoted(
+    bittern: Program, refusing: str, unused_port: int, tmp_path: Path
+) -> None:
+    dead = [[f"http://127.0.0.1:{unused_port}/{number}"] for number in range(7)]
+    tiers = [*dead, [f"{refusing}/announce"]]
+    write(tmp_path / "refused.torrent", single_file_torrent(b"dog", DATA, trackers=tiers))
+    alone = [option for option in ALONE if option != "--no-tracker"]
+    sources = ("refused.torrent", "cat.torrent")
+    for named, told in (sources[:1], ""), (sources, "dog: "):
+        ran = bittern("get", *named, "-o", "out", "--timeout", "1.5", *alone)
+        assert ran.code == 7, ran.err
+        lines = ran.errors
+        assert lines[0] == "not finished; the same command goes on from here"
+        assert lines[1] == f"{told}tracker {refusing} refused: not registered"
+        assert f"{told}No peer is known yet." in lines
 
 
 @pytest.mark.slow

@@ -46,6 +46,10 @@ TEXTS: list[tuple[ev.Event, str]] = [
         "tracker udp://t:1: 1 peer; next announce in 1m 00s",
     ),
     (ev.TrackerFailed("udp://t:1", "timed out", None), "tracker udp://t:1 failed: timed out"),
+    (
+        ev.TrackerFailed("udp://t:1", "go away", None, is_refusal=True),
+        "tracker udp://t:1 refused: go away",
+    ),
     (ev.PeersFound("dht", 1), "1 peer from dht"),
     (ev.PeersFound("pex", 7), "7 peers from pex"),
     (

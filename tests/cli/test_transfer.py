@@ -157,10 +157,15 @@ def test_a_row_shows_the_state(
 
 
 def outcome(
-    *, error: Exception | None = None, complete: bool = False, reached: bool = False
+    *,
+    error: Exception | None = None,
+    complete: bool = False,
+    reached: bool = False,
+    refusal: str = "",
 ) -> Transfer:
     transfer = Transfer(Job(source="x", label="x"), Goal(), Report(ReportOptions(quiet=True)))
     transfer.error, transfer.is_complete, transfer.was_reached = error, complete, reached
+    transfer.refusal = refusal
     return transfer
 
 
@@ -171,6 +176,7 @@ def outcome(
         ([outcome(complete=True), outcome(reached=True)], None, 7),
         ([outcome(complete=True), outcome()], None, 4),
         ([outcome(), outcome(reached=True)], None, 7),
+        ([outcome(refusal="no")], None, 7),
         ([outcome(complete=True), outcome(error=MetainfoError("x"))], None, 1),
         ([outcome(error=DiskFull("x")), outcome(error=MetainfoError("x"))], None, 5),
         ([outcome()], 15, 7),

@@ -263,10 +263,19 @@ def finish(transfers: list[Transfer], report: Report, stop: StopSignal, output: 
     elif code is ExitCode.UNFINISHED:
         complain("not finished; the same command goes on from here")
         if not stop.is_set():
+            _tell_refusals(transfers)
             _tell_why(transfers)
     elif code is ExitCode.INTERRUPTED:
         complain("interrupted")
     return code
+
+
+def _tell_refusals(transfers: Sequence[Transfer]) -> None:
+    """Say which torrents got nothing but a refusal; it may be lost among dead trackers below."""
+    for transfer in transfers:
+        if transfer.refusal and not (transfer.is_complete or transfer.was_reached):
+            text = transfer.refusal
+            complain(f"{transfer.name}: {text}" if len(transfers) > 1 else text)
 
 
 def _tell_why(transfers: Sequence[Transfer]) -> None:

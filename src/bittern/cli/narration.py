@@ -146,8 +146,9 @@ def _source_text(event: events.Event) -> str:
             return describe_source(source, now=time.monotonic())
         case events.TrackerAnnounced():
             return _announced(event)
-        case events.TrackerFailed(url, reason, retry_at):
-            return f"tracker {server_of(url)} failed: {reason}{_retry(retry_at)}"
+        case events.TrackerFailed(url, reason, retry_at, is_refusal):
+            verb = "refused" if is_refusal else "failed"
+            return f"tracker {server_of(url)} {verb}: {reason}{_retry(retry_at)}"
         case events.PeersFound(source, num_peers):
             return f"{num_peers} {_plural('peer', num_peers)} from {source}"
     return _peer_text(event)

@@ -111,7 +111,9 @@ class Transfer:
         self.error: BaseException | None = None
         self.is_complete: bool = False
         self.was_reached: bool = False
-        """A tracker answered or a peer was connected."""
+        """A tracker gave an answer or a peer was connected."""
+        self.refusal: str = ""
+        """What a tracker said last that refused; empty if none did."""
         self._goal = goal
         self._report = report
         self._started_at = time.monotonic()
@@ -198,6 +200,8 @@ class Transfer:
         async for event in stream:
             if isinstance(event, events.TrackerAnnounced | events.PeerConnected):
                 self.was_reached = True
+            if isinstance(event, events.TrackerFailed) and event.is_refusal:
+                self.refusal = f"tracker {server_of(event.url)} refused: {event.reason}"
             if self.torrent is not None and isinstance(event, events.StateChanged):
                 self._note_earlier(self.torrent)  # a magnet link learns of them later
                 self._save_torrent(self.torrent)
@@ -394,7 +398,8 @@ def exit_code(transfers: Sequence[Transfer], stop: StopSignal) -> ExitCode:
     Return the code of a run.
 
     The first torrent that failed decides. Of those that were not complete in time the code
-    is UNFINISHED, or UNREACHABLE if no tracker and no peer ever answered for any of them.
+    is UNFINISHED, or UNREACHABLE if no tracker and no peer ever answered for any of them: a
+    refusal is an answer.
     """
     for transfer in transfers:
         if transfer.error is not None:
@@ -404,7 +409,7 @@ def exit_code(transfers: Sequence[Transfer], stop: StopSignal) -> ExitCode:
         return stop.exit_code(unfinished=bool(unfinished))
     if not unfinished:
         return ExitCode.DONE
-    if any(transfer.was_reached for transfer in unfinished):
+    if any(transfer.was_reached or transfer.refusal for transfer in unfinished):
         return ExitCode.UNFINISHED
     return ExitCode.UNREACHABLE
 

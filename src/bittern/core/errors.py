@@ -143,12 +143,16 @@ class TrackerFailure(RemoteError):
         reason: the tracker's own words, already cleaned for display.
         retry_after: seconds until the next try the tracker allows (BEP 31);
             ``inf`` means never; None when it did not say.
+        is_ours: it was not asked at all, since we do not ask such a one.
     """
 
-    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, reason: str, *, retry_after: float | None = None, is_ours: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.retry_after = retry_after
+        self.is_ours = is_ours
 
     def __str__(self) -> str:
         return f"tracker refused: {self.reason}"

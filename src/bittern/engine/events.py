@@ -83,11 +83,16 @@ class TrackerAnnounced(Event):
 
 @dataclass(frozen=True, slots=True)
 class TrackerFailed(Event):
-    """A tracker refused or could not be reached; ``retry_at`` is loop time."""
+    """
+    A tracker refused or could not be reached; ``retry_at`` is loop time.
+
+    ``is_refusal`` tells that it did answer: ``reason`` is what it said.
+    """
 
     url: str
     reason: str
     retry_at: float | None
+    is_refusal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,6 +254,7 @@ def test_a_refusal_says_more_than_silence(refused: bool, simulate: Simulate) -> 
         with pytest.raises(TrackerFailure, match="not registered") as caught:
             await client.announce("http://both/announce", [REQUEST])
         assert caught.value.retry_after == 120
+        assert not caught.value.is_ours
 
     simulate(main())
 
@@ -328,6 +329,7 @@ def test_impossible_urls_are_lasting_failures(url: str, simulate: Simulate) -> N
         with pytest.raises(TrackerFailure) as caught:
             await client.announce(url, [REQUEST])
         assert caught.value.retry_after == math.inf
+        assert caught.value.is_ours
         assert http.asked == []
 
     simulate(main())

@@ -167,7 +167,7 @@ def test_peers_and_reports_reach_the_torrent(simulate: Simulate) -> None:
             assert scene.announcer.external_host == "203.0.113.9"
             assert scene.torrent.reports == [
                 events.TrackerAsked("a", "started"),
-                events.TrackerFailed("a", "closed today", 601),
+                events.TrackerFailed("a", "closed today", 601, is_refusal=True),
                 events.TrackerAsked("b", "started"),
                 events.TrackerAnnounced("b", "started", 3, 3, None, 1800),
             ]
@@ -184,7 +184,9 @@ def test_status_for_display(simulate: Simulate) -> None:
             peers=PEERS, num_seeds=3, num_leechers=4, num_downloaded=5, warning="take care"
         )
         scene.client.answers["b"] = TrackerUnreachable("no route")
-        scene.client.answers["c"] = TrackerFailure("never come back", retry_after=math.inf)
+        scene.client.answers["c"] = TrackerFailure(
+            "never come back", retry_after=math.inf, is_ours=True
+        )
         scene.client.answers["d"] = 30.0
         async with scene:
             await asyncio.sleep(2)
@@ -204,6 +206,9 @@ def test_status_for_display(simulate: Simulate) -> None:
             )
             failing = scene.status("b")
             assert failing.state is TrackerState.FAILING
+            # Neither was said by a tracker.
+            failures = [e for e in scene.torrent.reports if isinstance(e, events.TrackerFailed)]
+            assert [(e.url, e.is_refusal) for e in failures] == [("b", False), ("c", False)]
             assert (failing.num_failures, failing.message) == (1, "no route")
             assert failing.next_at is not None
             assert 31 <= failing.next_at <= 61

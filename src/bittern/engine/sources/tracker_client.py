@@ -156,7 +156,9 @@ class TrackerClient:
             return await _bounded(udp.scrape(endpoint, info_hashes))
         asked = scrape_url(url, info_hashes)
         if asked is None:
-            raise TrackerFailure("this tracker cannot be scraped", retry_after=math.inf)
+            raise TrackerFailure(
+                "this tracker cannot be scraped", retry_after=math.inf, is_ours=True
+            )
         response = await self._fetch(asked, ipv6=":" in host)
         answer = _understood(decode_scrape, response)
         return {key: entry for key, entry in answer.items() if key in info_hashes}
@@ -189,7 +191,9 @@ class TrackerClient:
         if self._udp is None:
             raise TrackerUnreachable("no UDP here")
         if classify(host) is AddressClass.FORBIDDEN:
-            raise TrackerFailure(f"{host} is no address to connect to", retry_after=math.inf)
+            raise TrackerFailure(
+                f"{host} is no address to connect to", retry_after=math.inf, is_ours=True
+            )
         parts = urlsplit(_checked(url))
         url_data = parts.path + (f"?{parts.query}" if parts.query else "")
         endpoint = Endpoint(host, parts.port or _DEFAULT_UDP_PORT)
@@ -214,7 +218,7 @@ def _checked(url: str) -> str:
     try:
         return tracker_url(url)
     except TrackerDecodeError as error:
-        raise TrackerFailure(str(error), retry_after=math.inf) from error
+        raise TrackerFailure(str(error), retry_after=math.inf, is_ours=True) from error
 
 
 async def _bounded(request: Coroutine[object, object, _T]) -> _T:

@@ -372,7 +372,8 @@ class TrackerAnnouncer:
         memory.last_at = now
         memory.message = reason
         retry_at = next((t.next_at for t in self._schedule.trackers() if t.url == url), None)
-        self._surroundings.report(events.TrackerFailed(url, reason, retry_at))
+        is_refusal = isinstance(error, TrackerFailure) and not error.is_ours
+        self._surroundings.report(events.TrackerFailed(url, reason, retry_at, is_refusal))
         self.go_on()
 
     async def _say_goodbye(
