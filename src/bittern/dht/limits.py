@@ -138,7 +138,7 @@ FILL_INTERVAL: Final = 0.5
 """The same while the table is nearly empty and others ask us something."""
 IDLE_INTERVAL: Final = 30.0
 """The same after a time at which there was nothing to do."""
-EXAMS_PER_UPKEEP: Final = 2
+EXAMS_PER_UPKEEP: Final = 4
 """Limit: N1, N2. Newcomers that are examined at each upkeep."""
 MAX_SUGGESTIONS: Final = 400
 """Nodes that wait for that."""

@@ -23,11 +23,13 @@ _SPACE = 1 << 160
 _NUM_SIZES = 32
 """Claims that the estimate rests on."""
 _MIN_SIZES = 8
-_RANK = 0.6
+_RANK = 0.75
 """
 Share of the claims below the estimate. Accomplices, who know few nodes, are more than
-those who make nodes up, so it stays true with 60 % of the former or 40 % of the latter.
+those who make nodes up, so it stays true with 75 % of the former or 25 % of the latter.
 """
+_MAX_SIZE = 1 << 30
+"""Claims above that are no network; they do not count."""
 _MIN_JUDGED_NODES = 50
 _MAX_THIN = 3
 """
@@ -71,7 +73,8 @@ class Trust:
 
     def note_size(self, size: int) -> None:
         """Take what an answer with eight names, or the eight nearest of a lookup, stand for."""
-        self._sizes.append(size)
+        if size <= _MAX_SIZE:
+            self._sizes.append(size)
 
     @property
     def is_settled(self) -> bool:

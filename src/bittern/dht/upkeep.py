@@ -7,7 +7,7 @@ answered after a moment: what was saved may be long gone. Repeated with growing 
 while the table is nearly empty. Routers answer the whole world, so they never enter the
 table (BEP 5).
 
-Steady state: every few seconds at most one stale node is examined, and two newcomers:
+Steady state: every few seconds at most one stale node is examined, and four newcomers:
 nodes of the table that never were, then nodes that were saved, asked us something, or
 were named in an examination and would have a place. To examine a node is to ask it for
 nodes near itself: whether it is there, whether what it says can be true (``trust``), and
@@ -15,8 +15,8 @@ whom else to examine. A bucket without change for 15 minutes gets a lookup; so d
 own id, first a minute after the bootstrap and then ever more rarely, because others judge
 us by how well we know our neighbours.
 
-Limit: what an idle node sends is three queries each ``UPKEEP_INTERVAL``, and one lookup a
-minute. A nearly empty table is filled sooner, by two queries each ``FILL_INTERVAL``, since
+Limit: what an idle node sends is five queries each ``UPKEEP_INTERVAL``, and one lookup a
+minute. A nearly empty table is filled sooner, by four queries each ``FILL_INTERVAL``, since
 in a small network nobody else knows whom to name.
 
 Source: BEP 5.
