@@ -33,7 +33,7 @@ def mean_queries(outcomes: list[Outcome]) -> float:
     ("num_nodes", "num_lookups", "warm_up", "min_success"),
     [
         (120, 60, 240.0, 0.98),
-        pytest.param(5000, 1000, 600.0, 0.99, marks=[pytest.mark.soak, pytest.mark.timeout(7200)]),
+        pytest.param(5000, 1000, 900.0, 0.99, marks=[pytest.mark.soak, pytest.mark.timeout(7200)]),
     ],
 )
 def test_what_was_announced_is_found(
