@@ -101,6 +101,20 @@ def test_once_brings_a_folder_up_to_date(
 
 
 @pytest.mark.slow
+def test_complete_is_said_of_the_content_and_not_of_the_metadata(
+    bittern: Program, network: DhtNetwork, seed: SeedingThread, tmp_path: Path
+) -> None:
+    publish(network, record())
+    ran = bittern("follow", LINK, "--once", "-v", "--peer", seed.address, "--timeout", "30",
+                  *options(network, tmp_path))  # fmt: skip
+    assert ran.code == 0, ran.err
+    lines = [line.split(maxsplit=1)[1] for line in ran.out.splitlines()]
+    for words in ("complete", "seeding"):
+        assert lines.count(words) == 1
+        assert lines.index(words) > lines.index("file complete: b")
+
+
+@pytest.mark.slow
 def test_it_stays_until_a_signal_comes(
     bittern: Program,
     network: DhtNetwork,

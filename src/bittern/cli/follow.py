@@ -43,6 +43,8 @@ LOOK_INTERVAL = 600.0
 """Seconds between two looks what is the newest."""
 RETRY_INTERVAL = 5.0
 """The same while nobody can be asked."""
+_COMPLETIONS = (events.TorrentCompleted(), events.StateChanged(events.TorrentState.SEEDING))
+"""What is not to be told of a torrent whose content is not wanted."""
 
 
 def follow(
@@ -286,11 +288,18 @@ class Following:
     def listen(self, torrent: Torrent) -> None:
         """Pass on the events of a torrent that was added for this."""
         self._torrent = torrent
+        # One that is there for the metadata wants no file; what a person waits for comes later.
+        is_empty = torrent.config.files == frozenset()
         # The stream is made here, before anything happens.
-        self._start(self._listen(torrent, torrent.events(trace=self._report.wants_trace)))
+        stream = torrent.events(trace=self._report.wants_trace)
+        self._start(self._listen(torrent, stream, says_complete=not is_empty))
 
-    async def _listen(self, torrent: Torrent, stream: AsyncIterator[events.Event]) -> None:
+    async def _listen(
+        self, torrent: Torrent, stream: AsyncIterator[events.Event], *, says_complete: bool
+    ) -> None:
         async for event in stream:
+            if not says_complete and event in _COMPLETIONS:
+                continue
             if isinstance(event, events.FileReused):
                 self._reused += event.length
             key = str(torrent.info_hash or torrent.info_hash_v2 or "")
