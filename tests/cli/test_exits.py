@@ -99,6 +99,7 @@ TEXTS: list[tuple[BaseException, str]] = [
     (OSError(), "failed without a reason"),
     (StorageError("disk is gone", path="/a"), "disk is gone: '/a'"),
     (MetainfoError(), "MetainfoError"),
+    (ConfigError("enable_zeroconf needs a package"), "--zeroconf needs a package"),
     (KeyboardInterrupt(), "interrupted"),
     (Terminated(), "stopped"),
     (MemoryError(), "out of memory"),

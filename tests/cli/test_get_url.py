@@ -109,7 +109,7 @@ def test_web_servers_can_be_left_alone(bittern: Program, server: str, tmp_path: 
     options = ("--web-seed", f"{server}/mirror/", "--no-web-seed", "--timeout", "2s")
     ran = bittern("get", f"{server}/cat.torrent", *options, *ALONE)
     assert ran.code == 4
-    assert "web seed: off (switched off by the setting enable_web_seeds)" in ran.err
+    assert "web seed: off (switched off by --no-web-seed)" in ran.err
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from bittern.core.ids import InfoHash
 from bittern.engine import events as ev
 from bittern.engine.reason import Reason, ReasonCode
 from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
+from bittern.engine.sources.base import switched_off_by
 
 PEER = Endpoint("127.0.0.1", 6881)
 SOURCE = SourceStatus(kind=SourceKind.DHT, name="IPv4", state=SourceState.ASKING, last_asked_at=5.0)
@@ -171,6 +172,13 @@ def test_a_stall_has_a_line_for_each_reason() -> None:
         "nothing has arrived for 5s:",
         "  All choke.",
         "  x\ny",
+    ]
+    stalled = ev.Stalled(
+        5.0, (Reason(ReasonCode.SOURCE, f"DHT: off ({switched_off_by('enable_dht')})"),)
+    )
+    assert event_lines(stalled)[1:] == ["  DHT: off (switched off by --no-dht)"]
+    assert event_json(stalled)["reasons"] == [
+        {"code": "source", "text": "DHT: off (switched off by --no-dht)"}
     ]
     assert event_lines(ev.FileCompleted(0, "a\nb")) == ["file complete: a\nb"]
     assert event_lines(ev.CheckProgressed(1, 2)) == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import errno
 
+from bittern.cli.wording import in_options
 from bittern.core.errors import (
     BadPiece,
     BitTorrentError,
@@ -132,7 +133,8 @@ def describe(error: BaseException) -> str:
         case KeyboardInterrupt():
             return "interrupted"
         case BitTorrentError():
-            return str(error) or type(error).__name__
+            text = str(error) or type(error).__name__
+            return in_options(text) if isinstance(error, ConfigError) else text
         case OSError():
             return _describe_os_error(error)
         case MemoryError():

@@ -33,6 +33,7 @@ from bittern.cli.session import (
 from bittern.cli.source import SourceKind, kind_of, load_magnet, load_metainfo
 from bittern.cli.transfer import Goal, Job, Transfer, exit_code, run_transfers
 from bittern.cli.values import HostPort, format_duration, format_rate, format_size
+from bittern.cli.wording import in_options
 from bittern.codec.metainfo import Metainfo
 from bittern.codec.url import normalise_url
 from bittern.core.endpoint import Endpoint, is_local
@@ -284,7 +285,8 @@ def _tell_why(transfers: Sequence[Transfer]) -> None:
         if transfer.reasons and transfer.reasons[0].code is ReasonCode.MOVING:
             continue  # only the time was too short
         for reason in transfer.reasons[:MAX_REASONS]:
-            complain(f"{transfer.name}: {reason}" if len(transfers) > 1 else str(reason))
+            text = in_options(str(reason))
+            complain(f"{transfer.name}: {text}" if len(transfers) > 1 else text)
 
 
 def _outcome_text(transfer: Transfer, output: Path) -> str:

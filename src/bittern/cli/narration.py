@@ -16,8 +16,10 @@ import time
 from typing import TYPE_CHECKING
 
 from bittern.cli.values import HostPort, format_duration, format_size
+from bittern.cli.wording import in_options
 from bittern.core.endpoint import Endpoint
 from bittern.engine import events
+from bittern.engine.reason import Reason
 from bittern.engine.reasons.phrases import describe_source, server_of
 from bittern.engine.source_status import SourceKind
 
@@ -74,6 +76,8 @@ def plain(value: object) -> Json:
             return value if math.isfinite(value) else None
         case Endpoint() | HostPort():
             return str(value)
+        case Reason():
+            return {"code": value.code.value, "text": in_options(value.text)}
         case bytes() | bytearray() | memoryview():
             return bytes(value).hex()
         case tuple() | list():
@@ -97,7 +101,7 @@ def event_lines(event: events.Event) -> list[str]:
     """
     if isinstance(event, events.Stalled):
         beginning = f"nothing has arrived for {format_duration(event.seconds)}:"
-        return [beginning, *(f"  {reason}" for reason in event.reasons)]
+        return [beginning, *(f"  {in_options(str(reason))}" for reason in event.reasons)]
     text = event_text(event)
     return [text] if text else []
 
