@@ -534,6 +534,32 @@ def test_a_bug_while_a_run_is_read_is_not_taken_for_a_lost_piece(
         simulate(main)
 
 
+def test_pieces_that_were_found_elsewhere_are_taken_and_hashed_before_they_are_sent(
+    simulate: Simulate,
+) -> None:
+    """Limit: F5."""
+
+    async def main(loop: VirtualLoop) -> None:
+        bench = Bench(loop, have=0x30)
+        bench.fill()
+        bench.assembly.take([0, 1])
+        assert bench.log == [("verified", 0), ("verified", 1)]
+        assert bench.assembly.unverified == bench.bit(0) | bench.bit(1)
+        await asyncio.sleep(1)
+        assert bench.log[2:] == [("file", 0)]
+        assert bench.picker.is_complete
+        assert bench.assembly.load_run(bench, [(0, 0, BLOCK)]) is None
+        await asyncio.sleep(1)
+        assert bench.loaded == [([(0, 0, BLOCK)], message(bench, 0, 0))]
+        assert bench.assembly.unverified == bench.bit(1)
+        other = Bench(loop)
+        other.assembly.stop()
+        other.assembly.take([0])
+        assert other.log == []
+
+    simulate(main)
+
+
 # --- v2 --------------------------------------------------------------------------------------
 
 
