@@ -456,6 +456,36 @@ def test_how_others_saw_us_is_known_from_an_earlier_run(tmp_path: Path, simulate
     simulate(main)
 
 
+def test_bep24_a_tracker_is_believed_until_the_dht_knows_better(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            node = await scene.node(make=DhtSession, enable_dht=True, dht_bootstrap=())
+            session, peer = node.session, Endpoint("21.0.0.1", 7000)
+            node.torrent.add_peers([peer], "user")
+            for host, believed in (
+                ("192.168.0.9", None),  # it is in our own network
+                ("20.0.0.9", "20.0.0.9"),
+                ("20.0.0.8", "20.0.0.9"),
+            ):
+                session._services.address_told(host)
+                found = session._services.external.get(False)
+                assert (found and found.host) == believed
+            entry = node.torrent.candidates._book.entries[peer]
+            assert entry.priority == canonical_priority(Endpoint("20.0.0.9", PORT), peer)
+            dht = session.dht
+            assert dht is not None
+            dht._heard(dht.shells[0], AddressLearned("20.0.0.7", NodeId(bytes(20))))
+            for host in ("20.0.0.6", "fd00::1"):
+                session._services.address_told(host)
+            assert session._services.external == {False: Endpoint("20.0.0.7", PORT)}
+            session._services.address_told("2a00::1")
+            assert session._services.external[True] == Endpoint("2a00::1", PORT)
+
+    simulate(main)
+
+
 def test_who_takes_no_connections_has_no_place_where_others_see_him(
     tmp_path: Path, simulate: Simulate
 ) -> None:
@@ -463,6 +493,7 @@ def test_who_takes_no_connections_has_no_place_where_others_see_him(
         async with Scene(loop, tmp_path) as scene:
             node = await scene.node(enable_incoming=False)
             node.session._address_learned("20.0.0.9")
+            node.session._address_told("20.0.0.9")
             assert node.session._services.external == {}
 
     simulate(main)

@@ -167,6 +167,8 @@ class Torrent:
     def add_peers(self, endpoints: Sequence[Endpoint], source: str, from_host: str) -> None:
         self.peers.update(endpoints)
 
+    def address_told(self, host: str) -> None: ...
+
     def report(self, event: events.Event) -> None:
         if not isinstance(event, events.TrackerAsked):
             self.reports.append(event)

@@ -45,6 +45,8 @@ class Services:
     """Who is not talked to for a while, whatever the torrent."""
     external: dict[bool, Endpoint]
     """Where we are as others see it, by ``is_ipv6``; of a family that is known."""
+    address_told: Callable[[str], None]
+    """Hears where a tracker sees us (BEP 24)."""
     spawn: Callable[[Coroutine[object, object, None], str], None]
     """Runs a coroutine as a supervised task of the session, under that name."""
     dht_port: Callable[[], int]

@@ -24,7 +24,7 @@ from typing import TypeVar, Unpack
 
 from bittern.codec.lsd import PORT
 from bittern.codec.magnet import Magnet
-from bittern.core.endpoint import Endpoint
+from bittern.core.endpoint import Endpoint, is_local
 from bittern.core.errors import ConfigError
 from bittern.core.ids import InfoHash, PeerId
 from bittern.engine.changes import SessionChanges, change_session, download_rate, slow_down
@@ -204,6 +204,7 @@ class Session:
             torrents=lambda: self.torrents,
             bans=Bans(),
             external={},
+            address_told=self._address_told,
             spawn=self._spawn,
             dht_port=lambda: gateway.dht_port,
             dht_node_seen=gateway.dht_node_seen,
@@ -425,6 +426,17 @@ class Session:
             self._services.external[endpoint.is_ipv6] = endpoint
             for torrent in self._services.active:
                 torrent.candidates.set_external(endpoint)
+
+    def _address_told(self, host: str) -> None:
+        """
+        Take a tracker's word for how the outside sees us (BEP 24) while there is no better one.
+
+        The nodes of the DHT have agreed on theirs, which replaces it. The first tracker is
+        believed, so that one that lies cannot do it again and again; one in our own network
+        does not see us from outside.
+        """
+        if (":" in host) not in self._services.external and not is_local(host):
+            self._address_learned(host)
 
     def _congestion_changed(self, is_congested: bool) -> None:
         for torrent in self._services.active:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bittern.codec.info import Version
-from bittern.core.announce import AnnounceAnswer, Event
+from bittern.core.announce import AnnounceAnswer, AnnounceRequest, Event
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import TrackerUnreachable
 from bittern.engine import events
@@ -74,6 +75,34 @@ def test_what_was_asked_and_answered_and_when_it_goes_on(
             ]
             assert told[1] == failed
             assert told[3] == answered
+
+    simulate(main)
+
+
+class SeeingClient(FakeClient):
+    """Tells us where it sees us."""
+
+    async def announce(
+        self,
+        url: str,
+        requests: Sequence[AnnounceRequest],
+        *,
+        answered: Callable[[AnnounceAnswer, str], None] = lambda answer, host: None,
+    ) -> AnnounceAnswer:
+        answer = AnnounceAnswer(external_host="20.0.0.9")
+        answered(answer, "203.0.113.99")
+        return answer
+
+
+def test_bep24_where_a_tracker_sees_us_is_passed_on(tmp_path: Path, simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, trackers=((URL,),)) as scene:
+            node = await scene.node(make=tracked(SeeingClient()), enable_trackers=True)
+            ours = Endpoint("20.0.0.9", node.session.port)
+            await asyncio.sleep(0.2)
+            assert node.session._services.external == {False: ours}
+            node.torrent.add_peers([ours], "user")
+            assert ours not in node.torrent.candidates
 
     simulate(main)
 

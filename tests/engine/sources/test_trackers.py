@@ -67,6 +67,7 @@ class FakeTorrent:
         self.left = 100
         self.peers: list[Endpoint] = []
         self.reports: list[events.Event] = []
+        self.told: list[str] = []
 
     def stats(self) -> tuple[int, int, int]:
         return 1, 2, self.left
@@ -74,6 +75,9 @@ class FakeTorrent:
     def add_peers(self, endpoints: Sequence[Endpoint], source: str, from_host: str) -> None:
         assert (source, from_host) == ("tracker", HOST)
         self.peers += endpoints
+
+    def address_told(self, host: str) -> None:
+        self.told.append(host)
 
     def report(self, event: events.Event) -> None:
         self.reports.append(event)
@@ -164,7 +168,7 @@ def test_peers_and_reports_reach_the_torrent(simulate: Simulate) -> None:
         async with scene:
             await asyncio.sleep(3)
             assert scene.torrent.peers == [PEERS[0]]
-            assert scene.announcer.external_host == "203.0.113.9"
+            assert scene.torrent.told == ["203.0.113.9"]
             assert scene.torrent.reports == [
                 events.TrackerAsked("a", "started"),
                 events.TrackerFailed("a", "closed today", 601, is_refusal=True),

@@ -136,6 +136,10 @@ class TrackerSource:
         """Pass on what a tracker named."""
         self._torrent.add_peers(endpoints, source, from_host)
 
+    def address_told(self, host: str) -> None:
+        """Pass on where a tracker sees us."""
+        self._services.address_told(host)
+
     def stats(self) -> tuple[int, int, int]:
         """Return bytes uploaded, downloaded, and left."""
         torrent = self._torrent

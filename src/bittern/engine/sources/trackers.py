@@ -7,7 +7,7 @@ side. A dead tracker costs a task that waits, never the torrent; ``stop`` waits 
 trackers at most as long as it is told. What a tracker says reaches the torrent through
 ``Surroundings``.
 
-Sources: BEP 3, BEP 7, BEP 12, BEP 31, BEP 52 (a hybrid torrent announces both hashes).
+Sources: BEP 3, BEP 7, BEP 12, BEP 24, BEP 31, BEP 52 (a hybrid torrent announces both hashes).
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ class Surroundings(Protocol):
 
     def add_peers(self, endpoints: Sequence[Endpoint], source: str, from_host: str) -> None:
         """Take peers that a tracker at the address ``from_host`` named."""
+
+    def address_told(self, host: str) -> None:
+        """Hear our own address as a tracker sees it (BEP 24)."""
 
     def report(self, event: News) -> None:
         """Hear what happened, for people."""
@@ -116,7 +119,6 @@ class TrackerAnnouncer:
         announce_to_all_tiers: see ``policy.announcing``.
 
     Attributes:
-        external_host: our own address as a tracker saw it last (BEP 24).
         info_hashes: as given; may be replaced.
         is_running: between ``start`` and ``stop``.
         due_at: kept by ``Announces``.
@@ -133,7 +135,6 @@ class TrackerAnnouncer:
         "_surroundings",
         "_tasks",
         "due_at",
-        "external_host",
         "info_hashes",
         "is_running",
     )
@@ -151,7 +152,6 @@ class TrackerAnnouncer:
         rng: random.Random,
         announce_to_all_tiers: bool = False,
     ) -> None:
-        self.external_host: str | None = None
         self.is_running: bool = False
         self.due_at: float = math.inf
         self._client = client
@@ -326,7 +326,7 @@ class TrackerAnnouncer:
 
     def _take_peers(self, answer: AnnounceAnswer, host: str) -> None:
         if answer.external_host is not None:
-            self.external_host = answer.external_host
+            self._surroundings.address_told(answer.external_host)
         peers = [peer for peer in answer.peers if is_dialable(peer)]
         if peers and self.is_running:
             self._surroundings.add_peers(peers, SOURCE, host)
