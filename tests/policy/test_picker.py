@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
 
 import pytest
 from hypothesis import settings
@@ -29,6 +28,16 @@ def bits_of(drawn: str, wanted: str = "#") -> int:
 
 def indices(bits: int, num_pieces: int) -> list[int]:
     return list(Bitfield(num_pieces, bits))
+
+
+def in_order(picker: Picker, peer_bits: int | None = None, exclude: int = 0) -> list[int]:
+    """All pieces that can be picked from a peer, or a seed, one after another."""
+    peer_bits = picker.swarm.full if peer_bits is None else peer_bits
+    picked: list[int] = []
+    while (index := picker.pick(peer_bits, exclude=exclude)) is not None:
+        picked.append(index)
+        exclude |= 1 << (picker.top - index)
+    return picked
 
 
 def scene(
@@ -132,8 +141,6 @@ def test_sequential_mode_picks_the_lowest_index_of_the_highest_priority(
 ) -> None:
     picker = scene(ours=ours, priorities=priorities, counts="54321012", sequential=True)
     assert picker.pick(bits_of(peer)) == expected
-    picked = picker.pick_many(bits_of(peer), 8)
-    assert picked[:1] == ([] if expected is None else [expected])
 
 
 def test_excluded_pieces_are_not_picked() -> None:
@@ -142,7 +149,6 @@ def test_excluded_pieces_are_not_picked() -> None:
     assert picker.pick(full) == 4
     assert picker.pick(full, exclude=bits_of("....###.")) == 7
     assert picker.pick(full, exclude=full) is None
-    assert picker.pick_many(full, 9, exclude=bits_of("....###.")) == [7]
 
 
 def test_the_choice_spreads_over_equals() -> None:
@@ -168,38 +174,19 @@ def test_seeds_do_not_change_which_piece_is_rarest() -> None:
     assert picker.swarm.num_seeds == 3
 
 
-# --- several at once ---------------------------------------------------------------------
+# --- one after another ---------------------------------------------------------------------
 
 
-def test_pick_many_takes_the_rarest_class_first_then_the_next() -> None:
-    picker = scene(ours="####......", counts="1111322312")
-    picked = picker.pick_many(picker.swarm.full, 99)
+def test_the_rarest_class_comes_first_then_the_next() -> None:
+    picked = in_order(scene(ours="####......", counts="1111322312"))
     assert picked[0] == 8
     assert sorted(picked[1:4]) == [5, 6, 9]
     assert sorted(picked[4:]) == [4, 7]
-    assert picker.pick_many(picker.swarm.full, 0) == []
 
 
-def test_pick_many_follows_priorities_before_rarity() -> None:
+def test_priorities_come_before_rarity() -> None:
     picker = scene(ours="####....", counts="11111234", priorities="44441247")
-    assert picker.pick_many(picker.swarm.full, 3) == [7, 6, 5]
-
-
-def test_pick_many_returns_neighbours_among_equals() -> None:
-    for seed in range(20):
-        picker = scene(ours="####" + "." * 28, counts="1" * 32, seed=seed)
-        picked = picker.pick_many(picker.swarm.full, 8)
-        steps = [b - a for a, b in pairwise(picked)]
-        assert len(set(picked)) == 8
-        assert sum(step != 1 for step in steps) <= 1  # at most one wrap to the first
-
-
-def test_pick_many_starts_anywhere_among_equals() -> None:
-    starts = {
-        scene(ours="####" + "." * 12, counts="1" * 16, seed=seed).pick_many((1 << 16) - 1, 2)[0]
-        for seed in range(200)
-    }
-    assert starts == set(range(4, 16))
+    assert in_order(picker) == [7, 6, 5, 4]
 
 
 # --- deadlines ---------------------------------------------------------------------------
@@ -212,7 +199,7 @@ def test_deadlines_go_before_priority_and_rarity_in_their_order() -> None:
     picker.set_deadline(4, 20.0)
     picker.set_deadline(8, 10.0)
     assert picker.pick(full) == 8
-    assert picker.pick_many(full, 4) == [8, 4, 6, 9]
+    assert in_order(picker)[:4] == [8, 4, 6, 9]
     assert picker.pick(bits_of("#######.##"), exclude=bits_of("........##")) == 4
     picker.mark_have(8)
     assert picker.pick(full) == 4
@@ -220,7 +207,7 @@ def test_deadlines_go_before_priority_and_rarity_in_their_order() -> None:
     assert picker.pick(full) == 6
     picker.set_deadline(7, 1.0)
     picker.set_deadline(7, 99.0)
-    assert picker.pick_many(full, 2) == [6, 7]
+    assert in_order(picker)[:2] == [6, 7]
     assert picker.pick(bits_of("....#....#")) == 9
 
 
@@ -237,11 +224,11 @@ def test_a_piece_that_was_there_has_no_deadline_left() -> None:
     picker.set_deadline(4, 1.0)
     picker.mark_have(4)
     picker.lose(4)
-    assert picker.pick_many(picker.swarm.full, 1) == [7]
+    assert picker.pick(picker.swarm.full) == 7
     picker.mark_have(4)
     picker.set_deadline(4, 1.0)
     picker.lose(4)
-    assert picker.pick_many(picker.swarm.full, 1) == [7]
+    assert picker.pick(picker.swarm.full) == 7
 
 
 def test_a_check_that_finds_a_piece_ends_its_deadline() -> None:
@@ -251,7 +238,7 @@ def test_a_check_that_finds_a_piece_ends_its_deadline() -> None:
     picker.set_have(bits_of("####..#."))
     assert picker.pick(picker.swarm.full) == 5
     picker.lose(6)
-    assert picker.pick_many(picker.swarm.full, 2) == [5, 7]
+    assert in_order(picker)[:2] == [5, 7]
 
 
 # --- our own state -----------------------------------------------------------------------
@@ -304,9 +291,9 @@ def test_a_lost_piece_that_nobody_wants_is_not_fetched_again() -> None:
 def test_priorities_keep_open_pieces_open() -> None:
     picker = scene(ours="####oo..", counts="11111111", priorities="44447477")
     assert picker.open == bits_of("....oo..", "o")
-    assert sorted(picker.pick_many(picker.swarm.full, 9)) == [6, 7]
+    assert sorted(in_order(picker)) == [6, 7]
     picker.mark_closed(4)
-    assert sorted(picker.pick_many(picker.swarm.full, 9)) == [4, 6, 7]
+    assert sorted(in_order(picker)) == [4, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -353,7 +340,6 @@ def test_a_torrent_without_pieces_is_complete() -> None:
     assert picker.is_complete
     assert picker.is_seed
     assert picker.pick(0) is None
-    assert picker.pick_many(0, 4) == []
     assert picker.distributed_copies() == 0.0
     picker.remove_peer(0)
     assert picker.swarm.num_seeds == 0
@@ -488,8 +474,8 @@ class PickerMachine(RuleBasedStateMachine):
             rarity = 0
         return (1, -self.priorities[index], rarity)
 
-    @rule(data=st.data(), count=st.integers(0, 12))
-    def a_piece_is_picked(self, data: st.DataObject, count: int) -> None:
+    @rule(data=st.data())
+    def a_piece_is_picked(self, data: st.DataObject) -> None:
         peer = data.draw(st.sets(st.integers(0, self.n - 1)))
         exclude = data.draw(st.sets(st.integers(0, self.n - 1), max_size=3))
         pool = {i for i in peer - exclude - self.have - self.open if self.priorities[i]}
@@ -500,10 +486,9 @@ class PickerMachine(RuleBasedStateMachine):
             assert self.naive_order(picked) == orders[0]
         else:
             assert picked is None
-        many = self.picker.pick_many(self.bits(peer), count, exclude=self.bits(exclude))
-        assert len(set(many)) == len(many) == min(count, len(pool))
-        assert set(many) <= pool
-        assert [self.naive_order(i) for i in many] == orders[: len(many)]
+        many = in_order(self.picker, self.bits(peer), self.bits(exclude))
+        assert sorted(many) == sorted(pool)
+        assert [self.naive_order(i) for i in many] == orders
 
     @invariant()
     def check_books(self) -> None:

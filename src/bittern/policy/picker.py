@@ -63,7 +63,6 @@ class Picker:
         "_deadlines",
         "_levels",
         "_num_have",
-        "_ones",
         "_pickable",
         "_random",
         "_urgent",
@@ -95,7 +94,6 @@ class Picker:
         self._num_have = 0
         self._deadlines: list[tuple[float, int]] = []
         self._urgent = 0
-        self._ones = (1 << self.top + 1) - 1
         self._random = rng.random
 
     # --- what the peers have -------------------------------------------------------------
@@ -286,40 +284,12 @@ class Picker:
             return lowest_index(best, self.top)
         return self._one_of(best)
 
-    def pick_many(self, peer_bits: int, count: int, *, exclude: int = 0) -> list[int]:
-        """
-        Choose up to ``count`` different pieces, in the order of ``pick``.
-
-        Equals come as runs of neighbouring pieces, which is what disks like best.
-        """
-        pool = peer_bits & self._pickable
-        pool ^= pool & exclude
-        picked: list[int] = []
-        while pool and len(picked) < count and (urgent := pool & self._urgent):
-            picked.append(self._first_due(urgent))
-            pool ^= 1 << (self.top - picked[-1])
-        while pool and len(picked) < count:
-            best = self._best(pool)
-            pool ^= best
-            start = 0 if self.sequential else self._after_random(best)
-            for part in (start, best ^ start):
-                rest = part
-                while rest and len(picked) < count:
-                    length = rest.bit_length()
-                    picked.append(self.top + 1 - length)
-                    rest ^= 1 << (length - 1)
-        return picked
-
     def _best(self, pool: int) -> int:
         if len(self._levels) > 1:
             pool = next(chosen for _, bits in self._levels if (chosen := pool & bits))
         if self.sequential or self._num_have < RANDOM_FIRST_PIECES:
             return pool
         return self.swarm.rarest(pool)
-
-    def _after_random(self, bits: int) -> int:
-        """Return those of ``bits`` that lie at or after a random piece; perhaps none."""
-        return bits & (self._ones >> int(self._random() * (self.top + 1)))
 
     def _one_of(self, bits: int) -> int:
         """
