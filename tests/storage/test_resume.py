@@ -23,7 +23,7 @@ from bittern.core.geometry import BLOCK_LENGTH
 from bittern.core.ids import InfoHash
 from bittern.storage.base import FileStamp
 from bittern.storage.creator import choose_piece_length
-from bittern.storage.resume import ResumeRecord, ResumeStore
+from bittern.storage.resume import Resumed, ResumeRecord, ResumeStore
 from bittern.storage.resume_db import SCHEMA_VERSION
 
 
@@ -47,6 +47,14 @@ def bits(*pieces: int, total: int = 20) -> Bitfield:
     return Bitfield.of(total, pieces)
 
 
+def load_all(store: ResumeStore) -> list[Resumed]:
+    """Every torrent that is there and usable, in the order of info hashes."""
+    with store._database.transaction(durable=False) as run:
+        keys = [row[0] for row in run.execute("SELECT DISTINCT key FROM records")]
+    hashes = [InfoHash(each) for each in keys if isinstance(each, bytes) and len(each) == 20]
+    return [each for info_hash in sorted(hashes) if (each := store.load(info_hash)) is not None]
+
+
 def abandon(store: ResumeStore) -> None:
     """End as a killed process does, as far as files go."""
     store._database._connection.close()
@@ -67,8 +75,7 @@ def test_everything_comes_back_after_a_clean_end(tmp_path: Path) -> None:
     store = ResumeStore(tmp_path / "state")
     assert store.was_clean
     assert store.problems == []
-    (found,) = store.load_all()
-    assert found == store.load(key(1))
+    (found,) = load_all(store)
     assert found.record == record()
     assert found.have == bits(0, 3)
     assert found.suspects == bits()
@@ -78,14 +85,6 @@ def test_everything_comes_back_after_a_clean_end(tmp_path: Path) -> None:
     assert found.has_metainfo
     assert store.torrents.load(key(1)) == b"d4:infod4:name1:aee"
     store.close()
-
-
-def test_torrents_come_back_in_the_order_they_were_added(tmp_path: Path) -> None:
-    with_store = ResumeStore(tmp_path)
-    for number, added_at in ((1, 30.0), (2, 10.0), (3, 20.0), (4, 10.0)):
-        with_store.save(record(number, added_at=added_at))
-    assert [found.record.info_hash[0] for found in with_store.load_all()] == [2, 4, 3, 1]
-    with_store.close()
 
 
 def test_what_is_kept_already_is_not_written_again(tmp_path: Path) -> None:
@@ -184,12 +183,12 @@ def test_what_is_forgotten_is_gone(tmp_path: Path) -> None:
     store.forget(key(1))
     store.forget(key(1))
     store.forget(key(9))
-    assert [found.record.info_hash for found in store.load_all()] == [key(2)]
+    assert [found.record.info_hash for found in load_all(store)] == [key(2)]
     assert store.load(key(1)) is None
     assert store.torrents.load(key(1)) is None
     abandon(store)
     store = ResumeStore(tmp_path)
-    assert [found.record.info_hash for found in store.load_all()] == [key(2)]
+    assert [found.record.info_hash for found in load_all(store)] == [key(2)]
     store.close()
 
 
@@ -391,7 +390,7 @@ def test_one_damaged_mark_is_no_newer_format(statement: str, tmp_path: Path) -> 
         connection.execute(statement)
     connection.close()
     store = ResumeStore(tmp_path)
-    assert len(store.load_all()) == 1
+    assert len(load_all(store)) == 1
     store.close()
 
 
@@ -452,7 +451,7 @@ def test_a_damaged_state_costs_its_torrent_a_check(
     two_torrents(tmp_path)
     damage(tmp_path, statement, *values)
     store = ResumeStore(tmp_path)
-    first, second = store.load_all()
+    first, second = load_all(store)
     assert first.have is None
     assert first.problem is not None
     assert str(key(1)) in first.problem
@@ -471,7 +470,7 @@ def test_a_damaged_state_does_not_disturb_an_unclean_start(tmp_path: Path) -> No
     damage(tmp_path, "UPDATE states SET body=x'00' WHERE key=?", bytes(key(1)))
     damage(tmp_path, "UPDATE marks SET value=0 WHERE name='clean'")
     store = ResumeStore(tmp_path)
-    first, second = store.load_all()
+    first, second = load_all(store)
     assert first.have is None
     assert second.suspects == bits(2)
     store.close()
@@ -482,7 +481,7 @@ def test_one_damaged_copy_of_a_record_costs_nothing(copy: int, tmp_path: Path) -
     two_torrents(tmp_path)
     damage(tmp_path, "UPDATE records SET body=x'00' WHERE copy=?", copy)
     store = ResumeStore(tmp_path)
-    assert [found.record for found in store.load_all()] == [record(1), record(2)]
+    assert [found.record for found in load_all(store)] == [record(1), record(2)]
     assert store.problems == []
     store.close()
 
@@ -490,12 +489,10 @@ def test_one_damaged_copy_of_a_record_costs_nothing(copy: int, tmp_path: Path) -
 def test_a_record_damaged_twice_is_left_out_and_said_so(tmp_path: Path) -> None:
     two_torrents(tmp_path)
     damage(tmp_path, "UPDATE records SET checksum=x'00' WHERE key=?", bytes(key(1)))
-    damage(tmp_path, "INSERT INTO records VALUES (0, x'1234', x'00', x'00')")
     store = ResumeStore(tmp_path)
-    assert [found.record for found in store.load_all()] == [record(2)]
-    assert len(store.problems) == 2
-    assert "without an info hash" in " ".join(store.problems)
-    assert str(key(1)) in " ".join(store.problems)
+    assert [found.record for found in load_all(store)] == [record(2)]
+    assert len(store.problems) == 1
+    assert str(key(1)) in store.problems[0]
     assert store.load(key(1)) is None
     store.close()
 
@@ -510,7 +507,7 @@ def test_a_broken_file_is_mended_from_what_is_left(start: int, tmp_path: Path) -
     store = ResumeStore(tmp_path)
     assert not store.was_clean
     assert "damaged" in store.problems[0]
-    assert [found.record for found in store.load_all()] == [record(1), record(2)]
+    assert [found.record for found in load_all(store)] == [record(1), record(2)]
     assert (tmp_path / "resume.damaged.db").exists()
     assert store.torrents.load(key(1)) == b"x"
     store.commit_have(key(1), bits(5), is_settled=True)
@@ -529,7 +526,7 @@ def test_a_broken_file_without_a_copy_leaves_an_empty_store(tmp_path: Path) -> N
     (tmp_path / "resume.previous.db").unlink()
     (tmp_path / "resume.db").write_bytes(b"no database at all" * 1000)
     store = ResumeStore(tmp_path)
-    assert store.load_all() == []
+    assert load_all(store) == []
     assert store.torrents.load(key(1)) == b"x"
     store.save(record())
     store.close()
@@ -543,7 +540,7 @@ def flip_and_load(folder: Path, whole: bytes, dice: random.Random) -> None:
     (folder / "resume.db").write_bytes(content)
     store = ResumeStore(folder)
     try:
-        found = {each.record.info_hash: each for each in store.load_all()}
+        found = {each.record.info_hash: each for each in load_all(store)}
         for info_hash, each in found.items():
             assert each.record == record(info_hash[0])
             assert each.have is None or each.have == bits(info_hash[0])

@@ -119,31 +119,13 @@ class ResumeStore:
 
     # --- loading -------------------------------------------------------------------------
 
-    def load_all(self) -> list[Resumed]:
-        """
-        Return all torrents in the order they were added; unusable ones are left out.
-
-        What was left out is said in ``problems``. .torrent files are not read.
-
-        Raises:
-            StorageError: the database failed.
-        """
-        with self._database.transaction(durable=False) as run:
-            keys = [row[0] for row in run.execute("SELECT DISTINCT key FROM records")]
-            loaded = [self._load(run, key) for key in keys]
-        found = [resumed for resumed in loaded if resumed is not None]
-        return sorted(found, key=lambda each: (each.record.added_at, each.record.info_hash))
-
     def load(self, info_hash: InfoHash) -> Resumed | None:
         """Return one torrent; None if it is not there or unusable, see ``problems``."""
         with self._database.transaction(durable=False) as run:
             return self._load(run, info_hash)
 
-    def _load(self, run: sqlite3.Connection, key: object) -> Resumed | None:
-        if not isinstance(key, bytes) or len(key) != InfoHash.SIZE:
-            self.problems.append("a record without an info hash was left out")
-            return None
-        record = self._load_record(run, InfoHash(key))
+    def _load(self, run: sqlite3.Connection, key: InfoHash) -> Resumed | None:
+        record = self._load_record(run, key)
         if record is None:
             return None
         has_metainfo = self.torrents.path_of(record.info_hash).exists()
