@@ -497,6 +497,13 @@ def test_a_record_damaged_twice_is_left_out_and_said_so(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_torrent_that_was_never_there_is_no_problem(tmp_path: Path) -> None:
+    store = ResumeStore(tmp_path)
+    assert store.load(key(1)) is None
+    assert store.problems == []
+    store.close()
+
+
 @pytest.mark.parametrize("start", [0, 4096])
 def test_a_broken_file_is_mended_from_what_is_left(start: int, tmp_path: Path) -> None:
     two_torrents(tmp_path)

@@ -150,13 +150,14 @@ class ResumeStore:
         )
 
     def _load_record(self, run: sqlite3.Connection, key: InfoHash) -> ResumeRecord | None:
-        problem = "missing"
+        problem = ""
         for row in _record_rows(run, key):
             try:
                 return decode_record(key, unseal(key, row))
             except ValueError as error:
                 problem = str(error)
-        self.problems.append(f"{key}: the record is unusable ({problem}) and was left out")
+        if problem:
+            self.problems.append(f"{key}: the record is unusable ({problem}) and was left out")
         return None
 
     def _suspects(self, run: sqlite3.Connection, key: bytes, num_pieces: int) -> Bitfield:

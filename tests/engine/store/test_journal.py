@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +61,27 @@ def test_what_was_committed_is_found_by_the_next_session(
         await again.forget([OTHER, HASH])
         assert await again.find(HASH) is None
         assert not again.metainfo_path(HASH).exists()
+        await again.close()
+
+    simulate(main)
+
+
+def test_what_is_found_damaged_is_said_once(
+    tmp_path: Path, simulate: Simulate, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        journal = await Journal.open(make_disk(loop), tmp_path / "state")
+        await journal.save(record(HASH, tmp_path), b"torrent file")
+        await journal.close()
+        with contextlib.closing(sqlite3.connect(tmp_path / "state" / "resume.db")) as database:
+            database.execute("UPDATE records SET checksum=x'00'")
+            database.commit()
+        again = await Journal.open(make_disk(loop), tmp_path / "state")
+        assert await again.find(OTHER) is None
+        assert not caplog.records
+        assert await again.find(HASH) is None
+        assert await again.find(OTHER) is None
+        assert [str(HASH) in line.getMessage() for line in caplog.records] == [True]
         await again.close()
 
     simulate(main)

@@ -49,13 +49,19 @@ class Journal:
             StorageError: another session uses it, or it cannot be used at all.
         """
         journal = cls(disk, await disk.run(lambda: ResumeStore(folder), lane=folder))
-        for problem in journal._store.problems:
-            log.warning("resume data: %s", problem)
+        journal._tell_problems()
         return journal
+
+    def _tell_problems(self) -> None:
+        problems = self._store.problems
+        while problems:
+            log.warning("resume data: %s", problems.pop(0))
 
     async def find(self, info_hash: InfoHash) -> Resumed | None:
         """Return what is known of a torrent from earlier sessions."""
-        return await self._disk.run(lambda: self._store.load(info_hash), lane=self)
+        found = await self._disk.run(lambda: self._store.load(info_hash), lane=self)
+        self._tell_problems()
+        return found
 
     async def find_metainfo(self, link: Magnet) -> Metainfo | None:
         """
