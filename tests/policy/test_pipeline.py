@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from bittern.core.geometry import BLOCK_LENGTH
 from bittern.policy.pipeline import (
+    CROWD,
+    CROWD_TARGET,
     INITIAL_TARGET,
     MAX_REQQ,
     MIN_TARGET,
@@ -236,3 +238,32 @@ def test_a_wake_up_without_blocks_measures_nothing() -> None:
     pipeline.set_outstanding(0, now=0.0)
     pipeline.blocks_received(0, now=1.0)
     assert pipeline.rate == 0
+
+
+@pytest.mark.parametrize(
+    ("num_peers", "target"), [(1, 500), (2, CROWD_TARGET // 2), (4, CROWD_TARGET // 4), (99, CROWD)]
+)
+def test_peers_whose_blocks_wait_for_us_are_asked_for_less_together(
+    num_peers: int, target: int
+) -> None:
+    line = Line(1e9, 0.0001)
+    line.run(1.0)
+    assert line.pipeline.target == 500
+    line.pipeline.thin_out(num_peers)
+    assert line.pipeline.target == target
+
+
+def test_a_far_peer_keeps_what_is_on_the_way() -> None:
+    line = Line(25e6, 0.1)
+    line.run(2.0)
+    line.pipeline.thin_out(99)
+    on_the_way = 25e6 * 0.1 / BLOCK_LENGTH
+    assert on_the_way <= line.pipeline.target <= 3 * on_the_way
+
+
+def test_a_slow_peer_is_not_asked_for_more_when_others_crowd() -> None:
+    line = Line(20_000, 0.05)
+    line.run(10.0)
+    before = line.pipeline.target
+    line.pipeline.thin_out(1)
+    assert line.pipeline.target == before < CROWD

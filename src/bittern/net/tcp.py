@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -246,7 +247,7 @@ class TcpNetwork:
     def __init__(
         self, *, receive_buffer_length: int = 1 << 20, source_hosts: Sequence[str] = ()
     ) -> None:
-        self._buffer = memoryview(bytearray(receive_buffer_length))
+        self._buffer = memoryview(mmap.mmap(-1, receive_buffer_length))
         self._source_hosts = {
             is_ipv6: tuple(host for host in source_hosts if (":" in host) is is_ipv6)
             for is_ipv6 in (False, True)

@@ -40,6 +40,15 @@ INITIAL_TARGET = 4
 MIN_TARGET = 2
 """One block being sent and one waiting, however slow the peer."""
 
+CROWD = 48
+"""Blocks of one wake-up that show that they have waited for us, and not we for them."""
+
+CROWD_TARGET = 512
+"""
+Blocks to ask all such peers for together; 8 MiB. More would lie in socket buffers until they have
+left the processor's cache, and come no sooner.
+"""
+
 PATIENCE = 1.0
 """Seconds of a round, round trips aside, after which a rate below the old one is believed."""
 
@@ -157,6 +166,17 @@ class Pipeline:
             self._first = None
         is_faster = block_rate >= self._block_rate
         self._follow(elapsed, 1.0 if is_faster else max(0.25, min(1.0, elapsed)))
+
+    def thin_out(self, num_peers: int) -> None:
+        """
+        Ask for less, as blocks arrive faster than we take them; to be called after such a wake-up.
+
+        Args:
+            num_peers: that send at the same time, this one included; >= 1.
+        """
+        on_the_way = ceil(2 * self._delay * self._block_rate)
+        share = max(CROWD, CROWD_TARGET // num_peers)
+        self.target = min(self.target, max(share, on_the_way))
 
     def _follow(self, elapsed: float, weight: float) -> None:
         """Move the rate towards that of the round, and the target after it."""

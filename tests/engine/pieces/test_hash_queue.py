@@ -11,7 +11,14 @@ import pytest
 
 from bittern.core.errors import FileVanished, StorageError
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
-from bittern.engine.pieces.hash_queue import MAX_WAITING, READ_LENGTH, HashQueue, Part, feed_parts
+from bittern.engine.pieces.hash_queue import (
+    MAX_WAITING,
+    READ_LENGTH,
+    HashQueue,
+    Part,
+    feed_parts,
+    make_buffer,
+)
 from bittern.engine.store.disk import Disk
 from bittern.policy.pieces import OpenPiece
 from bittern.testing.disk import SimWorker
@@ -142,7 +149,7 @@ def test_a_hash_is_fed_in_steps(length: int) -> None:
     data = random.Random(length).randbytes(length)
     storage = Bytes(data)
     hasher = hashlib.sha1()
-    feed_parts(storage, [(hasher, 0, length)])  # type: ignore[arg-type]  # only reads are needed
+    feed_parts(storage, [(hasher, 0, length)], make_buffer())  # type: ignore[arg-type]  # only reads are needed
     assert hasher.digest() == hashlib.sha1(data).digest()
     assert all(size <= READ_LENGTH for _, size in storage.reads)
 
@@ -154,7 +161,7 @@ def test_neighbours_are_read_together() -> None:
     # Three in a row, of which the third does not fit any more; then one apart.
     runs = [(0, third), (third, third), (2 * third, 2 * third), (6 * third, third)]
     parts: list[Part] = [(hashlib.sha1(), offset, length) for offset, length in runs]
-    feed_parts(storage, parts)  # type: ignore[arg-type]  # only reads are needed
+    feed_parts(storage, parts, make_buffer())  # type: ignore[arg-type]  # only reads are needed
     for (hasher, offset, length), _ in zip(parts, runs, strict=True):
         assert isinstance(hasher, type(hashlib.sha1()))
         assert hasher.digest() == hashlib.sha1(data[offset : offset + length]).digest()
@@ -167,4 +174,4 @@ def test_neighbours_are_read_together() -> None:
 
 def test_an_error_of_the_storage_comes_out() -> None:
     with pytest.raises(StorageError):
-        feed_parts(Bytes(b"abc"), [(hashlib.sha1(), 0, 4)])  # type: ignore[arg-type]
+        feed_parts(Bytes(b"abc"), [(hashlib.sha1(), 0, 4)], make_buffer())  # type: ignore[arg-type]

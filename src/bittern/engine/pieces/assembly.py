@@ -22,7 +22,7 @@ from typing import Protocol
 from bittern.core.errors import Inconsistent, StorageError
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.engine.pieces.block_judge import BlockJudge, FetchBlockHashes
-from bittern.engine.pieces.hash_queue import HashQueue, feed_parts
+from bittern.engine.pieces.hash_queue import HashQueue, feed_parts, make_buffer
 from bittern.engine.pieces.upload import SendBuffer, read_requests
 from bittern.engine.store.disk import Disk
 from bittern.policy.picker import Picker
@@ -411,7 +411,8 @@ class Assembly:
                 return
             self._verified(index, is_good)
 
-        self._disk.submit(lambda: feed_parts(self._storage, [(hasher, offset, length)]), done)
+        parts = [(hasher, offset, length)]
+        self._disk.submit(lambda: feed_parts(self._storage, parts, make_buffer()), done)
 
     def piece_is_bad(self, index: int) -> None:
         """Hear that a piece which we have is not as it should be on disk."""

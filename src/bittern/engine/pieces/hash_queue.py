@@ -12,6 +12,7 @@ docs/design/README.md has the whole way of a block.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterable, Iterator
 
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
@@ -59,6 +60,8 @@ class HashQueue:
         self._num_bytes = 0
         self._is_running = False
         self._is_stopped = False
+        self._buffer: memoryview | None = None
+        """Kept while jobs follow each other; fresh memory costs a tenth of a job."""
 
     @property
     def has_room(self) -> bool:
@@ -89,6 +92,7 @@ class HashQueue:
         waiting, self._waiting = self._waiting, []
         parts = [part for _, part in waiting]
         self._is_running = True
+        buffer = self._buffer = self._buffer or make_buffer()
 
         def done(_: None, error: BaseException | None) -> None:
             self._is_running = False
@@ -101,19 +105,30 @@ class HashQueue:
             # First the next job: the thread would else wait for what this one leads to.
             if self._waiting:
                 self._start()
+            else:
+                self._buffer = None
             self._hashed([piece for piece, _ in waiting])
 
-        self._disk.submit(lambda: feed_parts(self._storage, parts), done)
+        self._disk.submit(lambda: feed_parts(self._storage, parts, buffer), done)
 
 
-def feed_parts(storage: Storage, parts: Iterable[Part]) -> None:
+def make_buffer() -> memoryview:
+    """Return a buffer for ``feed_parts``; it begins on a page, which makes copying quicker."""
+    return memoryview(mmap.mmap(-1, READ_LENGTH))
+
+
+def feed_parts(storage: Storage, parts: Iterable[Part], buffer: memoryview) -> None:
     """
     Read runs of the piece space and feed them to their hashers; for the worker.
+
+    Args:
+        storage: what to read.
+        parts: in the order in which they are read.
+        buffer: ``READ_LENGTH`` bytes, used by nobody else meanwhile.
 
     Raises:
         StorageError: what was written cannot be read.
     """
-    buffer = memoryview(bytearray(READ_LENGTH))
     for offset, batch in _batches(parts):
         length = sum(part_length for _, part_length in batch)
         storage.read_into(offset, [buffer[:length]])

@@ -39,6 +39,7 @@ from bittern.engine.services import Services
 from bittern.net.stream import Stream
 from bittern.policy.picker import Picker
 from bittern.policy.pieces import BLOCK_SHIFT, PeerShare, Run
+from bittern.policy.pipeline import CROWD
 from bittern.policy.superseed import SuperSeeder
 from bittern.proto import peer_events
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
@@ -207,6 +208,9 @@ class Swarm:
         peer.last_block_at = now
         peer.down.total += num_bytes
         peer.pipeline.blocks_received(num_bytes, now=now, num_blocks=len(blocks))
+        if len(blocks) >= CROWD:
+            num_senders = sum(1 for other in self.peers if other.protocol.outstanding)
+            peer.pipeline.thin_out(num_senders or 1)
         # What was taken back, and its limit with it, comes after all.
         self.download_gate.take(peer.protocol.outgoing.take_late_length())
         self.receive(peer.share, blocks, num_bytes)
