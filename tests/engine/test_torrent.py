@@ -24,6 +24,7 @@ from bittern.testing.peer import ExpectationFailed, ScriptedPeer
 from tests.conftest import Simulate
 from tests.engine.scene import (
     BLOCK_LENGTH,
+    FAST,
     NAME,
     NUM_PIECES,
     PIECE_LENGTH,
@@ -42,6 +43,11 @@ from tests.engine.sources.test_discovery import URL, FakeClient, tracked
 async def get_some(scene: Scene, leecher: Node, num_pieces: int) -> None:
     """Let a leecher run until it has some pieces."""
     await until(lambda: leecher.torrent.have_bits.bit_count() >= num_pieces)
+
+
+def is_congested(node: Node) -> bool:
+    """Tell whether more waits for a node's disk than should."""
+    return node.torrent.diagnose().storage.is_congested
 
 
 async def slow_pair(scene: Scene, state: Path, **options: object) -> tuple[Node, Node]:
@@ -518,6 +524,40 @@ def test_a_slow_disk_pauses_reading(tmp_path: Path, simulate: Simulate) -> None:
                 assert loop.time() < 120
             assert has_paused
             assert leecher.has_content()
+
+    simulate(main)
+
+
+def test_who_connects_while_the_disk_is_slow_is_paused_once_greeted(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: F16. Who is in the middle of its handshake may end it, or it would be timed out."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed = await scene.node(is_seed=True)
+            calls = FaultyCalls()
+            leecher = await scene.node(
+                peers=[seed], os_calls=calls, max_write_queue=100_000, worker_delay=4.0
+            )
+            greeting = wire.encode_handshake(scene.info_hash, b"-SC0000-abcdefghijkl", FAST)
+            early = await ScriptedPeer.connect(scene.add_host(), leecher.endpoint)
+            early.send(greeting[:48])
+            await early.expect_handshake()
+            calls.before_call = lambda name: loop.block(0.1) if name == "pwritev" else None
+            await until(lambda: is_congested(leecher))
+            early.send(greeting[48:])
+            late = await scene.scripted(leecher)
+            for peer in (early, late):
+                await peer.expect(MessageId.HAVE_NONE, MessageId.BITFIELD)
+                peer.send_message(MessageId.HAVE_ALL)
+            with pytest.raises(ExpectationFailed, match="within"):
+                await late.expect(MessageId.INTERESTED, timeout=2)
+            assert is_congested(leecher)
+            await until(lambda: not is_congested(leecher))
+            for peer in (early, late):
+                await peer.expect(MessageId.INTERESTED, timeout=1)
+                peer.close()
 
     simulate(main)
 

@@ -441,10 +441,10 @@ class Session:
     def _congestion_changed(self, is_congested: bool) -> None:
         for torrent in self._services.active:
             for peer in torrent.swarm.peers if torrent.swarm else ():
-                if is_congested:
-                    peer.stream.pause_reading()
-                else:
+                if not is_congested:
                     peer.stream.resume_reading()
+                elif peer.is_open:  # the others are paused once they are, or they would time out
+                    peer.stream.pause_reading()
             if torrent.swarm is not None:
                 torrent.swarm.web_seeds.set_reading(not is_congested)
 

@@ -519,7 +519,9 @@ class Torrent:
             self._awake.borrower.take(root, path)
 
     def peer_opened(self, peer: PeerConnection) -> None:
-        """Count the addresses met."""
+        """Count the addresses met; read no further while the disk cannot follow (Limit: F16)."""
+        if self.swarm is not None and self._services.disk.is_congested:
+            peer.stream.pause_reading()
         self._idle_since = self._services.loop.time()
         self.ledger.meet(peer.endpoint.host if peer.is_outgoing else str(peer.endpoint))
 
