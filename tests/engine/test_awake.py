@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,9 @@ from bittern.core.geometry import BLOCK_LENGTH
 from bittern.engine import events
 from bittern.engine.awake import locate
 from bittern.engine.config import TorrentConfig
+from bittern.engine.events import TorrentState
 from bittern.storage.creator import CreateOptions, create_torrent
+from bittern.testing.disk import CachedCalls
 from bittern.testing.loop import VirtualLoop
 from tests.engine.hash_peers import Files, HashPeer
 from tests.engine.scene import NAME, NUM_PIECES, PIECE_LENGTH, Scene, Watch, until
@@ -252,3 +255,28 @@ def test_no_links_while_something_is_missing(tmp_path: Path, simulate: Simulate)
             assert os.path.lexists(leecher.folder / NAME / "link")
 
     simulate(main)
+
+
+def test_files_that_cannot_be_closed_in_order_do_not_keep_a_torrent_awake(
+    tmp_path: Path, simulate: Simulate, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            seed, calls = await scene.node(is_seed=True), CachedCalls()
+            leecher = await scene.node(peers=[seed], os_calls=calls)
+            await leecher.complete()
+            close = calls.close
+
+            def fail(fd: int) -> None:
+                close(fd)
+                raise OSError(errno.EIO, "input/output error")
+
+            calls.close = fail
+            await leecher.torrent.pause()
+            calls.close = close
+            assert leecher.torrent.state is TorrentState.PAUSED
+            await leecher.torrent.resume()
+            assert leecher.torrent.is_complete
+
+    simulate(main)
+    assert "closing files of" in caplog.text

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import threading
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -43,6 +44,39 @@ def test_a_handle_for_reading_does_not_serve_writing_and_is_replaced() -> None:
     assert cache.find((1, 0), False) is writer
     cache.release(reader, close)
     assert close.fds == [10]
+
+
+def test_a_close_that_fails_leaves_no_other_handle_open() -> None:
+    """The first error is told, once all are closed."""
+    cache, closed = HandleCache(4), Closed()
+
+    def close(fd: int) -> None:
+        closed(fd)
+        if fd in (11, 12):
+            raise OSError(fd, "cannot be closed")
+
+    def fill() -> None:
+        for number in range(4):
+            cache.release(cache.add((1, number), 10 + number, True, close), close)
+
+    fill()
+    with pytest.raises(OSError, match="cannot be closed") as caught:
+        cache.drop_owner(1, close)
+    assert caught.value.errno == 11
+    assert closed.fds == [10, 11, 12, 13]
+    assert len(cache) == 0
+
+    closed.fds.clear()
+    fill()
+    with pytest.raises(OSError, match="cannot be closed"):
+        cache.make_room(close)
+    assert closed.fds == [10, 11]
+
+    closed.fds.clear()
+    cache.drop_owner(2, close)
+    with pytest.raises(OSError, match="cannot be closed"):
+        cache.add((1, 2), 14, True, close)
+    assert closed.fds == [12]
 
 
 def test_a_handle_in_use_stays_open_whatever_is_dropped() -> None:

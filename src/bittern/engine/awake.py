@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from bittern.codec.info import Info
 from bittern.codec.metainfo import Metainfo, format_metainfo
+from bittern.core.errors import StorageError
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import Event, FileReused
 from bittern.engine.hashes.exchange import HashExchange
@@ -34,6 +36,8 @@ from bittern.policy.picker import Picker
 from bittern.storage.file_paths import Folding
 from bittern.storage.reuse import Reuse
 from bittern.storage.volume import probe_folding
+
+log: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -61,7 +65,10 @@ class Awake:
         self.swarm.stop()
         await self.keeper.finish(picker.have, partial, downloaded=downloaded, uploaded=uploaded)
         storage = self.content.storage
-        await services.disk.run(storage.close, lane=storage)
+        try:
+            await services.disk.run(storage.close, lane=storage)
+        except StorageError as error:  # all is synced, and nothing of it is open any more
+            log.warning("closing files of %s: %s", storage.root, error)
 
 
 async def locate(services: TorrentServices, metainfo: Metainfo, config: TorrentConfig) -> Content:

@@ -129,7 +129,12 @@ class Storage(Readable, Protocol):
         """Remove the torrent's files and the folders that are empty then; nothing else."""
 
     def close(self) -> None:
-        """Let go of all handles. Idempotent; a later call opens what it needs again."""
+        """
+        Let go of all handles. Idempotent; a later call opens what it needs again.
+
+        Raises:
+            StorageError: the first that could not be closed in order; it is let go of, as all are.
+        """
 
 
 _REASONS = {

@@ -441,7 +441,10 @@ class FileStorage:
 
     def close(self) -> None:
         """Close all files of this torrent; see ``Storage.close``."""
-        self._handles.drop_owner(self._owner, self._calls.close)
+        try:
+            self._handles.drop_owner(self._owner, self._calls.close)
+        except OSError as error:
+            raise storage_error(error, self.root) from error
 
     def __repr__(self) -> str:
         return f"<FileStorage {len(self.paths)} files in {self.root}>"

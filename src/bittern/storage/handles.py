@@ -90,8 +90,11 @@ class HandleCache:
                 oldest = next(idle, None)
                 if oldest is not None:
                     closing += self._drop([oldest])
-        for old in closing:
-            close(old)
+        try:
+            _close_all(closing, close)
+        except OSError:
+            self.release(handle, close)  # nobody gets it who could
+            raise
         return handle
 
     def release(self, handle: Handle, close: Callable[[int], None]) -> None:
@@ -106,23 +109,25 @@ class HandleCache:
         """Close one handle; if it is in use, once it is released."""
         with self._lock:
             closing = self._drop([key])
-        for fd in closing:
-            close(fd)
+        _close_all(closing, close)
 
     def drop_owner(self, owner: int, close: Callable[[int], None]) -> None:
-        """Close all handles of one owner; those in use once they are released."""
+        """
+        Close all handles of one owner; those in use once they are released.
+
+        Raises:
+            OSError: the first of ``close``; all are closed nevertheless.
+        """
         with self._lock:
             closing = self._drop([key for key in self._handles if key[0] == owner])
-        for fd in closing:
-            close(fd)
+        _close_all(closing, close)
 
     def make_room(self, close: Callable[[int], None]) -> bool:
         """Close half of the idle handles, at least one; False if none is idle (EMFILE)."""
         with self._lock:
             idle = [key for key, handle in self._handles.items() if not handle.num_users]
             closing = self._drop(idle[: (len(idle) + 1) // 2])
-        for fd in closing:
-            close(fd)
+        _close_all(closing, close)
         return bool(closing)
 
     def _drop(self, keys: Iterable[HandleKey]) -> list[int]:
@@ -135,3 +140,15 @@ class HandleCache:
                 if not handle.num_users:
                     closing.append(handle.fd)
         return closing
+
+
+def _close_all(fds: Iterable[int], close: Callable[[int], None]) -> None:
+    """Close descriptors, each of them whatever becomes of the others; raise the first error."""
+    first: OSError | None = None
+    for fd in fds:
+        try:
+            close(fd)
+        except OSError as error:
+            first = first or error
+    if first is not None:
+        raise first
