@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bittern.codec.bencode import encode
 from bittern.codec.info import Info, decode_info
-from bittern.codec.web_seed import check_answer, file_url, format_range, retry_after
+from bittern.codec.web_seed import check_answer, file_url, format_range
 from bittern.core.errors import WebSeedError, WebSeedLacksFile, WebSeedUseless
 
 
@@ -158,53 +158,6 @@ def test_a_busy_server_says_when_to_come_back() -> None:
     with pytest.raises(WebSeedError) as caught:
         check(503, retry_after="120")
     assert caught.value.retry_after == 120
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "0"}, 0),
-        ({"retry-after": " 7 "}, 7),
-        ({"retry-after": "-7"}, None),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "٣"}, None),
-        ({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, None),
-        (
-            {
-                "retry-after": "Fri, 31 Dec 1999 23:59:59 GMT",
-                "date": "Fri, 31 Dec 1999 23:59:00 GMT",
-            },
-            59,
-        ),
-        (
-            {
-                "retry-after": "Fri, 31 Dec 1999 23:59:00 GMT",
-                "date": "Fri, 31 Dec 1999 23:59:59 GMT",
-            },
-            0,
-        ),
-        (
-            {
-                "retry-after": "Fri, 31 Dec 1999 23:59:59 -0000",
-                "date": "Fri, 31 Dec 1999 23:00 GMT",
-            },
-            None,
-        ),
-        (
-            {
-                "retry-after": "Fri, 31 Dec 1999 23:59:59222222222222222222 GMT",
-                "date": "Fri, 31 Dec 1999 23:59:00 GMT",
-            },
-            None,
-        ),
-        ({"retry-after": "Fri, 99 Dec 1999 23:59:59 GMT", "date": "x"}, None),
-    ],
-)
-def test_retry_after_is_read_as_seconds_or_against_the_servers_own_clock(
-    headers: dict[str, str], seconds: float | None
-) -> None:
-    assert retry_after(headers) == seconds
 
 
 NUMBERS = st.one_of(st.integers(-(10**30), 10**30).map(str), st.text(max_size=30))

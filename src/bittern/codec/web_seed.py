@@ -13,7 +13,7 @@ answer must be 206 with exactly that range in ``Content-Range``, or 200 with the
 file from a server that knows no ranges. Everything that an answer claims of a length
 must be right: a file of another length is another file.
 
-Sources: BEP 19; RFC 9110 sections 10.2.3 (``Retry-After``) and 14 (ranges).
+Sources: BEP 19; RFC 9110 section 14 (ranges).
 Limit: N8.
 """
 
@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 from bittern.codec.file_list import text_to
 from bittern.codec.info import Info
+from bittern.codec.retry_after import parse_retry_after
 from bittern.core.errors import WebSeedError, WebSeedLacksFile, WebSeedUseless
 
 OK, PARTIAL = 200, 206
@@ -133,23 +133,4 @@ def _refusal(status: int, headers: Mapping[str, str]) -> WebSeedError:
         return WebSeedLacksFile(reason)
     if status in _REFUSED:
         return WebSeedUseless(reason)
-    return WebSeedError(reason, retry_after=retry_after(headers))
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """
-    Return the seconds after which a server wants to be asked again; None if it does not say.
-
-    A date counts from the server's own ``Date``, so that nobody's clock has to be right.
-
-    Source: RFC 9110 section 10.2.3.
-    """
-    text = headers.get("retry-after", "").strip()
-    if _DECIMAL.fullmatch(text):
-        return float(text)
-    try:
-        then = parsedate_to_datetime(text)
-        now = parsedate_to_datetime(headers.get("date", ""))
-        return max(0.0, (then - now).total_seconds())
-    except (ValueError, TypeError, OverflowError):  # no date, or one without a zone
-        return None
+    return WebSeedError(reason, retry_after=parse_retry_after(headers))

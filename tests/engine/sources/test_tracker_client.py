@@ -272,6 +272,9 @@ def test_a_bug_is_not_hidden_by_a_success(simulate: Simulate) -> None:
 
 
 FAILURE = encode_failure(FailureAnswer("go away", math.inf))
+NOW = "Fri, 31 Dec 1999 23:50:00 GMT"
+IN_FIVE_MINUTES = "Fri, 31 Dec 1999 23:55:00 GMT"
+IN_A_YEAR = "Sun, 31 Dec 2000 23:50:00 GMT"
 
 
 @pytest.mark.parametrize(
@@ -283,6 +286,9 @@ FAILURE = encode_failure(FailureAnswer("go away", math.inf))
         (ok(b"<html>", 410), "gone for good", math.inf),
         (ok(b"", 503, retry_after="120"), "HTTP status 503", 120),
         (ok(b"", 503, retry_after="9999999999999"), "HTTP status 503", 604_800),
+        (ok(b"", 503, retry_after=IN_FIVE_MINUTES, date=NOW), "HTTP status 503", 300),
+        (ok(b"", 429, retry_after=IN_FIVE_MINUTES, date=IN_A_YEAR), "HTTP status 429", 0),
+        (ok(b"", 503, retry_after=IN_A_YEAR, date=NOW), "HTTP status 503", 604_800),
     ],
 )
 def test_refusals(

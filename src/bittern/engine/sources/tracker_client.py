@@ -29,6 +29,7 @@ from bittern.codec.http_tracker import (
     scrape_url,
     tracker_url,
 )
+from bittern.codec.retry_after import parse_retry_after
 from bittern.core.announce import AnnounceAnswer, AnnounceRequest, FailureAnswer, ScrapeEntry
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import (
@@ -244,9 +245,9 @@ def _understood(decode: Callable[[bytes], _T | FailureAnswer], response: HttpRes
         raise TrackerFailure("gone for good", retry_after=math.inf)  # Limit: N5
     if answer is not None and response.status == 200:
         return answer
-    delay = response.headers.get("retry-after", "")
-    if delay.isascii() and delay.isdigit():
-        raise TrackerFailure(reason, retry_after=min(int(delay[:9]), MAX_RETRY_AFTER))
+    delay = parse_retry_after(response.headers)
+    if delay is not None:
+        raise TrackerFailure(reason, retry_after=min(delay, MAX_RETRY_AFTER))
     raise TrackerUnreachable(reason, is_silent=False)
 
 
