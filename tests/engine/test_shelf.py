@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bittern.codec.bencode import encode
+from bittern.codec.fingerprints import fingerprints
 from bittern.codec.magnet import parse_magnet
 from bittern.codec.metainfo import decode_metainfo
 from bittern.core.bitfield import Bitfield
@@ -89,8 +90,8 @@ def test_hashes_and_lengths() -> None:
     ] == [b"\xbb" * 20]
 
 
-class TestRoots:
-    """What is remembered of the roots of v2 files."""
+class TestMarks:
+    """What is remembered of the fingerprints of files."""
 
     ROOTS = (bytes(range(32)), bytes(range(100, 132)))
 
@@ -122,5 +123,7 @@ class TestRoots:
         shelf.put_away(tmp_path / "away.torrent")
         assert shelf.may_hold(Shelf.marks_of(self.ROOTS))
 
-    def test_v1_torrents_have_none(self) -> None:
-        assert not Shelf(decode_metainfo(make())).may_hold(Shelf.marks_of(self.ROOTS))
+    def test_v1_torrents_have_no_roots(self) -> None:
+        shelf = Shelf(decode_metainfo(make()))
+        assert not shelf.may_hold(Shelf.marks_of(self.ROOTS))
+        assert shelf.may_hold(Shelf.marks_of(fingerprints(shelf.metainfo().info, 0)))

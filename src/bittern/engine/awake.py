@@ -48,8 +48,8 @@ class Awake:
     keeper: Keeper
     found: Found
     swarm: Swarm
-    borrower: Borrower | None = None
-    """Takes what other torrents complete meanwhile; a torrent with a v2 half has one."""
+    borrower: Borrower
+    """Takes what other torrents complete meanwhile."""
 
     def tick(self, downloaded: int, uploaded: int, *, now: float) -> None:
         """Keep what is there when that is due; called about once a second."""
@@ -60,8 +60,7 @@ class Awake:
         """Stop the swarm, keep what is there, let go of the files."""
         picker = self.swarm.picker
         partial = self.swarm.assembly.partial_blocks()
-        if self.borrower is not None:
-            self.borrower.stop()
+        self.borrower.stop()
         self.swarm.stop()
         await self.keeper.finish(picker.have, partial, downloaded=downloaded, uploaded=uploaded)
         storage = self.content.storage
@@ -158,7 +157,7 @@ async def wake(
         if content.has_more_layers(metainfo):
             layers_done()  # what was on disk, here or elsewhere, has brought the last of them
         swarm.assembly.judge_blocks(exchange.seeker.fetch_block_hashes)
-    borrower = _make_borrower(owner, services, swarm, content, info) if info.has_v2 else None
+    borrower = _make_borrower(owner, services, swarm, content, info)
     return Awake(content, keeper, found, swarm, borrower)
 
 
@@ -287,7 +286,7 @@ def _make_borrower(
     return Borrower(
         assembly=swarm.assembly,
         layout=content.layout,
-        files=info.files,
+        info=info,
         picker=swarm.picker,
         hashes=content.hashes,
         storage=content.storage,

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from bittern.codec.fingerprints import fingerprints
 from bittern.codec.magnet import Magnet
 from bittern.codec.metainfo import Metainfo, decode_metainfo
 from bittern.core.errors import MetainfoError
@@ -19,7 +20,10 @@ from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.storage.hashing import PieceHashes
 
 _MARK_LENGTH: Final = 8
-"""Bytes of a root that are kept in memory: two different ones share them by chance never."""
+"""Bytes of a fingerprint that are kept: two different ones share them by chance never."""
+
+_FEW_MARKS: Final = 2
+"""A file has one for each half of its torrent; so few are found sooner one by one."""
 
 
 class Shelf:
@@ -31,9 +35,9 @@ class Shelf:
     """
 
     __slots__ = (
+        "_marks",
         "_metainfo",
         "_path",
-        "_root_marks",
         "info_hash",
         "info_hash_v2",
         "is_private",
@@ -46,7 +50,7 @@ class Shelf:
     def __init__(self, source: Metainfo | Magnet) -> None:
         self._metainfo: Metainfo | None = None
         self._path: str | None = None  # a tenth of the memory of a Path
-        self._root_marks = b""
+        self._marks = b""
         self.magnet: Magnet | None = None
         self.is_private: bool = False
         self.num_pieces: int = 0
@@ -69,25 +73,21 @@ class Shelf:
         self.is_private = info.is_private
         self.num_pieces = info.geometry.num_pieces
         self.total_length = info.geometry.total_length
-        self._root_marks = b"".join(
-            [entry.pieces_root[:_MARK_LENGTH] for entry in info.files if entry.pieces_root]
-        )
+        if not self._marks:
+            found = (name for index in range(len(info.files)) for name in fingerprints(info, index))
+            self._marks = b"".join([name[:_MARK_LENGTH] for name in found])
 
     @staticmethod
-    def marks_of(roots: Iterable[bytes]) -> frozenset[bytes]:
-        """Return what ``may_hold`` takes; made once for many torrents."""
-        return frozenset(root[:_MARK_LENGTH] for root in roots)
+    def marks_of(names: Iterable[bytes]) -> frozenset[bytes]:
+        """Return what ``may_hold`` takes for fingerprints of files; made once for many torrents."""
+        return frozenset(name[:_MARK_LENGTH] for name in names)
 
     def may_hold(self, marks: frozenset[bytes]) -> bool:
-        """Tell whether a file with one of some roots may be in it, without its metainfo (v2)."""
-        ours, length = self._root_marks, _MARK_LENGTH
-        if len(marks) == 1:
+        """Tell whether a file with one of some fingerprints may be in it, without its metainfo."""
+        ours, length = self._marks, _MARK_LENGTH
+        if len(marks) <= _FEW_MARKS:
             # Asked for each file that another torrent completes.
-            [mark] = marks
-            at = ours.find(mark)
-            while at % length and at >= 0:
-                at = ours.find(mark, at + 1)
-            return at >= 0
+            return any(_is_entry(ours, mark) for mark in marks)
         return any(ours[at : at + length] in marks for at in range(0, len(ours), length))
 
     @property
@@ -154,3 +154,11 @@ class Shelf:
         """Read the metainfo back into memory and return it; MetainfoError as ``metainfo``."""
         self.put(self.metainfo())
         return self.metainfo()
+
+
+def _is_entry(marks: bytes, mark: bytes) -> bool:
+    """Tell whether a mark is among others that stand end to end."""
+    at = marks.find(mark)
+    while at % _MARK_LENGTH and at >= 0:
+        at = marks.find(mark, at + 1)
+    return at >= 0

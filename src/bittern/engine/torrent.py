@@ -12,7 +12,7 @@ Sources: BEP 3; threats.md F1 (disk full), F6 (volume missing).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Unpack
 
@@ -513,10 +513,10 @@ class Torrent:
         """Return where a file is; None while the torrent does not run."""
         return None if self._awake is None else self._awake.content.storage.path_of(index)
 
-    def take_file(self, root: bytes, path: Path) -> None:
-        """Take what is missing of the files with this root, instead of fetching it (BEP 52)."""
-        if self._awake is not None and self._awake.borrower is not None:
-            self._awake.borrower.take(root, path)
+    def take_file(self, names: Set[bytes], path: Path) -> None:
+        """Take what is missing of the files with one of these fingerprints from another one."""
+        if self._awake is not None:
+            self._awake.borrower.take(names, path)
 
     def peer_opened(self, peer: PeerConnection) -> None:
         """Count the addresses met; read no further while the disk cannot follow (Limit: F16)."""

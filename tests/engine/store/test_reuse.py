@@ -18,7 +18,7 @@ from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.hash_peers import Files, HashPeer
-from tests.engine.scene import NAME, Node, Scene, Watch, damage, until
+from tests.engine.scene import NAME, PIECE_LENGTH, Node, Scene, Watch, damage, until
 
 OLD = {"a": 100_000, "b": 40_000, "c/d": 200_000}
 
@@ -62,6 +62,30 @@ def test_files_of_another_torrent_are_taken_whatever_its_version_and_pieces(
             assert (tmp_path / "out" / "changed" / "c" / "d").read_bytes() == scene.files["c/d"]
             assert torrent.swarm is not None
             assert torrent.swarm.assembly.unverified == torrent.have_bits  # F5
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("first", [Version.V1, Version.HYBRID])
+@pytest.mark.parametrize("second", [Version.V1, Version.HYBRID])
+def test_a_v1_file_is_taken_where_another_torrent_cuts_it_alike(
+    first: Version, second: Version, tmp_path: Path, simulate: Simulate
+) -> None:
+    """Whether the other one is at work or rests; torrents of other pieces have nothing to give."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=first) as scene:
+            node = await scene.node(is_seed=True, state_dir=tmp_path / "state", rest_after=1)
+            source = tmp_path / "source" / NAME
+            for number, piece_length in enumerate((PIECE_LENGTH, 2 * PIECE_LENGTH)):
+                options = CreateOptions(version=second, piece_length=piece_length, name="n")
+                raw = create_torrent(source, options=options, num_threads=1)
+                torrent, watch = await add_new(node, raw, tmp_path / str(number))
+                is_alike = piece_length == PIECE_LENGTH or first is second is Version.HYBRID
+                assert torrent.is_complete is is_alike
+                assert indices(watch) == [0] * is_alike
+                await node.session.remove(torrent)
+                await until(lambda: node.torrent.is_resting)
 
     simulate(main)
 

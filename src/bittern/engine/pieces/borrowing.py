@@ -8,18 +8,20 @@ time, while the rest goes on. They are hashed once more before their first uploa
 since between hashing and copying somebody may have changed the file (Limit: F5).
 
 Pieces in progress are left alone: their blocks are on the way, and their file is
-written to, so it cannot be replaced by a clone or a link as before the download.
+written to, so it cannot be replaced by a clone or a link as before the download. So are
+those that v1 files share: one file does not tell whether such a piece is right.
 
-Source: BEP 52 (a root names a file, whatever torrent it is in).
+Source: BEP 52 (a root names a file, whatever torrent it is in); ``codec.fingerprints``.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Set
 from pathlib import Path
 
-from bittern.codec.file_list import FileEntry
+from bittern.codec.fingerprints import fingerprints
+from bittern.codec.info import Info
 from bittern.core.errors import Inconsistent, StorageError
 from bittern.engine.events import Event, FileReused
 from bittern.engine.pieces.assembly import Assembly
@@ -40,12 +42,12 @@ READ_LENGTH = 1 << 20
 
 class Borrower:
     """
-    The one described in the module's text, for a torrent that is awake and has a v2 half.
+    The one described in the module's text, for a torrent that is awake.
 
     Args:
         assembly: of the torrent.
         layout: of the torrent.
-        files: of the torrent.
+        info: of the torrent.
         picker: of the torrent.
         hashes: of the torrent.
         storage: of the torrent.
@@ -62,7 +64,7 @@ class Borrower:
         *,
         assembly: Assembly,
         layout: Layout,
-        files: Sequence[FileEntry],
+        info: Info,
         picker: Picker,
         hashes: PieceHashes,
         storage: Storage,
@@ -75,7 +77,7 @@ class Borrower:
     ) -> None:
         self._assembly = assembly
         self._layout = layout
-        self._files = files
+        self._info = info
         self._picker = picker
         self._hashes = hashes
         self._storage = storage
@@ -85,18 +87,22 @@ class Borrower:
         self._report = report
         self._go_on = go_on
         self._failed = failed
-        self._by_root: dict[bytes, list[int]] = {}
-        for index, entry in enumerate(files):
-            if entry.pieces_root is not None:
-                self._by_root.setdefault(entry.pieces_root, []).append(index)
+        self._by_name: dict[bytes, list[int]] | None = None
+        """The files by their fingerprints; made for the first file that is offered."""
         self._waiting: deque[tuple[int, Path]] = deque()
         """Files to be taken, and from where."""
         self._is_busy = False
         self._is_stopped = False
 
-    def take(self, root: bytes, path: Path) -> None:
-        """Take what is missing of the files with a root from a complete one."""
-        self._waiting.extend((index, path) for index in self._by_root.get(root, ()))
+    def take(self, names: Set[bytes], path: Path) -> None:
+        """Take what is missing of the files with one of some fingerprints from a complete one."""
+        if self._by_name is None:
+            self._by_name = {}
+            for index in range(len(self._info.files)):
+                for name in fingerprints(self._info, index):
+                    self._by_name.setdefault(name, []).append(index)
+        indices = {index for name in names for index in self._by_name.get(name, ())}
+        self._waiting.extend((index, path) for index in sorted(indices))
         if not self._is_busy:
             self._next()
 
@@ -142,7 +148,7 @@ class Borrower:
                 self._failed(error)
                 return
             good = taken or []
-            total = num_taken + sum(self._hashes.plan_run(piece, 1).v2_length for piece in good)
+            total = num_taken + sum(self._length_in(index, piece) for piece in good)
             if len(good) == len(pieces):
                 self._assembly.take(good)
                 self._take_rest(index, path, total)
@@ -161,12 +167,21 @@ class Borrower:
         free = picker.missing & ~picker.open
         length = 0
         for piece in self._layout.pieces_of_file(index):
-            if free >> (picker.top - piece) & 1 and self._hashes.can_judge(piece):
+            if not free >> (picker.top - piece) & 1 or not self._hashes.can_judge(piece):
+                continue
+            if self._layout.files_of_piece(piece) == [index]:
                 found.append(piece)
                 length += self._hashes.piece_length
                 if length >= BATCH_LENGTH:
                     break
         return found
+
+    def _length_in(self, index: int, piece: int) -> int:
+        """Return how many bytes of a file lie in a piece."""
+        entry, geometry = self._info.files[index], self._assembly.geometry
+        start = geometry.offset_of(piece)
+        end = min(start + geometry.piece_length, entry.offset + entry.length)
+        return end - max(start, entry.offset)
 
     def _copy(self, donor: DonorStorage, piece: int) -> bool:
         """
@@ -202,5 +217,5 @@ class Borrower:
 
     def _tell(self, index: int, path: Path, num_taken: int) -> None:
         if num_taken:
-            name = "/".join(self._files[index].path)
+            name = "/".join(self._info.files[index].path)
             self._report(FileReused(index, name, num_taken, str(path), ReuseHow.COPY.value))

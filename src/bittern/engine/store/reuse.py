@@ -7,15 +7,19 @@ another gives the folder of the old one as ``TorrentConfig.reuse_from``, or keep
 both in one session: unchanged files are taken, only the others are fetched. A torrent
 that is at work already hears of each file that another one completes.
 
+Which files are likely the same, their fingerprints tell (``codec.fingerprints``): the roots of
+v2, and in v1 the hashes of the pieces inside a file where both torrents cut it alike.
+
 Source: BEP 52 (a root names a file, whatever torrent it is in).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Set
 from pathlib import Path
 from typing import Protocol
 
+from bittern.codec.fingerprints import fingerprints
 from bittern.codec.info import Info
 from bittern.codec.metainfo import Metainfo
 from bittern.core.bitfield import Bitfield
@@ -60,30 +64,30 @@ class Taker(Protocol):
     def is_complete(self) -> bool:
         """True when it lacks nothing."""
 
-    def take_file(self, root: bytes, path: Path) -> None:
-        """Take what it lacks of the files with a root."""
+    def take_file(self, names: Set[bytes], path: Path) -> None:
+        """Take what it lacks of the files with one of some fingerprints."""
 
 
 def offer_file(lender: Lender, index: int, takers: Iterable[Taker]) -> None:
     """
-    Tell of a complete file those that may want it, if its torrent is v2.
+    Tell of a complete file those that may want it.
 
     Args:
         lender: whose file it is.
         index: of the file.
         takers: the torrents of the session.
     """
-    root = lender.shelf.metainfo().info.files[index].pieces_root
+    names = frozenset(fingerprints(lender.shelf.metainfo().info, index))
     path = lender.path_of(index)
-    if root is None or path is None:
+    if not names or path is None:
         return
     us: object = lender
-    marks = Shelf.marks_of([root])
+    marks = Shelf.marks_of(names)
     for taker in takers:
         if taker is us or taker.is_complete or not taker.config.reuse_session:
             continue
         if taker.shelf.may_hold(marks):
-            taker.take_file(root, path)
+            taker.take_file(names, path)
 
 
 async def reuse_files(
@@ -141,11 +145,11 @@ async def _find_in_session(
     disk: Disk,
     locate: Locate,
 ) -> dict[int, list[Path]]:
-    """Return where complete files with the roots of lacking ones are, by index of the latter."""
+    """Return where complete files are that may be lacking ones, by index of the latter."""
     wanted: dict[bytes, list[int]] = {}
     for index in lacking:
-        if (root := info.files[index].pieces_root) is not None:
-            wanted.setdefault(root, []).append(index)
+        for name in fingerprints(info, index):
+            wanted.setdefault(name, []).append(index)
     known: dict[int, list[Path]] = {}
     marks = Shelf.marks_of(wanted)
     for donor in donors if wanted else ():
@@ -157,14 +161,10 @@ async def _find_in_session(
         except BitTorrentError:
             continue  # its files or its metainfo are gone: that is its own affair
         have = Bitfield(metainfo.info.geometry.num_pieces, donor.have_bits)
-        complete = [
-            (index, entry.pieces_root)
-            for index, entry in enumerate(metainfo.info.files)
-            if entry.pieces_root in wanted
-            and all(piece in have for piece in place.layout.pieces_of_file(index))
-        ]
-        for number, root in complete:
-            path = place.storage.path_of(number)
-            for index in wanted[root]:
-                known.setdefault(index, []).append(path)
+        for number in range(len(metainfo.info.files)):
+            shared = [name for name in fingerprints(metainfo.info, number) if name in wanted]
+            if shared and all(piece in have for piece in place.layout.pieces_of_file(number)):
+                path = place.storage.path_of(number)
+                for index in dict.fromkeys(index for name in shared for index in wanted[name]):
+                    known.setdefault(index, []).append(path)
     return known
