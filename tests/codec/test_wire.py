@@ -263,3 +263,40 @@ def test_requests_are_decoded_many_at_a_time_when_all_are_usual() -> None:
         mixed = [*messages[:5], other, *messages[6:]]
         assert wire.decode_request_batch(memoryview(b"".join(mixed)), 0) is None
     assert len(b"".join(messages)) == wire.REQUEST_BATCH_LENGTH
+
+
+def test_blocks_are_decoded_many_at_a_time_when_all_are_usual() -> None:
+    block = 16_384
+    blocks = [(n // 3, n % 3 * block, bytes([n]) * block) for n in range(wire.BLOCK_BATCH)]
+    messages = [wire.encode_piece(*block) for block in blocks]
+    data = memoryview(b"x" + b"".join(messages) + b"more")
+    batch = wire.decode_block_batch(data, 1)
+    assert batch is not None
+    assert [
+        (index, begin, bytes(data)) for index, begin, data in zip(*batch, strict=True)
+    ] == blocks
+    assert all(payload.obj is data.obj for payload in batch[2]), "nothing is copied"
+    for other in (wire.encode_piece(0, 0, bytes(block - 1)), wire.encode_extended(1, bytes(16391))):
+        mixed = [*messages[:5], other, *messages[6:], b"more"]
+        assert wire.decode_block_batch(memoryview(b"".join(mixed)), 0) is None
+    assert len(b"".join(messages)) == wire.BLOCK_BATCH_LENGTH
+
+
+def test_requests_of_a_run_are_those_of_its_blocks() -> None:
+    block = 16_384
+    for begin, end in [(0, block), (0, 3 * block), (2 * block, 4 * block + 1), (block, block + 7)]:
+        for index in (0, 7, 0xFFFFFFFF):
+            assert wire.encode_requests(index, begin, end) == b"".join(
+                wire.encode_request(index, at, min(block, end - at))
+                for at in range(begin, end, block)
+            )
+
+
+def test_haves_in_a_row() -> None:
+    data = wire.encode_haves([3, 1, 2]) + wire.KEEP_ALIVE + wire.encode_have(4)
+    assert data.startswith(b"".join(map(wire.encode_have, [3, 1, 2])) + wire.KEEP_ALIVE)
+    for cut, found in [(len(data), [3, 1, 2]), (26, [3, 1]), (17, [3])]:
+        assert wire.decode_haves(memoryview(data)[:cut], 0, num_pieces=10) == found
+    assert wire.decode_haves(memoryview(b"?" + data), 10, num_pieces=10) == [1, 2]
+    assert wire.decode_haves(memoryview(data), 0, num_pieces=2) == [3, 1], "the first in any case"
+    assert wire.decode_haves(memoryview(data), 9, num_pieces=1) == [1]

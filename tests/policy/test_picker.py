@@ -30,11 +30,20 @@ def indices(bits: int, num_pieces: int) -> list[int]:
     return list(Bitfield(num_pieces, bits))
 
 
+def pick(
+    picker: Picker, peer_bits: int, *, exclude: int = 0, preferred: int | None = None
+) -> int | None:
+    """The one piece that is chosen when no row is asked for."""
+    row = picker.pick_row(peer_bits & ~exclude, preferred=preferred)
+    assert len(row) <= 1
+    return row[0] if row else None
+
+
 def in_order(picker: Picker, peer_bits: int | None = None, exclude: int = 0) -> list[int]:
     """All pieces that can be picked from a peer, or a seed, one after another."""
     peer_bits = picker.swarm.full if peer_bits is None else peer_bits
     picked: list[int] = []
-    while (index := picker.pick(peer_bits, exclude=exclude)) is not None:
+    while (index := pick(picker, peer_bits, exclude=exclude)) is not None:
         picked.append(index)
         exclude |= 1 << (picker.top - index)
     return picked
@@ -72,7 +81,7 @@ def scene(
 
 def possible(make: Callable[[int], Picker], peer: str, tries: int = 60) -> str:
     """Draw the set of pieces that ``pick`` returns over many seeds."""
-    found = {make(seed).pick(bits_of(peer)) for seed in range(tries)}
+    found = {pick(make(seed), bits_of(peer)) for seed in range(tries)}
     return "".join("#" if i in found else "." for i in range(len(peer)))
 
 
@@ -119,9 +128,9 @@ def test_among_equals_the_one_that_is_asked_for_is_chosen() -> None:
     """And never one that is more common, or that the peer lacks."""
     for seed in range(20):
         picker = scene(ours="####....", counts="11113334", seed=seed)
-        assert picker.pick(bits_of("########"), preferred=5) == 5
-        assert picker.pick(bits_of("########"), preferred=7) in (4, 5, 6)
-        assert picker.pick(bits_of("#####.##"), preferred=5) in (4, 6)
+        assert pick(picker, bits_of("########"), preferred=5) == 5
+        assert pick(picker, bits_of("########"), preferred=7) in (4, 5, 6)
+        assert pick(picker, bits_of("#####.##"), preferred=5) in (4, 6)
 
 
 @pytest.mark.parametrize(
@@ -140,20 +149,20 @@ def test_sequential_mode_picks_the_lowest_index_of_the_highest_priority(
     ours: str, priorities: str, peer: str, expected: int | None
 ) -> None:
     picker = scene(ours=ours, priorities=priorities, counts="54321012", sequential=True)
-    assert picker.pick(bits_of(peer)) == expected
+    assert pick(picker, bits_of(peer)) == expected
 
 
 def test_excluded_pieces_are_not_picked() -> None:
     picker = scene(ours="####....", counts="11111222")
     full = picker.swarm.full
-    assert picker.pick(full) == 4
-    assert picker.pick(full, exclude=bits_of("....###.")) == 7
-    assert picker.pick(full, exclude=full) is None
+    assert pick(picker, full) == 4
+    assert pick(picker, full, exclude=bits_of("....###.")) == 7
+    assert pick(picker, full, exclude=full) is None
 
 
 def test_the_choice_spreads_over_equals() -> None:
     picker = scene(ours="####" + "." * 12, counts="1" * 16)
-    counted = Counter(picker.pick(picker.swarm.full) for _ in range(1200))
+    counted = Counter(pick(picker, picker.swarm.full) for _ in range(1200))
     assert set(counted) == set(range(4, 16))
     assert all(count > 40 for count in counted.values())
 
@@ -163,14 +172,14 @@ def test_gaps_make_no_piece_likelier(gaps: str) -> None:
     """Who comes after a gap would be everybody's choice, and a seed would send it to all."""
     picker = scene(ours=gaps, counts="1" * len(gaps))
     missing = [index for index, mark in enumerate(gaps) if mark == "."]
-    counted = Counter(picker.pick(picker.swarm.full) for _ in range(300 * len(missing)))
+    counted = Counter(pick(picker, picker.swarm.full) for _ in range(300 * len(missing)))
     assert set(counted) == set(missing)
     assert all(200 < count < 400 for count in counted.values())
 
 
 def test_seeds_do_not_change_which_piece_is_rarest() -> None:
     picker = scene(ours="####....", counts="11112122", peers=("########",) * 3)
-    assert picker.pick(picker.swarm.full) == 5
+    assert pick(picker, picker.swarm.full) == 5
     assert picker.swarm.num_seeds == 3
 
 
@@ -198,17 +207,17 @@ def test_deadlines_go_before_priority_and_rarity_in_their_order() -> None:
     picker.set_deadline(6, 30.0)
     picker.set_deadline(4, 20.0)
     picker.set_deadline(8, 10.0)
-    assert picker.pick(full) == 8
+    assert pick(picker, full) == 8
     assert in_order(picker)[:4] == [8, 4, 6, 9]
-    assert picker.pick(bits_of("#######.##"), exclude=bits_of("........##")) == 4
+    assert pick(picker, bits_of("#######.##"), exclude=bits_of("........##")) == 4
     picker.mark_have(8)
-    assert picker.pick(full) == 4
+    assert pick(picker, full) == 4
     picker.set_deadline(4, None)
-    assert picker.pick(full) == 6
+    assert pick(picker, full) == 6
     picker.set_deadline(7, 1.0)
     picker.set_deadline(7, 99.0)
     assert in_order(picker)[:2] == [6, 7]
-    assert picker.pick(bits_of("....#....#")) == 9
+    assert pick(picker, bits_of("....#....#")) == 9
 
 
 def test_deadlines_of_pieces_that_are_there_or_not_wanted_do_nothing() -> None:
@@ -216,7 +225,7 @@ def test_deadlines_of_pieces_that_are_there_or_not_wanted_do_nothing() -> None:
     picker.set_deadline(0, 1.0)
     picker.set_deadline(6, 1.0)
     picker.set_deadline(5, None)
-    assert picker.pick(picker.swarm.full) == 7
+    assert pick(picker, picker.swarm.full) == 7
 
 
 def test_a_piece_that_was_there_has_no_deadline_left() -> None:
@@ -224,11 +233,11 @@ def test_a_piece_that_was_there_has_no_deadline_left() -> None:
     picker.set_deadline(4, 1.0)
     picker.mark_have(4)
     picker.lose(4)
-    assert picker.pick(picker.swarm.full) == 7
+    assert pick(picker, picker.swarm.full) == 7
     picker.mark_have(4)
     picker.set_deadline(4, 1.0)
     picker.lose(4)
-    assert picker.pick(picker.swarm.full) == 7
+    assert pick(picker, picker.swarm.full) == 7
 
 
 def test_a_check_that_finds_a_piece_ends_its_deadline() -> None:
@@ -236,7 +245,7 @@ def test_a_check_that_finds_a_piece_ends_its_deadline() -> None:
     picker.set_deadline(5, 2.0)
     picker.set_deadline(6, 1.0)
     picker.set_have(bits_of("####..#."))
-    assert picker.pick(picker.swarm.full) == 5
+    assert pick(picker, picker.swarm.full) == 5
     picker.lose(6)
     assert in_order(picker)[:2] == [5, 7]
 
@@ -247,12 +256,12 @@ def test_a_check_that_finds_a_piece_ends_its_deadline() -> None:
 def test_a_piece_goes_from_missing_to_open_to_there_and_may_be_lost() -> None:
     picker = scene(ours="########.", counts="111111111")
     full = picker.swarm.full
-    assert (picker.pick(full), picker.is_endgame, picker.num_missing) == (8, False, 1)
+    assert (pick(picker, full), picker.is_endgame, picker.num_missing) == (8, False, 1)
     picker.mark_open(8)
-    assert (picker.pick(full), picker.is_endgame, picker.num_missing) == (None, True, 1)
+    assert (pick(picker, full), picker.is_endgame, picker.num_missing) == (None, True, 1)
     assert picker.is_interesting(full)
     picker.mark_closed(8)
-    assert picker.pick(full) == 8
+    assert pick(picker, full) == 8
     picker.mark_open(8)
     picker.mark_have(8)
     picker.mark_have(8)
@@ -262,10 +271,10 @@ def test_a_piece_goes_from_missing_to_open_to_there_and_may_be_lost() -> None:
     assert not picker.is_interesting(full)
     assert (picker.num_have, picker.open, picker.have) == (9, 0, full)
     picker.mark_closed(8)
-    assert picker.pick(full) is None
+    assert pick(picker, full) is None
     picker.lose(3)
     picker.lose(3)
-    assert (picker.num_have, picker.pick(full), picker.is_complete) == (8, 3, False)
+    assert (picker.num_have, pick(picker, full), picker.is_complete) == (8, 3, False)
 
 
 def test_unwanted_pieces_may_be_missing_from_a_complete_torrent() -> None:
@@ -285,7 +294,7 @@ def test_a_lost_piece_that_nobody_wants_is_not_fetched_again() -> None:
     picker = scene(ours="########", priorities="44444440")
     picker.lose(7)
     assert picker.is_complete
-    assert picker.pick(picker.swarm.full) is None
+    assert pick(picker, picker.swarm.full) is None
 
 
 def test_priorities_keep_open_pieces_open() -> None:
@@ -328,6 +337,63 @@ def test_indices_out_of_range_are_refused() -> None:
                 call(index)
 
 
+# --- rows --------------------------------------------------------------------------------
+
+
+def row(picker: Picker, peer: str, **options: int | None) -> list[int]:
+    return list(picker.pick_row(bits_of(peer), **options))  # type: ignore[arg-type]
+
+
+def test_a_row_begins_with_the_preferred_piece_and_ends_where_others_are_not_as_good() -> None:
+    picker = scene(ours="####......o...", counts="11111111111121")
+    every = "#" * 14
+    assert row(picker, every, preferred=5, extent=14, limit=3) == [5, 6, 7]
+    assert row(picker, every, preferred=5, extent=14, limit=14) == [5, 6, 7, 8, 9], "10 is open"
+    assert row(picker, every, preferred=11, extent=14, limit=14) == [11], "12 is less rare"
+    assert row(picker, "########.#####", preferred=5, extent=14, limit=14) == [5, 6, 7]
+    assert row(picker, every, preferred=5, extent=4, limit=14) == [5, 6, 7], "the extent ends"
+    assert row(picker, every, preferred=13, extent=14, limit=14) == [13], "the torrent ends"
+
+
+def test_without_a_preferred_piece_a_row_begins_with_the_first_of_its_extent() -> None:
+    """A row from the midst of an extent would leave the pieces before it for many short ones."""
+    first = {
+        tuple(row(scene(ours="####" + "." * 12, seed=seed), "#" * 16, extent=8, limit=8))
+        for seed in range(60)
+    }
+    assert first == {(4, 5, 6, 7), tuple(range(8, 16))}
+    gaps = {
+        tuple(row(scene(ours="####.o..o.......", seed=seed), "#" * 16, extent=8, limit=8))
+        for seed in range(60)
+    }
+    assert gaps == {(4,), tuple(range(9, 16))}
+
+
+def test_rows_keep_to_order_and_deadlines() -> None:
+    picker = scene(ours="#.....#.", sequential=True)
+    assert row(picker, "########", extent=8, limit=3) == [1, 2, 3]
+    picker.set_deadline(4, 1.0)
+    assert row(picker, "########", extent=8, limit=3) == [4]
+    assert row(picker, "#.....#.", extent=8, limit=3) == []
+
+
+def test_a_row_is_opened_and_had_as_single_pieces_are() -> None:
+    picker, alone = scene(ours="........"), scene(ours="........")
+    picker.mark_open(2, 4)
+    picker.set_deadline(4, 1.0)
+    picker.mark_have(3, 2)
+    picker.mark_have(4, 3)
+    for index in range(2, 6):
+        alone.mark_open(index)
+    for index in range(3, 7):
+        alone.mark_have(index)
+    for kind in ("have", "open", "missing", "num_have", "num_missing"):
+        assert getattr(picker, kind) == getattr(alone, kind), kind
+    assert pick(picker, picker.swarm.full) == pick(alone, alone.swarm.full)
+    with pytest.raises(IndexError):
+        picker.mark_open(7, 2)
+
+
 def test_opening_a_piece_that_is_there_is_misuse() -> None:
     with pytest.raises(MisuseError, match="piece 1"):
         scene(ours=".#").mark_open(1)
@@ -339,7 +405,7 @@ def test_a_torrent_without_pieces_is_complete() -> None:
     picker.set_priorities(b"")
     assert picker.is_complete
     assert picker.is_seed
-    assert picker.pick(0) is None
+    assert pick(picker, 0) is None
     assert picker.distributed_copies() == 0.0
     picker.remove_peer(0)
     assert picker.swarm.num_seeds == 0
@@ -480,7 +546,7 @@ class PickerMachine(RuleBasedStateMachine):
         exclude = data.draw(st.sets(st.integers(0, self.n - 1), max_size=3))
         pool = {i for i in peer - exclude - self.have - self.open if self.priorities[i]}
         orders = sorted(self.naive_order(i) for i in pool)
-        picked = self.picker.pick(self.bits(peer), exclude=self.bits(exclude))
+        picked = pick(self.picker, self.bits(peer), exclude=self.bits(exclude))
         if pool:
             assert picked in pool
             assert self.naive_order(picked) == orders[0]

@@ -405,7 +405,7 @@ def test_a_good_piece_is_there() -> None:
     scene, peer = Scene(), PeerShare("a")
     scene.plan(peer, 4)
     piece = fetch(scene, peer, 0)
-    scene.pieces.close_good(piece)
+    scene.pieces.close_good([piece])
     assert scene.picker.have == scene.bits(0)
     assert scene.pieces.open == {}
     assert scene.plan(peer, 1) == [(1, 0, B)]
@@ -481,7 +481,7 @@ def test_h4_h5_nor_can_one_that_owes_a_block_of_it_and_is_its_owner_no_longer() 
 def test_a_piece_that_was_good_at_last_is_like_any_other() -> None:
     scene, owner = exclusive()
     scene.plan(owner, 9)
-    scene.pieces.close_good(fetch(scene, owner, 0))
+    scene.pieces.close_good([fetch(scene, owner, 0)])
     scene.picker.lose(0)
     assert not scene.pieces.open_piece(0).is_exclusive
 
@@ -752,7 +752,7 @@ class PiecesMachine(RuleBasedStateMachine):
         fed = [self.scene.block(piece.index, number)[2] for number in range(piece.num_hashed)]
         assert piece.hasher.fed == b"".join(fed)
         if is_good:
-            self.scene.pieces.close_good(piece)
+            self.scene.pieces.close_good([piece])
             self.have.add(piece.index)
         else:
             self.scene.pieces.close_bad(piece, exclusive=exclusive)

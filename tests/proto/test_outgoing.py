@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bittern.codec import wire
 from bittern.core.errors import PeerViolation, WireDecodeError
 from bittern.core.geometry import BLOCK_LENGTH
 from bittern.proto.outgoing import (
@@ -34,6 +35,25 @@ def accept(requests: OutgoingRequests, request: tuple[int, int, int]) -> bool:
 def test_keys_are_what_the_data_path_makes() -> None:
     assert request_key(0xFFFFFFFF, 0xFFFFFFFF) == (1 << 64) - 1
     assert request_key(1, 2) == 1 << 32 | 2
+
+
+def test_a_batch_is_taken_whole_or_not_at_all() -> None:
+    size = wire.BLOCK_BATCH
+    usual = [(1, at * BLOCK_LENGTH, BLOCK_LENGTH) for at in range(size)]
+    data = memoryview(b"".join(wire.encode_piece(1, b, bytes(BLOCK_LENGTH)) for _, b, _ in usual))
+    requests = asked(*usual, OTHER)
+    blocks = requests.take_batch(data, 0)
+    assert blocks is not None
+    assert [(index, begin, len(payload)) for index, begin, payload in blocks] == usual
+    assert requests.give_up_all() == [OTHER]
+    for missing in range(size):
+        lacking = asked(*usual[:missing], *usual[missing + 1 :])
+        assert lacking.take_batch(data, 0) is None
+        assert len(lacking.waiting) == size - 1
+    twice = memoryview(wire.encode_piece(1, 0, bytes(BLOCK_LENGTH)) * size)
+    requests = asked(*usual)
+    assert requests.take_batch(twice, 0) is None
+    assert requests.give_up_all() == usual
 
 
 def test_what_is_given_up_comes_back_in_order_and_its_blocks_are_late() -> None:

@@ -48,7 +48,7 @@ from bittern.proto.peer_events import (
     HashesReceived,
     HashesRejected,
     HashesRequested,
-    HaveReceived,
+    HavesReceived,
     InterestChanged,
     PeerEvent,
     PieceSuggested,
@@ -176,7 +176,7 @@ MESSAGES: list[tuple[str, Verb, bytes, list[PeerEvent]]] = [
     ("keep-alive", lambda p: p.send_message(wire.KEEP_ALIVE), wire.KEEP_ALIVE, []),
     ("interested", lambda p: p.set_interested(True), wire.INTERESTED, [InterestChanged(True)]),
     ("unchoke", lambda p: p.unchoke(), wire.UNCHOKE, [Unchoked()]),
-    ("have", lambda p: p.send_have(3), wire.encode_have(3), [HaveReceived(3)]),
+    ("have", lambda p: p.send_have(3), wire.encode_have(3), [HavesReceived(have(3))]),
     (
         "bitfield",
         lambda p: p.send_bitfield(have(1, 9)),
@@ -279,6 +279,7 @@ def outcome(protocol: PeerProtocol, parts: Iterable[bytes]) -> tuple[object, ...
     Every part lies in a buffer that is overwritten as soon as its events are drained.
     """
     blocks: list[tuple[int, int, bytes]] = []
+    haves: list[int] = []
     others: list[PeerEvent] = []
     is_violation = False
     for part in parts:
@@ -290,10 +291,12 @@ def outcome(protocol: PeerProtocol, parts: Iterable[bytes]) -> tuple[object, ...
         for event in protocol.events():
             if isinstance(event, BlocksReceived):
                 blocks += [(index, begin, bytes(data)) for index, begin, data in event.blocks]
+            elif isinstance(event, HavesReceived):
+                haves += event.pieces
             else:
                 others.append(event)
         buffer[:] = b"\xdd" * len(buffer)
-    return blocks, others, protocol.data_to_send(), is_violation, dict(protocol.outstanding)
+    return blocks, haves, others, protocol.data_to_send(), is_violation, dict(protocol.outstanding)
 
 
 def cut(data: bytes, at: Sequence[int]) -> list[bytes]:
@@ -441,10 +444,44 @@ def test_requests_go_out_and_their_blocks_come_as_one_batch() -> None:
                 for n, at in [(0, 0), (1, 3), (0, 1)]
             ]
         ),
-        HaveReceived(4),
-        HaveReceived(5),
+        HavesReceived(have(4)),
+        HavesReceived(have(5)),
     ]
     assert not protocol.outstanding
+
+
+@pytest.mark.parametrize("position", range(2 * wire.BLOCK_BATCH + 1))
+@pytest.mark.parametrize(
+    "odd",
+    [
+        block(0, 0),  # comes twice
+        block(6, 0),  # was given up
+        block(7, 0),  # never asked for
+        block(9, 3),  # the short one, asked for
+        wire.encode_piece(3, 3 * B, b"short"),
+        wire.encode_have(1),
+        wire.encode_have(1) + wire.encode_have(2) + wire.encode_have(1) + wire.encode_have(10),
+        wire.CHOKE,
+        wire.KEEP_ALIVE,
+        b"\0\0\0\x0a\7" + bytes(9),
+    ],
+)
+def test_a_batch_of_blocks_hides_nothing(odd: bytes, position: int) -> None:
+    """Twice as many blocks as are looked at together, with something else among them."""
+    usual = [block(n // 4, n % 4) for n in range(2 * wire.BLOCK_BATCH)]
+    messages = [*usual[:position], odd, *usual[position:]]
+
+    def asking() -> PeerProtocol:
+        protocol = opened()
+        for index in range(4):
+            protocol.request_run(index, 0, PIECE_LENGTH)
+        protocol.request_run(6, 0, B)
+        protocol.cancel(6, 0)
+        protocol.request_run(9, 3 * B, GEOMETRY.length_of(9))
+        protocol.data_to_send()
+        return protocol
+
+    assert outcome(asking(), [b"".join(messages)]) == outcome(asking(), messages)
 
 
 def test_payloads_are_not_copied() -> None:
@@ -723,7 +760,7 @@ def test_bitfield_first_then_haves() -> None:
     assert protocol.remote == have()
     assert receive(protocol, wire.encode_bitfield(have(1).to_wire()), wire.encode_have(2)) == [
         BitfieldReceived(have(1)),
-        HaveReceived(2),
+        HavesReceived(have(2)),
     ]
     assert protocol.remote == have(1, 2)
 
@@ -758,8 +795,7 @@ def test_a_later_bitfield_is_as_good_as_haves() -> None:
     protocol = opened()
     assert receive(protocol, wire.UNCHOKE, wire.encode_bitfield(have(1, 2).to_wire())) == [
         Unchoked(),
-        HaveReceived(1),
-        HaveReceived(2),
+        HavesReceived(have(1, 2)),
     ]
 
 

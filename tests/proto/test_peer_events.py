@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 from bittern.proto import peer_events
-from bittern.proto.peer_events import BlocksReceived, HaveReceived, PeerEvent
+from bittern.proto.peer_events import BlocksReceived, DontHaveReceived, PeerEvent
 
 EVENTS = [
     value
@@ -31,9 +31,9 @@ def test_events_are_frozen_documented_and_in_the_past_tense(event: type[PeerEven
 
 
 def test_events_compare_by_value() -> None:
-    assert HaveReceived(1) == HaveReceived(1) != HaveReceived(2)
+    assert DontHaveReceived(1) == DontHaveReceived(1) != DontHaveReceived(2)
     assert BlocksReceived([(1, 0, memoryview(b"ab"))]) == BlocksReceived(
         [(1, 0, memoryview(bytearray(b"ab")))]
     )
     with pytest.raises(dataclasses.FrozenInstanceError):
-        HaveReceived(1).index = 2  # type: ignore[misc]
+        DontHaveReceived(1).index = 2  # type: ignore[misc]

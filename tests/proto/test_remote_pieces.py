@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from bittern.core.bitfield import Bitfield
 from bittern.core.errors import PeerViolation, WireDecodeError
-from bittern.proto.peer_events import BitfieldReceived, HaveReceived, PeerEvent
+from bittern.proto.peer_events import BitfieldReceived, HavesReceived, PeerEvent
 from bittern.proto.remote_pieces import (
     MAX_PIECES,
     MAX_REPEATS,
-    MAX_SINGLE_HAVES,
     EarlyPieces,
     RemotePieces,
 )
@@ -33,9 +32,9 @@ def applied(events: list[PeerEvent], num_pieces: int) -> Bitfield:
             case BitfieldReceived(bitfield):
                 assert not known.bits & bitfield.bits
                 known.bits |= bitfield.bits
-            case HaveReceived(index):
-                assert index not in known
-                known.add(index)
+            case HavesReceived(pieces):
+                assert not known.bits & pieces.bits
+                known.bits |= pieces.bits
             case _:
                 pytest.fail(f"unexpected {event}")
     return known
@@ -47,7 +46,7 @@ def applied(events: list[PeerEvent], num_pieces: int) -> Bitfield:
 def test_a_bitfield_comes_as_its_set_and_later_haves_do_not_change_the_event() -> None:
     pieces = RemotePieces(10)
     [event] = pieces.receive_bitfield(have(1, 2).to_wire(), now=0.0)
-    assert pieces.receive_have(5, now=0.0) == (HaveReceived(5),)
+    assert pieces.receive_haves([5], now=0.0) == (HavesReceived(have(5)),)
     assert event == BitfieldReceived(have(1, 2))
     assert pieces.bitfield == have(1, 2, 5)
 
@@ -57,7 +56,7 @@ def test_have_all_and_have_none_are_bitfields() -> None:
     assert list(seed.receive_all()) == [BitfieldReceived(Bitfield.full(10))]
     assert list(newcomer.receive_none()) == [BitfieldReceived(Bitfield(10))]
     assert seed.bitfield == Bitfield.full(10)
-    newcomer.receive_have(1, now=0.0)
+    newcomer.receive_haves([1], now=0.0)
     assert newcomer.bitfield == have(1)
 
 
@@ -85,7 +84,7 @@ def test_h6_have_all_and_have_none_come_first_or_never() -> None:
                     case "end":
                         pieces.end_start()
                     case "have":
-                        pieces.receive_have(1, now=0.0)
+                        pieces.receive_haves([1], now=0.0)
                     case "bitfield":
                         pieces.receive_bitfield(bytes(2), now=0.0)
                     case "all":
@@ -99,40 +98,41 @@ def test_h6_have_all_and_have_none_come_first_or_never() -> None:
 @pytest.mark.parametrize("index", [10, 11, 1 << 31, (1 << 32) - 1])
 def test_h6_a_piece_beyond_the_end_is_a_violation(index: int) -> None:
     with pytest.raises(PeerViolation, match=f"has piece {index} of 10"):
-        RemotePieces(10).receive_have(index, now=0.0)
+        RemotePieces(10).receive_haves([index], now=0.0)
 
 
 def test_a_later_bitfield_tells_what_is_new() -> None:
     """Interop: aria2 sends a bitfield instead of many haves."""
     pieces = RemotePieces(10)
     pieces.receive_bitfield(have(1, 2).to_wire(), now=0.0)
-    assert pieces.receive_bitfield(have(1, 4, 7).to_wire(), now=0.0) == [
-        HaveReceived(4),
-        HaveReceived(7),
-    ]
+    assert pieces.receive_bitfield(have(1, 4, 7).to_wire(), now=0.0) == (HavesReceived(have(4, 7)),)
     assert pieces.bitfield == have(1, 2, 4, 7), "a bitfield never takes anything back"
 
 
 def test_a_later_bitfield_of_many_new_pieces_is_one_event() -> None:
     pieces = RemotePieces(MAX_PIECES)
-    pieces.receive_have(MAX_PIECES - 1, now=0.0)
+    pieces.receive_haves([MAX_PIECES - 1], now=0.0)
     began = time.perf_counter()
     [event] = pieces.receive_bitfield(b"\xff" * (MAX_PIECES // 8), now=0.0)
     assert time.perf_counter() - began < 0.5
-    assert isinstance(event, BitfieldReceived)
-    assert len(event.bitfield) == MAX_PIECES - 1
-    some = RemotePieces(MAX_SINGLE_HAVES)
-    some.end_start()
-    assert len(some.receive_bitfield(Bitfield.full(MAX_SINGLE_HAVES).to_wire(), now=0.0)) == 1000
+    assert isinstance(event, HavesReceived)
+    assert len(event.pieces) == MAX_PIECES - 1
+
+
+def test_haves_in_a_row_are_one_event_and_repeats_are_left_out() -> None:
+    pieces = RemotePieces(10)
+    pieces.receive_haves([2], now=0.0)
+    assert pieces.receive_haves([7, 2, 3, 7], now=0.0) == (HavesReceived(have(3, 7)),)
+    assert pieces.bitfield == have(2, 3, 7)
 
 
 def test_a_lost_piece_was_there_or_not() -> None:
     pieces = RemotePieces(10)
-    pieces.receive_have(3, now=0.0)
+    pieces.receive_haves([3], now=0.0)
     assert pieces.receive_lost(3, now=0.0)
     assert not pieces.receive_lost(3, now=0.0)
     assert not pieces.receive_lost(1 << 31, now=0.0)
-    assert pieces.receive_have(3, now=0.0) == (HaveReceived(3),)
+    assert pieces.receive_haves([3], now=0.0) == (HavesReceived(have(3)),)
 
 
 REPEATS = ["have", "lost", "bitfield", "early lost", "early bitfield"]
@@ -142,12 +142,12 @@ REPEATS = ["have", "lost", "bitfield", "early lost", "early bitfield"]
 @pytest.mark.parametrize("what", REPEATS)
 def test_h6_repeats_are_endured_up_to_a_limit_per_minute(what: str) -> None:
     pieces = RemotePieces(None if what.startswith("early") else 10)
-    pieces.receive_have(1, now=0.0)
+    pieces.receive_haves([1], now=0.0)
 
     def repeat(now: float) -> None:
         match what.removeprefix("early "):
             case "have":
-                pieces.receive_have(1, now=now)
+                pieces.receive_haves([1], now=now)
             case "lost":
                 pieces.receive_lost(2, now=now)
             case _:
@@ -166,10 +166,10 @@ def test_what_came_before_the_metadata_is_told_at_once_when_it_is_there() -> Non
     pieces = RemotePieces(None)
     assert pieces.bitfield is None
     assert pieces.receive_bitfield(have(1, 2).to_wire(), now=0.0) == ()
-    assert pieces.receive_have(5, now=0.0) == ()
+    assert pieces.receive_haves([5], now=0.0) == ()
     assert not pieces.receive_lost(2, now=0.0)
     assert list(pieces.learn_num_pieces(10)) == [BitfieldReceived(have(1, 5))]
-    assert pieces.receive_have(6, now=0.0) == (HaveReceived(6),)
+    assert pieces.receive_haves([6], now=0.0) == (HavesReceived(have(6)),)
     assert pieces.bitfield == have(1, 5, 6)
 
 
@@ -191,8 +191,8 @@ def test_have_all_before_the_metadata_with_losses() -> None:
     assert pieces.receive_all() == ()
     pieces.receive_lost(3, now=0.0)
     pieces.receive_lost(4, now=0.0)
-    pieces.receive_have(4, now=0.0)
-    pieces.receive_have(9, now=0.0)
+    pieces.receive_haves([4], now=0.0)
+    pieces.receive_haves([9], now=0.0)
     pieces.receive_bitfield(have(1).to_wire(), now=0.0)
     [event] = pieces.learn_num_pieces(10)
     assert event == BitfieldReceived(have(0, 1, 2, 4, 5, 6, 7, 8, 9))
@@ -274,7 +274,7 @@ def test_it_does_not_matter_when_the_metadata_comes(
                 case "none":
                     events += pieces.receive_none()
                 case "have":
-                    events += pieces.receive_have(value % num_pieces, now=0.0)
+                    events += pieces.receive_haves([value % num_pieces], now=0.0)
                     model.add(value % num_pieces)
                 case "bitfield":
                     events += pieces.receive_bitfield(named.to_wire(), now=0.0)

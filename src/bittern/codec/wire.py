@@ -36,6 +36,7 @@ import enum
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha1
 
 from bittern.core.errors import WireDecodeError
@@ -115,6 +116,16 @@ _REQUEST_BATCH = struct.Struct(">" + "IBIII" * REQUEST_BATCH)
 REQUEST_BATCH_LENGTH = _REQUEST_BATCH.size
 _USUAL_REQUESTS = tuple((value,) * REQUEST_BATCH for value in (13, 6, BLOCK_LENGTH))
 INDEX_MESSAGE = struct.Struct(">IBI")
+HAVE_LENGTH = INDEX_MESSAGE.size
+_HAVE_START = LENGTH_AND_ID.pack(5, 4)
+_REQUEST_START = LENGTH_AND_ID.pack(13, 6)
+_TWO_NUMBERS = struct.Struct(">II")
+BLOCK_BATCH = 8
+"""Blocks of 16 KiB that are decoded together."""
+_BLOCK_BATCH = struct.Struct(">" + f"IBII{BLOCK_LENGTH}x" * BLOCK_BATCH)
+BLOCK_BATCH_LENGTH = _BLOCK_BATCH.size
+_BLOCK_MESSAGE_LENGTH = BLOCK_BATCH_LENGTH // BLOCK_BATCH
+_USUAL_BLOCKS = tuple((value,) * BLOCK_BATCH for value in (9 + BLOCK_LENGTH, 7))
 _HASH_REQUEST = struct.Struct(">IB32sIIII")
 
 KEEP_ALIVE = bytes(4)
@@ -251,9 +262,30 @@ def check_length(message_id: int, length: int, *, num_pieces: int | None) -> Non
         )
 
 
+def decode_haves(view: memoryview, at: int, *, num_pieces: int) -> list[int]:
+    """
+    Return the indices of the ``have`` messages, one after the other, that start at ``at``.
+
+    The first one is returned in any case, others up to the first that is not below
+    ``num_pieces``.
+    """
+    indices: list[int] = []
+    end = len(view) - (len(view) - at) % HAVE_LENGTH
+    for length, message_id, index in INDEX_MESSAGE.iter_unpack(view[at:end]):
+        if length != 5 or message_id != MessageId.HAVE or (index >= num_pieces and indices):
+            break
+        indices.append(index)
+    return indices
+
+
 def encode_have(index: int) -> bytes:
     """Return a ``have`` message."""
     return INDEX_MESSAGE.pack(5, MessageId.HAVE, index)
+
+
+def encode_haves(indices: Iterable[int]) -> bytes:
+    """Return a ``have`` message for each index, end to end."""
+    return b"".join([_HAVE_START + index.to_bytes(4, "big") for index in indices])
 
 
 def encode_index(message_id: MessageId, index: int) -> bytes:
@@ -269,6 +301,20 @@ def encode_bitfield(payload: bytes) -> bytes:
 def encode_request(index: int, begin: int, length: int) -> bytes:
     """Return a ``request`` message."""
     return REQUEST_MESSAGE.pack(13, MessageId.REQUEST, index, begin, length)
+
+
+def encode_requests(index: int, begin: int, end: int) -> bytes:
+    """Return ``request`` messages for the blocks of 16 KiB, the last perhaps shorter, of a run."""
+    head = _REQUEST_START + index.to_bytes(4, "big")
+    return head + head.join(_request_ends(begin, end))
+
+
+@lru_cache(maxsize=64)
+def _request_ends(begin: int, end: int) -> list[bytes]:
+    """Return what follows the index in each of the messages: the same for many pieces."""
+    return [
+        _TWO_NUMBERS.pack(at, min(BLOCK_LENGTH, end - at)) for at in range(begin, end, BLOCK_LENGTH)
+    ]
 
 
 def decode_request_batch(
@@ -302,6 +348,26 @@ def encode_reject(index: int, begin: int, length: int) -> bytes:
 def encode_piece(index: int, begin: int, block: bytes | memoryview) -> bytes:
     """Return a ``piece`` message; the data path writes headers itself and copies no block."""
     return PIECE_HEADER.pack(9 + len(block), MessageId.PIECE, index, begin) + block
+
+
+def decode_block_batch(
+    view: memoryview, at: int
+) -> tuple[tuple[int, ...], tuple[int, ...], list[memoryview]] | None:
+    """
+    Return indices, begins and payloads of ``BLOCK_BATCH`` blocks of 16 KiB.
+
+    Args:
+        view: holds at least ``BLOCK_BATCH_LENGTH`` bytes from ``at``.
+        at: where a message starts.
+
+    Returns:
+        None when anything else is among the next messages.
+    """
+    fields = _BLOCK_BATCH.unpack_from(view, at)
+    if (fields[0::4], fields[1::4]) != _USUAL_BLOCKS:
+        return None
+    starts = range(at + PIECE_HEADER_LENGTH, at + BLOCK_BATCH_LENGTH, _BLOCK_MESSAGE_LENGTH)
+    return fields[2::4], fields[3::4], [view[start : start + BLOCK_LENGTH] for start in starts]
 
 
 def encode_port(port: int) -> bytes:

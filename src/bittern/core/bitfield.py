@@ -43,10 +43,12 @@ class Bitfield:
     @classmethod
     def of(cls, num_pieces: int, indices: Iterable[int]) -> Bitfield:
         """Return the set of the given indices; IndexError for one out of range."""
-        made = cls(num_pieces)
+        wire = bytearray((num_pieces + 7) // 8)
         for index in indices:
-            made.add(index)
-        return made
+            if not 0 <= index < num_pieces:
+                raise IndexError(f"piece {index} of {num_pieces}")
+            wire[index >> 3] |= 0x80 >> (index & 7)
+        return cls(num_pieces, int.from_bytes(wire, "big"))
 
     @classmethod
     def from_wire(cls, data: bytes | bytearray | memoryview, num_pieces: int) -> Bitfield:

@@ -45,6 +45,8 @@ class Listeners:
 
     def report(self, event: Event) -> None:
         """Give an event to everybody who wants its kind."""
+        if not self._listeners:
+            return
         is_trace = isinstance(event, MessageSent | MessageReceived)
         for listener in self._listeners:
             if listener.is_tracing or not is_trace:

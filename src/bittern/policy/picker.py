@@ -6,7 +6,7 @@ highest bit, ``top``. Availability is bit-sliced (``policy.availability``), so t
 is no sort, no heap and no object per piece.
 
 The picker answers questions and keeps books; it never opens a piece itself.
-After ``pick`` the caller calls ``mark_open``, then ``mark_have`` or
+After ``pick_row`` the caller calls ``mark_open``, then ``mark_have`` or
 ``mark_closed``. Blocks inside a piece and the endgame are the business of
 ``policy.pieces``.
 
@@ -131,24 +131,26 @@ class Picker:
         self.open = 0
         self._refresh()
 
-    def mark_have(self, index: int) -> None:
-        """Note that piece ``index`` is there and verified; it is open no longer."""
-        mask = self._mask(index)
-        if self.have & mask:
+    def mark_have(self, first: int, count: int = 1) -> None:
+        """Note that ``count`` pieces from ``first`` on are there; they are open no longer."""
+        mask = self._mask(first, count)
+        mask ^= mask & self.have
+        if not mask:
             return
         self.have |= mask
-        self._num_have += 1
+        self._num_have += mask.bit_count()
         self.open ^= self.open & mask
         self.missing ^= self.missing & mask
         self._pickable ^= self._pickable & mask
         if self._deadlines:
-            self.set_deadline(index, None)
+            for index in range(first, first + count):
+                self.set_deadline(index, None)
 
-    def mark_open(self, index: int) -> None:
-        """Note that piece ``index`` is in progress; MisuseError if we have it."""
-        mask = self._mask(index)
+    def mark_open(self, first: int, count: int = 1) -> None:
+        """Note that ``count`` pieces from ``first`` on are begun; MisuseError if we have one."""
+        mask = self._mask(first, count)
         if self.have & mask:
-            raise MisuseError(f"piece {index} is opened although we have it")
+            raise MisuseError(f"piece {first}, one of {count} to be opened, or another is there")
         self.open |= mask
         self._pickable ^= self._pickable & mask
 
@@ -217,10 +219,10 @@ class Picker:
                 entry for entry in self._deadlines if not overtaken >> (self.top - entry[1]) & 1
             ]
 
-    def _mask(self, index: int) -> int:
-        if not 0 <= index < self.num_pieces:
-            raise IndexError(f"piece {index} of {self.num_pieces}")
-        return 1 << (self.top - index)
+    def _mask(self, first: int, count: int = 1) -> int:
+        if not 0 <= first <= self.num_pieces - count:
+            raise IndexError(f"piece {first + count - 1} of {self.num_pieces}")
+        return ((1 << count) - 1) << (self.top - first - count + 1)
 
     # --- questions -----------------------------------------------------------------------
 
@@ -253,9 +255,11 @@ class Picker:
         """Tell whether a peer with ``peer_bits`` has something wanted that we lack."""
         return peer_bits & self.missing != 0
 
-    def pick(self, peer_bits: int, *, exclude: int = 0, preferred: int | None = None) -> int | None:
+    def pick_row(
+        self, peer_bits: int, *, preferred: int | None = None, extent: int = 1, limit: int = 1
+    ) -> range:
         """
-        Choose the piece to open next with one peer.
+        Choose pieces to open next with one peer, one behind the other.
 
         Pieces with a deadline go first, in that order; then the highest
         priority; within it the lowest index if ``sequential``, any piece while
@@ -263,26 +267,33 @@ class Picker:
 
         Args:
             peer_bits: what the peer has.
-            exclude: pieces not to choose.
             preferred: an index to choose among equals, where it is one; neighbours of
                 what a peer sends already keep its requests and our disk in order.
+            extent: pieces of an extent. Within the one where chance falls, the first piece of
+                those that are as good is taken: a row from the midst would leave fragments.
+            limit: the most pieces to choose, >= 1; all are as good and lie in one extent.
 
         Returns:
-            The index of a piece that is wanted, missing and not open, or None.
+            Indices of pieces that are wanted, missing and not open; none if there are none.
         """
         pool = peer_bits & self._pickable
-        if exclude:
-            pool ^= pool & exclude
         if not pool:
-            return None
+            return range(0)
         if self._urgent and (urgent := pool & self._urgent):
-            return self._first_due(urgent)
-        best = self._best(pool)
-        if preferred is not None and best >> (self.top - preferred) & 1:
-            return preferred
-        if self.sequential:
-            return lowest_index(best, self.top)
-        return self._one_of(best)
+            first = self._first_due(urgent)
+            return range(first, first + 1)
+        best, top = self._best(pool), self.top
+        if preferred is not None and best >> (top - preferred) & 1:
+            first = preferred
+        elif self.sequential:
+            first = lowest_index(best, top)
+        else:
+            first = self._one_of(best)
+            into = first % extent
+            first -= ((best >> (top - first)) & ((2 << into) - 1)).bit_length() - 1
+        limit = min(limit, extent - first % extent, self.num_pieces - first)
+        gaps = ~(best >> (top - first - limit + 1)) & ((1 << limit) - 1)
+        return range(first, first + limit - gaps.bit_length())
 
     def _best(self, pool: int) -> int:
         if len(self._levels) > 1:

@@ -190,6 +190,7 @@ class Pieces:
         follow each other, and a seed sends the same row to all of them."""
         self._geometry = geometry
         self._extent = max(1, EXTENT_LENGTH // geometry.piece_length)
+        self._blocks_per_piece = -(-geometry.piece_length // BLOCK_LENGTH)
         self._num_pieces = geometry.num_pieces
         self._picker = picker
         self._start_hash = start_hash
@@ -228,40 +229,49 @@ class Pieces:
             if not piece.num_free:
                 share.assigned.pop(0)
         while budget > 0:
-            found = self._find_piece(share, peer_bits)
-            if found is None:
-                self._plan_endgame(share, peer_bits, budget, runs)
-                break
-            found.owner = share
-            if self.joinable:
-                self.joinable &= ~(1 << (top - found.index))
-            budget -= self._take(found, share, budget, runs)
-            if found.num_free:
-                share.assigned.append(found)
+            if waiting := peer_bits & self.joinable:
+                piece = self.open[lowest_index(waiting, top)]
+                self.joinable &= ~(1 << (top - piece.index))
+                found = [piece]
+            else:
+                found = self._open_row(share, peer_bits, budget)
+                if not found:
+                    self._plan_endgame(share, peer_bits, budget, runs)
+                    break
+            for piece in found:
+                piece.owner = share
+                budget -= self._take(piece, share, budget, runs)
+                if piece.num_free:
+                    share.assigned.append(piece)
         return runs
 
-    def _find_piece(self, share: PeerShare, peer_bits: int) -> OpenPiece | None:
-        """Return an open piece that waits for somebody and that the peer has, or a new one."""
-        if waiting := peer_bits & self.joinable:
-            return self.open[lowest_index(waiting, self._picker.top)]
-        index = self._picker.pick(peer_bits, preferred=self._following(share))
-        if index is None:
-            return None
-        share.last_index = index
-        return self.open_piece(index)
-
-    def _following(self, share: PeerShare) -> int | None:
-        """Return the piece after the last one of a peer, within its extent; None for any."""
-        index = share.last_index + 1
-        is_within = index < self._num_pieces and (
-            share.prefers_rows or (not self.is_shared and index % self._extent)
+    def _open_row(self, share: PeerShare, peer_bits: int, budget: int) -> list[OpenPiece]:
+        """Open as many new pieces in a row as ``budget`` blocks fill, or at least begin."""
+        following, extent = share.last_index + 1, 1 if self.is_shared else self._extent
+        is_within = following < self._num_pieces and (share.prefers_rows or following % extent)
+        row = self._picker.pick_row(
+            peer_bits,
+            preferred=following if is_within and not self._picker.sequential else None,
+            extent=extent,
+            limit=-(-budget // self._blocks_per_piece),
         )
-        return index if is_within and not self._picker.sequential else None
+        if row:
+            share.last_index = row[-1]
+            self._picker.mark_open(row[0], len(row))
+            self.newly_opened += row
+        return [self._start(index) for index in row]
 
     def _take(self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
         """Mark up to ``budget`` free blocks as requested; return how many."""
         states, taken = piece.states, 0
         length = self._geometry.length_of(piece.index)
+        num_blocks = piece.num_blocks
+        if piece.num_free == num_blocks <= budget:
+            piece.states = bytearray((REQUESTED,)) * num_blocks
+            piece.askers = [share] * num_blocks
+            self._count_free(piece, -num_blocks)
+            runs.append((piece.index, 0, length))
+            return num_blocks
         at = states.find(FREE)
         while at >= 0 and taken < budget:
             stop = min(piece.num_blocks, at + budget - taken)
@@ -283,12 +293,16 @@ class Pieces:
 
     def open_piece(self, index: int) -> OpenPiece:
         """Open a piece that is neither open nor had."""
-        piece = OpenPiece(index, self._geometry.num_blocks(index), self._start_hash(index))
-        self._mark_present(piece, self._pad_blocks(index))
-        piece.is_exclusive = index in self._exclusive
-        self.open[index] = piece
         self._picker.mark_open(index)
         self.newly_opened.append(index)
+        return self._start(index)
+
+    def _start(self, index: int) -> OpenPiece:
+        piece = OpenPiece(index, self._geometry.num_blocks(index), self._start_hash(index))
+        if padding := self._pad_blocks(index):
+            self._mark_present(piece, padding)
+        piece.is_exclusive = index in self._exclusive
+        self.open[index] = piece
         return piece
 
     def restore(self, index: int, blocks: Iterable[int]) -> OpenPiece:
@@ -368,8 +382,12 @@ class Pieces:
         run: list[memoryview] = []
         run_end = -1
         run_pieces: list[OpenPiece] = []
+        piece: OpenPiece | None = None
+        last_index = -1
         for index, begin, data in blocks:
-            piece = open_pieces.get(index)
+            if index != last_index:
+                last_index = index
+                piece = open_pieces.get(index)
             number = begin >> BLOCK_SHIFT
             if piece is None or (state := piece.states[number]) == RECEIVED:
                 result.num_wasted += len(data)
@@ -490,11 +508,18 @@ class Pieces:
 
     # --- the end of a piece --------------------------------------------------------------
 
-    def close_good(self, piece: OpenPiece) -> None:
-        """Take out a piece that matches its hash: we have it."""
-        self._close(piece)
-        self._exclusive.discard(piece.index)
-        self._picker.mark_have(piece.index)
+    def close_good(self, pieces: Iterable[OpenPiece]) -> None:
+        """Take out pieces that match their hashes: we have them."""
+        first, end = 0, 0
+        for piece in pieces:
+            self._close(piece)
+            self._exclusive.discard(piece.index)
+            # Pieces come in rows; a row costs the picker what one piece does.
+            if piece.index != end:
+                self._picker.mark_have(first, end - first)
+                first = piece.index
+            end = piece.index + 1
+        self._picker.mark_have(first, end - first)
 
     def close_bad(self, piece: OpenPiece, *, exclusive: bool) -> None:
         """

@@ -11,7 +11,7 @@ Sources: threats.md H4; libtorrent's "smart ban" has the same idea.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 MAX_SUSPECT_PIECES = 64
 """Limit: H4. Failed pieces whose block digests are kept; the oldest go first."""
@@ -64,25 +64,34 @@ class Suspects:
             if not self._attempts[oldest]:
                 del self._attempts[oldest]
 
-    def piece_passed(
+    def pieces_passed(
         self,
-        index: int,
-        senders: Sequence[Hashable | None],
-        digests: Callable[[], Sequence[bytes]],
+        pieces: Iterable[tuple[int, Sequence[Hashable | None]]],
+        digests: Callable[[int], Sequence[bytes]],
     ) -> set[Hashable]:
         """
-        Note a good piece; return those whose earlier blocks of it were different.
+        Note good pieces; return those whose earlier blocks of them were different.
 
-        Args: as ``piece_failed``; ``digests`` is called only after a failure.
+        Args:
+            pieces: index and senders of each, as in ``piece_failed``.
+            digests: computes those of a piece; called only for one that has failed before.
         """
-        for sender in dict.fromkeys(senders):
-            if sender is not None:
-                self._count_good(sender)
-        attempts = self._attempts.pop(index, None)
-        if attempts is None:
-            return set()
+        good: dict[Hashable, int] = {}
+        guilty: set[Hashable] = set()
+        for index, senders in pieces:
+            for sender in set(senders):
+                good[sender] = good.get(sender, 0) + 1
+            if index in self._attempts:
+                guilty |= self._find_liars(self._attempts.pop(index), digests(index))
+        good.pop(None, None)
+        for sender, count in good.items():
+            self._good[sender] = self._good.pop(sender, 0) + count
+            if len(self._good) > MAX_ADDRESSES:
+                del self._good[next(iter(self._good))]
+        return guilty
+
+    def _find_liars(self, attempts: list[Attempt], right: Sequence[bytes]) -> set[Hashable]:
         self._num_digests -= sum(len(wrong) for wrong, _ in attempts)
-        right = digests()
         return {
             sender
             for wrong, earlier in attempts
@@ -93,8 +102,3 @@ class Suspects:
     def num_good(self, sender: Hashable) -> int:
         """Return how many good pieces an address has had a part in."""
         return self._good.get(sender, 0)
-
-    def _count_good(self, sender: Hashable) -> None:
-        self._good[sender] = self._good.pop(sender, 0) + 1
-        if len(self._good) > MAX_ADDRESSES:
-            del self._good[next(iter(self._good))]

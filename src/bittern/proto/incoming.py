@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from bittern.codec import wire
 from bittern.core.errors import PeerViolation
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.proto.peer_events import Request
@@ -112,6 +113,37 @@ class IncomingRequests:
                     raise PeerViolation("requests more than it was told to")
                 return False
             self.waiting[request] = None
+        return True
+
+    def admit_batch(self, view: memoryview, at: int, geometry: Geometry) -> bool:
+        """
+        Queue ``wire.REQUEST_BATCH`` requests of a peer that is not choked, if all is usual.
+
+        A fast peer asks for whole blocks of whole pieces, hundreds in one wake-up; looking at
+        them together costs an eighth.
+
+        Args:
+            view: holds at least ``wire.REQUEST_BATCH_LENGTH`` bytes from ``at``.
+            at: where a message starts.
+            geometry: of the torrent.
+
+        Returns:
+            False, and nothing is queued, when one of them is to be looked at by itself.
+        """
+        waiting = self.waiting
+        if MAX_INCOMING_REQUESTS - len(waiting) < wire.REQUEST_BATCH:
+            return False
+        batch = wire.decode_request_batch(view, at)
+        if batch is None:
+            return False
+        indices, begins, lengths = batch
+        if (
+            max(indices) >= geometry.num_pieces
+            or max(begins) > geometry.piece_length - BLOCK_LENGTH
+            or not geometry.short_pieces.keys().isdisjoint(indices)
+        ):
+            return False
+        waiting.update(dict.fromkeys(zip(indices, begins, lengths, strict=True)))
         return True
 
     def _spend_allowed_fast(self, request: Request) -> bool:

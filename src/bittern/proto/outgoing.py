@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from bittern.codec import wire
 from bittern.core.errors import PeerViolation
-from bittern.proto.peer_events import Request
+from bittern.core.geometry import BLOCK_LENGTH
+from bittern.proto.peer_events import ReceivedBlock, Request
 
 MAX_LATE_REQUESTS = 4_000
 """Requests given up whose blocks are still taken when they arrive; the oldest are forgotten."""
@@ -45,6 +46,35 @@ class OutgoingRequests:
         self._late_length = 0
         self._late: dict[int, int] = {}
         self._num_unexpected = 0
+
+    def take_batch(self, view: memoryview, at: int) -> list[ReceivedBlock] | None:
+        """
+        Take ``wire.BLOCK_BATCH`` whole blocks that all answer waiting requests.
+
+        A fast peer sends dozens in one wake-up; together they cost less than two thirds.
+
+        Args:
+            view: holds at least ``wire.BLOCK_BATCH_LENGTH`` bytes from ``at``.
+            at: where a message starts.
+
+        Returns:
+            The blocks, their payloads in ``view``; None, and nothing is taken, when one of
+            them is to be looked at by itself.
+        """
+        batch = wire.decode_block_batch(view, at)
+        if batch is None:
+            return None
+        indices, begins, payloads = batch
+        waiting = self.waiting
+        keys = [index << 32 | begin for index, begin in zip(indices, begins, strict=True)]
+        if len(set(keys)) < len(keys):
+            return None
+        for key in keys:
+            if waiting.get(key) != BLOCK_LENGTH:
+                return None
+        for key in keys:
+            del waiting[key]
+        return list(zip(indices, begins, payloads, strict=True))
 
     def accept(self, index: int, begin: int, length: int, asked: int) -> bool:
         """

@@ -36,7 +36,7 @@ from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.core.ids import InfoHash, PeerId
 from bittern.proto import peer_events
 from bittern.proto.extended import LT_DONT_HAVE, NAMES, RemoteExtensions
-from bittern.proto.incoming import MAX_INCOMING_REQUESTS, IncomingRequests
+from bittern.proto.incoming import IncomingRequests
 from bittern.proto.outgoing import OutgoingRequests
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
 from bittern.proto.remote_pieces import RemotePieces
@@ -217,22 +217,36 @@ class PeerProtocol:
                 self._check_length(kind, length)
                 break
             if kind == 7 and length > 9:
-                asked = pop_outstanding(index << 32 | begin, 0)
-                if asked == length - 9 or self._accept_late(index, begin, length - 9, asked):
-                    if not blocks:
-                        # At once, and not when the batch is whole: the next message may be bad.
-                        self._events.append(peer_events.BlocksReceived(blocks))
-                    blocks.append((index, begin, view[position + 13 : after]))
+                if left >= wire.BLOCK_BATCH_LENGTH and (
+                    batch := self.outgoing.take_batch(view, position)
+                ):
+                    self._deliver(batch, blocks)
+                    after = position + wire.BLOCK_BATCH_LENGTH
+                else:
+                    asked = pop_outstanding(index << 32 | begin, 0)
+                    if asked == length - 9 or self._accept_late(index, begin, length - 9, asked):
+                        self._deliver([(index, begin, view[position + 13 : after])], blocks)
             elif kind == 6 and length == 13:
                 if left >= wire.REQUEST_BATCH_LENGTH and self._admit_batch(view, position):
                     after = position + wire.REQUEST_BATCH_LENGTH
                 else:
                     self._handle_request(wire.THREE_NUMBERS.unpack_from(view, position + 5), now)
+            elif kind == 4 and length == 5:
+                num_pieces = 0 if self._geometry is None else self._geometry.num_pieces
+                haves = wire.decode_haves(view, position, num_pieces=num_pieces)
+                self._events += self._remote.receive_haves(haves, now=now)
+                after = position + wire.HAVE_LENGTH * len(haves)
             else:
                 self._check_length(kind, length)
                 self._handle(kind, view[position + 5 : after], now)
             position = after
         return position
+
+    def _deliver(self, new: list[ReceivedBlock], blocks: list[ReceivedBlock]) -> None:
+        """Add to ``blocks``, those of one call; told at once, as the next message may be bad."""
+        if not blocks:
+            self._events.append(peer_events.BlocksReceived(blocks))
+        blocks += new
 
     def _check_length(self, kind: int, length: int) -> None:
         wire.check_length(
@@ -267,9 +281,6 @@ class PeerProtocol:
         if kind not in _BEFORE_BITFIELD:
             self._remote.end_start()
         match kind:
-            case MessageId.HAVE:
-                index = int.from_bytes(payload, "big")
-                self._events += self._remote.receive_have(index, now=now)
             case MessageId.CHOKE:
                 self._handle_choke()
             case MessageId.UNCHOKE:
@@ -316,30 +327,15 @@ class PeerProtocol:
         self._events.append(peer_events.Choked(dropped))
 
     def _admit_batch(self, view: memoryview, position: int) -> bool:
-        """
-        Admit many requests that there is nothing to say against.
-
-        A fast peer asks for whole blocks of whole pieces, hundreds in one wake-up; looking at
-        them together costs an eighth. False when one of them is to be looked at by itself.
-        """
-        waiting, geometry = self.incoming.waiting, self._geometry
-        room = MAX_INCOMING_REQUESTS - len(waiting)
-        if geometry is None or self.am_choking or room < wire.REQUEST_BATCH:
+        """Admit many requests at once; False when one of them is to be looked at by itself."""
+        was_idle = not self.incoming.waiting
+        if self._geometry is None or self.am_choking:
             return False
-        batch = wire.decode_request_batch(view, position)
-        if batch is None:
-            return False
-        indices, begins, lengths = batch
-        if (
-            max(indices) >= geometry.num_pieces
-            or max(begins) > geometry.piece_length - BLOCK_LENGTH
-            or not geometry.short_pieces.keys().isdisjoint(indices)
-        ):
+        if not self.incoming.admit_batch(view, position, self._geometry):
             return False
         self._remote.end_start()
-        if not waiting:
+        if was_idle:
             self._events.append(peer_events.RequestsReceived())
-        waiting.update(dict.fromkeys(zip(indices, begins, lengths, strict=True)))
         return True
 
     def _handle_request(self, request: Request, now: float) -> None:
@@ -482,12 +478,12 @@ class PeerProtocol:
             begin: where the first block starts, a multiple of 16 KiB.
             end: where the last block ends; at most the length of the piece.
         """
-        pack, append, outstanding = wire.REQUEST_MESSAGE.pack, self._out.append, self.outstanding
         key = index << 32
-        for at in range(begin, end, BLOCK_LENGTH):
-            length = min(BLOCK_LENGTH, end - at)
-            outstanding[key | at] = length
-            append(pack(13, 6, index, at, length))
+        keys = range(key | begin, key | end, BLOCK_LENGTH)
+        self.outstanding.update(dict.fromkeys(keys, BLOCK_LENGTH))
+        if tail := (end - begin) % BLOCK_LENGTH:
+            self.outstanding[keys[-1]] = tail
+        self._out.append(wire.encode_requests(index, begin, end))
 
     def cancel(self, index: int, begin: int) -> None:
         """Take back a request; its block is still accepted should it come anyway."""

@@ -71,10 +71,10 @@ class BitfieldReceived(PeerEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class HaveReceived(PeerEvent):
-    """The peer has one more piece; never sent twice for the same."""
+class HavesReceived(PeerEvent):
+    """The peer has more pieces, all of them new, from haves or a later bitfield."""
 
-    index: int
+    pieces: Bitfield
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ Until the metadata is there, no bitfield can be checked and no index is known to
 be too high. What came until then is kept as bits, so that a peer that names
 every possible piece costs us 256 KiB and one that names few next to nothing.
 
-Invariant: events, applied in order to an empty set, give ``bitfield``; a
-``BitfieldReceived`` adds what it names, none of which was there before.
+Invariant: events, applied in order to an empty set, give ``bitfield``; each adds
+what it names, none of which was there before.
 
 Limit: H6. Sources: BEP 3 (bitfield, have), BEP 6 (have all, have none), BEP 9
 (metadata from peers), BEP 54 (don't have).
@@ -19,14 +19,12 @@ from collections.abc import Sequence
 from bittern.core.bitfield import Bitfield
 from bittern.core.errors import PeerViolation, WireDecodeError
 from bittern.proto.incoming import WindowCounter
-from bittern.proto.peer_events import BitfieldReceived, HaveReceived
+from bittern.proto.peer_events import BitfieldReceived, HavesReceived
 
 MAX_PIECES = 2_097_152
 """Limit: H1, H6. Pieces that a torrent can have at all."""
 MAX_REPEATS = 10_000
 """Limit: H6. Messages of a minute that repeat what is known, or take it back."""
-MAX_SINGLE_HAVES = 1_000
-"""New pieces in a later bitfield that are still told one by one."""
 
 
 class EarlyPieces:
@@ -126,25 +124,27 @@ class RemotePieces:
         """Note a message after which no first bitfield can come any more."""
         self._is_start = False
 
-    def receive_have(self, index: int, *, now: float) -> Sequence[HaveReceived]:
+    def receive_haves(self, indices: Sequence[int], *, now: float) -> Sequence[HavesReceived]:
         """
-        Take a have.
+        Take haves that came one after the other.
 
         Raises:
-            PeerViolation: there is no such piece, or the peer repeats itself without end.
+            PeerViolation: one of the pieces does not exist, or the peer repeats itself without
+                end; then none is taken.
         """
         self._is_start = False
-        bitfield = self.bitfield
-        if bitfield is None:
-            self._early.add(index)
+        if self.bitfield is None:
+            for index in indices:
+                self._early.add(index)
             return ()
-        if index >= bitfield.num_pieces:
-            raise PeerViolation(f"has piece {index} of {bitfield.num_pieces}")
-        if index in bitfield:
+        num_pieces = self.bitfield.num_pieces
+        if (highest := max(indices)) >= num_pieces:
+            raise PeerViolation(f"has piece {highest} of {num_pieces}")
+        new = self.bitfield.missing_from(Bitfield.of(num_pieces, indices))
+        for _ in range(len(indices) - len(new)):
             self._count_repeat(now)
-            return ()
-        bitfield.add(index)
-        return (HaveReceived(index),)
+        self.bitfield.bits |= new.bits
+        return (HavesReceived(new),) if new else ()
 
     def receive_lost(self, index: int, *, now: float) -> bool:
         """Take a don't-have; True when the peer had the piece (BEP 54)."""
@@ -176,7 +176,7 @@ class RemotePieces:
 
     def receive_bitfield(
         self, payload: bytes | memoryview, *, now: float
-    ) -> Sequence[BitfieldReceived | HaveReceived]:
+    ) -> Sequence[BitfieldReceived | HavesReceived]:
         """
         Take a bitfield, the first one or a later one.
 
@@ -198,9 +198,7 @@ class RemotePieces:
             return (BitfieldReceived(named.copy()),)
         new = self.bitfield.missing_from(named)
         self.bitfield.bits |= new.bits
-        if len(new) > MAX_SINGLE_HAVES:
-            return (BitfieldReceived(new),)
-        return [HaveReceived(index) for index in new]
+        return (HavesReceived(new),) if new else ()
 
     def learn_num_pieces(self, num_pieces: int) -> Sequence[BitfieldReceived]:
         """

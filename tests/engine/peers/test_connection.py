@@ -17,7 +17,7 @@ from bittern.engine.peers.connection import PeerConnection
 from bittern.net.stream import StreamHandler
 from bittern.proto.peer import PeerProtocol
 from bittern.proto.peer_events import (
-    HaveReceived,
+    HavesReceived,
     PeerEvent,
     ReceivedBlock,
     Request,
@@ -262,13 +262,13 @@ async def test_what_became_of_requests_is_heard_of_a_peer_that_is_closed_meanwhi
     peer.data_received(memoryview(HELLO + wire.UNCHOKE))
     peer.protocol.request_run(2, 0, BLOCK_LENGTH)
     del owner.events[:]
-    owner.closes_on = HaveReceived
+    owner.closes_on = HavesReceived
     peer.data_received(
         memoryview(
             wire.encode_have(1) + wire.encode_have(2) + wire.encode_reject(2, 0, BLOCK_LENGTH)
         )
     )
-    assert [type(event) for event in owner.events] == [HaveReceived, RequestRejected]
+    assert [type(event) for event in owner.events] == [HavesReceived, RequestRejected]
     assert owner.num_fills == 1
 
 

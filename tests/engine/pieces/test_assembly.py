@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,8 @@ class Bench:
 
     # --- AssemblyOwner -------------------------------------------------------------------
 
-    def piece_verified(self, index: int) -> None:
-        self.log.append(("verified", index))
+    def pieces_verified(self, pieces: Sequence[int]) -> None:
+        self.log += [("verified", index) for index in pieces]
 
     def piece_failed(self, index: int, guilty: set[Hashable]) -> None:
         self.log.append(("failed", index, guilty))

@@ -88,13 +88,13 @@ def test_what_comes_while_a_job_runs_makes_up_the_next(simulate: Simulate) -> No
         pieces = [scene.piece(0), scene.piece(1, num_hashed=2), scene.piece(2), scene.piece(5)]
         assert not scene.queue.is_busy
         for piece in pieces:
-            scene.queue.add(piece)
+            scene.queue.add([piece])
         assert scene.queue.is_busy
         await asyncio.sleep(1)
         assert scene.hashed == [[0], [1, 2, 5]]
         assert not scene.queue.is_busy
         assert all(map(scene.is_right, pieces))
-        scene.queue.add(last := scene.piece(3))
+        scene.queue.add([last := scene.piece(3)])
         await asyncio.sleep(1)
         assert scene.hashed[2:] == [[3]]
         assert scene.is_right(last)
@@ -107,8 +107,8 @@ def test_an_error_is_told_once_and_ends_it(simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         scene = Scene(loop, num_pieces=3, piece_length=4 * BLOCK_LENGTH)
         scene.storage.data = b""
-        scene.queue.add(scene.piece(0))
-        scene.queue.add(scene.piece(1))
+        scene.queue.add([scene.piece(0)])
+        scene.queue.add([scene.piece(1)])
         await asyncio.sleep(1)
         assert [type(error) for error in scene.failed] == [FileVanished]
         assert not scene.hashed
@@ -119,8 +119,8 @@ def test_an_error_is_told_once_and_ends_it(simulate: Simulate) -> None:
 def test_nothing_is_told_after_the_end(simulate: Simulate) -> None:
     async def main(loop: VirtualLoop) -> None:
         scene = Scene(loop, num_pieces=3, piece_length=4 * BLOCK_LENGTH)
-        scene.queue.add(scene.piece(0))
-        scene.queue.add(scene.piece(1))
+        scene.queue.add([scene.piece(0)])
+        scene.queue.add([scene.piece(1)])
         scene.queue.stop()
         await asyncio.sleep(1)
         assert not scene.hashed
@@ -136,7 +136,7 @@ def test_it_takes_no_more_than_it_can_hash(simulate: Simulate, is_parallel: bool
         room = []
         for index in range(5):
             room.append(scene.queue.has_room)
-            scene.queue.add(scene.piece(index))
+            scene.queue.add([scene.piece(index)])
         assert room == [is_parallel] * 4 + [False]
         await asyncio.sleep(1)
         assert scene.queue.has_room is is_parallel

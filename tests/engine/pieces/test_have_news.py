@@ -23,7 +23,7 @@ def test_leechers_hear_at_once_and_seeds_once_a_second(tmp_path: Path, simulate:
             await asyncio.sleep(0.5)
             assert node.torrent.swarm is not None
             for index in (3, 1, 2):
-                node.torrent.swarm.piece_verified(index)
+                node.torrent.swarm.pieces_verified([index])
             began_at = loop.time()
             haves = [await leecher.expect(MessageId.HAVE) for _ in range(3)]
             assert [int.from_bytes(have.payload) for have in haves] == [3, 1, 2]

@@ -43,8 +43,8 @@ the loop falls behind; then a second core hashes while the first one receives.
 class AssemblyOwner(Protocol):
     """Who hears what became of the pieces."""
 
-    def piece_verified(self, index: int) -> None:
-        """Hear of a new piece."""
+    def pieces_verified(self, pieces: Sequence[int]) -> None:
+        """Hear of new pieces."""
 
     def piece_failed(self, index: int, guilty: set[Hashable]) -> None:
         """Hear of a piece that did not match, and who is certainly to blame."""
@@ -122,9 +122,7 @@ class Assembly:
         """Makes the torrent's symbolic links once all data is there, where a person asked (P11)."""
         self._when_finished: Callable[[], None] | None = None
         self._pad_table = find_pad_blocks(layout, geometry)
-        self._hash_queue = HashQueue(
-            storage, geometry, disk, hashed=self._judge_all, failed=self._fail
-        )
+        self._hash_queue = HashQueue(storage, geometry, disk, hashed=self._judge, failed=self._fail)
         self.judge: BlockJudge | None = None
         """Names bad blocks; only of torrents with a v2 half."""
         self._waiting: dict[int, list[tuple[LoadedRun, list[Request]]]] = {}
@@ -201,9 +199,8 @@ class Assembly:
         except StorageError as error:
             self._fail(error)
             return result
-        for piece in result.finished:
-            if not piece.num_unwritten:
-                self._finish(piece)
+        if result.finished:
+            self._finish([piece for piece in result.finished if not piece.num_unwritten])
         return result
 
     def write_done(self, pieces: Sequence[OpenPiece], error: BaseException | None) -> None:
@@ -215,8 +212,7 @@ class Assembly:
             return
         for piece in pieces:
             piece.num_unwritten -= 1
-            if piece.is_complete:
-                self._finish(piece)
+        self._finish([piece for piece in pieces if piece.is_complete])
 
     def _fail(self, error: BaseException) -> None:
         if self._is_stopped:
@@ -226,19 +222,43 @@ class Assembly:
         self.stop()
         self._owner.storage_failed(error)
 
-    def _finish(self, piece: OpenPiece) -> None:
-        """Judge a piece, once its hash has seen what did not pass it in order."""
-        if piece.num_hashed == piece.num_blocks:
-            self._judge_all([piece])
-        else:
-            self._hash_queue.add(piece)
+    def _finish(self, pieces: Sequence[OpenPiece]) -> None:
+        """Judge whole pieces, once their hashes have seen what did not pass them in order."""
+        unhashed = [piece for piece in pieces if piece.num_hashed < piece.num_blocks]
+        if unhashed:
+            self._hash_queue.add(unhashed)
+        if len(unhashed) < len(pieces):
+            self._judge([piece for piece in pieces if piece.num_hashed == piece.num_blocks])
 
-    def _judge_all(self, pieces: list[OpenPiece]) -> None:
+    def _judge(self, pieces: Iterable[OpenPiece]) -> None:
+        """Compare hashes. A fast peer brings many small pieces at once; they go on together."""
+        good: list[OpenPiece] = []
         for piece in pieces:
-            if not self._is_stopped:
-                self._judge(piece)
-        if not self._is_stopped:
-            self._check_files([piece.index for piece in pieces])
+            try:
+                is_good = self._hashes.is_good(piece.index, piece.hasher)
+            except Inconsistent as error:
+                # No peer is to blame: the torrent contradicts itself (P13).
+                self.stop()
+                self._owner.torrent_inconsistent(error)
+                return
+            if is_good:
+                good.append(piece)
+            elif self.judge is None or not self.judge.take(piece):
+                self._suspect(piece)
+        if not good or self._is_stopped:
+            return
+        indices = [piece.index for piece in good]
+        if self.judge is not None:
+            for index in indices:
+                self.judge.piece_passed(index)
+        self.pieces.close_good(good)
+        guilty = self.suspects.pieces_passed(
+            ((piece.index, piece.senders) for piece in good), self._digests
+        )
+        self._owner.pieces_verified(indices)
+        if guilty:
+            self._owner.peers_guilty(guilty)
+        self._check_files(indices)
 
     def take(self, pieces: Sequence[int]) -> None:
         """Have pieces that were found elsewhere, hashed there, and written here (F5)."""
@@ -247,28 +267,8 @@ class Assembly:
         for index in pieces:
             self.unverified |= 1 << (self._picker.top - index)
             self._picker.mark_have(index)
-            self._owner.piece_verified(index)
+        self._owner.pieces_verified(pieces)
         self._check_files(pieces)
-
-    def _judge(self, piece: OpenPiece) -> None:
-        index = piece.index
-        try:
-            is_good = self._hashes.is_good(index, piece.hasher)
-        except Inconsistent as error:
-            # No peer is to blame: the torrent contradicts itself (P13).
-            self.stop()
-            self._owner.torrent_inconsistent(error)
-            return
-        if is_good:
-            if self.judge is not None:
-                self.judge.piece_passed(index)
-            self.pieces.close_good(piece)
-            guilty = self.suspects.piece_passed(index, piece.senders, lambda: self._digests(index))
-            self._owner.piece_verified(index)
-            if guilty:
-                self._owner.peers_guilty(guilty)
-        elif self.judge is None or not self.judge.take(piece):
-            self._suspect(piece)
 
     def _suspect(self, piece: OpenPiece) -> None:
         """Give up a bad piece; who is to blame may show when it has been fetched again."""
@@ -289,9 +289,14 @@ class Assembly:
 
     def _check_files(self, pieces: Iterable[int]) -> None:
         picker, layout = self._picker, self.layout
-        touched = {number for index in pieces for number in layout.files_of_piece(index)}
-        for number in sorted(touched):
-            span = layout.pieces_of_file(number)
+        spans: dict[int, range] = {}
+        inside = range(0)
+        for index in pieces:
+            if index not in inside:  # Strictly inside a file there is no other.
+                for number in layout.files_of_piece(index):
+                    spans[number] = span = layout.pieces_of_file(number)
+                    inside = span[1:-1]
+        for number, span in sorted(spans.items()):
             mask = ((1 << len(span)) - 1) << (picker.top - span[-1])
             if picker.have & mask == mask:
                 self.finish_file(number)

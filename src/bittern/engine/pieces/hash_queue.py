@@ -73,14 +73,15 @@ class HashQueue:
         """True while pieces wait or are hashed."""
         return self._is_running
 
-    def add(self, piece: OpenPiece) -> None:
-        """Finish the hash of a piece that is whole and with the operating system."""
-        start = piece.num_hashed * BLOCK_LENGTH
-        offset = self._geometry.offset_of(piece.index) + start
-        length = self._geometry.length_of(piece.index) - start
-        self._waiting.append((piece, (piece.hasher, offset, length)))
-        self._num_bytes += length
-        if not self._is_running:
+    def add(self, pieces: Iterable[OpenPiece]) -> None:
+        """Finish the hashes of pieces that are whole and with the operating system."""
+        for piece in pieces:
+            start = piece.num_hashed * BLOCK_LENGTH
+            offset = self._geometry.offset_of(piece.index) + start
+            length = self._geometry.length_of(piece.index) - start
+            self._waiting.append((piece, (piece.hasher, offset, length)))
+            self._num_bytes += length
+        if self._waiting and not self._is_running:
             self._start()
 
     def stop(self) -> None:

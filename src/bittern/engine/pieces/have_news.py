@@ -32,11 +32,11 @@ class HaveNews:
         self._for_leechers: list[int] = []
         self._for_seeds: list[int] = []
 
-    def add(self, index: int) -> None:
-        """Tell of a new piece, soon."""
+    def add(self, pieces: Iterable[int]) -> None:
+        """Tell of new pieces, soon."""
         if not self._for_leechers:
             self._loop.call_soon(self._tell_leechers)
-        self._for_leechers.append(index)
+        self._for_leechers += pieces
 
     def _tell_leechers(self) -> None:
         haves, self._for_leechers = self._for_leechers, []
@@ -50,9 +50,10 @@ class HaveNews:
             self._tell_of(haves, to_seeds=True)
 
     def _tell_of(self, haves: list[int], *, to_seeds: bool) -> None:
-        message = b"".join(map(wire.encode_have, haves))
+        message = b""
         for peer in list(self._peers):
             remote = peer.protocol.remote
             if peer.is_open and remote is not None and remote.is_full is to_seeds:
+                message = message or wire.encode_haves(haves)
                 peer.protocol.send_message(message)
                 peer.flush()

@@ -204,7 +204,7 @@ class Swarm:
         self, peer: PeerConnection, blocks: list[ReceivedBlock], *, now: float
     ) -> None:
         """Hand blocks to the assembly and count them."""
-        num_bytes = sum(len(data) for _, _, data in blocks)
+        num_bytes = sum([len(data) for _, _, data in blocks])
         peer.last_block_at = now
         peer.down.total += num_bytes
         peer.pipeline.blocks_received(num_bytes, now=now, num_blocks=len(blocks))
@@ -240,13 +240,13 @@ class Swarm:
                     self._reveal(self.super_seeder.bitfield_seen(peer, bitfield.bits))
                 self._availability_changed(peer)
                 self._grant_allowed_fast(peer, bitfield)
-            case peer_events.HaveReceived(index):
-                mask = 1 << (self.picker.top - index)
-                self.picker.add_have(mask)
-                self._counted[peer] = self._counted.get(peer, 0) | mask
+            case peer_events.HavesReceived(pieces):
+                self.picker.add_have(pieces.bits)
+                self._counted[peer] = self._counted.get(peer, 0) | pieces.bits
                 self._availability_changed(peer)
                 if self.super_seeder is not None:
-                    self._reveal(self.super_seeder.piece_seen(peer, index))
+                    for index in pieces:
+                        self._reveal(self.super_seeder.piece_seen(peer, index))
             case peer_events.DontHaveReceived(index):
                 mask = 1 << (self.picker.top - index)
                 self.picker.remove_have(mask)
@@ -368,7 +368,7 @@ class Swarm:
                 peer.last_block_at = now
             for index, begin, end in runs:
                 protocol.request_run(index, begin, end)
-                gate.take(end - begin)
+            gate.take(sum([end - begin for _, begin, end in runs]))
             peer.pipeline.set_outstanding(len(protocol.outstanding), now=now)
         elif not num_outstanding and not picker.is_interesting(remote.bits):
             protocol.set_interested(False)
@@ -446,11 +446,13 @@ class Swarm:
 
     # --- what the assembly tells ---------------------------------------------------------
 
-    def piece_verified(self, index: int) -> None:
-        """Tell the peers and the outside of a new piece."""
+    def pieces_verified(self, pieces: Sequence[int]) -> None:
+        """Tell the peers and the outside of new pieces."""
         picker = self.picker
-        self._news.add(index)
-        self._owner.report(events.PieceVerified(index, picker.num_have, picker.num_pieces))
+        self._news.add(pieces)
+        num_before = picker.num_have - len(pieces)
+        for number, index in enumerate(pieces, 1):
+            self._owner.report(events.PieceVerified(index, num_before + number, picker.num_pieces))
         if picker.is_complete and not self._was_complete:
             self._was_complete = True
             self._services.loop.call_soon(self._completed)
