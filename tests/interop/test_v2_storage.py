@@ -40,12 +40,12 @@ PIECE_LENGTH = 1 << 20
 
 class Libtorrent:
     """
-    A session of libtorrent with one torrent.
+    A session of libtorrent with one torrent, or with the link to one.
 
     It checks its data. Interop: one in seed mode refuses to give the hashes of blocks.
     """
 
-    def __init__(self, raw: bytes, folder: Path) -> None:
+    def __init__(self, raw: bytes | str, folder: Path) -> None:
         self.session = lt.session(
             {
                 "listen_interfaces": f"{HOST}:0",
@@ -60,7 +60,9 @@ class Libtorrent:
                 "out_enc_policy": 2,
             }
         )
-        parameters = lt.load_torrent_buffer(raw)
+        parameters = (
+            lt.parse_magnet_uri(raw) if isinstance(raw, str) else lt.load_torrent_buffer(raw)
+        )
         parameters.save_path = str(folder)
         parameters.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
         self.handle = self.session.add_torrent(parameters)
@@ -125,7 +127,7 @@ def clients() -> Iterator[list[Libtorrent]]:
 
 
 async def add(
-    session: Session, raw: bytes, folder: Path, **config: Any
+    session: Session, raw: bytes | str, folder: Path, **config: Any
 ) -> tuple[Torrent, list[events.Event]]:
     """Add a torrent to a session of ours, and collect its events."""
     torrent = await session.add(raw, TorrentConfig(output=folder, paused=True, **config))

@@ -196,7 +196,7 @@ class MetadataPhase:
             return
         self._hashes = PieceHashes(info, piece_layers)
         self._keep()
-        if is_enough(info, piece_layers) or self.roster.v2_hash is None:
+        if is_enough(info, piece_layers) or self.roster.greetings.v2_hash is None:
             self._hand_over(raw)
             return
         self._seeker = HashSeeker(

@@ -54,6 +54,34 @@ def test_from_a_link_to_a_whole_torrent_file(
     simulate(main)
 
 
+def test_a_hybrid_known_by_its_v1_hash_gets_layers_from_peers_and_gives_them(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Long before its data could bring them; the peer hears only now that we speak v2."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
+            seed = await scene.node(is_seed=True, max_upload_rate=20_000)
+            link = f"magnet:?xt=urn:btih:{scene.metainfo.info.info_hash}"
+            leecher = await scene.node(peers=[seed], source=link)
+            watch = Watch(leecher.torrent)
+            await until(lambda: has_layers(leecher), within=10)
+            assert not leecher.torrent.have_bits
+            assert leecher.torrent.num_connections == 1
+            assert scene.network.attempts[seed.endpoint] == 2
+            topic = f"magnet:?xt=urn:btmh:1220{scene.metainfo.info.info_hash_v2}"
+            third = await scene.node(peers=[leecher], source=topic)
+            await until(lambda: has_layers(third), within=10)
+            await leecher.complete(within=60)
+            await third.complete(within=60)
+            assert leecher.has_content()
+            assert third.has_content()
+            assert not watch.of(events.PeerBanned)
+            assert leecher.torrent.stats().wasted == 0
+
+    simulate(main)
+
+
 def test_layers_that_the_data_brings_are_kept_at_once(tmp_path: Path, simulate: Simulate) -> None:
     """A hybrid found by its v1 hash, from a seed that speaks no v2; the session ends at once."""
 

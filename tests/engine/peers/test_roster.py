@@ -10,11 +10,9 @@ import pytest
 
 from bittern.codec import wire
 from bittern.codec.extension import ExtendedHandshake, PexFlag, decode_extended_handshake
-from bittern.codec.info import Version
-from bittern.codec.wire import HashRange, MessageId, Reserved
+from bittern.codec.wire import MessageId
 from bittern.core.endpoint import Endpoint
 from bittern.engine import events
-from bittern.engine.peers import roster
 from bittern.engine.peers.roster import client_name, exchange_flags, is_loopback, reserved_bits
 from bittern.engine.shelf import Shelf
 from bittern.testing.loop import VirtualLoop
@@ -282,103 +280,6 @@ def test_the_dht_bit_says_that_a_node_of_ours_answers(
             assert (bits.has_dht, bits.has_v2) == (bool(port) and not is_private, False)
             assert bits.has_fast
             assert bits.has_extensions
-
-    simulate(main)
-
-
-@pytest.mark.parametrize("has_v2", [False, True])
-@pytest.mark.parametrize("names_v2", [False, True])
-def test_bep52_a_connection_to_a_hybrid_is_upgraded(
-    names_v2: bool, has_v2: bool, tmp_path: Path, simulate: Simulate
-) -> None:
-    """Whoever names the v1 hash and says that it speaks v2 is answered with the v2 hash."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            v1, v2 = scene.metainfo.info.all_hashes
-            node = await scene.node(is_seed=True)
-            peer = await ScriptedPeer.connect(scene.add_host(), node.endpoint)
-            peer.send_handshake(v2 if names_v2 else v1, reserved=Reserved(has_v2=has_v2))
-            answer = await peer.expect_handshake()
-            assert answer.info_hash == (v2 if names_v2 or has_v2 else v1)
-            assert answer.reserved.has_v2
-            peer.send(wire.encode_hash_request(HashRange(bytes(32), 0, 0, 2, 0)))
-            await peer.expect(MessageId.HASH_REJECT)
-            peer.close()
-
-    simulate(main)
-
-
-def test_bep52_our_connection_may_be_upgraded(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            v1, v2 = scene.metainfo.info.all_hashes
-            host = scene.add_host()
-            listener = scene.listener(host)
-            node = await scene.node(peers=[endpoint_of(host)])
-            peer = await listener.accept()
-            ours = await peer.expect_handshake()
-            assert (ours.info_hash, ours.reserved.has_v2) == (v1, True)
-            peer.send_handshake(v2)
-            await peer.expect(MessageId.EXTENDED)
-            assert len(node.torrent.peers()) == 1
-            peer.close()
-            listener.close()
-
-    simulate(main)
-
-
-def test_bep52_who_knows_only_the_v2_hash_is_dialled_again_with_it(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    """At once, but once: whoever does not want us at all is left alone as any other."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            v1, v2 = scene.metainfo.info.all_hashes
-            host = scene.add_host()
-            listener = scene.listener(host)
-            node = await scene.node()
-            node.torrent.add_peers([endpoint_of(host)], "tracker", "10.0.9.9")
-            named = []
-            for _ in range(2):
-                peer = await listener.accept(timeout=5)
-                named.append((await peer.expect_handshake()).info_hash)
-                peer.close()
-            assert named == [v1, v2]
-            with pytest.raises(ExpectationFailed):
-                await listener.accept(timeout=5)
-            # Later it is tried anew, and takes the second one this time.
-            for hash_named in (v1, v2):
-                peer = await listener.accept(timeout=600)
-                assert (await peer.expect_handshake()).info_hash == hash_named
-                if hash_named == v1:
-                    peer.close()
-            peer.send_handshake(v2)
-            await peer.expect(MessageId.EXTENDED)
-            assert len(node.torrent.peers()) == 1
-            peer.close()
-            listener.close()
-
-    simulate(main)
-
-
-def test_endpoints_that_did_not_answer_are_not_remembered_without_end(
-    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(roster, "MAX_GREETED", 2)
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            node = await scene.node()
-            hosts = [scene.add_host() for _ in range(4)]
-            for host in hosts:
-                listener = scene.listener(host)
-                node.torrent.add_peers([endpoint_of(host)], "user")
-                for _ in range(2):
-                    peer = await listener.accept()
-                    peer.close()
-                listener.close()
 
     simulate(main)
 

@@ -85,6 +85,8 @@ class HashSeeker:
             span = Span(root, leaves, hashes.level, 0, num_pieces, height_of(leaves), root)
             self._fetch.want(root, span, now=now)
             self._missing.add(root)
+        if self._missing and not self.askable():
+            self._roster.greetings.begin_anew(self._roster.peers)
         self._ask(now)
 
     def fetch_block_hashes(
@@ -143,7 +145,7 @@ class HashSeeker:
 
     def askable(self) -> list[PeerConnection]:
         """Return the connected peers that speak v2."""
-        v2_hash = self._roster.v2_hash
+        v2_hash = self._roster.greetings.v2_hash
         return [
             peer
             for peer in self._roster.peers
@@ -172,7 +174,7 @@ class HashSeeker:
 
     def peer_opened(self, peer: PeerConnection) -> None:
         """Ask a newcomer, if there is something to ask."""
-        if self._fetch and peer.protocol.has_v2(self._roster.v2_hash):
+        if self._fetch and peer.protocol.has_v2(self._roster.greetings.v2_hash):
             self._ask_one(peer, self._services.loop.time())
 
     def hashes_received(

@@ -21,6 +21,7 @@ from bittern.core.ids import InfoHash
 from bittern.engine import events
 from bittern.engine.config import TorrentConfig
 from bittern.engine.peers.connection import PeerConnection, PeerOwner
+from bittern.engine.peers.greetings import Greetings
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
 from bittern.net.stream import Stream
@@ -29,9 +30,6 @@ from bittern.proto.extended import LOCAL_EXTENSIONS, UT_HOLEPUNCH, UT_METADATA, 
 from bittern.proto.incoming import MAX_INCOMING_REQUESTS
 from bittern.proto.peer import PeerProtocol
 from bittern.proto.pex import ExchangeBook
-
-MAX_GREETED = 1_000
-"""Endpoints of which we remember that they did not answer."""
 
 
 class RosterOwner(Protocol):
@@ -89,19 +87,13 @@ class Roster:
         self.max_connections: int = (
             config.max_connections or services.config.max_connections_per_torrent
         )
+        self.greetings: Greetings = Greetings(shelf)
         self.adopter: Adopter | None = None
         """The swarm, or whoever takes its place."""
-        self._greeted_v2: dict[Endpoint, bool] = {}
-        """Endpoints that did not answer one of our hashes, and whether the v2 hash is next."""
         self.peers: dict[PeerConnection, None] = {}
         """Connections in order of arrival, those in handshake too."""
         self.exchange: ExchangeBook = ExchangeBook()
         """What each was told of the others (BEP 11)."""
-
-    @property
-    def v2_hash(self) -> InfoHash | None:
-        """The v2 hash cut to 20 bytes; None while the torrent has none that we know of."""
-        return self._shelf.v2_hash
 
     @property
     def _reserved(self) -> Reserved:
@@ -157,9 +149,7 @@ class Roster:
             stream.close()
             self.candidates.disconnected(endpoint, now=self._services.loop.time())
             return
-        info_hash = self._shelf.all_hashes[0]
-        if self.v2_hash is not None and self._greeted_v2.get(endpoint):
-            info_hash = self.v2_hash
+        info_hash = self.greetings.hash_for(endpoint)
         self.adopter.adopt(stream, endpoint, is_outgoing=True, info_hash=info_hash).start()
 
     def dial_failed(self, endpoint: Endpoint, reason: str) -> None:
@@ -176,16 +166,13 @@ class Roster:
             stream: the newcomer.
             named: the hash in its handshake.
             reserved: what it announces there.
-
-        BEP 3: it is answered with the hash that it named; BEP 52: but with the v2 hash when it
-        says that it speaks v2 as well.
         """
         remote, now = stream.remote, self._services.loop.time()
         if self.adopter is None or not self.may_add(remote, is_incoming=True):
             return None
         if self.candidates.is_banned(remote.host, now=now):
             return None
-        info_hash = self.v2_hash if self.v2_hash is not None and reserved.has_v2 else named
+        info_hash = self.greetings.answer_to(named, reserved)
         return self.adopter.adopt(stream, remote, is_outgoing=False, info_hash=info_hash)
 
     def adopt(
@@ -313,12 +300,12 @@ class Roster:
         self.exchange.forget(peer)
         now = self._services.loop.time()
         if peer.listen_endpoint is not None:
-            if self.adopter is None:
-                # The torrent stops: that says nothing about the peer.
+            if self.adopter is None or self.greetings.is_wanted_again(peer):
+                # We stop, or begin anew: that says nothing about the peer.
                 self.candidates.let_go(peer.listen_endpoint, now=now)
             elif peer.is_open and not was_violation:
                 self.candidates.disconnected(peer.listen_endpoint, now=now, reason=reason)
-            elif not (peer.is_open or was_violation) and self._has_other_hash(peer.endpoint):
+            elif not (peer.is_open or was_violation) and self.greetings.has_other(peer.endpoint):
                 self.candidates.let_go(peer.listen_endpoint, now=now)
             else:
                 retry_at = self.candidates.failed(peer.listen_endpoint, now=now, reason=reason)
@@ -327,20 +314,6 @@ class Roster:
         if peer.is_open:
             self._owner.report(events.PeerDisconnected(peer.endpoint, reason))
         self._services.request_dial()
-
-    def _has_other_hash(self, endpoint: Endpoint) -> bool:
-        """
-        Tell whether to dial a peer that did not answer our hash again at once, with the v2 one.
-
-        It may know a hybrid by that hash only, as from a magnet link.
-        """
-        if self.v2_hash in (None, self._shelf.all_hashes[0]):
-            return False
-        was_v2 = self._greeted_v2.pop(endpoint, False)
-        if len(self._greeted_v2) >= MAX_GREETED:
-            del self._greeted_v2[next(iter(self._greeted_v2))]
-        self._greeted_v2[endpoint] = not was_v2
-        return not was_v2
 
     def ban(self, address: str, reason: str, *, num_good_pieces: int = 0) -> None:
         """
