@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from bittern.codec import file_tree
@@ -49,6 +51,21 @@ def test_depth_and_elements_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     read_file_tree(two, BLOCK)
     with pytest.raises(MetainfoError, match="more than 4 path elements"):
         read_file_tree({b"a": two}, BLOCK)
+
+
+def test_the_paths_of_a_wide_folder_far_down_are_not_made_to_be_refused() -> None:
+    """They took 200 MB, all at once, before the first of them was counted."""
+    num_files, depth = 60_000, 90
+    tree: Value = dict.fromkeys((b"%d" % number for number in range(num_files)), _leaf(0))
+    for _ in range(depth):
+        tree = {b"a": tree}
+    tracemalloc.start()
+    try:
+        with pytest.raises(MetainfoError, match="more than 5000000 path elements"):
+            read_file_tree(tree, BLOCK)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_places_in_errors_are_cut_and_escaped() -> None:

@@ -62,6 +62,9 @@ def read_file_tree(value: Value | None, piece_length: int) -> tuple[FileEntry, .
         if leaf is None:
             if len(path) >= MAX_PATH_DEPTH:
                 raise MetainfoError(f"file tree: a path has more than {MAX_PATH_DEPTH} elements")
+            # Before the paths are made, not when their files are reached.
+            if num_elements + len(node) * (len(path) + 1) > MAX_PATH_ELEMENTS:
+                raise _too_many_elements()
             stack.extend([((*path, text_from(key)), node[key]) for key in reversed(node)])
             continue
         if not path:
@@ -75,13 +78,17 @@ def read_file_tree(value: Value | None, piece_length: int) -> tuple[FileEntry, .
         files.append(entry)
         num_elements += len(path)
         if num_elements > MAX_PATH_ELEMENTS:
-            raise MetainfoError(f"file tree: more than {MAX_PATH_ELEMENTS} path elements")
+            raise _too_many_elements()
         offset += -(-entry.length // piece_length) * piece_length
         if offset > MAX_TOTAL_LENGTH:
             raise MetainfoError("file tree: the files are longer than 2^48 - 1 bytes")
     if not files:
         raise MetainfoError("file tree: no files")
     return tuple(files)
+
+
+def _too_many_elements() -> MetainfoError:
+    return MetainfoError(f"file tree: more than {MAX_PATH_ELEMENTS} path elements")
 
 
 def _place(path: tuple[str, ...]) -> str:
