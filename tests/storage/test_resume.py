@@ -651,6 +651,28 @@ def test_metainfo_is_written_with_the_room_of_the_reserve(
     store.close()
 
 
+def test_a_start_that_fails_leaves_everything_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the same process, as once there is room again."""
+    started(tmp_path).close()
+
+    def fail(_: ResumeStore) -> bool:
+        raise DiskFull("no room for the resume store")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ResumeStore, "_begin", fail)
+        with pytest.raises(DiskFull) as failure:
+            ResumeStore(tmp_path)
+    assert failure.traceback  # what a caller that looks at it keeps alive
+    store = ResumeStore(tmp_path)
+    assert store.problems == []
+    found = store.load(key(1))
+    assert found is not None
+    assert found.have == bits()
+    store.close()
+
+
 def test_the_reserve_is_given_back_at_the_end(tmp_path: Path) -> None:
     started(tmp_path).close()
     assert not (tmp_path / "reserve").exists()

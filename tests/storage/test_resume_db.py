@@ -210,6 +210,24 @@ def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
         ResumeDatabase(tmp_path)
 
 
+def test_a_sound_file_that_somebody_holds_is_left_as_it_is(tmp_path: Path) -> None:
+    """A backup, or a curious person; the file is no more damaged than before."""
+    database = ResumeDatabase(tmp_path)
+    put(database)
+    database.close(keep_copy=False)
+    holder = sqlite3.connect(tmp_path / "resume.db", isolation_level=None)
+    holder.execute("PRAGMA locking_mode=EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StorageError, match="locked"):
+        ResumeDatabase(tmp_path)
+    holder.close()
+    assert not (tmp_path / "resume.damaged.db").exists()
+    database = ResumeDatabase(tmp_path)
+    assert not database.was_mended
+    assert bodies(database) == [b"body"]
+    database.close(keep_copy=False)
+
+
 def change(path: Path, *statements: str) -> None:
     connection = sqlite3.connect(path)
     for statement in statements:

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Final
 
 from bittern.core.bitfield import Bitfield
-from bittern.core.errors import DiskFull
+from bittern.core.errors import DiskFull, StorageError
 from bittern.core.ids import InfoHash
 from bittern.storage.base import FileStamp
 from bittern.storage.kept_torrents import KeptTorrents
@@ -81,8 +81,13 @@ class ResumeStore:
         try:
             self.torrents: KeptTorrents = KeptTorrents(folder / "torrents", self._make_room)
             self._database = ResumeDatabase(folder)
-            self.was_clean: bool = self._begin()
-            """True when the session before ended with ``close(clean=True)``."""
+            try:
+                self.was_clean: bool = self._begin()
+                """True when the session before ended with ``close(clean=True)``."""
+            except BaseException:
+                with contextlib.suppress(StorageError):
+                    self._database.close(keep_copy=False)
+                raise
         except BaseException:
             self._lock.release()
             raise

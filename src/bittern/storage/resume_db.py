@@ -18,7 +18,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeGuard
 
 from bittern.core.errors import DiskFull, StorageError
 from bittern.storage.base import storage_error
@@ -46,6 +46,18 @@ _SCHEMA: Final = {
 # The module cannot even say what is wrong when a name in the message is damaged.
 _DAMAGE: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
 _TABLES: Final = ("records", "states", "open_pieces")
+_HINDRANCES: Final = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
+"""What keeps us from a file that may be perfectly sound; the low byte of an error's code."""
 
 
 class ResumeDatabase:
@@ -56,8 +68,9 @@ class ResumeDatabase:
         folder: the state folder, locked by the caller.
 
     Raises:
+        DiskFull: there is no room to open it.
         StorageError: the file was made by a newer version or another program, or cannot
-            be opened at all.
+            be opened at all: somebody holds it, or reading fails. It is left as it is.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,8 +85,14 @@ class ResumeDatabase:
         """True when rows may be missing: the session before did not end cleanly."""
         try:
             self._connection = self._open(self._path)
-            self._check_readable(self._connection)
+            try:
+                self._check_readable(self._connection)
+            except BaseException:
+                self._connection.close()
+                raise
         except _DAMAGE as error:
+            if _is_hindrance(error):
+                raise _translated(error, self._path) from error
             self._mend(error)
         self._fill_reserve()
 
@@ -142,8 +161,6 @@ class ResumeDatabase:
         """Put the damaged file aside and make a new one of what can be read."""
         self.problems.append(f"the resume store was damaged ({error}) and has been mended")
         self.was_mended = True
-        with contextlib.suppress(AttributeError):
-            self._connection.close()
         rows = _rows_of(self._path)
         # The copy is older. Who is known only from there must check what he has.
         rows += [(table, row) for table, row in _rows_of(self._previous) if table == "records"]
@@ -269,6 +286,11 @@ def _is_sound(table: str, row: tuple[object, ...]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_hindrance(error: Exception) -> TypeGuard[sqlite3.Error]:
+    """Tell whether an error says nothing of what is in the file."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _HINDRANCES
 
 
 def _translated(error: sqlite3.Error, path: Path) -> StorageError:
