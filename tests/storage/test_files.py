@@ -543,6 +543,20 @@ def test_a_failed_sync_is_reported_after_all_files_were_tried(tmp_path: Path) ->
     assert caught.value.errno == errno.EIO
     assert calls.log.count("fdatasync") == 3
     assert len(dropped) == 1
+    calls.log.clear()
+    storage.sync()  # the system may have left off in the middle of that file
+    assert calls.log == ["fdatasync"]
+    storage.close()
+
+
+def test_a_file_that_has_gone_is_missed_by_one_sync_only(tmp_path: Path) -> None:
+    storage = storage_in(tmp_path, 100)
+    storage.write(0, [noise(100)])
+    storage.close()
+    storage.path_of(0).unlink()
+    with pytest.raises(FileVanished):
+        storage.sync()
+    storage.sync()
     storage.close()
 
 

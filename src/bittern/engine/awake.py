@@ -50,11 +50,18 @@ class Awake:
     swarm: Swarm
     borrower: Borrower
     """Takes what other torrents complete meanwhile."""
+    verifies_before_upload: bool = True
+    """Pieces that were not hashed in this session are known, since they are before an upload."""
 
     def tick(self, downloaded: int, uploaded: int, *, now: float) -> None:
         """Keep what is there when that is due; called about once a second."""
         have = self.swarm.picker.have
+        self._tell_hashed()
         self.keeper.tick(have, downloaded=downloaded, uploaded=uploaded, now=now)
+
+    def _tell_hashed(self) -> None:
+        if self.verifies_before_upload:
+            self.keeper.hashed_all_but(self.swarm.assembly.unverified)
 
     async def sleep(self, services: TorrentServices, *, downloaded: int, uploaded: int) -> None:
         """Stop the swarm, keep what is there, let go of the files."""
@@ -62,6 +69,7 @@ class Awake:
         partial = self.swarm.assembly.partial_blocks()
         self.borrower.stop()
         self.swarm.stop()
+        self._tell_hashed()
         await self.keeper.finish(picker.have, partial, downloaded=downloaded, uploaded=uploaded)
         storage = self.content.storage
         try:
@@ -138,6 +146,7 @@ async def wake(
     if config.make_links and found.have.bit_count() == info.geometry.num_pieces:
         await services.disk.run(storage.make_links)
     swarm = _make_swarm(owner, services, content, found, metainfo, config, roster)
+    keeper.piece_is_bad = swarm.assembly.piece_is_bad
     if info.has_v2:
 
         def layers_done() -> None:
@@ -158,7 +167,7 @@ async def wake(
             layers_done()  # what was on disk, here or elsewhere, has brought the last of them
         swarm.assembly.judge_blocks(exchange.seeker.fetch_block_hashes)
     borrower = _make_borrower(owner, services, swarm, content, info)
-    return Awake(content, keeper, found, swarm, borrower)
+    return Awake(content, keeper, found, swarm, borrower, services.config.verify_before_upload)
 
 
 def _make_swarm(

@@ -298,6 +298,9 @@ class FileStorage:
                 self._sync_file(index)
             except StorageError as error:
                 failed = failed or error
+                if not isinstance(error, FileVanished):
+                    # The system may have left off in the middle: what is left is still to be done.
+                    self._dirty.add(index)
         for folder in sorted(self._unsynced_folders, key=len, reverse=True):
             self._unsynced_folders.discard(folder)
             try:

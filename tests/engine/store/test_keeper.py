@@ -18,7 +18,7 @@ from bittern.core.errors import MetainfoError, StorageError
 from bittern.core.geometry import Geometry
 from bittern.core.ids import InfoHash
 from bittern.engine.config import TorrentConfig
-from bittern.engine.events import CheckProgressed, TorrentState
+from bittern.engine.events import CheckProgressed, PieceLost, TorrentState
 from bittern.engine.session import Session
 from bittern.engine.store import keeper
 from bittern.engine.store.disk import Disk
@@ -27,7 +27,18 @@ from bittern.engine.store.keeper import _read_partial, make_record
 from bittern.storage import checker
 from bittern.testing.disk import FaultyCalls, SimWorker
 from bittern.testing.loop import VirtualLoop
-from tests.engine.scene import NAME, NUM_PIECES, Node, Scene, Watch, restore, snapshot, until
+from tests.engine.scene import (
+    NAME,
+    NUM_PIECES,
+    PIECE_LENGTH,
+    Node,
+    Scene,
+    Watch,
+    damage,
+    restore,
+    snapshot,
+    until,
+)
 
 Simulate = Callable[..., Any]
 
@@ -198,6 +209,93 @@ def test_what_was_only_taken_on_trust_is_hashed_after_a_kill(
     simulate(main)
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize("what", ["damaged", "missing"])
+def test_what_was_only_taken_on_trust_is_not_kept(
+    what: str, is_killed: bool, tmp_path: Path, simulate: Simulate
+) -> None:
+    """Who trusts that data is there once must not be told so for ever."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            state = tmp_path / "state"
+            host, folder = scene.add_host_with_content(5)
+            if what == "missing":
+                (folder / NAME).unlink()
+            node = await scene.node(
+                host=host, state_dir=state, checkpoint_interval=1.0, torrent={"skip_check": True}
+            )
+            await asyncio.sleep(5)
+            assert node.torrent.is_complete
+            if is_killed:
+                await killed(node, state)
+            torrent, _ = await add_again(scene, node, state)
+            assert torrent.stats().num_have == (0 if what == "missing" else NUM_PIECES - 1)
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_trust_in_other_data_replaces_what_was_known(
+    is_killed: bool, tmp_path: Path, simulate: Simulate
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            state = tmp_path / "state"
+            first = await scene.node(is_seed=True, state_dir=state)
+            await first.close()
+            host, _ = scene.add_host_with_content(5)
+            node = await scene.node(host=host, state_dir=state, torrent={"skip_check": True})
+            if is_killed:
+                await killed(node, state)
+            torrent, checked = await add_again(scene, node, state)
+            assert (torrent.stats().num_have, checked) == (NUM_PIECES - 1, NUM_PIECES)
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("verifies", [False, True])
+def test_trust_that_was_justified_is_kept(
+    verifies: bool, tmp_path: Path, simulate: Simulate
+) -> None:
+    """Every piece is hashed before its first upload, unless somebody wants it otherwise."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            state = tmp_path / "state"
+            node = await scene.node(
+                is_seed=True,
+                state_dir=state,
+                verify_before_upload=verifies,
+                torrent={"skip_check": True},
+            )
+            await (await scene.node(peers=[node])).complete()
+            torrent, checked = await add_again(scene, node, state)
+            assert torrent.is_complete
+            assert checked == (0 if verifies else NUM_PIECES)
+
+    simulate(main)
+
+
+def test_what_the_journal_knows_already_is_no_matter_of_trust(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Wherever the files are by now: they are the same."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            state = tmp_path / "state"
+            first = await scene.node(is_seed=True, state_dir=state)
+            await first.close()
+            host = scene.add_host()
+            first.folder.rename(tmp_path / host.addresses[0])
+            node = await scene.node(host=host, state_dir=state, torrent={"skip_check": True})
+            torrent, checked = await add_again(scene, node, state)
+            assert (torrent.is_complete, checked) == (True, 0)
+
+    simulate(main)
+
+
 # --- failures --------------------------------------------------------------------------------
 
 
@@ -237,6 +335,38 @@ def test_a_checkpoint_that_fails_is_made_up_for_by_the_next(
         simulate(main)
     assert caplog.text.count("checkpoint of") >= 2
     assert "no room on the volume" in caplog.text
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_what_the_disk_has_dropped_in_a_failed_sync_is_not_kept(
+    ends: bool, tmp_path: Path, simulate: Simulate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Limit: F3. The next sync succeeds, and says nothing of what the one before has lost."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path) as scene:
+            calls, state = FaultyCalls(), tmp_path / "state"
+            seed = await scene.node(is_seed=True)
+            node = await scene.node(
+                peers=[seed], state_dir=state, checkpoint_interval=5.0, os_calls=calls
+            )
+            watch = Watch(node.torrent)
+            calls.fail_call(0, for_good=True, names=["fdatasync"])
+            await node.complete(within=60)
+            await asyncio.sleep(8)
+            damage(node.folder / NAME, 5 * PIECE_LENGTH)
+            calls.heal()
+            if not ends:
+                await asyncio.sleep(30)
+                assert [event.index for event in watch.of(PieceLost)] == [5]
+                assert node.has_content()
+            torrent, checked = await add_again(scene, node, state)
+            assert checked == 0
+            assert torrent.stats().num_have == NUM_PIECES - ends
+
+    with caplog.at_level(logging.WARNING):
+        simulate(main)
+    assert "checkpoint of" in caplog.text
 
 
 async def num_kept(journal: Journal, scene: Scene) -> int:

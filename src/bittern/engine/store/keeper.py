@@ -88,6 +88,14 @@ class Keeper:
         self._new_metainfo: bytes | None = None
         """A .torrent file that is not kept yet."""
         self._kept = Bitfield(geometry.num_pieces)
+        self._on_trust = 0
+        """Pieces that a person alone vouches for, as bits. The journal must not say that they are
+        there, nor that they are not: while there are any, it is told nothing."""
+        self.piece_is_bad: Callable[[int], object] = lambda _: None
+        """Hears of a piece that the disk has lost although it was verified (F3)."""
+        self._has_failed = False
+        """A sync has failed: what is verified from then on, or was not kept by then, is hashed
+        once more before it is kept, since the disk may have dropped any of it (F3)."""
         self._was_cut_short = False
         """Hashing was stopped before its end."""
         self._is_busy = False
@@ -107,7 +115,8 @@ class Keeper:
         Find out what is on disk: from the journal where it can be trusted, else by hashing.
 
         Args:
-            skip_check: take everything for there, unverified.
+            skip_check: take everything for there, unverified; the journal hears of none of it
+                until all has been hashed, as before an upload.
             force_check: trust nothing.
             progress: told on the loop how many pieces have been hashed.
             is_stopped: asked from threads; True ends hashing early.
@@ -123,6 +132,7 @@ class Keeper:
             self._record = replace(self._record, added_at=resumed.record.added_at)
         if skip_check:
             full = Bitfield.full(self._geometry.num_pieces).bits
+            self._on_trust = full & ~await self._proven(resumed)
             found = Found(full, full, {}, downloaded, uploaded)
         elif resumed is not None and not force_check and await self._is_credible(resumed):
             found = await self._trust(resumed, progress, is_stopped)
@@ -130,11 +140,14 @@ class Keeper:
             have, damaged = await self._hash(None, progress, is_stopped)
             found = Found(have, 0, {}, downloaded, uploaded, damaged)
         if self._journal is not None:
+            if self._on_trust and resumed is not None:
+                # It was about other files, or about these as they were once.
+                await self._journal.forget([self._info_hash])
             await self._journal.save(self._record, self._metainfo)
             if self._was_cut_short:
                 # That says nothing of the rest, so the journal keeps what it had.
                 self._journal = None
-            elif not skip_check:
+            elif not self._on_trust:
                 self._kept.bits = found.have
                 await self._commit(found.downloaded, found.uploaded, is_settled=True)
         return found
@@ -156,6 +169,14 @@ class Keeper:
                 for then, now in zip(resumed.stamps, stamps, strict=False)
             )
         return all(then == now for then, now in zip(resumed.stamps, stamps, strict=False))
+
+    async def _proven(self, resumed: Resumed | None) -> int:
+        """Return, as bits, what the journal knows of these very files, wherever they are now."""
+        have = None if resumed is None else resumed.have
+        if resumed is None or have is None or have.num_pieces != self._geometry.num_pieces:
+            return 0
+        stamps = await self._services.disk.run(self._stamps)
+        return 0 if resumed.suspects or tuple(stamps) != resumed.stamps else have.bits
 
     async def _trust(
         self, resumed: Resumed, progress: Callable[[int], None], is_stopped: Callable[[], bool]
@@ -215,9 +236,13 @@ class Keeper:
         if self._journal is not None:
             self._journal.pieces_opened(self._info_hash, pieces)
 
+    def hashed_all_but(self, unverified: int) -> None:
+        """Hear which pieces, as bits, have still not been hashed in this session."""
+        self._on_trust &= unverified
+
     def tick(self, have: int, *, downloaded: int, uploaded: int, now: float) -> None:
         """Make a checkpoint when one is due and something is new."""
-        if self._journal is None or self._is_busy:
+        if self._journal is None or self._is_busy or self._on_trust:
             return
         num_new = (have & ~self._kept.bits).bit_count()
         is_much = num_new * self._geometry.piece_length >= self._services.config.checkpoint_length
@@ -240,7 +265,13 @@ class Keeper:
 
     async def _sync(self, have: int, downloaded: int, uploaded: int, *, is_settled: bool) -> None:
         storage = self._content.storage
-        await self._services.disk.run(storage.sync, lane=storage)
+        try:
+            await self._services.disk.run(storage.sync, lane=storage)
+        except StorageError:
+            self._has_failed = True
+            raise
+        if self._has_failed:
+            have = await self._hash_again(have, tells=not is_settled)
         before, self._kept.bits = self._kept.bits, have
         try:
             await self._commit(downloaded, uploaded, is_settled=is_settled)
@@ -248,6 +279,26 @@ class Keeper:
             # The journal does not know of them, so the next checkpoint tries again.
             self._kept.bits = before
             raise
+
+    async def _hash_again(self, have: int, *, tells: bool) -> int:
+        """Return ``have`` without the pieces, not kept yet, that are not on disk after all."""
+        content = self._content
+        new = Bitfield(self._geometry.num_pieces, have & ~self._kept.bits)
+
+        def check() -> int:
+            return check_pieces(
+                content.storage,
+                content.layout,
+                self._geometry,
+                content.hashes,
+                pieces=new,
+                num_threads=self._services.config.hashing_threads,
+            ).have.bits
+
+        lost = new.bits & ~await self._services.disk.run(check, lane=content.storage)
+        for index in Bitfield(self._geometry.num_pieces, lost if tells else 0):
+            self.piece_is_bad(index)
+        return have & ~lost
 
     async def _commit(self, downloaded: int, uploaded: int, *, is_settled: bool) -> None:
         assert self._journal is not None
@@ -290,9 +341,10 @@ class Keeper:
             return
         try:
             options = dict(self._record.options)
-            if partial:
-                options[_PARTIAL] = {str(k): v for k, v in partial.items()}
-            await self._sync(have, downloaded, uploaded, is_settled=True)
+            if not self._on_trust:
+                await self._sync(have, downloaded, uploaded, is_settled=True)
+                if partial and not self._has_failed:
+                    options[_PARTIAL] = {str(k): v for k, v in partial.items()}
             await self._journal.save(replace(self._record, options=options), self._new_metainfo)
         except StorageError as error:
             log.warning("last checkpoint of %s: %s", self._info_hash, error)
