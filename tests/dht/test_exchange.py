@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from bittern.codec.bencode import encode as encode_value
 from bittern.codec.krpc import decode
-from bittern.codec.krpc_encoding import encode
+from bittern.codec.krpc_encoding import encode, encode_query
 from bittern.codec.krpc_message import (
     ErrorCode,
     ErrorReply,
     FindNode,
     Get,
+    GetPeers,
     Ping,
     Query,
     Response,
@@ -20,6 +23,7 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.errors import KrpcFailure, QueryTimeout
 from bittern.dht.limits import (
     LINK_DOWN_FAILURES,
+    MAX_CHALLENGES,
     QUERY_TIMEOUT,
 )
 from tests.dht.bench import ASKER, ASKER_ID, NOW, OWN, TARGET, Bench
@@ -46,15 +50,88 @@ def test_errors_go_to_known_nodes_only(bench: Bench) -> None:
     assert message.external == ASKER.to_compact()
 
 
-def test_an_error_that_would_be_too_long_is_not_sent(bench: Bench) -> None:
-    bench.prove()
-    responder = bench.exchange.responder
-    from bittern.codec.krpc_message import BadQuery
-    from bittern.dht.responder import Asker
+# --- N1 -----------------------------------------------------------------------------------
 
-    asker = Asker(bench.guard.source(ASKER.host, now=NOW), ASKER, 20)
-    bad = BadQuery(b"tt", ErrorCode.PROTOCOL, "bad id")
-    assert responder.answer(bad, asker, now=NOW) is None
+
+def test_rates_of_address_and_node(rng: random.Random) -> None:
+    """Limit: N1. Whatever is asked; who is answered no more still counts as heard from."""
+    for arguments in (Ping(), Get(TARGET)):
+        bench = Bench(rng, query_rate=5.0)
+        assert sum(len(bench.query(arguments)) for _ in range(100)) == 20
+        assert bench.exchange.counters.num_answered == 20
+        assert bench.exchange.counters.num_limited == 80
+        assert len(bench.suggested) == 100
+        # Others pay nothing for it, and a second later it goes on.
+        assert len(bench.query(arguments, source=Endpoint("8.8.8.9", 4000))) == 1
+        bench.now += 1.0
+        assert sum(len(bench.query(arguments)) for _ in range(100)) == 5
+    bench = Bench(rng, upload_rate=1000.0)
+    sent = sum(
+        len(data)
+        for number in range(100)
+        for data, _ in bench.query(Ping(), source=Endpoint(f"9.9.{number}.9", 1))
+    )
+    assert 1000 <= sent < 1100
+
+
+def test_pings_for_proof_are_bounded(bench: Bench) -> None:
+    """Limit: N1. And those that nobody answers make room for others."""
+    bench.fill_torrent()
+    for _ in range(2):
+        pings = 0
+        for number in range(2 * MAX_CHALLENGES):
+            ((data, _),) = bench.query(
+                GetPeers(TARGET, scrape=True), source=Endpoint(f"9.9.{number}.9", 1)
+            )
+            pings += isinstance(decode(data), Query)
+        assert pings == MAX_CHALLENGES
+        bench.now += QUERY_TIMEOUT
+        bench.exchange.expire(now=bench.now)
+
+
+def test_who_does_not_prove_itself_gets_nothing_more(bench: Bench) -> None:
+    bench.fill_torrent()
+    bench.query(GetPeers(TARGET, scrape=True))
+    # A second query meanwhile is answered in short.
+    assert bench.answer(GetPeers(TARGET, scrape=True)).seed_filter is None
+    bench.exchange.expire(now=NOW + QUERY_TIMEOUT)
+    assert bench.exchange.datagrams_to_send() == []
+    bench.now += QUERY_TIMEOUT
+    ((data, _),) = bench.query(GetPeers(TARGET, scrape=True))
+    assert isinstance(decode(data), Query)
+
+
+def test_who_proves_itself_gets_what_was_kept_back(bench: Bench) -> None:
+    """Not before, not for the word of somebody else, and once."""
+    bench.fill_torrent()
+    waiting = encode_query(b"tt", ASKER_ID, GetPeers(TARGET, scrape=True))
+    ((ping, target),) = bench.feed(waiting)
+    message = decode(ping)
+    assert isinstance(message, Query)
+    assert (message.arguments, target) == (Ping(), ASKER)
+    # It takes a while, which is no reason to ask again.
+    timer = bench.exchange.next_timer()
+    assert timer is not None
+    bench.now = timer
+    bench.exchange.expire(now=timer)
+    assert bench.exchange.datagrams_to_send() == []
+    pong = encode(Response(transaction_id=message.transaction_id, node_id=ASKER_ID))
+    assert bench.feed(pong, Endpoint("8.8.8.9", 4000)) == []
+    ((data, target),) = bench.feed(pong)
+    answer = decode(data)
+    assert isinstance(answer, Response)
+    assert (answer.transaction_id, target) == (b"tt", ASKER)
+    assert answer.seed_filter is not None
+    assert bench.feed(pong) == []
+
+
+def test_who_refuses_to_prove_itself_gets_nothing_more(bench: Bench) -> None:
+    """An error instead of a pong; it came from there, so the next query is answered at once."""
+    bench.fill_torrent()
+    ((ping, _),) = bench.query(GetPeers(TARGET, scrape=True))
+    message = decode(ping)
+    assert bench.feed(encode(ErrorReply(message.transaction_id, 202, "no"))) == []
+    assert bench.answer(GetPeers(TARGET, scrape=True)).seed_filter is not None
 
 
 # --- read-only ----------------------------------------------------------------------------
@@ -78,6 +155,15 @@ def test_read_only_askers_are_not_suggested(bench: Bench) -> None:
     bench.query(Ping())
     bench.query(Get(TARGET))
     assert bench.suggested == [ASKER, ASKER]
+
+
+def test_who_is_in_the_table_already_is_heard_from_again(bench: Bench) -> None:
+    bench.table.note_answer(ASKER_ID, ASKER, now=bench.now)
+    for arguments in (Ping(), Get(TARGET)):
+        bench.now += 60.0
+        bench.query(arguments)
+        assert [node.heard_at for node in bench.table] == [bench.now]
+    assert bench.suggested == []
 
 
 # --- our own queries ----------------------------------------------------------------------
@@ -167,3 +253,34 @@ def test_a_waiter_hears_of_silence(bench: Bench) -> None:
     bench.exchange.expire(now=NOW + QUERY_TIMEOUT)
     assert waiter.heard[0] == "slow"
     assert isinstance(waiter.heard[1], QueryTimeout)
+
+
+@pytest.mark.parametrize("what", ["answer", "error", "silence"])
+def test_who_has_given_up_waiting_hears_nothing_more(bench: Bench, what: str) -> None:
+    """But the node is judged by what comes in the end."""
+    _, transaction_id = ask(bench)
+    bench.now += 0.1
+    bench.feed(encode(Response(transaction_id=transaction_id, node_id=ASKER_ID)))
+    waiter = Recorder(is_hurried=True)
+    asked_at = bench.now
+    bench.exchange.ask(ASKER, FindNode(TARGET), waiter, now=bench.now)
+    ((data, _),) = bench.exchange.datagrams_to_send()
+    transaction_id = decode(data).transaction_id
+    while len(waiter.heard) < 2:
+        timer = bench.exchange.next_timer()
+        assert timer is not None
+        bench.now = timer
+        bench.exchange.expire(now=timer)
+    assert bench.now < asked_at + QUERY_TIMEOUT
+    assert bench.table.num_good() == 1
+    if what == "answer":
+        bench.feed(encode(Response(transaction_id=transaction_id, node_id=ASKER_ID)))
+    elif what == "error":
+        bench.feed(encode(ErrorReply(transaction_id, 201, "no")))
+    else:
+        bench.exchange.expire(now=asked_at + QUERY_TIMEOUT)
+    assert [type(heard) for heard in waiter.heard] == [str, QueryTimeout]
+    assert bench.exchange.counters.num_unmatched == 0
+    assert bench.exchange.counters.num_timeouts == (what == "silence")
+    assert bench.table.num_good() == (what != "silence")
+    assert bench.exchange.next_timer() is None

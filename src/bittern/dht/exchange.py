@@ -14,7 +14,7 @@ Sources: BEP 5, BEP 43, BEP 45. Limits: N1, N2, N4.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from bittern.codec.krpc import PLAIN_QUERY, decode
 from bittern.codec.krpc_encoding import encode_query
@@ -157,17 +157,19 @@ class Exchange:
                 self._receive_response(message, source, now)
             case ErrorReply():
                 self._receive_error(message, source, now)
+            case _:
+                assert_never(message)
 
     def _receive_query(
         self, query: Query | BadQuery, length: int, source: Endpoint, now: float
     ) -> None:
         if not self._is_read_only:
             known = self._guard.source(source.host, now=now)
-            if not self._guard.admits(known, now=now):
+            if self._guard.admits(known, now=now):
+                limit = self._guard.max_answer(known, length, now=now)
+                self._answer(query, Asker(known, source, limit), now)
+            else:
                 self.counters.num_limited += 1
-                return
-            limit = self._guard.max_answer(known, length, now=now)
-            self._answer(query, Asker(known, source, limit), now)
         # BEP 43: a read-only node has no place in the table.
         if (
             isinstance(query, Query)
