@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,26 @@ import pytest
 from bittern.codec.fingerprints import fingerprints
 from bittern.codec.info import Version
 from bittern.core.bitfield import Bitfield
-from bittern.engine.events import FileReused
+from bittern.core.errors import DiskFull, Inconsistent
+from bittern.engine.events import FileReused, TorrentState
+from bittern.engine.pieces import borrowing
 from bittern.storage.creator import CreateOptions, create_torrent
+from bittern.storage.donors import DonorStorage
+from bittern.testing.disk import CachedCalls, FaultyCalls
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
-from tests.engine.scene import NAME, PIECE_LENGTH, Scene, Watch, until
+from tests.engine.hashes.test_layer_maker import contradict
+from tests.engine.scene import (
+    NAME,
+    NUM_PIECES,
+    PIECE_LENGTH,
+    Node,
+    Scene,
+    Watch,
+    restore,
+    snapshot,
+    until,
+)
 from tests.engine.store.test_reuse import OLD, add_new, make_new
 
 
@@ -117,5 +133,204 @@ def test_a_file_that_is_offered_and_not_wanted_or_not_right(
             torrent.take_file({roots[1] or b""}, tmp_path / "source" / NAME / "b")
             await torrent.resume()
             assert torrent.num_left == 40_000 - 32_768
+
+    simulate(main)
+
+
+def names_of(node: Node, name: str) -> set[bytes]:
+    """Return the fingerprints of a file, by the last part of its path."""
+    info = node.torrent.info
+    [index] = [number for number, entry in enumerate(info.files) if entry.path[-1] == name]
+    return set(fingerprints(info, index))
+
+
+@pytest.mark.parametrize("version", [Version.V2, Version.HYBRID])
+def test_a_long_file_is_taken_in_batches_and_told_of_once(
+    version: Version, tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No job holds more than a batch, so that others get at the worker in between."""
+    monkeypatch.setattr(borrowing, "BATCH_LENGTH", 128 << 10)
+    calls, fds = CachedCalls(), set[int]()
+    really_open, really_close = calls.open, calls.close
+
+    def open_(*args: Any, **options: Any) -> int:
+        fd = really_open(*args, **options)
+        fds.add(fd)
+        return fd
+
+    def close(fd: int) -> None:
+        fds.discard(fd)
+        really_close(fd)
+
+    monkeypatch.setattr(calls, "open", open_)
+    monkeypatch.setattr(calls, "close", close)
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files={"a": 100_000, "b": 600_000}, version=version) as s:
+            is_hybrid = version is Version.HYBRID  # where padding stands between the files
+            node = await s.node(worker_delay=0.1, os_calls=calls)
+            watch = Watch(node.torrent)
+            await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
+            assert node.torrent.swarm is not None
+            picker, at_once = node.torrent.swarm.picker, set()
+            node.torrent.take_file(names_of(node, "b"), tmp_path / "source" / NAME / "b")
+            while not watch.of(FileReused):
+                at_once.add(picker.open.bit_count())
+                await asyncio.sleep(0.05)
+            assert max(at_once) == 2
+            assert [(e.index, e.length) for e in watch.of(FileReused)] == [(1 + is_hybrid, 600_000)]
+            assert node.torrent.stats().num_have == 10
+            assert (node.folder / NAME / "b").read_bytes() == s.files["b"]
+            assert fds  # our own files
+        assert not fds
+
+    simulate(main)
+
+
+def test_after_a_kill_only_what_was_being_taken_is_hashed(
+    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limit: F7. The journal was told of the pieces before they were written to."""
+    monkeypatch.setattr(borrowing, "BATCH_LENGTH", 128 << 10)
+
+    async def main(loop: VirtualLoop) -> None:
+        state = tmp_path / "state"
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            node = await scene.node(worker_delay=0.5, state_dir=state)
+            await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
+            node.torrent.take_file(names_of(node, NAME), tmp_path / "source" / NAME)
+            await until(lambda: node.torrent.stats().num_have >= 6)
+            have = node.torrent.have_bits
+            copies = snapshot(state, node.folder)
+            await node.close()
+            restore(copies)
+            (state / "lock").unlink(missing_ok=True)
+            again = await scene.node(host=node.host, state_dir=state)
+            assert again.torrent.have_bits & have == have
+            assert 0 < again.torrent.num_checked < NUM_PIECES
+
+    simulate(main)
+
+
+def test_a_torrent_that_is_paused_meanwhile_takes_no_more(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """What was copied by then is not known to be there; it can be taken again."""
+
+    async def main(loop: VirtualLoop) -> None:
+        files = {"a": 100_000, "b": 200_000}
+        async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
+            node = await scene.node(worker_delay=0.5)
+            watch = Watch(node.torrent)
+            await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
+            source = tmp_path / "source" / NAME
+            for name in files:
+                node.torrent.take_file(names_of(node, name), source / name)
+            await asyncio.sleep(0.1)
+            await node.torrent.pause()
+            assert node.torrent.state is TorrentState.PAUSED
+            await asyncio.sleep(5)
+            assert not watch.of(FileReused)
+            assert not (node.folder / NAME / "b").exists()
+            await node.torrent.resume()
+            await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
+            for name in files:
+                node.torrent.take_file(names_of(node, name), source / name)
+            await node.complete()
+            assert node.has_content()
+
+    simulate(main)
+
+
+def test_a_disk_that_is_full_stops_the_torrent_and_what_was_to_be_taken(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: F1. No piece counts as there, and after a while it goes on by itself."""
+
+    async def main(loop: VirtualLoop) -> None:
+        files = {"a": 200_000, "b": 100_000}
+        async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
+            calls = FaultyCalls()
+            node = await scene.node(os_calls=calls)
+            watch = Watch(node.torrent)
+            await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
+            calls.room = 150_000
+            source = tmp_path / "source" / NAME
+            for name in files:
+                node.torrent.take_file(names_of(node, name), source / name)
+            await until(lambda: node.torrent.state is TorrentState.ERROR)
+            assert isinstance(node.torrent.error, DiskFull)
+            assert node.torrent.num_left == 300_000
+            assert not watch.of(FileReused)
+            calls.room = None
+            await until(lambda: node.torrent.state is TorrentState.DOWNLOADING, within=120)
+            for name in files:
+                node.torrent.take_file(names_of(node, name), source / name)
+            await node.complete()
+            assert node.has_content()
+
+    simulate(main)
+
+
+def test_a_donor_that_cannot_be_read_is_no_error_of_ours(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Limit: F2. The next file is taken all the same."""
+
+    async def main(loop: VirtualLoop) -> None:
+        files = {"a": 200_000, "b": 100_000}
+        async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
+            calls = FaultyCalls()
+            node = await scene.node(os_calls=calls)
+            watch = Watch(node.torrent)
+            await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
+            source = tmp_path / "source" / NAME
+            calls.fail_call(0, errno.EIO, names={"preadv"}, for_good=True)
+            node.torrent.take_file(names_of(node, "a"), source / "a")
+            await asyncio.sleep(1)
+            calls.heal()
+            node.torrent.take_file(names_of(node, "b"), source / "b")
+            await until(lambda: node.torrent.num_left == 200_000)
+            await until(lambda: bool(watch.of(FileReused)))
+            assert [event.index for event in watch.of(FileReused)] == [1]
+            assert node.torrent.state is TorrentState.DOWNLOADING
+
+    simulate(main)
+
+
+def test_a_hybrid_whose_halves_differ_is_stopped(tmp_path: Path, simulate: Simulate) -> None:
+    """Limit: P13. The file is that of the root, and not that of the v1 pieces."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            (tmp_path / "other").write_bytes(contradict(scene))
+            node = await scene.node()
+            await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
+            node.torrent.take_file(names_of(node, NAME), tmp_path / "other")
+            await until(lambda: node.torrent.state is TorrentState.ERROR)
+            assert isinstance(node.torrent.error, Inconsistent)
+            assert node.torrent.stats().num_have == 0
+
+    simulate(main)
+
+
+def test_a_bug_while_copying_is_not_hidden(
+    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limit: F17. And the pieces can be asked of peers."""
+
+    def read_into(*_: object, **__: object) -> bool:
+        raise ZeroDivisionError
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            seed = await scene.node(is_seed=True)
+            node = await scene.node()
+            monkeypatch.setattr(DonorStorage, "read_into", read_into)
+            node.torrent.take_file(names_of(node, NAME), tmp_path / "source" / NAME)
+            await until(lambda: bool(loop.failures))
+            assert "ZeroDivisionError" in loop.failures.pop()
+            node.torrent.add_peers([seed.endpoint], "user")
+            await node.complete()
 
     simulate(main)
