@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from bittern.codec import wire
 from bittern.codec.info import Version
 from bittern.codec.metainfo import decode_metainfo
 from bittern.codec.wire import HashRange
+from bittern.core.errors import Inconsistent
 from bittern.engine import events
 from bittern.engine.events import TorrentState
 from bittern.engine.hashes.exchange import HashExchange
@@ -17,6 +19,7 @@ from bittern.engine.hashes.seeker import BLOCKS_TIMEOUT, HashSeeker
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.hash_peers import Files, HashPeer
+from tests.engine.hashes.test_layer_maker import contradict, v1_link
 from tests.engine.scene import FAST, PIECE_LENGTH, Node, Scene, Watch, until
 from tests.engine.test_metadata import FILES, link_of
 
@@ -120,6 +123,9 @@ def test_a_liar_is_banned_and_another_gives_the_layers(tmp_path: Path, simulate:
             watch = Watch(node.torrent)
             await until(lambda: bool(watch.of(events.PeerBanned)))
             assert node.torrent.state is TorrentState.METADATA
+            phase = node.torrent.metadata_phase
+            assert phase is not None
+            assert phase.num_layers_missing == len(FILES)
             honest = HashPeer(scene, files.answer, does_metadata=False)
             node.torrent.add_peers([honest.endpoint], "user")
             await until(lambda: layers_there(node))
@@ -295,5 +301,124 @@ def test_after_the_end_nobody_is_called(tmp_path: Path, simulate: Simulate) -> N
             await node.close()
             await asyncio.sleep(30)
             assert not found
+
+    simulate(main)
+
+
+def test_a_callback_that_is_due_at_the_end_is_not_called(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Neither with what is known already, nor as the last peer goes."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2, piece_length=16_384) as scene:
+            peer = HashPeer(scene, lambda _: b"")
+            node = await scene.node(peers=[peer.endpoint])
+            found: list[bytes | None] = []
+            await until(lambda: bool(seeker_of(node).askable()))
+            seeker = seeker_of(node)
+            assert seeker.fetch_block_hashes(5, found.append)
+            seeker.stop()
+            await asyncio.sleep(30)
+            assert not found
+
+    simulate(main)
+
+
+def test_layers_that_came_before_the_end_are_told_of_once(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """As data makes them, they are noticed once a second, and at the end."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
+            old = HashPeer(scene, lambda _: None, reserved=FAST)
+            node = await magnet_node(scene, old)
+            await until(lambda: layers_there(node))
+            seeker = seeker_of(node)
+            num_done = 0
+
+            def done() -> None:
+                nonlocal num_done
+                num_done += 1
+
+            seeker._layers_done = done
+            assert seeker.num_layers_missing == len(FILES)
+            for root, layer in scene.metainfo.piece_layers.items():
+                assert seeker._hashes.add_piece_layer(root, layer)
+            seeker.stop()
+            assert (seeker.num_layers_missing, num_done) == (0, 1)
+            seeker.stop()
+            assert num_done == 1
+
+    simulate(main)
+
+
+def test_who_refuses_is_replaced_by_who_gives(tmp_path: Path, simulate: Simulate) -> None:
+    """No wait for a time-out; other pieces go on."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            files = Files(scene)
+            refusing = HashPeer(scene, lambda _: None)
+            honest = HashPeer(scene, files.answer)
+            node = await scene.node(peers=[refusing.endpoint, honest.endpoint])
+            await until(lambda: len(seeker_of(node).askable()) == 2)
+            found: list[bytes | None] = []
+            reserve = {honest.host.addresses[0]}
+            began = loop.time()
+            for index in (1, 2):
+                assert seeker_of(node).fetch_block_hashes(index, found.append, avoid=reserve)
+            await until(lambda: len(found) == 2)
+            assert None not in found
+            assert len(refusing.asked) == len(honest.asked) == 2
+            assert loop.time() - began < BLOCKS_TIMEOUT
+
+    simulate(main)
+
+
+def test_hashes_that_come_too_late_are_ignored(tmp_path: Path, simulate: Simulate) -> None:
+    """Right ones and wrong ones: nobody is waiting, so they cannot hurt, and nobody is banned."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.V2) as scene:
+            files = Files(scene)
+            late = HashPeer(scene, lambda _: b"")
+            node = await scene.node(peers=[late.endpoint])
+            watch = Watch(node.torrent)
+            found: list[bytes | None] = []
+            await until(lambda: seeker_of(node).fetch_block_hashes(5, found.append))
+            await until(lambda: bool(found))
+            [wanted], [peer] = late.asked, late._peers
+            right = files.answer(wanted)
+            for hashes in (right, bytes(len(right))):
+                peer.send(wire.encode_hashes(wanted, [hashes]))
+            await asyncio.sleep(1)
+            assert found == [None]
+            assert not watch.of(events.PeerBanned)
+            assert node.torrent.num_connections == 1
+
+    simulate(main)
+
+
+def test_a_layer_from_a_peer_that_contradicts_what_is_there(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    """Pieces were good by v1 when a peer brought the layer, which is that of the root."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
+            other = contradict(scene)
+            old = HashPeer(scene, lambda _: None, reserved=FAST)
+            host, _ = scene.add_host_with_content(3 * PIECE_LENGTH)
+            node = await scene.node(host=host, source=v1_link(scene), peers=[old.endpoint])
+            await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
+            assert node.torrent.stats().num_have == 15
+            scene.files = {"": other}
+            new = HashPeer(scene, Files(scene).answer)
+            node.torrent.add_peers([new.endpoint], "user")
+            await until(lambda: node.torrent.state is TorrentState.ERROR)
+            assert isinstance(node.torrent.error, Inconsistent)
+            assert new.asked
 
     simulate(main)

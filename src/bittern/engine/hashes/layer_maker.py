@@ -75,11 +75,11 @@ class LayerMaker:
             if self._is_over:
                 return
             if found is None:
+                # Whoever is served from it next will find out what is gone.
+                self._is_over = True
                 if not isinstance(error, StorageError):
                     assert error is not None
                     raise error
-                # Whoever is served from it next will find out what is gone.
-                self._is_over = True
                 return
             try:
                 for index, top in zip(pieces, found, strict=True):

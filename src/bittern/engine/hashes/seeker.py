@@ -125,8 +125,7 @@ class HashSeeker:
         level = height_of(leaves) if is_small else hashes.level
         if not level:
             # The piece is one block: its hash is the block's.
-            known = hashes.piece_hash(index)
-            self._services.loop.call_soon(done, known)
+            self._services.loop.call_soon(self._call, done, hashes.piece_hash(index))
             return True
         length, known = hashes.plan_run(index, 1).v2_length, hashes.piece_hash(index)
         span = Span(root, leaves, 0, number << level, num_blocks(length), level, known, length)
