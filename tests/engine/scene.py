@@ -1,12 +1,14 @@
 """
 Sessions on simulated hosts, in virtual time, around one torrent of random bytes.
 
-Chance comes from the loop, storage jobs run on it, files are real ones below the test's folder.
+A test under ``@in_scene()`` is a coroutine that is handed one. Chance comes from the loop, storage
+jobs run on it, files are real ones below the test's folder.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import random
 import shutil
@@ -34,6 +36,7 @@ from bittern.testing.host import SimHost
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.network import Link, SimNetwork
 from bittern.testing.peer import ScriptedListener, ScriptedPeer
+from tests.virtual_time import AsyncTest, Test, simulated, stand_in
 
 PORT = 6881
 PIECE_LENGTH = 65_536
@@ -281,6 +284,37 @@ class Scene:
             close()
         for session in self.sessions:
             await session.__aexit__(None, None, None)
+
+
+GIVEN: Any = object()
+"""As an option of ``in_scene``: what the test is parametrized with under the option's name."""
+
+
+def in_scene(**options: Any) -> Callable[[AsyncTest], Test]:
+    """
+    Run a test in a scene of its own, in virtual time.
+
+    The test is a coroutine function. Its parameters are ``scene``, fixtures, and what it is
+    parametrized with; the folder of the scene is its ``tmp_path``.
+
+    Args:
+        options: of ``Scene``.
+    """
+    given = [name for name, value in options.items() if value is GIVEN]
+
+    def decorate(test: AsyncTest) -> Test:
+        wanted = inspect.signature(test).parameters
+
+        async def play(*, loop: VirtualLoop, tmp_path: Path, **arguments: Any) -> None:
+            found = {name: arguments[name] for name in given}
+            async with Scene(loop, tmp_path, **{**options, **found}) as scene:
+                offered = {**arguments, "tmp_path": tmp_path, "scene": scene}
+                await test(**{name: offered[name] for name in wanted})
+
+        needs = {"loop", "tmp_path", *given}
+        return simulated(stand_in(play, test, without={"scene"}, needs=needs))
+
+    return decorate
 
 
 def endpoint_of(host: SimHost) -> Endpoint:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,185 +21,151 @@ from bittern.engine.events import TorrentState
 from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.testing.disk import CachedCalls
 from bittern.testing.loop import VirtualLoop
+from tests.conftest import Simulate
 from tests.engine.hash_peers import Files, HashPeer
-from tests.engine.scene import NAME, NUM_PIECES, PIECE_LENGTH, Scene, Watch, until
+from tests.engine.scene import NAME, NUM_PIECES, PIECE_LENGTH, Scene, Watch, in_scene, until
 from tests.engine.test_metadata import link_of
 from tests.engine.web import BASE, Web
-
-Simulate = Callable[..., Any]
-
-
-def test_what_is_on_disk_is_found_and_the_rest_is_wanted(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host, _ = scene.add_host_with_content(5 * PIECE_LENGTH)
-            node = await scene.node(host=host)
-            swarm = node.torrent.swarm
-            assert swarm is not None
-            assert swarm.picker.num_have == NUM_PIECES - 1
-            assert not swarm.picker.have >> (swarm.picker.top - 5) & 1
-            assert swarm.assembly.unverified == 0
-
-    simulate(main)
-
-
-def test_what_is_taken_on_trust_is_unverified(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            stranger = scene.add_host()
-            node = await scene.node(
-                is_seed=True,
-                torrent={"skip_check": True},
-                peers=[Endpoint(stranger.addresses[0], 1)],
-            )
-            swarm = node.torrent.swarm
-            assert swarm is not None
-            assert swarm.picker.is_seed
-            assert swarm.assembly.unverified == swarm.picker.have
-
-    simulate(main)
-
-
-def test_blocks_of_a_piece_in_progress_outlive_a_clean_end(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, piece_length=1 << 20) as scene:
-            seed = await scene.node(is_seed=True, max_upload_rate=100_000)
-            state = tmp_path / "state"
-            first = await scene.node(peers=[seed], state_dir=state)
-            await asyncio.sleep(5)
-            swarm = first.torrent.swarm
-            assert swarm is not None
-            kept = swarm.assembly.partial_blocks()
-            assert sum(map(len, kept.values())) > 5
-            await first.close()
-            again = await scene.session(scene.add_host(), state_dir=state)
-            torrent = await again.add(scene.raw, TorrentConfig(output=first.folder))
-            swarm = torrent.swarm
-            assert swarm is not None
-            restored = swarm.assembly.partial_blocks()
-            assert restored.keys() == kept.keys()
-            assert all(set(kept[index]) <= set(restored[index]) for index in kept)
-
-    simulate(main)
-
-
-def test_a_folder_is_asked_once_which_names_fall_together(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(is_seed=True)
-            services = node.session._services
-            assert list(services.folding) == [node.folder]
-            content = await locate(services, scene.metainfo, node.torrent.config)
-            assert content.paths == [(NAME,)]
-            assert list(services.folding) == [node.folder]
-
-    simulate(main)
-
-
-def test_what_is_found_elsewhere_is_told_and_taken_on_trust(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    """Limit: F5. The copy is hashed again before its first upload."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES) as scene:
-            node = await scene.node(
-                torrent={"reuse_from": (tmp_path / "source",), "paused": True},
-            )
-            watch = Watch(node.torrent)
-            await node.torrent.resume()
-            await node.complete()
-            assert node.has_content()
-            assert [
-                (each.index, each.path, each.length) for each in watch.of(events.FileReused)
-            ] == [
-                (0, "a", FILES["a"]),
-                (1, "d/b", FILES["d/b"]),
-            ]
-            swarm = node.torrent.swarm
-            assert swarm is not None
-            assert swarm.assembly.unverified == swarm.picker.have
-
-    simulate(main)
-
-
-@pytest.mark.parametrize("where", ["torrent", "settings", "switched off"])
-def test_web_seeds_of_the_torrent_and_of_its_settings_are_used(
-    where: str, tmp_path: Path, simulate: Simulate
-) -> None:
-    """BEP 19."""
-
-    async def main(loop: VirtualLoop) -> None:
-        given = (BASE,) if where != "settings" else ()
-        async with Scene(loop, tmp_path, web_seeds=given) as scene:
-            web = Web.of(scene)
-            wishes: dict[str, Any] = {"web_seeds": (BASE,)} if where == "settings" else {}
-            wishes["enable_web_seeds"] = where != "switched off"
-            node = await scene.node(make=web.session, torrent=wishes)
-            if where == "switched off":
-                await asyncio.sleep(60)
-                assert node.torrent.stats().num_have == 0
-            else:
-                await node.complete(within=60)
-                assert node.has_content()
-
-    simulate(main)
-
-
-# --- v2 --------------------------------------------------------------------------------------
+from tests.virtual_time import simulated
 
 FILES = {"a": 100_000, "d/b": 150_000}
 
 
+@in_scene()
+async def test_what_is_on_disk_is_found_and_the_rest_is_wanted(scene: Scene) -> None:
+    host, _ = scene.add_host_with_content(5 * PIECE_LENGTH)
+    node = await scene.node(host=host)
+    swarm = node.torrent.swarm
+    assert swarm is not None
+    assert swarm.picker.num_have == NUM_PIECES - 1
+    assert not swarm.picker.have >> (swarm.picker.top - 5) & 1
+    assert swarm.assembly.unverified == 0
+
+
+@in_scene()
+async def test_what_is_taken_on_trust_is_unverified(scene: Scene) -> None:
+    stranger = scene.add_host()
+    node = await scene.node(
+        is_seed=True,
+        torrent={"skip_check": True},
+        peers=[Endpoint(stranger.addresses[0], 1)],
+    )
+    swarm = node.torrent.swarm
+    assert swarm is not None
+    assert swarm.picker.is_seed
+    assert swarm.assembly.unverified == swarm.picker.have
+
+
+@in_scene(piece_length=1 << 20)
+async def test_blocks_of_a_piece_in_progress_outlive_a_clean_end(
+    scene: Scene, tmp_path: Path
+) -> None:
+    seed = await scene.node(is_seed=True, max_upload_rate=100_000)
+    state = tmp_path / "state"
+    first = await scene.node(peers=[seed], state_dir=state)
+    await asyncio.sleep(5)
+    swarm = first.torrent.swarm
+    assert swarm is not None
+    kept = swarm.assembly.partial_blocks()
+    assert sum(map(len, kept.values())) > 5
+    await first.close()
+    again = await scene.session(scene.add_host(), state_dir=state)
+    torrent = await again.add(scene.raw, TorrentConfig(output=first.folder))
+    swarm = torrent.swarm
+    assert swarm is not None
+    restored = swarm.assembly.partial_blocks()
+    assert restored.keys() == kept.keys()
+    assert all(set(kept[index]) <= set(restored[index]) for index in kept)
+
+
+@in_scene()
+async def test_a_folder_is_asked_once_which_names_fall_together(scene: Scene) -> None:
+    node = await scene.node(is_seed=True)
+    services = node.session._services
+    assert list(services.folding) == [node.folder]
+    content = await locate(services, scene.metainfo, node.torrent.config)
+    assert content.paths == [(NAME,)]
+    assert list(services.folding) == [node.folder]
+
+
+@in_scene(files=FILES)
+async def test_what_is_found_elsewhere_is_told_and_taken_on_trust(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """Limit: F5. The copy is hashed again before its first upload."""
+    node = await scene.node(
+        torrent={"reuse_from": (tmp_path / "source",), "paused": True},
+    )
+    watch = Watch(node.torrent)
+    await node.torrent.resume()
+    await node.complete()
+    assert node.has_content()
+    assert [(each.index, each.path, each.length) for each in watch.of(events.FileReused)] == [
+        (0, "a", FILES["a"]),
+        (1, "d/b", FILES["d/b"]),
+    ]
+    swarm = node.torrent.swarm
+    assert swarm is not None
+    assert swarm.assembly.unverified == swarm.picker.have
+
+
+@pytest.mark.parametrize("where", ["torrent", "settings", "switched off"])
+@simulated
+async def test_web_seeds_of_the_torrent_and_of_its_settings_are_used(
+    loop: VirtualLoop, where: str, tmp_path: Path
+) -> None:
+    """BEP 19."""
+    given = (BASE,) if where != "settings" else ()
+    async with Scene(loop, tmp_path, web_seeds=given) as scene:
+        web = Web.of(scene)
+        wishes: dict[str, Any] = {"web_seeds": (BASE,)} if where == "settings" else {}
+        wishes["enable_web_seeds"] = where != "switched off"
+        node = await scene.node(make=web.session, torrent=wishes)
+        if where == "switched off":
+            await asyncio.sleep(60)
+            assert node.torrent.stats().num_have == 0
+        else:
+            await node.complete(within=60)
+            assert node.has_content()
+
+
+# --- v2 --------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("is_there", [False, True])
-def test_the_layers_of_a_hybrid_come_from_peers_or_from_what_is_there(
-    is_there: bool, tmp_path: Path, simulate: Simulate
+@in_scene(files=FILES, version=Version.HYBRID)
+async def test_the_layers_of_a_hybrid_come_from_peers_or_from_what_is_there(
+    scene: Scene, is_there: bool, tmp_path: Path
 ) -> None:
     """A link says enough to begin with; what is kept at last is the whole .torrent file."""
+    peer = HashPeer(scene, Files(scene).answer)
+    node = await scene.node(
+        is_seed=is_there,
+        source=link_of(scene),
+        peers=[peer.endpoint],
+        state_dir=tmp_path / "state",
+    )
 
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
-            peer = HashPeer(scene, Files(scene).answer)
-            node = await scene.node(
-                is_seed=is_there,
-                source=link_of(scene),
-                peers=[peer.endpoint],
-                state_dir=tmp_path / "state",
-            )
+    def has_layers() -> bool:
+        found = node.torrent.metainfo
+        return found is not None and found.piece_layers == scene.metainfo.piece_layers
 
-            def has_layers() -> bool:
-                found = node.torrent.metainfo
-                return found is not None and found.piece_layers == scene.metainfo.piece_layers
-
-            await until(has_layers)
-            assert node.torrent.is_complete is is_there
-            assert bool(peer.asked) is not is_there
-            await node.close()
-            [kept] = (tmp_path / "state").rglob("*.torrent")
-            assert decode_metainfo(kept.read_bytes()).piece_layers == scene.metainfo.piece_layers
-
-    simulate(main)
+    await until(has_layers)
+    assert node.torrent.is_complete is is_there
+    assert bool(peer.asked) is not is_there
+    await node.close()
+    [kept] = (tmp_path / "state").rglob("*.torrent")
+    assert decode_metainfo(kept.read_bytes()).piece_layers == scene.metainfo.piece_layers
 
 
-def test_of_a_damaged_piece_only_the_bad_block_is_fetched(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            seed = await scene.node(is_seed=True)
-            host, _ = scene.add_host_with_content(5 * PIECE_LENGTH)
-            node = await scene.node(host=host, peers=[seed])
-            await node.complete()
-            assert node.has_content()
-            assert node.torrent.num_downloaded == BLOCK_LENGTH
-
-    simulate(main)
+@in_scene(version=Version.V2)
+async def test_of_a_damaged_piece_only_the_bad_block_is_fetched(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    host, _ = scene.add_host_with_content(5 * PIECE_LENGTH)
+    node = await scene.node(host=host, peers=[seed])
+    await node.complete()
+    assert node.has_content()
+    assert node.torrent.num_downloaded == BLOCK_LENGTH
 
 
 # --- symbolic links --------------------------------------------------------------------------
@@ -219,42 +184,37 @@ def linked_scene(loop: VirtualLoop, folder: Path, version: Version) -> Scene:
 
 
 @pytest.mark.parametrize("version", list(Version))
-def test_links_are_made_on_request_once_all_data_is_there(
-    version: Version, tmp_path: Path, simulate: Simulate
+@simulated
+async def test_links_are_made_on_request_once_all_data_is_there(
+    loop: VirtualLoop, version: Version, tmp_path: Path
 ) -> None:
     """Limit: P11. Only those to a regular file of the torrent; without a request none at all."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with linked_scene(loop, tmp_path, version) as scene:
-            seed = await scene.node(is_seed=True, torrent={"make_links": True})
-            leecher = await scene.node(peers=[seed], torrent={"make_links": True})
-            other = await scene.node(peers=[seed])
-            for node in (leecher, other):
-                await node.complete()
-                assert node.has_content()
-            for folder in (seed.folder, leecher.folder):
-                assert (folder / NAME / "link").readlink() == Path("f")
-                assert (folder / NAME / "d/up").readlink() == Path("../f")
-                assert not os.path.lexists(folder / NAME / "folder")
-            assert not os.path.lexists(other.folder / NAME / "link")
-            assert leecher.torrent.is_complete
-
-    simulate(main)
+    async with linked_scene(loop, tmp_path, version) as scene:
+        seed = await scene.node(is_seed=True, torrent={"make_links": True})
+        leecher = await scene.node(peers=[seed], torrent={"make_links": True})
+        other = await scene.node(peers=[seed])
+        for node in (leecher, other):
+            await node.complete()
+            assert node.has_content()
+        for folder in (seed.folder, leecher.folder):
+            assert (folder / NAME / "link").readlink() == Path("f")
+            assert (folder / NAME / "d/up").readlink() == Path("../f")
+            assert not os.path.lexists(folder / NAME / "folder")
+        assert not os.path.lexists(other.folder / NAME / "link")
+        assert leecher.torrent.is_complete
 
 
-def test_no_links_while_something_is_missing(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with linked_scene(loop, tmp_path, Version.V2) as scene:
-            seed = await scene.node(is_seed=True)
-            wishes = {"make_links": True, "files": frozenset([2])}
-            leecher = await scene.node(peers=[seed], torrent=wishes)
-            await leecher.complete()
-            assert not os.path.lexists(leecher.folder / NAME / "link")
-            leecher.torrent.change(files=None)
-            await leecher.complete()
-            assert os.path.lexists(leecher.folder / NAME / "link")
-
-    simulate(main)
+@simulated
+async def test_no_links_while_something_is_missing(loop: VirtualLoop, tmp_path: Path) -> None:
+    async with linked_scene(loop, tmp_path, Version.V2) as scene:
+        seed = await scene.node(is_seed=True)
+        wishes = {"make_links": True, "files": frozenset([2])}
+        leecher = await scene.node(peers=[seed], torrent=wishes)
+        await leecher.complete()
+        assert not os.path.lexists(leecher.folder / NAME / "link")
+        leecher.torrent.change(files=None)
+        await leecher.complete()
+        assert os.path.lexists(leecher.folder / NAME / "link")
 
 
 def test_files_that_cannot_be_closed_in_order_do_not_keep_a_torrent_awake(

@@ -38,9 +38,9 @@ from bittern.net.tcp import TcpNetwork
 from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ExpectationFailed, ScriptedListener, ScriptedPeer
-from tests.conftest import Simulate
 from tests.engine.hash_peers import Files, HashPeer, connect_v2
-from tests.engine.scene import FAST, NUM_PIECES, Scene, Watch, endpoint_of, until
+from tests.engine.scene import FAST, GIVEN, NUM_PIECES, Scene, Watch, endpoint_of, in_scene, until
+from tests.virtual_time import simulated
 
 FILES = {"a": 100_000, "b": 200_000, "c": 150_000}
 UT_METADATA = 3
@@ -58,63 +58,51 @@ def link_of(scene: Scene, rest: str = "") -> str:
 
 
 @pytest.mark.parametrize("version", [Version.V1, Version.HYBRID])
-def test_from_a_link_to_the_content(version: Version, tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=version) as scene:
-            seed = await scene.node(is_seed=True)
-            leecher = await scene.node(peers=[seed], source=link_of(scene))
-            assert leecher.torrent.state is TorrentState.METADATA
-            assert leecher.torrent.num_left == 1
-            watch = Watch(leecher.torrent)
-            await leecher.complete(within=20)
-            assert leecher.has_content()
-            await asyncio.sleep(0)
-            assert watch.of(events.MetadataReceived) == [
-                events.MetadataReceived("content", len(scene.metainfo.info.raw))
-            ]
-            assert leecher.torrent.info.raw == scene.metainfo.info.raw
-            # One connection served both.
-            assert scene.network.attempts[seed.endpoint] == 1
-
-    simulate(main)
+@in_scene(files=FILES, version=GIVEN)
+async def test_from_a_link_to_the_content(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    leecher = await scene.node(peers=[seed], source=link_of(scene))
+    assert leecher.torrent.state is TorrentState.METADATA
+    assert leecher.torrent.num_left == 1
+    watch = Watch(leecher.torrent)
+    await leecher.complete(within=20)
+    assert leecher.has_content()
+    await asyncio.sleep(0)
+    assert watch.of(events.MetadataReceived) == [
+        events.MetadataReceived("content", len(scene.metainfo.info.raw))
+    ]
+    assert leecher.torrent.info.raw == scene.metainfo.info.raw
+    # One connection served both.
+    assert scene.network.attempts[seed.endpoint] == 1
 
 
-def test_a_hybrid_of_which_the_layers_are_unknown_rests_and_wakes(
-    tmp_path: Path, simulate: Simulate
+@in_scene(files=FILES, version=Version.HYBRID)
+async def test_a_hybrid_of_which_the_layers_are_unknown_rests_and_wakes(
+    scene: Scene, tmp_path: Path
 ) -> None:
     """Its v1 hashes say enough; without the layers there is no .torrent file of it to put away."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
-            seed = await scene.node(is_seed=True)
-            node = await scene.node(
-                peers=[seed], source=link_of(scene), state_dir=tmp_path / "s", rest_after=3.0
-            )
-            await node.complete()
-            await asyncio.sleep(60)
-            assert node.torrent.is_resting
-            other = await scene.node(peers=[node])
-            await other.complete()
-            assert other.has_content()
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    node = await scene.node(
+        peers=[seed], source=link_of(scene), state_dir=tmp_path / "s", rest_after=3.0
+    )
+    await node.complete()
+    await asyncio.sleep(60)
+    assert node.torrent.is_resting
+    other = await scene.node(peers=[node])
+    await other.complete()
+    assert other.has_content()
 
 
-def test_a_v2_torrent_whose_layers_nobody_gives_waits(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.V2) as scene:
-            peer = HashPeer(scene, lambda _: None)
-            node = await scene.node(source=link_of(scene), peers=[peer.endpoint])
-            await asyncio.sleep(60)
-            assert node.torrent.state is TorrentState.METADATA
-            assert node.torrent.num_connections == 1
-            assert len(peer.asked) > len(FILES)
-            [reason, *_] = node.torrent.diagnose().reasons
-            assert str(reason) == (
-                "Piece hashes of 3 files are being asked of 1 of 1 connected peer."
-            )
-
-    simulate(main)
+@in_scene(files=FILES, version=Version.V2)
+async def test_a_v2_torrent_whose_layers_nobody_gives_waits(scene: Scene) -> None:
+    peer = HashPeer(scene, lambda _: None)
+    node = await scene.node(source=link_of(scene), peers=[peer.endpoint])
+    await asyncio.sleep(60)
+    assert node.torrent.state is TorrentState.METADATA
+    assert node.torrent.num_connections == 1
+    assert len(peer.asked) > len(FILES)
+    [reason, *_] = node.torrent.diagnose().reasons
+    assert str(reason) == ("Piece hashes of 3 files are being asked of 1 of 1 connected peer.")
 
 
 @pytest.mark.parametrize(
@@ -127,150 +115,123 @@ def test_a_v2_torrent_whose_layers_nobody_gives_waits(tmp_path: Path, simulate: 
         (Version.HYBRID, "both"),
     ],
 )
-def test_metadata_that_was_here_once_is_asked_of_nobody(
-    version: Version, topic: str, tmp_path: Path, simulate: Simulate
+@in_scene(files=FILES, version=GIVEN)
+async def test_metadata_that_was_here_once_is_asked_of_nobody(
+    scene: Scene, topic: str, tmp_path: Path
 ) -> None:
     """A run that ends early, and one that knows nobody to ask."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=version) as scene:
-            info = scene.metainfo.info
-            link = {
-                "v1": f"magnet:?xt=urn:btih:{info.info_hash}",
-                "v2": f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}",
-                "both": link_of(scene),
-            }[topic]
-            seed = await scene.node(is_seed=True, max_upload_rate=2000)
-            first = await scene.node(peers=[seed], source=link, state_dir=tmp_path / "s")
-            await until(lambda: first.torrent.state is TorrentState.DOWNLOADING)
-            # Who comes by the v1 hash alone makes the layers of a hybrid from its data, later.
-            if topic != "v1":
-                await until(lambda: has_layers(first.torrent))
-            await first.close()
-            again = await scene.node(source=link, state_dir=tmp_path / "s")
-            assert again.torrent.state is TorrentState.DOWNLOADING
-            assert again.torrent.info.raw == info.raw
-            assert again.torrent.all_hashes == info.all_hashes
-            assert topic == "v1" or has_layers(again.torrent)
-            seed = await scene.node(is_seed=True)
-            again.torrent.add_peers([seed.endpoint], "user")
-            await again.complete()
-            assert again.has_content()
-
-    simulate(main)
+    info = scene.metainfo.info
+    link = {
+        "v1": f"magnet:?xt=urn:btih:{info.info_hash}",
+        "v2": f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}",
+        "both": link_of(scene),
+    }[topic]
+    seed = await scene.node(is_seed=True, max_upload_rate=2000)
+    first = await scene.node(peers=[seed], source=link, state_dir=tmp_path / "s")
+    await until(lambda: first.torrent.state is TorrentState.DOWNLOADING)
+    # Who comes by the v1 hash alone makes the layers of a hybrid from its data, later.
+    if topic != "v1":
+        await until(lambda: has_layers(first.torrent))
+    await first.close()
+    again = await scene.node(source=link, state_dir=tmp_path / "s")
+    assert again.torrent.state is TorrentState.DOWNLOADING
+    assert again.torrent.info.raw == info.raw
+    assert again.torrent.all_hashes == info.all_hashes
+    assert topic == "v1" or has_layers(again.torrent)
+    seed = await scene.node(is_seed=True)
+    again.torrent.add_peers([seed.endpoint], "user")
+    await again.complete()
+    assert again.has_content()
 
 
 def has_layers(torrent: Torrent) -> bool:
     return torrent.metainfo is not None and len(torrent.metainfo.piece_layers) == len(FILES)
 
 
-def test_piece_layers_that_were_here_once_are_asked_of_nobody(
-    tmp_path: Path, simulate: Simulate
+@in_scene(files=FILES, version=Version.V2)
+async def test_piece_layers_that_were_here_once_are_asked_of_nobody(
+    scene: Scene, tmp_path: Path
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.V2) as scene:
-            files = Files(scene)
-            given, *rest = files.trees
-            some = HashPeer(scene, lambda what: files.answer(what) * (what.pieces_root == given))
-            first = await scene.node(
-                source=link_of(scene), peers=[some.endpoint], state_dir=tmp_path / "s"
-            )
-            await asyncio.sleep(KEEP_INTERVAL + 5)
-            # Killed: what is on disk by now must do.
-            shutil.copytree(tmp_path / "s", tmp_path / "later")
-            await first.close()
-            assert len(some.asked) > len(rest)
-            others = HashPeer(scene, files.answer, does_metadata=False)
-            again = await scene.node(
-                source=link_of(scene), peers=[others.endpoint], state_dir=tmp_path / "later"
-            )
-            assert again.torrent.state is TorrentState.METADATA
-            await until(lambda: again.torrent.state is TorrentState.DOWNLOADING)
-            assert {what.pieces_root for what in others.asked} == set(rest)
-
-    simulate(main)
+    files = Files(scene)
+    given, *rest = files.trees
+    some = HashPeer(scene, lambda what: files.answer(what) * (what.pieces_root == given))
+    first = await scene.node(source=link_of(scene), peers=[some.endpoint], state_dir=tmp_path / "s")
+    await asyncio.sleep(KEEP_INTERVAL + 5)
+    # Killed: what is on disk by now must do.
+    shutil.copytree(tmp_path / "s", tmp_path / "later")
+    await first.close()
+    assert len(some.asked) > len(rest)
+    others = HashPeer(scene, files.answer, does_metadata=False)
+    again = await scene.node(
+        source=link_of(scene), peers=[others.endpoint], state_dir=tmp_path / "later"
+    )
+    assert again.torrent.state is TorrentState.METADATA
+    await until(lambda: again.torrent.state is TorrentState.DOWNLOADING)
+    assert {what.pieces_root for what in others.asked} == set(rest)
 
 
-def test_layers_are_kept_when_a_run_ends(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.V2) as scene:
-            files = Files(scene)
-            given, *rest = files.trees
-            some = HashPeer(scene, lambda what: files.answer(what) * (what.pieces_root == given))
-            first = await scene.node(
-                source=link_of(scene), peers=[some.endpoint], state_dir=tmp_path / "s"
-            )
-            await asyncio.sleep(5)
-            await first.close()
-            others = HashPeer(scene, files.answer, does_metadata=False)
-            again = await scene.node(
-                source=link_of(scene), peers=[others.endpoint], state_dir=tmp_path / "s"
-            )
-            await until(lambda: again.torrent.state is TorrentState.DOWNLOADING)
-            assert {what.pieces_root for what in others.asked} == set(rest)
-
-    simulate(main)
+@in_scene(files=FILES, version=Version.V2)
+async def test_layers_are_kept_when_a_run_ends(scene: Scene, tmp_path: Path) -> None:
+    files = Files(scene)
+    given, *rest = files.trees
+    some = HashPeer(scene, lambda what: files.answer(what) * (what.pieces_root == given))
+    first = await scene.node(source=link_of(scene), peers=[some.endpoint], state_dir=tmp_path / "s")
+    await asyncio.sleep(5)
+    await first.close()
+    others = HashPeer(scene, files.answer, does_metadata=False)
+    again = await scene.node(
+        source=link_of(scene), peers=[others.endpoint], state_dir=tmp_path / "s"
+    )
+    await until(lambda: again.torrent.state is TorrentState.DOWNLOADING)
+    assert {what.pieces_root for what in others.asked} == set(rest)
 
 
-def test_a_choice_that_kept_metadata_does_not_fit(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES) as scene:
-            seed = await scene.node(is_seed=True)
-            first = await scene.node(peers=[seed], source=link_of(scene), state_dir=tmp_path / "s")
-            await first.complete()
-            await first.close()
-            again = await scene.node(
-                source=link_of(scene), state_dir=tmp_path / "s", torrent={"files": {7}}
-            )
-            assert again.torrent.state is TorrentState.ERROR
-            assert "there is no file 7" in str(again.torrent.error)
-
-    simulate(main)
+@in_scene(files=FILES)
+async def test_a_choice_that_kept_metadata_does_not_fit(scene: Scene, tmp_path: Path) -> None:
+    seed = await scene.node(is_seed=True)
+    first = await scene.node(peers=[seed], source=link_of(scene), state_dir=tmp_path / "s")
+    await first.complete()
+    await first.close()
+    again = await scene.node(
+        source=link_of(scene), state_dir=tmp_path / "s", torrent={"files": {7}}
+    )
+    assert again.torrent.state is TorrentState.ERROR
+    assert "there is no file 7" in str(again.torrent.error)
 
 
-def test_a_link_that_selects_files(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene(files=FILES)
+async def test_a_link_that_selects_files(scene: Scene) -> None:
     """BEP 53."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES) as scene:
-            seed = await scene.node(is_seed=True)
-            leecher = await scene.node(peers=[seed], source=link_of(scene, "&so=2"))
-            await leecher.complete(within=20)
-            assert (leecher.folder / "content" / "c").read_bytes() == scene.files["c"]
-            assert not (leecher.folder / "content" / "a").exists()
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    leecher = await scene.node(peers=[seed], source=link_of(scene, "&so=2"))
+    await leecher.complete(within=20)
+    assert (leecher.folder / "content" / "c").read_bytes() == scene.files["c"]
+    assert not (leecher.folder / "content" / "a").exists()
 
 
-def test_two_who_know_nothing_get_it_from_a_third(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            one = await scene.node(source=link_of(scene))
-            two = await scene.node(source=link_of(scene), peers=[one])
-            await asyncio.sleep(5)
-            assert one.torrent.num_connections == 1
-            seed = await scene.node(is_seed=True, peers=[one])
-            await one.complete(within=90)
-            await two.complete(within=90)
-            assert one.has_content()
-            assert two.has_content()
-            assert seed.torrent.num_uploaded > 0
-
-    simulate(main)
+@in_scene()
+async def test_two_who_know_nothing_get_it_from_a_third(scene: Scene) -> None:
+    one = await scene.node(source=link_of(scene))
+    two = await scene.node(source=link_of(scene), peers=[one])
+    await asyncio.sleep(5)
+    assert one.torrent.num_connections == 1
+    seed = await scene.node(is_seed=True, peers=[one])
+    await one.complete(within=90)
+    await two.complete(within=90)
+    assert one.has_content()
+    assert two.has_content()
+    assert seed.torrent.num_uploaded > 0
 
 
-def test_a_link_that_ends_before_anybody_came(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(source=link_of(scene, "&dn=name"), state_dir=tmp_path / "s")
-            assert node.torrent.name == "name"
-            await asyncio.sleep(100)
-            assert node.torrent.state is TorrentState.METADATA
-            await node.torrent.pause()
-            await node.torrent.resume()
-            assert node.torrent.state is TorrentState.METADATA
-
-    simulate(main)
+@in_scene()
+async def test_a_link_that_ends_before_anybody_came(scene: Scene, tmp_path: Path) -> None:
+    node = await scene.node(source=link_of(scene, "&dn=name"), state_dir=tmp_path / "s")
+    assert node.torrent.name == "name"
+    await asyncio.sleep(100)
+    assert node.torrent.state is TorrentState.METADATA
+    await node.torrent.pause()
+    await node.torrent.resume()
+    assert node.torrent.state is TorrentState.METADATA
 
 
 class Server:
@@ -410,117 +371,93 @@ async def test_liars_among_honest_peers_cost_seconds_on_real_sockets(tmp_path: P
 
 
 @pytest.mark.slow
-def test_fifty_liars_and_an_honest_one(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_fifty_liars_and_an_honest_one(scene: Scene) -> None:
     """Limit: H7. Ten claimed sizes; the metadata is there in time, and nobody honest is banned."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            raw = scene.metainfo.info.raw
-            liars = [
-                Server(scene, loop.random.randbytes(len(raw) + number % 10 * 16_384))
-                for number in range(50)
-            ]
-            seed = await scene.node(is_seed=True)
-            peers = [endpoint_of(liar.host) for liar in liars]
-            node = await scene.node(source=link_of(scene), peers=[*peers[:25], seed, *peers[25:]])
-            watch = Watch(node.torrent)
-            await node.complete(within=60)
-            assert node.has_content()
-            await asyncio.sleep(0)
-            banned = {event.endpoint for event in watch.of(events.PeerBanned)}
-            assert seed.endpoint not in banned
-            for liar in liars:
-                liar.close()
-
-    simulate(main)
+    raw = scene.metainfo.info.raw
+    liars = [
+        Server(scene, scene.loop.random.randbytes(len(raw) + number % 10 * 16_384))
+        for number in range(50)
+    ]
+    seed = await scene.node(is_seed=True)
+    peers = [endpoint_of(liar.host) for liar in liars]
+    node = await scene.node(source=link_of(scene), peers=[*peers[:25], seed, *peers[25:]])
+    watch = Watch(node.torrent)
+    await node.complete(within=60)
+    assert node.has_content()
+    await asyncio.sleep(0)
+    banned = {event.endpoint for event in watch.of(events.PeerBanned)}
+    assert seed.endpoint not in banned
+    for liar in liars:
+        liar.close()
 
 
-def test_a_liar_alone_is_banned(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            liar = Server(scene, bytes(len(scene.metainfo.info.raw)))
-            node = await scene.node(source=link_of(scene), peers=[endpoint_of(liar.host)])
-            watch = Watch(node.torrent)
-            await asyncio.sleep(60)
-            assert [e.reason for e in watch.of(events.PeerBanned)] == ["sent wrong metadata"]
-            assert node.torrent.num_connections == 0
-            seed = await scene.node(is_seed=True)
-            node.torrent.add_peers([seed.endpoint], "user")
-            await node.complete()
-            liar.close()
-
-    simulate(main)
+@in_scene()
+async def test_a_liar_alone_is_banned(scene: Scene) -> None:
+    liar = Server(scene, bytes(len(scene.metainfo.info.raw)))
+    node = await scene.node(source=link_of(scene), peers=[endpoint_of(liar.host)])
+    watch = Watch(node.torrent)
+    await asyncio.sleep(60)
+    assert [e.reason for e in watch.of(events.PeerBanned)] == ["sent wrong metadata"]
+    assert node.torrent.num_connections == 0
+    seed = await scene.node(is_seed=True)
+    node.torrent.add_peers([seed.endpoint], "user")
+    await node.complete()
+    liar.close()
 
 
 @pytest.mark.parametrize("claim", [0, -1, 1 << 40])
-def test_a_size_that_cannot_be_is_not_asked_for(
-    claim: int, tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            liar = Server(scene, b"", claim=claim)
-            node = await scene.node(source=link_of(scene), peers=[endpoint_of(liar.host)])
-            await asyncio.sleep(20)
-            assert node.torrent.state is TorrentState.METADATA
-            liar.close()
-
-    simulate(main)
+@in_scene()
+async def test_a_size_that_cannot_be_is_not_asked_for(scene: Scene, claim: int) -> None:
+    liar = Server(scene, b"", claim=claim)
+    node = await scene.node(source=link_of(scene), peers=[endpoint_of(liar.host)])
+    await asyncio.sleep(20)
+    assert node.torrent.state is TorrentState.METADATA
+    liar.close()
 
 
-def test_what_a_peer_says_early_counts_later(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_what_a_peer_says_early_counts_later(scene: Scene) -> None:
     """Bitfield, haves and an unchoke that come before the metadata are not forgotten."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(source=link_of(scene))
-            bitfield = wire.encode_bitfield(b"\x00" * (NUM_PIECES // 8))
-            early = await scene.scripted(node, bitfield=bitfield)
-            early.send(wire.encode_have(7) + wire.UNCHOKE + wire.encode_port(6881))
-            await asyncio.sleep(1)
-            server = Server(scene, scene.metainfo.info.raw)
-            node.torrent.add_peers([endpoint_of(server.host)], "user")
-            await early.expect(MessageId.INTERESTED)
-            request = await early.expect(MessageId.REQUEST)
-            assert request.numbers[0] == 7
-            early.close()
-            server.close()
-
-    simulate(main)
+    node = await scene.node(source=link_of(scene))
+    bitfield = wire.encode_bitfield(b"\x00" * (NUM_PIECES // 8))
+    early = await scene.scripted(node, bitfield=bitfield)
+    early.send(wire.encode_have(7) + wire.UNCHOKE + wire.encode_port(6881))
+    await asyncio.sleep(1)
+    server = Server(scene, scene.metainfo.info.raw)
+    node.torrent.add_peers([endpoint_of(server.host)], "user")
+    await early.expect(MessageId.INTERESTED)
+    request = await early.expect(MessageId.REQUEST)
+    assert request.numbers[0] == 7
+    early.close()
+    server.close()
 
 
-def test_who_has_nothing_says_so_first(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_who_has_nothing_says_so_first(scene: Scene) -> None:
     """BEP 6."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(source=link_of(scene))
-            peer = await scene.scripted(node)
-            await peer.expect_next(MessageId.HAVE_NONE)
-            await peer.expect_next(MessageId.EXTENDED)
-            plain = await scene.scripted(node, reserved=wire.Reserved(has_fast=False))
-            await plain.expect_next(MessageId.EXTENDED)
-            peer.close()
-            plain.close()
-
-    simulate(main)
+    node = await scene.node(source=link_of(scene))
+    peer = await scene.scripted(node)
+    await peer.expect_next(MessageId.HAVE_NONE)
+    await peer.expect_next(MessageId.EXTENDED)
+    plain = await scene.scripted(node, reserved=wire.Reserved(has_fast=False))
+    await plain.expect_next(MessageId.EXTENDED)
+    peer.close()
+    plain.close()
 
 
-def test_content_that_is_there_already_is_told_of(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_content_that_is_there_already_is_told_of(scene: Scene) -> None:
     """The connection that brought the metadata learns of every piece."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(source=link_of(scene), is_seed=True)
-            other = await scene.scripted(node, bitfield=wire.HAVE_NONE)
-            server = Server(scene, scene.metainfo.info.raw)
-            node.torrent.add_peers([endpoint_of(server.host)], "user")
-            told = {(await other.expect(MessageId.HAVE)).numbers[0] for _ in range(NUM_PIECES)}
-            assert told == set(range(NUM_PIECES))
-            assert node.torrent.is_complete
-            other.close()
-            server.close()
-
-    simulate(main)
+    node = await scene.node(source=link_of(scene), is_seed=True)
+    other = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+    server = Server(scene, scene.metainfo.info.raw)
+    node.torrent.add_peers([endpoint_of(server.host)], "user")
+    told = {(await other.expect(MessageId.HAVE)).numbers[0] for _ in range(NUM_PIECES)}
+    assert told == set(range(NUM_PIECES))
+    assert node.torrent.is_complete
+    other.close()
+    server.close()
 
 
 @pytest.mark.parametrize(
@@ -530,44 +467,36 @@ def test_content_that_is_there_already_is_told_of(tmp_path: Path, simulate: Simu
         pytest.param(wire.encode_have(4_000), id="a have beyond the end"),
     ],
 )
-def test_what_turns_out_wrong_closes_the_peer(
-    early: bytes, tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(source=link_of(scene))
-            peer = await scene.scripted(node, bitfield=early)
-            server = Server(scene, scene.metainfo.info.raw)
-            node.torrent.add_peers([endpoint_of(server.host)], "user")
-            await peer.expect_closed()
-            assert node.torrent.state is TorrentState.DOWNLOADING
-            server.close()
-
-    simulate(main)
+@in_scene()
+async def test_what_turns_out_wrong_closes_the_peer(scene: Scene, early: bytes) -> None:
+    node = await scene.node(source=link_of(scene))
+    peer = await scene.scripted(node, bitfield=early)
+    server = Server(scene, scene.metainfo.info.raw)
+    node.torrent.add_peers([endpoint_of(server.host)], "user")
+    await peer.expect_closed()
+    assert node.torrent.state is TorrentState.DOWNLOADING
+    server.close()
 
 
-def test_requests_and_garbage_before_the_metadata(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(source=link_of(scene))
-            extended = ExtendedHandshake(extensions={"ut_metadata": UT_METADATA})
-            peer = await scene.scripted(node, extended=extended)
-            ask = MetadataMessage(MetadataMessageType.REQUEST, 0)
-            peer.send(wire.encode_extended(2, encode_metadata_message(ask)))
-            while (message := await peer.expect(MessageId.EXTENDED)).payload[0] != UT_METADATA:
-                pass
-            reply = decode_metadata_message(message.payload[1:])
-            assert reply == MetadataMessage(MetadataMessageType.REJECT, 0)
-            other = MetadataMessage(MetadataMessageType.REJECT, 5)
-            peer.send(wire.encode_extended(2, encode_metadata_message(other)))
-            peer.send(wire.encode_extended(2, b"d8:msg_typei9e5:piecei0ee"))
-            peer.send(wire.encode_extended(2, b"no bencode"))
-            await peer.expect_closed()
-            asker = await scene.scripted(node, reserved=FAST)
-            asker.send(wire.encode_request(0, 0, 16_384))
-            await asker.expect_closed()
-
-    simulate(main)
+@in_scene()
+async def test_requests_and_garbage_before_the_metadata(scene: Scene) -> None:
+    node = await scene.node(source=link_of(scene))
+    extended = ExtendedHandshake(extensions={"ut_metadata": UT_METADATA})
+    peer = await scene.scripted(node, extended=extended)
+    ask = MetadataMessage(MetadataMessageType.REQUEST, 0)
+    peer.send(wire.encode_extended(2, encode_metadata_message(ask)))
+    while (message := await peer.expect(MessageId.EXTENDED)).payload[0] != UT_METADATA:
+        pass
+    reply = decode_metadata_message(message.payload[1:])
+    assert reply == MetadataMessage(MetadataMessageType.REJECT, 0)
+    other = MetadataMessage(MetadataMessageType.REJECT, 5)
+    peer.send(wire.encode_extended(2, encode_metadata_message(other)))
+    peer.send(wire.encode_extended(2, b"d8:msg_typei9e5:piecei0ee"))
+    peer.send(wire.encode_extended(2, b"no bencode"))
+    await peer.expect_closed()
+    asker = await scene.scripted(node, reserved=FAST)
+    asker.send(wire.encode_request(0, 0, 16_384))
+    await asker.expect_closed()
 
 
 def test_info_dictionaries_are_matched_by_every_hash_that_is_known() -> None:
@@ -589,105 +518,83 @@ def test_files_that_a_link_selects(rest: str, found: set[int] | None) -> None:
     assert selection_of(magnet, 3) == (None if found is None else frozenset(found))
 
 
-def test_metainfo_knows_what_the_link_knew(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene(loop, tmp_path)
-        magnet = parse_magnet(link_of(scene, "&tr=http%3A%2F%2Ft.example%2Fa&ws=http%3A%2F%2Fw/"))
-        made = metainfo_from(magnet, scene.metainfo.info.raw)
-        assert made.trackers == (("http://t.example/a",),)
-        assert made.web_seeds == ("http://w/",)
-        assert made.info.raw == scene.metainfo.info.raw
-
-    simulate(main)
+@simulated
+async def test_metainfo_knows_what_the_link_knew(loop: VirtualLoop, tmp_path: Path) -> None:
+    scene = Scene(loop, tmp_path)
+    magnet = parse_magnet(link_of(scene, "&tr=http%3A%2F%2Ft.example%2Fa&ws=http%3A%2F%2Fw/"))
+    made = metainfo_from(magnet, scene.metainfo.info.raw)
+    assert made.trackers == (("http://t.example/a",),)
+    assert made.web_seeds == ("http://w/",)
+    assert made.info.raw == scene.metainfo.info.raw
 
 
 # --- connections before the metadata is known --------------------------------------------------
 
 
-def test_a_second_connection_of_a_peer_is_closed_before_the_metadata_too(
-    tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_a_second_connection_of_a_peer_is_closed_before_the_metadata_too(
+    scene: Scene,
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(source=link_of(scene))
-            first = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
-            second = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
-            await second.expect_closed(timeout=1)
-            assert len(node.torrent.peers()) == 1
-            first.close()
-
-    simulate(main)
+    node = await scene.node(source=link_of(scene))
+    first = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
+    second = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
+    await second.expect_closed(timeout=1)
+    assert len(node.torrent.peers()) == 1
+    first.close()
 
 
-def test_requests_for_hashes_are_rejected_until_there_are_some(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(version=Version.V2)
+async def test_requests_for_hashes_are_rejected_until_there_are_some(scene: Scene) -> None:
     """BEP 52: each request is answered."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            node = await scene.node(source=link_of(scene))
-            peer = await connect_v2(scene, node)
-            peer.send(wire.encode_hash_request(HashRange(bytes(32), 0, 0, 2, 0)))
-            await peer.expect(MessageId.HASH_REJECT)
-
-    simulate(main)
+    node = await scene.node(source=link_of(scene))
+    peer = await connect_v2(scene, node)
+    peer.send(wire.encode_hash_request(HashRange(bytes(32), 0, 0, 2, 0)))
+    await peer.expect(MessageId.HASH_REJECT)
 
 
-def test_metadata_that_matches_its_hash_and_is_no_torrent_stops(
-    tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_metadata_that_matches_its_hash_and_is_no_torrent_stops(
+    scene: Scene, tmp_path: Path
 ) -> None:
     """No peer is to blame: whoever made the link made it of this."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            raw = b"d4:name1:xe"
-            info_hash = hashlib.sha1(raw).digest()
-            host = scene.add_host()
-            listener = scene.listener(host)
-            session = await scene.session(scene.add_host())
-            torrent = await session.add(
-                f"magnet:?xt=urn:btih:{info_hash.hex()}",
-                TorrentConfig(output=tmp_path, peers=(endpoint_of(host),)),
-            )
-            watch = Watch(torrent)
-            peer = await listener.accept()
-            await peer.expect_handshake()
-            peer.send_handshake(info_hash, b"-SC0000-abcdefghijkl", FAST)
-            offer = ExtendedHandshake(
-                extensions={"ut_metadata": UT_METADATA}, metadata_length=len(raw)
-            )
-            peer.send(wire.HAVE_ALL + wire.encode_extended(0, encode_extended_handshake(offer)))
-            while True:
-                message = await peer.expect(MessageId.EXTENDED)
-                if message.payload[0] == UT_METADATA:
-                    break
-            data = MetadataMessage(MetadataMessageType.DATA, 0, len(raw), raw)
-            peer.send(wire.encode_extended(2, encode_metadata_message(data)))
-            await peer.expect_closed(timeout=5)
-            assert torrent.state is TorrentState.ERROR
-            assert isinstance(torrent.error, MetainfoError)
-            assert watch.of(events.PeerBanned) == []
-            listener.close()
-
-    simulate(main)
+    raw = b"d4:name1:xe"
+    info_hash = hashlib.sha1(raw).digest()
+    host = scene.add_host()
+    listener = scene.listener(host)
+    session = await scene.session(scene.add_host())
+    torrent = await session.add(
+        f"magnet:?xt=urn:btih:{info_hash.hex()}",
+        TorrentConfig(output=tmp_path, peers=(endpoint_of(host),)),
+    )
+    watch = Watch(torrent)
+    peer = await listener.accept()
+    await peer.expect_handshake()
+    peer.send_handshake(info_hash, b"-SC0000-abcdefghijkl", FAST)
+    offer = ExtendedHandshake(extensions={"ut_metadata": UT_METADATA}, metadata_length=len(raw))
+    peer.send(wire.HAVE_ALL + wire.encode_extended(0, encode_extended_handshake(offer)))
+    while True:
+        message = await peer.expect(MessageId.EXTENDED)
+        if message.payload[0] == UT_METADATA:
+            break
+    data = MetadataMessage(MetadataMessageType.DATA, 0, len(raw), raw)
+    peer.send(wire.encode_extended(2, encode_metadata_message(data)))
+    await peer.expect_closed(timeout=5)
+    assert torrent.state is TorrentState.ERROR
+    assert isinstance(torrent.error, MetainfoError)
+    assert watch.of(events.PeerBanned) == []
+    listener.close()
 
 
-def test_a_full_roster_dials_nobody_and_messages_are_told(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(source=link_of(scene), torrent={"max_connections": 1})
-            watch = Watch(node.torrent, trace=True)
-            await asyncio.sleep(0)
-            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
-            other = endpoint_of(scene.add_host())
-            node.torrent.add_peers([other], "user")
-            await asyncio.sleep(5)
-            assert not scene.network.attempts[other]
-            assert watch.of(events.MessageReceived)[0].kind == "handshake"
-            assert watch.of(events.MessageSent)[0].kind == "handshake"
-            peer.close()
-
-    simulate(main)
+@in_scene()
+async def test_a_full_roster_dials_nobody_and_messages_are_told(scene: Scene) -> None:
+    node = await scene.node(source=link_of(scene), torrent={"max_connections": 1})
+    watch = Watch(node.torrent, trace=True)
+    await asyncio.sleep(0)
+    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+    other = endpoint_of(scene.add_host())
+    node.torrent.add_peers([other], "user")
+    await asyncio.sleep(5)
+    assert not scene.network.attempts[other]
+    assert watch.of(events.MessageReceived)[0].kind == "handshake"
+    assert watch.of(events.MessageSent)[0].kind == "handshake"
+    peer.close()

@@ -3,106 +3,88 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
 from bittern.codec import wire
 from bittern.engine.events import TorrentState
 from bittern.engine.stats import describe_peers, file_progress
-from bittern.testing.loop import VirtualLoop
-from tests.conftest import Simulate
-from tests.engine.scene import NUM_PIECES, PIECE_LENGTH, Scene, until
+from tests.engine.scene import NUM_PIECES, PIECE_LENGTH, Scene, in_scene, until
 
 
-def test_before_the_metadata_is_known(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}")
-            peer = await scene.scripted(node, bitfield=wire.HAVE_ALL)
-            await asyncio.sleep(0.1)
-            stats = node.torrent.stats()
-            assert stats.state is TorrentState.METADATA
-            assert (stats.progress, stats.num_pieces, stats.total_length) == (0.0, 0, 0)
-            assert (stats.num_peers, stats.num_seeds, stats.peers_seen) == (1, 0, 1)
-            assert stats.availability == 0.0
-            (info,) = describe_peers(node.torrent.roster)
-            assert info.progress == 0.0
-            assert node.torrent.file_progress() == []
-            peer.close()
-
-    simulate(main)
+@in_scene()
+async def test_before_the_metadata_is_known(scene: Scene) -> None:
+    node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}")
+    peer = await scene.scripted(node, bitfield=wire.HAVE_ALL)
+    await asyncio.sleep(0.1)
+    stats = node.torrent.stats()
+    assert stats.state is TorrentState.METADATA
+    assert (stats.progress, stats.num_pieces, stats.total_length) == (0.0, 0, 0)
+    assert (stats.num_peers, stats.num_seeds, stats.peers_seen) == (1, 0, 1)
+    assert stats.availability == 0.0
+    (info,) = describe_peers(node.torrent.roster)
+    assert info.progress == 0.0
+    assert node.torrent.file_progress() == []
+    peer.close()
 
 
-def test_half_way(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=50_000))
-            node = await scene.node(peers=[seed])
-            torrent = node.torrent
-            await until(lambda: torrent.have_bits.bit_count() >= NUM_PIECES // 2)
-            stats = torrent.stats()
-            assert stats.state is TorrentState.DOWNLOADING
-            assert stats.num_have == torrent.have_bits.bit_count()
-            progress = file_progress(torrent.info, torrent.have_bits)
-            assert progress == torrent.file_progress()
-            assert stats.left == torrent.num_left == len(scene.data) - sum(progress)
-            assert stats.progress == pytest.approx(1 - stats.left / len(scene.data))
-            assert stats.downloaded >= stats.num_have * PIECE_LENGTH - PIECE_LENGTH
-            assert stats.download_rate == pytest.approx(50_000, rel=0.2)
-            assert stats.eta == pytest.approx(stats.left / stats.download_rate)
-            assert (stats.num_peers, stats.num_seeds, stats.num_connecting) == (1, 1, 0)
-            assert stats.availability >= 1.0
-            assert (stats.wasted, stats.uploaded) == (0, 0)
-            (info,) = torrent.peers()
-            assert (info.progress, info.is_outgoing) == (1.0, True)
-            assert (info.am_choking, info.am_interested) == (True, True)
-            assert (info.peer_choking, info.peer_interested) == (False, False)
-            assert info.downloaded == stats.downloaded
-            assert info.num_outstanding > 0
-            assert not info.is_snubbing
-            assert info.is_upload_only
-            assert info.client == "bittern/0.1.0"
-            (theirs,) = seed.torrent.peers()
-            assert theirs.uploaded >= info.downloaded
-            assert not theirs.is_outgoing
-            assert theirs.progress == pytest.approx(stats.num_have / NUM_PIECES, abs=0.2)
-
-    simulate(main)
+@in_scene()
+async def test_half_way(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=50_000))
+    node = await scene.node(peers=[seed])
+    torrent = node.torrent
+    await until(lambda: torrent.have_bits.bit_count() >= NUM_PIECES // 2)
+    stats = torrent.stats()
+    assert stats.state is TorrentState.DOWNLOADING
+    assert stats.num_have == torrent.have_bits.bit_count()
+    progress = file_progress(torrent.info, torrent.have_bits)
+    assert progress == torrent.file_progress()
+    assert stats.left == torrent.num_left == len(scene.data) - sum(progress)
+    assert stats.progress == pytest.approx(1 - stats.left / len(scene.data))
+    assert stats.downloaded >= stats.num_have * PIECE_LENGTH - PIECE_LENGTH
+    assert stats.download_rate == pytest.approx(50_000, rel=0.2)
+    assert stats.eta == pytest.approx(stats.left / stats.download_rate)
+    assert (stats.num_peers, stats.num_seeds, stats.num_connecting) == (1, 1, 0)
+    assert stats.availability >= 1.0
+    assert (stats.wasted, stats.uploaded) == (0, 0)
+    (info,) = torrent.peers()
+    assert (info.progress, info.is_outgoing) == (1.0, True)
+    assert (info.am_choking, info.am_interested) == (True, True)
+    assert (info.peer_choking, info.peer_interested) == (False, False)
+    assert info.downloaded == stats.downloaded
+    assert info.num_outstanding > 0
+    assert not info.is_snubbing
+    assert info.is_upload_only
+    assert info.client == "bittern/0.1.0"
+    (theirs,) = seed.torrent.peers()
+    assert theirs.uploaded >= info.downloaded
+    assert not theirs.is_outgoing
+    assert theirs.progress == pytest.approx(stats.num_have / NUM_PIECES, abs=0.2)
 
 
-def test_complete_and_paused(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            stats = seed.torrent.stats()
-            assert (stats.progress, stats.left, stats.eta) == (1.0, 0, 0.0)
-            assert stats.num_checked == NUM_PIECES
-            await seed.torrent.pause()
-            paused = seed.torrent.stats()
-            assert paused.state is TorrentState.PAUSED
-            assert (paused.progress, paused.num_peers) == (1.0, 0)
-            assert describe_peers(seed.torrent.roster) == []
-
-    simulate(main)
+@in_scene()
+async def test_complete_and_paused(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    stats = seed.torrent.stats()
+    assert (stats.progress, stats.left, stats.eta) == (1.0, 0, 0.0)
+    assert stats.num_checked == NUM_PIECES
+    await seed.torrent.pause()
+    paused = seed.torrent.stats()
+    assert paused.state is TorrentState.PAUSED
+    assert (paused.progress, paused.num_peers) == (1.0, 0)
+    assert describe_peers(seed.torrent.roster) == []
 
 
-def test_without_progress_there_is_no_estimate(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            stats = node.torrent.stats()
-            assert (stats.eta, stats.progress, stats.availability) == (None, 0.0, 0.0)
-
-    simulate(main)
+@in_scene()
+async def test_without_progress_there_is_no_estimate(scene: Scene) -> None:
+    node = await scene.node()
+    stats = node.torrent.stats()
+    assert (stats.eta, stats.progress, stats.availability) == (None, 0.0, 0.0)
 
 
-def test_nothing_wanted_is_complete(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(torrent={"files": frozenset()})
-            stats = node.torrent.stats()
-            assert (stats.progress, stats.wanted_length, stats.left) == (1.0, 0, 0)
-            assert node.torrent.is_complete
-
-    simulate(main)
+@in_scene()
+async def test_nothing_wanted_is_complete(scene: Scene) -> None:
+    node = await scene.node(torrent={"files": frozenset()})
+    stats = node.torrent.stats()
+    assert (stats.progress, stats.wanted_length, stats.left) == (1.0, 0, 0)
+    assert node.torrent.is_complete

@@ -19,12 +19,11 @@ from bittern.engine import events
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import TorrentState
 from bittern.testing.disk import FaultyCalls
-from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ExpectationFailed, ScriptedPeer
-from tests.conftest import Simulate
 from tests.engine.scene import (
     BLOCK_LENGTH,
     FAST,
+    GIVEN,
     NAME,
     NUM_PIECES,
     PIECE_LENGTH,
@@ -33,6 +32,7 @@ from tests.engine.scene import (
     Watch,
     damage,
     endpoint_of,
+    in_scene,
     restore,
     snapshot,
     until,
@@ -60,112 +60,96 @@ async def slow_pair(scene: Scene, state: Path, **options: object) -> tuple[Node,
 # --- resume ----------------------------------------------------------------------------------
 
 
-def test_after_a_clean_end_nothing_is_hashed_or_fetched_again(
-    tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_after_a_clean_end_nothing_is_hashed_or_fetched_again(
+    scene: Scene, tmp_path: Path
 ) -> None:
     """Blocks of pieces in progress are kept as well."""
-
-    async def main(loop: VirtualLoop) -> None:
-        state = tmp_path / "state"
-        async with Scene(loop, tmp_path) as scene:
-            seed, leecher = await slow_pair(scene, state)
-            await get_some(scene, leecher, 5)
-            swarm = leecher.torrent.swarm
-            assert swarm is not None
-            opened = swarm.assembly.pieces.open
-            await until(lambda: any(0 < p.num_received < p.num_blocks for p in opened.values()))
-            await leecher.torrent.pause()
-            have, downloaded = leecher.torrent.have_bits, leecher.torrent.num_downloaded
-            assert downloaded % PIECE_LENGTH
-            await leecher.close()
-            again = await scene.node(host=leecher.host, peers=[seed], state_dir=state)
-            assert again.torrent.have_bits == have
-            assert again.torrent.num_checked == 0
-            assert again.torrent.num_downloaded == downloaded
-            await again.complete()
-            assert again.has_content()
-            # What was on its way when it paused came in vain; everything else was used.
-            assert again.torrent.num_downloaded <= len(scene.data) + BLOCK_LENGTH
-
-    simulate(main)
+    state = tmp_path / "state"
+    seed, leecher = await slow_pair(scene, state)
+    await get_some(scene, leecher, 5)
+    swarm = leecher.torrent.swarm
+    assert swarm is not None
+    opened = swarm.assembly.pieces.open
+    await until(lambda: any(0 < p.num_received < p.num_blocks for p in opened.values()))
+    await leecher.torrent.pause()
+    have, downloaded = leecher.torrent.have_bits, leecher.torrent.num_downloaded
+    assert downloaded % PIECE_LENGTH
+    await leecher.close()
+    again = await scene.node(host=leecher.host, peers=[seed], state_dir=state)
+    assert again.torrent.have_bits == have
+    assert again.torrent.num_checked == 0
+    assert again.torrent.num_downloaded == downloaded
+    await again.complete()
+    assert again.has_content()
+    # What was on its way when it paused came in vain; everything else was used.
+    assert again.torrent.num_downloaded <= len(scene.data) + BLOCK_LENGTH
 
 
-def test_after_a_kill_no_complete_piece_is_fetched_again(
-    tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_after_a_kill_no_complete_piece_is_fetched_again(
+    scene: Scene, tmp_path: Path
 ) -> None:
     """Limit: F7. Only what was written since the last checkpoint is hashed."""
-
-    async def main(loop: VirtualLoop) -> None:
-        state = tmp_path / "state"
-        async with Scene(loop, tmp_path) as scene:
-            seed, leecher = await slow_pair(scene, state, checkpoint_interval=2.0)
-            await get_some(scene, leecher, 9)
-            copies = snapshot(state, leecher.folder)
-            have = leecher.torrent.have_bits
-            await leecher.close()
-            restore(copies)
-            for name in ("lock",):
-                (state / name).unlink(missing_ok=True)
-            again = await scene.node(host=leecher.host, state_dir=state)
-            assert again.torrent.have_bits & have == have
-            assert 0 < again.torrent.num_checked < NUM_PIECES
-            left, downloaded = again.torrent.num_left, again.torrent.num_downloaded
-            again.torrent.add_peers([seed.endpoint], "user")
-            await again.complete()
-            assert again.has_content()
-            assert again.torrent.num_downloaded - downloaded == left
-
-    simulate(main)
+    state = tmp_path / "state"
+    seed, leecher = await slow_pair(scene, state, checkpoint_interval=2.0)
+    await get_some(scene, leecher, 9)
+    copies = snapshot(state, leecher.folder)
+    have = leecher.torrent.have_bits
+    await leecher.close()
+    restore(copies)
+    for name in ("lock",):
+        (state / name).unlink(missing_ok=True)
+    again = await scene.node(host=leecher.host, state_dir=state)
+    assert again.torrent.have_bits & have == have
+    assert 0 < again.torrent.num_checked < NUM_PIECES
+    left, downloaded = again.torrent.num_left, again.torrent.num_downloaded
+    again.torrent.add_peers([seed.endpoint], "user")
+    await again.complete()
+    assert again.has_content()
+    assert again.torrent.num_downloaded - downloaded == left
 
 
 @pytest.mark.parametrize("change", ["truncate", "touch", "remove"])
-def test_files_that_changed_meanwhile_are_hashed(
-    change: str, tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_files_that_changed_meanwhile_are_hashed(
+    scene: Scene, change: str, tmp_path: Path
 ) -> None:
     """Limit: F5, F9."""
-
-    async def main(loop: VirtualLoop) -> None:
-        state = tmp_path / "state"
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            leecher = await scene.node(peers=[seed], state_dir=state)
-            await leecher.complete()
-            await leecher.close()
-            path = leecher.folder / NAME
-            if change == "truncate":
-                with path.open("r+b") as file:
-                    file.truncate(3 * PIECE_LENGTH)
-            elif change == "touch":
-                data = bytearray(path.read_bytes())
-                data[0] ^= 1
-                path.write_bytes(data)
-            else:
-                path.unlink()
-            again = await scene.node(host=leecher.host, peers=[seed], state_dir=state)
-            expected = {"truncate": 3, "touch": NUM_PIECES - 1, "remove": 0}[change]
-            assert again.torrent.have_bits.bit_count() == expected
-            await again.complete()
-            assert again.has_content()
-
-    simulate(main)
+    state = tmp_path / "state"
+    seed = await scene.node(is_seed=True)
+    leecher = await scene.node(peers=[seed], state_dir=state)
+    await leecher.complete()
+    await leecher.close()
+    path = leecher.folder / NAME
+    if change == "truncate":
+        with path.open("r+b") as file:
+            file.truncate(3 * PIECE_LENGTH)
+    elif change == "touch":
+        data = bytearray(path.read_bytes())
+        data[0] ^= 1
+        path.write_bytes(data)
+    else:
+        path.unlink()
+    again = await scene.node(host=leecher.host, peers=[seed], state_dir=state)
+    expected = {"truncate": 3, "touch": NUM_PIECES - 1, "remove": 0}[change]
+    assert again.torrent.have_bits.bit_count() == expected
+    await again.complete()
+    assert again.has_content()
 
 
-def test_a_resumed_seed_hashes_each_piece_before_it_sends_it(
-    tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_a_resumed_seed_hashes_each_piece_before_it_sends_it(
+    scene: Scene, tmp_path: Path
 ) -> None:
     """Limit: F5. Size and time of the file are as they were; its content is not."""
-
-    async def main(loop: VirtualLoop) -> None:
-        state = tmp_path / "state"
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True, state_dir=state)
-            await seed.close()
-            damage(seed.folder / NAME, 5 * PIECE_LENGTH, keeps_times=True)
-            again = await scene.node(host=seed.host, state_dir=state)
-            assert again.torrent.is_complete
-            await check_damaged_seed(scene, again, bad=5)
-
-    simulate(main)
+    state = tmp_path / "state"
+    seed = await scene.node(is_seed=True, state_dir=state)
+    await seed.close()
+    damage(seed.folder / NAME, 5 * PIECE_LENGTH, keeps_times=True)
+    again = await scene.node(host=seed.host, state_dir=state)
+    assert again.torrent.is_complete
+    await check_damaged_seed(scene, again, bad=5)
 
 
 async def check_damaged_seed(scene: Scene, seed: Node, *, bad: int) -> None:
@@ -185,59 +169,47 @@ async def check_damaged_seed(scene: Scene, seed: Node, *, bad: int) -> None:
     assert seed.has_content()
 
 
-def test_skip_check_believes_and_verifies_before_it_sends(
-    tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_skip_check_believes_and_verifies_before_it_sends(
+    scene: Scene, tmp_path: Path
 ) -> None:
     """Limit: F5."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host = scene.add_host()
-            scene.write_content(tmp_path / host.addresses[0])
-            damage(tmp_path / host.addresses[0] / NAME, 7 * PIECE_LENGTH + 3, keeps_times=True)
-            seed = await scene.node(host=host, torrent={"skip_check": True})
-            assert seed.torrent.is_complete
-            assert seed.torrent.num_checked == 0
-            await check_damaged_seed(scene, seed, bad=7)
-
-    simulate(main)
+    host = scene.add_host()
+    scene.write_content(tmp_path / host.addresses[0])
+    damage(tmp_path / host.addresses[0] / NAME, 7 * PIECE_LENGTH + 3, keeps_times=True)
+    seed = await scene.node(host=host, torrent={"skip_check": True})
+    assert seed.torrent.is_complete
+    assert seed.torrent.num_checked == 0
+    await check_damaged_seed(scene, seed, bad=7)
 
 
-def test_skip_check_of_nothing_at_all(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(torrent={"skip_check": True})
-            peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
-            peer.send(wire.INTERESTED)
-            await peer.expect(MessageId.UNCHOKE)
-            peer.send(wire.encode_request(2, 0, BLOCK_LENGTH))
-            await peer.expect(MessageId.REJECT_REQUEST)
-            peer.close()
-
-    simulate(main)
+@in_scene()
+async def test_skip_check_of_nothing_at_all(scene: Scene) -> None:
+    seed = await scene.node(torrent={"skip_check": True})
+    peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+    peer.send(wire.INTERESTED)
+    await peer.expect(MessageId.UNCHOKE)
+    peer.send(wire.encode_request(2, 0, BLOCK_LENGTH))
+    await peer.expect(MessageId.REJECT_REQUEST)
+    peer.close()
 
 
-def test_recheck_finds_what_was_damaged_and_what_was_mended(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            watch = Watch(seed.torrent)
-            damage(seed.folder / NAME, 2 * PIECE_LENGTH, keeps_times=True)
-            damage(seed.folder / NAME, 9 * PIECE_LENGTH, keeps_times=True)
-            await seed.torrent.recheck()
-            assert seed.torrent.have_bits.bit_count() == NUM_PIECES - 2
-            assert seed.torrent.state is TorrentState.DOWNLOADING
-            await asyncio.sleep(0)
-            assert watch.of(events.CheckProgressed)[-1].num_checked == NUM_PIECES
-            scene.write_content(seed.folder)
-            await seed.torrent.recheck()
-            assert seed.torrent.is_complete
-            states = [event.state for event in watch.of(events.StateChanged)]
-            assert states[:2] == [TorrentState.CHECKING, TorrentState.DOWNLOADING]
-
-    simulate(main)
+@in_scene()
+async def test_recheck_finds_what_was_damaged_and_what_was_mended(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    watch = Watch(seed.torrent)
+    damage(seed.folder / NAME, 2 * PIECE_LENGTH, keeps_times=True)
+    damage(seed.folder / NAME, 9 * PIECE_LENGTH, keeps_times=True)
+    await seed.torrent.recheck()
+    assert seed.torrent.have_bits.bit_count() == NUM_PIECES - 2
+    assert seed.torrent.state is TorrentState.DOWNLOADING
+    await asyncio.sleep(0)
+    assert watch.of(events.CheckProgressed)[-1].num_checked == NUM_PIECES
+    scene.write_content(seed.folder)
+    await seed.torrent.recheck()
+    assert seed.torrent.is_complete
+    states = [event.state for event in watch.of(events.StateChanged)]
+    assert states[:2] == [TorrentState.CHECKING, TorrentState.DOWNLOADING]
 
 
 # --- files -----------------------------------------------------------------------------------
@@ -246,698 +218,574 @@ FILES = {"a": 100_000, "b/c": 200_000, "b/d": 0, "e": 150_000}
 
 
 @pytest.mark.parametrize("version", [Version.V1, Version.V2, Version.HYBRID])
-def test_many_files_of_each_version(version: Version, tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=version) as scene:
-            seed = await scene.node(is_seed=True)
-            assert seed.torrent.is_complete
-            leecher = await scene.node(peers=[seed])
-            await leecher.complete()
-            assert leecher.has_content()
-            names = [file.path[-1] for file in leecher.torrent.info.files if not file.is_pad]
-            progress = leecher.torrent.file_progress()
-            sizes = [file.length for file in leecher.torrent.info.files]
-            assert progress == sizes
-            assert sorted(names) == ["a", "c", "d", "e"]
-
-    simulate(main)
+@in_scene(files=FILES, version=GIVEN)
+async def test_many_files_of_each_version(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    assert seed.torrent.is_complete
+    leecher = await scene.node(peers=[seed])
+    await leecher.complete()
+    assert leecher.has_content()
+    names = [file.path[-1] for file in leecher.torrent.info.files if not file.is_pad]
+    progress = leecher.torrent.file_progress()
+    sizes = [file.length for file in leecher.torrent.info.files]
+    assert progress == sizes
+    assert sorted(names) == ["a", "c", "d", "e"]
 
 
-def test_a_peer_of_the_user_that_refuses_is_found_when_it_is_there(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host = scene.add_host()
-            leecher = await scene.node(peers=[endpoint_of(host)])
-            await asyncio.sleep(3)
-            assert scene.network.attempts[endpoint_of(host)] >= 2
-            await scene.node(is_seed=True, host=host)
-            await leecher.complete(within=7)
-
-    simulate(main)
+@in_scene()
+async def test_a_peer_of_the_user_that_refuses_is_found_when_it_is_there(scene: Scene) -> None:
+    host = scene.add_host()
+    leecher = await scene.node(peers=[endpoint_of(host)])
+    await asyncio.sleep(3)
+    assert scene.network.attempts[endpoint_of(host)] >= 2
+    await scene.node(is_seed=True, host=host)
+    await leecher.complete(within=7)
 
 
-def test_only_wanted_files_are_fetched(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES) as scene:
-            seed = await scene.node(is_seed=True)
-            index = names_of(scene).index("e")
-            leecher = await scene.node(peers=[seed], torrent={"files": frozenset([index])})
-            await leecher.complete()
-            await asyncio.sleep(1)
-            stats = leecher.torrent.stats()
-            assert (stats.progress, stats.left) == (1.0, 0)
-            assert stats.wanted_length < stats.total_length
-            assert (leecher.folder / NAME / "e").read_bytes() == scene.files["e"]
-            assert leecher.torrent.num_downloaded == stats.wanted_length
-            assert not (leecher.folder / NAME / "a").exists()
-            leecher.torrent.change(files=None)
-            assert leecher.torrent.state is TorrentState.DOWNLOADING
-            await leecher.complete(within=60)
-            assert leecher.has_content()
-
-    simulate(main)
+@in_scene(files=FILES)
+async def test_only_wanted_files_are_fetched(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    index = names_of(scene).index("e")
+    leecher = await scene.node(peers=[seed], torrent={"files": frozenset([index])})
+    await leecher.complete()
+    await asyncio.sleep(1)
+    stats = leecher.torrent.stats()
+    assert (stats.progress, stats.left) == (1.0, 0)
+    assert stats.wanted_length < stats.total_length
+    assert (leecher.folder / NAME / "e").read_bytes() == scene.files["e"]
+    assert leecher.torrent.num_downloaded == stats.wanted_length
+    assert not (leecher.folder / NAME / "a").exists()
+    leecher.torrent.change(files=None)
+    assert leecher.torrent.state is TorrentState.DOWNLOADING
+    await leecher.complete(within=60)
+    assert leecher.has_content()
 
 
 def names_of(scene: Scene) -> list[str]:
     return [file.path[-1] for file in scene.metainfo.info.files]
 
 
-def test_a_choice_of_files_outlives_a_pause(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES) as scene:
-            leecher = await scene.node()
-            leecher.torrent.change(files={0})
-            left = leecher.torrent.num_left
-            assert 0 < left < len(scene.data)
-            await leecher.torrent.pause()
-            assert leecher.torrent.num_left == left
-            leecher.torrent.change(files={0, 1})
-            await leecher.torrent.resume()
-            assert leecher.torrent.num_left > left
-            for wrong in ({4}, {-1}):
-                with pytest.raises(ConfigError):
-                    leecher.torrent.change(files=wrong)
-            with pytest.raises(ConfigError, match="there is no file 9"):
-                await leecher.session.add(
-                    Scene(loop, tmp_path / "x", files={"z": 5}).raw,
-                    TorrentConfig(output=tmp_path, files=frozenset([9])),
-                )
-
-    simulate(main)
+@in_scene(files=FILES)
+async def test_a_choice_of_files_outlives_a_pause(scene: Scene, tmp_path: Path) -> None:
+    leecher = await scene.node()
+    leecher.torrent.change(files={0})
+    left = leecher.torrent.num_left
+    assert 0 < left < len(scene.data)
+    await leecher.torrent.pause()
+    assert leecher.torrent.num_left == left
+    leecher.torrent.change(files={0, 1})
+    await leecher.torrent.resume()
+    assert leecher.torrent.num_left > left
+    for wrong in ({4}, {-1}):
+        with pytest.raises(ConfigError):
+            leecher.torrent.change(files=wrong)
+    with pytest.raises(ConfigError, match="there is no file 9"):
+        await leecher.session.add(
+            Scene(scene.loop, tmp_path / "x", files={"z": 5}).raw,
+            TorrentConfig(output=tmp_path, files=frozenset([9])),
+        )
 
 
 @pytest.mark.parametrize("has_data", [False, True])
-def test_a_hybrid_that_contradicts_itself_stops(
-    has_data: bool, tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(version=Version.HYBRID)
+async def test_a_hybrid_that_contradicts_itself_stops(scene: Scene, has_data: bool) -> None:
     """Limit: P13. No bytes satisfy both of its halves, and no peer is to blame."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            value: Any = decode(scene.raw)
-            info = value[b"info"]
-            pieces = info[b"pieces"]
-            info[b"pieces"] = pieces[:20] + bytes(20) + pieces[40:]
-            scene.raw = encode(value)
-            host = scene.add_host()
-            listener = scene.listener(host)
-            node = await scene.node(peers=[endpoint_of(host)], is_seed=has_data)
-            watch = Watch(node.torrent)
-            if not has_data:
-                peer = await listener.accept()
-                await scene.greet(peer, bitfield=wire.HAVE_ALL + wire.UNCHOKE)
-                await peer.serve(scene.block)
-            with pytest.raises(Inconsistent):
-                await node.torrent.wait_complete()
-            await asyncio.sleep(1)
-            assert node.torrent.state is TorrentState.ERROR
-            assert watch.of(events.PeerBanned) == []
-            assert len(watch.of(events.TorrentUnusable)) == (not has_data)  # else before the watch
-            assert watch.of(events.StorageFailed) == []
-            assert "piece 1 matches its v2 hash and not its v1 hash" in str(node.torrent.error)
-            assert node.torrent.num_connections == 0
-            listener.close()
-
-    simulate(main)
+    value: Any = decode(scene.raw)
+    info = value[b"info"]
+    pieces = info[b"pieces"]
+    info[b"pieces"] = pieces[:20] + bytes(20) + pieces[40:]
+    scene.raw = encode(value)
+    host = scene.add_host()
+    listener = scene.listener(host)
+    node = await scene.node(peers=[endpoint_of(host)], is_seed=has_data)
+    watch = Watch(node.torrent)
+    if not has_data:
+        peer = await listener.accept()
+        await scene.greet(peer, bitfield=wire.HAVE_ALL + wire.UNCHOKE)
+        await peer.serve(scene.block)
+    with pytest.raises(Inconsistent):
+        await node.torrent.wait_complete()
+    await asyncio.sleep(1)
+    assert node.torrent.state is TorrentState.ERROR
+    assert watch.of(events.PeerBanned) == []
+    assert len(watch.of(events.TorrentUnusable)) == (not has_data)  # else before the watch
+    assert watch.of(events.StorageFailed) == []
+    assert "piece 1 matches its v2 hash and not its v1 hash" in str(node.torrent.error)
+    assert node.torrent.num_connections == 0
+    listener.close()
 
 
-def test_a_hybrid_that_contradicts_itself_stops_at_its_first_upload(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(version=Version.HYBRID)
+async def test_a_hybrid_that_contradicts_itself_stops_at_its_first_upload(scene: Scene) -> None:
     """Limit: P13, F5. What was taken on trust is hashed before it is sent, and found wanting."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            value: Any = decode(scene.raw)
-            value[b"info"][b"pieces"] = bytes(20) + value[b"info"][b"pieces"][20:]
-            scene.raw = encode(value)
-            node = await scene.node(
-                is_seed=True, torrent={"skip_check": True}, peers=[Endpoint("10.9.9.9", 1)]
-            )
-            watch = Watch(node.torrent)
-            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
-            peer.send_message(MessageId.INTERESTED)
-            await peer.expect(MessageId.UNCHOKE)
-            peer.send(wire.encode_request(0, 0, BLOCK_LENGTH))
-            await until(lambda: node.torrent.state is TorrentState.ERROR)
-            assert isinstance(node.torrent.error, Inconsistent)
-            assert len(watch.of(events.TorrentUnusable)) == 1
-            peer.close()
-
-    simulate(main)
+    value: Any = decode(scene.raw)
+    value[b"info"][b"pieces"] = bytes(20) + value[b"info"][b"pieces"][20:]
+    scene.raw = encode(value)
+    node = await scene.node(
+        is_seed=True, torrent={"skip_check": True}, peers=[Endpoint("10.9.9.9", 1)]
+    )
+    watch = Watch(node.torrent)
+    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+    peer.send_message(MessageId.INTERESTED)
+    await peer.expect(MessageId.UNCHOKE)
+    peer.send(wire.encode_request(0, 0, BLOCK_LENGTH))
+    await until(lambda: node.torrent.state is TorrentState.ERROR)
+    assert isinstance(node.torrent.error, Inconsistent)
+    assert len(watch.of(events.TorrentUnusable)) == 1
+    peer.close()
 
 
 # --- a disk that fails -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("room", [0, 20_000, 5 * PIECE_LENGTH + 1, 900_000])
-def test_a_full_disk_is_waited_for(room: int, tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_a_full_disk_is_waited_for(scene: Scene, room: int) -> None:
     """Limit: F1. ERROR, and within 60 s of space returning it goes on by itself."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            calls = FaultyCalls(room=room)
-            leecher = await scene.node(peers=[seed], os_calls=calls)
-            with pytest.raises(DiskFull):
-                await leecher.complete(within=60)
-            assert leecher.torrent.state is TorrentState.ERROR
-            assert isinstance(leecher.torrent.error, DiskFull)
-            await asyncio.sleep(100)
-            assert leecher.torrent.state in (TorrentState.ERROR, TorrentState.CHECKING)
-            calls.room = None
-            await until(lambda: leecher.torrent.state is TorrentState.SEEDING, within=60)
-            assert leecher.torrent.error is None
-            assert leecher.has_content()
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    calls = FaultyCalls(room=room)
+    leecher = await scene.node(peers=[seed], os_calls=calls)
+    with pytest.raises(DiskFull):
+        await leecher.complete(within=60)
+    assert leecher.torrent.state is TorrentState.ERROR
+    assert isinstance(leecher.torrent.error, DiskFull)
+    await asyncio.sleep(100)
+    assert leecher.torrent.state in (TorrentState.ERROR, TorrentState.CHECKING)
+    calls.room = None
+    await until(lambda: leecher.torrent.state is TorrentState.SEEDING, within=60)
+    assert leecher.torrent.error is None
+    assert leecher.has_content()
 
 
-def test_a_full_disk_and_the_end(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_a_full_disk_and_the_end(scene: Scene, tmp_path: Path) -> None:
     """Nothing is left behind when the session ends while it waits for room."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            calls = FaultyCalls(room=100_000)
-            leecher = await scene.node(peers=[seed], os_calls=calls, state_dir=tmp_path / "state")
-            with pytest.raises(DiskFull):
-                await leecher.complete()
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    calls = FaultyCalls(room=100_000)
+    leecher = await scene.node(peers=[seed], os_calls=calls, state_dir=tmp_path / "state")
+    with pytest.raises(DiskFull):
+        await leecher.complete()
 
 
-def test_a_disk_that_fails_stops_the_torrent_and_nothing_else(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            calls = FaultyCalls()
-            leecher = await scene.node(peers=[seed], os_calls=calls)
-            watch = Watch(leecher.torrent)
-            calls.fail_call(0, for_good=True, names=["pwritev"])
-            with pytest.raises(StorageError):
-                await leecher.complete(within=60)
-            await asyncio.sleep(1)
-            assert leecher.torrent.num_connections == 0
-            assert [e.reason for e in watch.of(events.StorageFailed)] != []
-            assert seed.torrent.state is TorrentState.SEEDING
-            calls.heal()
-            await leecher.torrent.resume()
-            await leecher.complete()
-            assert leecher.has_content()
-
-    simulate(main)
+@in_scene()
+async def test_a_disk_that_fails_stops_the_torrent_and_nothing_else(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    calls = FaultyCalls()
+    leecher = await scene.node(peers=[seed], os_calls=calls)
+    watch = Watch(leecher.torrent)
+    calls.fail_call(0, for_good=True, names=["pwritev"])
+    with pytest.raises(StorageError):
+        await leecher.complete(within=60)
+    await asyncio.sleep(1)
+    assert leecher.torrent.num_connections == 0
+    assert [e.reason for e in watch.of(events.StorageFailed)] != []
+    assert seed.torrent.state is TorrentState.SEEDING
+    calls.heal()
+    await leecher.torrent.resume()
+    await leecher.complete()
+    assert leecher.has_content()
 
 
 @pytest.mark.parametrize("wait", [0.0, 1.0])
-def test_whoever_goes_on_at_once_after_a_failure_does_go_on(
-    wait: float, tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_whoever_goes_on_at_once_after_a_failure_does_go_on(
+    scene: Scene, wait: float
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            calls = FaultyCalls()
-            leecher = await scene.node(peers=[seed], os_calls=calls, worker_delay=0.5)
-            calls.fail_call(0, for_good=True, names=["pwritev"])
-            with pytest.raises(StorageError):
-                await leecher.complete(within=60)
-            calls.heal()
-            await asyncio.sleep(wait)
-            await leecher.torrent.resume()
-            await leecher.complete(within=60)
-            assert leecher.has_content()
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    calls = FaultyCalls()
+    leecher = await scene.node(peers=[seed], os_calls=calls, worker_delay=0.5)
+    calls.fail_call(0, for_good=True, names=["pwritev"])
+    with pytest.raises(StorageError):
+        await leecher.complete(within=60)
+    calls.heal()
+    await asyncio.sleep(wait)
+    await leecher.torrent.resume()
+    await leecher.complete(within=60)
+    assert leecher.has_content()
 
 
-def test_a_torrent_at_rest_that_cannot_wake_up_asks_nobody_any_more(
-    tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_a_torrent_at_rest_that_cannot_wake_up_asks_nobody_any_more(
+    scene: Scene, tmp_path: Path
 ) -> None:
     """As when its volume is gone; who connects is refused."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            calls = FaultyCalls()
-            seed = await scene.node(
-                is_seed=True, rest_after=1.0, state_dir=tmp_path / "state", os_calls=calls
-            )
-            await until(lambda: seed.torrent.is_resting)
-            assert seed.torrent.sources() != []
-            calls.fail_call(0, for_good=True)
-            (seed.folder / NAME).unlink()
-            (seed.folder / NAME).mkdir()
-            await scene.add_and_knock(seed)
-            await until(lambda: seed.torrent.state is TorrentState.ERROR)
-            await asyncio.sleep(1)
-            assert seed.torrent.sources() == []
-
-    simulate(main)
+    calls = FaultyCalls()
+    seed = await scene.node(
+        is_seed=True, rest_after=1.0, state_dir=tmp_path / "state", os_calls=calls
+    )
+    await until(lambda: seed.torrent.is_resting)
+    assert seed.torrent.sources() != []
+    calls.fail_call(0, for_good=True)
+    (seed.folder / NAME).unlink()
+    (seed.folder / NAME).mkdir()
+    await scene.add_and_knock(seed)
+    await until(lambda: seed.torrent.state is TorrentState.ERROR)
+    await asyncio.sleep(1)
+    assert seed.torrent.sources() == []
 
 
-def test_a_slow_disk_pauses_reading(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_a_slow_disk_pauses_reading(scene: Scene) -> None:
     """Limit: F16. What waits for the disk stays near its limit, and nothing is lost."""
+    seed = await scene.node(is_seed=True)
+    calls = FaultyCalls()
+    leecher = await scene.node(
+        peers=[seed], os_calls=calls, max_write_queue=100_000, worker_delay=0.2
+    )
+    blocked: list[str] = []
 
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            calls = FaultyCalls()
-            leecher = await scene.node(
-                peers=[seed], os_calls=calls, max_write_queue=100_000, worker_delay=0.2
-            )
-            blocked: list[str] = []
+    def slow(name: str) -> None:
+        if name == "pwritev" and not blocked:
+            blocked.append(name)
+            scene.loop.block(1.0)
 
-            def slow(name: str) -> None:
-                if name == "pwritev" and not blocked:
-                    blocked.append(name)
-                    loop.block(1.0)
-
-            calls.before_call = slow
-            has_paused = False
-            while not leecher.torrent.is_complete:
-                await asyncio.sleep(0.02)
-                has_paused = has_paused or leecher.session._disk.is_congested
-                assert leecher.session._disk._queued < 100_000 + (1 << 20)
-                assert loop.time() < 120
-            assert has_paused
-            assert leecher.has_content()
-
-    simulate(main)
+    calls.before_call = slow
+    has_paused = False
+    while not leecher.torrent.is_complete:
+        await asyncio.sleep(0.02)
+        has_paused = has_paused or leecher.session._disk.is_congested
+        assert leecher.session._disk._queued < 100_000 + (1 << 20)
+        assert scene.loop.time() < 120
+    assert has_paused
+    assert leecher.has_content()
 
 
-def test_who_connects_while_the_disk_is_slow_is_paused_once_greeted(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene()
+async def test_who_connects_while_the_disk_is_slow_is_paused_once_greeted(scene: Scene) -> None:
     """Limit: F16. Who is in the middle of its handshake may end it, or it would be timed out."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            calls = FaultyCalls()
-            leecher = await scene.node(
-                peers=[seed], os_calls=calls, max_write_queue=100_000, worker_delay=4.0
-            )
-            greeting = wire.encode_handshake(scene.info_hash, b"-SC0000-abcdefghijkl", FAST)
-            early = await ScriptedPeer.connect(scene.add_host(), leecher.endpoint)
-            early.send(greeting[:48])
-            await early.expect_handshake()
-            calls.before_call = lambda name: loop.block(0.1) if name == "pwritev" else None
-            await until(lambda: is_congested(leecher))
-            early.send(greeting[48:])
-            late = await scene.scripted(leecher)
-            for peer in (early, late):
-                await peer.expect(MessageId.HAVE_NONE, MessageId.BITFIELD)
-                peer.send_message(MessageId.HAVE_ALL)
-            with pytest.raises(ExpectationFailed, match="within"):
-                await late.expect(MessageId.INTERESTED, timeout=2)
-            assert is_congested(leecher)
-            await until(lambda: not is_congested(leecher))
-            for peer in (early, late):
-                await peer.expect(MessageId.INTERESTED, timeout=1)
-                peer.close()
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    calls = FaultyCalls()
+    leecher = await scene.node(
+        peers=[seed], os_calls=calls, max_write_queue=100_000, worker_delay=4.0
+    )
+    greeting = wire.encode_handshake(scene.info_hash, b"-SC0000-abcdefghijkl", FAST)
+    early = await ScriptedPeer.connect(scene.add_host(), leecher.endpoint)
+    early.send(greeting[:48])
+    await early.expect_handshake()
+    calls.before_call = lambda name: scene.loop.block(0.1) if name == "pwritev" else None
+    await until(lambda: is_congested(leecher))
+    early.send(greeting[48:])
+    late = await scene.scripted(leecher)
+    for peer in (early, late):
+        await peer.expect(MessageId.HAVE_NONE, MessageId.BITFIELD)
+        peer.send_message(MessageId.HAVE_ALL)
+    with pytest.raises(ExpectationFailed, match="within"):
+        await late.expect(MessageId.INTERESTED, timeout=2)
+    assert is_congested(leecher)
+    await until(lambda: not is_congested(leecher))
+    for peer in (early, late):
+        await peer.expect(MessageId.INTERESTED, timeout=1)
+        peer.close()
 
 
 # --- states ----------------------------------------------------------------------------------
 
 
-def test_pause_and_resume(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=100_000))
-            leecher = await scene.node(peers=[seed])
-            await get_some(scene, leecher, 3)
-            await leecher.torrent.pause()
-            assert leecher.torrent.state is TorrentState.PAUSED
-            assert leecher.torrent.roster is None
-            downloaded = leecher.torrent.num_downloaded
-            stats = leecher.torrent.stats()
-            assert stats.num_have >= 3
-            assert stats.downloaded == downloaded
-            await asyncio.sleep(30)
-            assert leecher.torrent.num_downloaded == downloaded
-            assert seed.torrent.num_connections == 0
-            await leecher.torrent.resume()
-            await leecher.torrent.resume()
-            await leecher.complete()
-            assert leecher.has_content()
-
-    simulate(main)
+@in_scene()
+async def test_pause_and_resume(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=100_000))
+    leecher = await scene.node(peers=[seed])
+    await get_some(scene, leecher, 3)
+    await leecher.torrent.pause()
+    assert leecher.torrent.state is TorrentState.PAUSED
+    assert leecher.torrent.roster is None
+    downloaded = leecher.torrent.num_downloaded
+    stats = leecher.torrent.stats()
+    assert stats.num_have >= 3
+    assert stats.downloaded == downloaded
+    await asyncio.sleep(30)
+    assert leecher.torrent.num_downloaded == downloaded
+    assert seed.torrent.num_connections == 0
+    await leecher.torrent.resume()
+    await leecher.torrent.resume()
+    await leecher.complete()
+    assert leecher.has_content()
 
 
-def test_one_that_is_added_paused_waits(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            leecher = await scene.node(peers=[seed], torrent={"paused": True})
-            await asyncio.sleep(5)
-            assert leecher.torrent.num_downloaded == 0
-            assert leecher.torrent.file_progress() == [0]
-            await leecher.torrent.resume()
-            await leecher.complete()
-
-    simulate(main)
+@in_scene()
+async def test_one_that_is_added_paused_waits(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    leecher = await scene.node(peers=[seed], torrent={"paused": True})
+    await asyncio.sleep(5)
+    assert leecher.torrent.num_downloaded == 0
+    assert leecher.torrent.file_progress() == [0]
+    await leecher.torrent.resume()
+    await leecher.complete()
 
 
-def test_waiting_ends_when_the_torrent_is_removed(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            leecher = await scene.node()
-            watch = Watch(leecher.torrent)
-            waiting = loop.create_task(leecher.torrent.wait_complete())
-            await asyncio.sleep(1)
-            await leecher.session.remove(leecher.torrent)
-            with pytest.raises(ConfigError, match="removed"):
-                await waiting
-            await watch.task
-            assert watch.seen[-1] == events.StateChanged(TorrentState.STOPPED)
-            await leecher.torrent.start()
-            assert leecher.torrent.state is TorrentState.STOPPED
-
-    simulate(main)
+@in_scene()
+async def test_waiting_ends_when_the_torrent_is_removed(scene: Scene) -> None:
+    leecher = await scene.node()
+    watch = Watch(leecher.torrent)
+    waiting = scene.loop.create_task(leecher.torrent.wait_complete())
+    await asyncio.sleep(1)
+    await leecher.session.remove(leecher.torrent)
+    with pytest.raises(ConfigError, match="removed"):
+        await waiting
+    await watch.task
+    assert watch.seen[-1] == events.StateChanged(TorrentState.STOPPED)
+    await leecher.torrent.start()
+    assert leecher.torrent.state is TorrentState.STOPPED
 
 
-def test_recheck_of_what_is_not_there(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}")
-            with pytest.raises(MetainfoError):
-                assert node.torrent.info
-            assert node.torrent.metainfo is None
-            assert node.torrent.file_progress() == []
-            assert node.torrent.stats().total_length == 0
-            assert repr(node.torrent).startswith("<Torrent")
-
-    simulate(main)
+@in_scene()
+async def test_recheck_of_what_is_not_there(scene: Scene) -> None:
+    node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}")
+    with pytest.raises(MetainfoError):
+        assert node.torrent.info
+    assert node.torrent.metainfo is None
+    assert node.torrent.file_progress() == []
+    assert node.torrent.stats().total_length == 0
+    assert repr(node.torrent).startswith("<Torrent")
 
 
-def test_an_output_folder_that_is_a_file(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host = scene.add_host()
-            session = await scene.session(host)
-            (tmp_path / "file").write_bytes(b"")
-            torrent = await session.add(scene.raw, TorrentConfig(output=tmp_path / "file"))
-            assert torrent.state is TorrentState.ERROR
-            with pytest.raises(StorageError):
-                await torrent.wait_complete()
-
-    simulate(main)
+@in_scene()
+async def test_an_output_folder_that_is_a_file(scene: Scene, tmp_path: Path) -> None:
+    host = scene.add_host()
+    session = await scene.session(host)
+    (tmp_path / "file").write_bytes(b"")
+    torrent = await session.add(scene.raw, TorrentConfig(output=tmp_path / "file"))
+    assert torrent.state is TorrentState.ERROR
+    with pytest.raises(StorageError):
+        await torrent.wait_complete()
 
 
 # --- rest ------------------------------------------------------------------------------------
 
 
-def test_a_seed_without_peers_rests_and_wakes(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True, rest_after=10.0, state_dir=tmp_path / "state")
-            watch = Watch(seed.torrent)
-            await asyncio.sleep(5)
-            assert seed.torrent.is_resting, "nobody is known, so there is nothing to wait for"
-            assert seed.torrent.swarm is None
-            assert seed.torrent.is_complete
-            assert seed.torrent.stats().progress == 1.0
-            assert seed.torrent.file_progress() == [len(scene.data)]
-            assert seed.torrent.info.name == NAME
-            leecher = await scene.node(peers=[seed])
-            await leecher.complete(within=10)
-            assert leecher.has_content()
-            await asyncio.sleep(5)
-            assert not seed.torrent.is_resting
-            await asyncio.sleep(40)
-            assert seed.torrent.is_resting
-            assert seed.torrent.num_uploaded == len(scene.data)
-            assert watch.of(events.TorrentCompleted) == [], "it was so all along"
-            await seed.torrent.recheck()
-            assert seed.torrent.is_complete
-
-    simulate(main)
+@in_scene()
+async def test_a_seed_without_peers_rests_and_wakes(scene: Scene, tmp_path: Path) -> None:
+    seed = await scene.node(is_seed=True, rest_after=10.0, state_dir=tmp_path / "state")
+    watch = Watch(seed.torrent)
+    await asyncio.sleep(5)
+    assert seed.torrent.is_resting, "nobody is known, so there is nothing to wait for"
+    assert seed.torrent.swarm is None
+    assert seed.torrent.is_complete
+    assert seed.torrent.stats().progress == 1.0
+    assert seed.torrent.file_progress() == [len(scene.data)]
+    assert seed.torrent.info.name == NAME
+    leecher = await scene.node(peers=[seed])
+    await leecher.complete(within=10)
+    assert leecher.has_content()
+    await asyncio.sleep(5)
+    assert not seed.torrent.is_resting
+    await asyncio.sleep(40)
+    assert seed.torrent.is_resting
+    assert seed.torrent.num_uploaded == len(scene.data)
+    assert watch.of(events.TorrentCompleted) == [], "it was so all along"
+    await seed.torrent.recheck()
+    assert seed.torrent.is_complete
 
 
-def test_without_a_journal_there_is_no_rest(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_without_a_journal_there_is_no_rest(scene: Scene) -> None:
     """It would have to hash everything to wake up."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True, rest_after=1.0)
-            await asyncio.sleep(60)
-            assert not seed.torrent.is_resting
-
-    simulate(main)
+    seed = await scene.node(is_seed=True, rest_after=1.0)
+    await asyncio.sleep(60)
+    assert not seed.torrent.is_resting
 
 
-def test_more_files_are_wanted_of_one_that_rests(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES) as scene:
-            other = await scene.node(is_seed=True)
-            node = await scene.node(
-                torrent={"files": frozenset([1])}, state_dir=tmp_path / "state", rest_after=5.0
-            )
-            node.torrent.add_peers([other.endpoint], "user")
-            await node.complete()
-            await asyncio.sleep(30)
-            assert node.torrent.is_resting
-            node.torrent.change(files=None)
-            assert not node.torrent.is_complete
-            await node.complete()
-            assert node.has_content()
-
-    simulate(main)
+@in_scene(files=FILES)
+async def test_more_files_are_wanted_of_one_that_rests(scene: Scene, tmp_path: Path) -> None:
+    other = await scene.node(is_seed=True)
+    node = await scene.node(
+        torrent={"files": frozenset([1])}, state_dir=tmp_path / "state", rest_after=5.0
+    )
+    node.torrent.add_peers([other.endpoint], "user")
+    await node.complete()
+    await asyncio.sleep(30)
+    assert node.torrent.is_resting
+    node.torrent.change(files=None)
+    assert not node.torrent.is_complete
+    await node.complete()
+    assert node.has_content()
 
 
-def test_at_rest_it_keeps_no_metainfo_in_memory(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            state = tmp_path / "state"
-            seed = await scene.node(is_seed=True, rest_after=1.0, state_dir=state)
-            await asyncio.sleep(5)
-            assert seed.torrent.is_resting
-            shutil.rmtree(state / "torrents")
-            with pytest.raises(MetainfoError):
-                assert seed.torrent.info
-            peer_host = scene.add_host()
-            peer = await ScriptedPeer.connect(peer_host, seed.endpoint)
-            peer.send_handshake(scene.info_hash)
-            await peer.expect_closed(timeout=15)
-            assert seed.torrent.state is TorrentState.ERROR
-
-    simulate(main)
+@in_scene()
+async def test_at_rest_it_keeps_no_metainfo_in_memory(scene: Scene, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    seed = await scene.node(is_seed=True, rest_after=1.0, state_dir=state)
+    await asyncio.sleep(5)
+    assert seed.torrent.is_resting
+    shutil.rmtree(state / "torrents")
+    with pytest.raises(MetainfoError):
+        assert seed.torrent.info
+    peer_host = scene.add_host()
+    peer = await ScriptedPeer.connect(peer_host, seed.endpoint)
+    peer.send_handshake(scene.info_hash)
+    await peer.expect_closed(timeout=15)
+    assert seed.torrent.state is TorrentState.ERROR
 
 
-def test_many_who_come_at_once_wake_it_once(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True, rest_after=5.0, state_dir=tmp_path / "s")
-            await asyncio.sleep(5)
-            assert seed.torrent.is_resting
-            peers = [await scene.add_and_knock(seed) for _ in range(5)]
-            for peer in peers:
-                await peer.expect_handshake()
-            assert seed.torrent.num_connections == 5
-            for peer in peers:
-                peer.close()
-
-    simulate(main)
+@in_scene()
+async def test_many_who_come_at_once_wake_it_once(scene: Scene, tmp_path: Path) -> None:
+    seed = await scene.node(is_seed=True, rest_after=5.0, state_dir=tmp_path / "s")
+    await asyncio.sleep(5)
+    assert seed.torrent.is_resting
+    peers = [await scene.add_and_knock(seed) for _ in range(5)]
+    for peer in peers:
+        await peer.expect_handshake()
+    assert seed.torrent.num_connections == 5
+    for peer in peers:
+        peer.close()
 
 
-def test_nobody_is_forgotten_by_who_rests(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_nobody_is_forgotten_by_who_rests(scene: Scene, tmp_path: Path) -> None:
     """Peers that are named while it rests are dialled."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True, rest_after=5.0, state_dir=tmp_path / "s")
-            await asyncio.sleep(5)
-            assert seed.torrent.is_resting
-            host = scene.add_host()
-            listener = scene.listener(host)
-            seed.torrent.add_peers([endpoint_of(host)], "user")
-            peer = await listener.accept()
-            await peer.expect_handshake()
-            with pytest.raises(ExpectationFailed):
-                await listener.accept(timeout=1)
-            peer.close()
-            listener.close()
-
-    simulate(main)
+    seed = await scene.node(is_seed=True, rest_after=5.0, state_dir=tmp_path / "s")
+    await asyncio.sleep(5)
+    assert seed.torrent.is_resting
+    host = scene.add_host()
+    listener = scene.listener(host)
+    seed.torrent.add_peers([endpoint_of(host)], "user")
+    peer = await listener.accept()
+    await peer.expect_handshake()
+    with pytest.raises(ExpectationFailed):
+        await listener.accept(timeout=1)
+    peer.close()
+    listener.close()
 
 
-def test_who_waits_for_a_torrent_finds_its_files_under_their_names(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(files={"a": 200_000, "b": 300_000})
+async def test_who_waits_for_a_torrent_finds_its_files_under_their_names(scene: Scene) -> None:
     """However slow the disk is at renaming: ``FileCompleted`` comes before ``wait_complete``."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files={"a": 200_000, "b": 300_000}) as scene:
-            seed = await scene.node(is_seed=True)
-            node = await scene.node(peers=[seed], part_suffix=".part", worker_delay=3.0)
-            watch = Watch(node.torrent)
-            await node.complete()
-            assert node.has_content()
-            await asyncio.sleep(0)
-            kinds = [type(event) for event in watch.seen]
-            assert kinds.count(events.FileCompleted) == 2
-            last_file = len(kinds) - 1 - kinds[::-1].index(events.FileCompleted)
-            assert last_file < kinds.index(events.TorrentCompleted)
-            assert node.torrent.stats().state is TorrentState.SEEDING
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    node = await scene.node(peers=[seed], part_suffix=".part", worker_delay=3.0)
+    watch = Watch(node.torrent)
+    await node.complete()
+    assert node.has_content()
+    await asyncio.sleep(0)
+    kinds = [type(event) for event in watch.seen]
+    assert kinds.count(events.FileCompleted) == 2
+    last_file = len(kinds) - 1 - kinds[::-1].index(events.FileCompleted)
+    assert last_file < kinds.index(events.TorrentCompleted)
+    assert node.torrent.stats().state is TorrentState.SEEDING
 
 
 # --- from a link -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", list(Version))
-def test_a_link_becomes_a_torrent_under_all_its_hashes(
-    version: Version, tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=version) as scene:
-            seed = await scene.node(is_seed=True)
-            info = scene.metainfo.info
-            link = f"magnet:?xt=urn:btih:{info.info_hash}"
-            if info.info_hash is None:
-                link = f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}"
-            node = await scene.node(source=link)
-            assert node.torrent.state is TorrentState.METADATA
-            assert node.torrent.num_left == 1
-            assert len(node.torrent.all_hashes) == 1
-            assert node.torrent.peers() == []
-            node.torrent.add_peers([seed.endpoint], "user")
-            await until(lambda: bool(node.torrent.peers()))
-            await node.complete(within=60)
-            assert node.has_content()
-            assert node.torrent.info_hash == info.info_hash
-            assert node.torrent.info_hash_v2 == info.info_hash_v2
-            assert node.torrent.all_hashes == seed.torrent.all_hashes
-            assert node.torrent.num_left == 0
-
-    simulate(main)
+@in_scene(version=GIVEN)
+async def test_a_link_becomes_a_torrent_under_all_its_hashes(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    info = scene.metainfo.info
+    link = f"magnet:?xt=urn:btih:{info.info_hash}"
+    if info.info_hash is None:
+        link = f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}"
+    node = await scene.node(source=link)
+    assert node.torrent.state is TorrentState.METADATA
+    assert node.torrent.num_left == 1
+    assert len(node.torrent.all_hashes) == 1
+    assert node.torrent.peers() == []
+    node.torrent.add_peers([seed.endpoint], "user")
+    await until(lambda: bool(node.torrent.peers()))
+    await node.complete(within=60)
+    assert node.has_content()
+    assert node.torrent.info_hash == info.info_hash
+    assert node.torrent.info_hash_v2 == info.info_hash_v2
+    assert node.torrent.all_hashes == seed.torrent.all_hashes
+    assert node.torrent.num_left == 0
 
 
-def test_a_link_whose_files_cannot_be_made_stops_and_asks_nobody_any_more(
-    tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_a_link_whose_files_cannot_be_made_stops_and_asks_nobody_any_more(
+    scene: Scene, tmp_path: Path
 ) -> None:
     """Once that is mended, it goes on."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            (tmp_path / "file").write_bytes(b"")
-            session = await scene.session(scene.add_host())
-            torrent = await session.add(
-                f"magnet:?xt=urn:btih:{scene.info_hash}",
-                TorrentConfig(output=tmp_path / "file", peers=(seed.endpoint,)),
-            )
-            await until(lambda: torrent.state is TorrentState.ERROR)
-            await asyncio.sleep(1)
-            assert torrent.sources() == []
-            assert torrent.num_connections == 0
-            (tmp_path / "file").unlink()
-            await torrent.resume()
-            async with asyncio.timeout(60):
-                await torrent.wait_complete()
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    (tmp_path / "file").write_bytes(b"")
+    session = await scene.session(scene.add_host())
+    torrent = await session.add(
+        f"magnet:?xt=urn:btih:{scene.info_hash}",
+        TorrentConfig(output=tmp_path / "file", peers=(seed.endpoint,)),
+    )
+    await until(lambda: torrent.state is TorrentState.ERROR)
+    await asyncio.sleep(1)
+    assert torrent.sources() == []
+    assert torrent.num_connections == 0
+    (tmp_path / "file").unlink()
+    await torrent.resume()
+    async with asyncio.timeout(60):
+        await torrent.wait_complete()
 
 
-def test_metadata_that_comes_after_a_pause_wakes_nobody(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}", peers=[seed])
-            await node.torrent.pause()
-            node.torrent.metadata_received(scene.metainfo.info.raw, {})
-            await asyncio.sleep(1)
-            assert node.torrent.state is TorrentState.PAUSED
-            assert node.torrent.metainfo is None
-            await node.torrent.resume()
-            await node.complete(within=60)
-
-    simulate(main)
+@in_scene()
+async def test_metadata_that_comes_after_a_pause_wakes_nobody(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}", peers=[seed])
+    await node.torrent.pause()
+    node.torrent.metadata_received(scene.metainfo.info.raw, {})
+    await asyncio.sleep(1)
+    assert node.torrent.state is TorrentState.PAUSED
+    assert node.torrent.metainfo is None
+    await node.torrent.resume()
+    await node.complete(within=60)
 
 
-def test_the_data_of_a_link_that_never_was_a_torrent_is_nothing(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}")
-            node.torrent.change(files=frozenset({0}), max_upload_rate=5_000)
-            await node.session.remove(node.torrent, delete_data=True)
-            assert node.torrent.state is TorrentState.STOPPED
-            assert node.torrent.trackers() == []
-            assert node.torrent.sources() == []
-            node.torrent.announce_now()
-            assert not node.torrent.rouse()
-
-    simulate(main)
+@in_scene()
+async def test_the_data_of_a_link_that_never_was_a_torrent_is_nothing(scene: Scene) -> None:
+    node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}")
+    node.torrent.change(files=frozenset({0}), max_upload_rate=5_000)
+    await node.session.remove(node.torrent, delete_data=True)
+    assert node.torrent.state is TorrentState.STOPPED
+    assert node.torrent.trackers() == []
+    assert node.torrent.sources() == []
+    node.torrent.announce_now()
+    assert not node.torrent.rouse()
 
 
 # --- another folder --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_paused", [False, True])
-def test_a_torrent_moves_and_goes_on_as_before(
-    is_paused: bool, tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_a_torrent_moves_and_goes_on_as_before(
+    scene: Scene, is_paused: bool, tmp_path: Path
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(is_seed=True)
-            if is_paused:
-                await node.torrent.pause()
-            await node.torrent.move(tmp_path / "moved")
-            assert (tmp_path / "moved" / NAME).read_bytes() == scene.data
-            assert not (node.folder / NAME).exists()
-            state = TorrentState.PAUSED if is_paused else TorrentState.SEEDING
-            assert node.torrent.state is state
-            await node.torrent.resume()
-            leecher = await scene.node(peers=[node])
-            await leecher.complete(within=60)
-
-    simulate(main)
+    node = await scene.node(is_seed=True)
+    if is_paused:
+        await node.torrent.pause()
+    await node.torrent.move(tmp_path / "moved")
+    assert (tmp_path / "moved" / NAME).read_bytes() == scene.data
+    assert not (node.folder / NAME).exists()
+    state = TorrentState.PAUSED if is_paused else TorrentState.SEEDING
+    assert node.torrent.state is state
+    await node.torrent.resume()
+    leecher = await scene.node(peers=[node])
+    await leecher.complete(within=60)
 
 
-def test_a_torrent_that_cannot_be_moved_goes_on_where_it_is(
-    tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_a_torrent_that_cannot_be_moved_goes_on_where_it_is(
+    scene: Scene, tmp_path: Path
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(is_seed=True)
-            (tmp_path / "taken").mkdir()
-            (tmp_path / "taken" / NAME).write_bytes(b"somebody else's")
-            with pytest.raises(StorageError):
-                await node.torrent.move(tmp_path / "taken")
-            assert node.torrent.state is TorrentState.SEEDING
-            assert node.has_content()
-            assert (tmp_path / "taken" / NAME).read_bytes() == b"somebody else's"
-
-    simulate(main)
+    node = await scene.node(is_seed=True)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / NAME).write_bytes(b"somebody else's")
+    with pytest.raises(StorageError):
+        await node.torrent.move(tmp_path / "taken")
+    assert node.torrent.state is TorrentState.SEEDING
+    assert node.has_content()
+    assert (tmp_path / "taken" / NAME).read_bytes() == b"somebody else's"
 
 
 # --- changes ---------------------------------------------------------------------------------
 
 
-def test_trackers_that_are_added_are_asked_from_then_on(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_trackers_that_are_added_are_asked_from_then_on(scene: Scene) -> None:
     """By one that runs at once, by one that is paused once it goes on."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            for is_paused in (False, True):
-                client = FakeClient()
-                node = await scene.node(
-                    make=tracked(client), enable_trackers=True, torrent={"paused": is_paused}
-                )
-                assert node.torrent.trackers() == []
-                node.torrent.change(trackers=((URL,),))
-                await node.torrent.resume()
-                await asyncio.sleep(1)
-                assert [url for url, *_ in client.heard] == [URL]
-                node.torrent.announce_now()
-                assert [each.url for each in node.torrent.trackers()] == [URL]
-
-    simulate(main)
+    for is_paused in (False, True):
+        client = FakeClient()
+        node = await scene.node(
+            make=tracked(client), enable_trackers=True, torrent={"paused": is_paused}
+        )
+        assert node.torrent.trackers() == []
+        node.torrent.change(trackers=((URL,),))
+        await node.torrent.resume()
+        await asyncio.sleep(1)
+        assert [url for url, *_ in client.heard] == [URL]
+        node.torrent.announce_now()
+        assert [each.url for each in node.torrent.trackers()] == [URL]

@@ -12,8 +12,8 @@ from bittern.dht.events import DhtEvent, PeersFound, PeersLookupEnded, Ponged, Q
 from bittern.dht.node import DhtNode
 from bittern.net.dht_node import NodeShell
 from bittern.testing.loop import VirtualLoop
-from tests.conftest import Simulate
 from tests.net.dht_scene import DhtScene, feed
+from tests.virtual_time import simulated
 
 OWN = Endpoint("10.0.0.1", 6881)
 OTHER = Endpoint("10.0.0.2", 6881)
@@ -52,139 +52,124 @@ def query(number: int = 0) -> bytes:
     return encode_query(b"t%03d" % number, b"n" * 20, Ping())
 
 
-def test_a_batch_is_answered_when_it_ends(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene(loop)
-        for number in range(3):
-            scene.shell.receive(memoryview(query(number)), OTHER)
-        assert not scene.socket.sent
-        scene.shell.flush()
-        assert [target for _, target in scene.socket.sent] == [OTHER] * 3
-        feed(scene.shell, query(3), OTHER)
-        assert len(scene.socket.sent) == 4
-        scene.shell.close()
-
-    simulate(main)
+@simulated
+async def test_a_batch_is_answered_when_it_ends(loop: VirtualLoop) -> None:
+    scene = Scene(loop)
+    for number in range(3):
+        scene.shell.receive(memoryview(query(number)), OTHER)
+    assert not scene.socket.sent
+    scene.shell.flush()
+    assert [target for _, target in scene.socket.sent] == [OTHER] * 3
+    feed(scene.shell, query(3), OTHER)
+    assert len(scene.socket.sent) == 4
+    scene.shell.close()
 
 
-def test_time_passes_from_start_to_close(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene(loop)
-        events: list[DhtEvent] = []
-        await asyncio.sleep(100)
-        assert not scene.heard
-        scene.shell.start()
-        assert scene.shell.is_started
-        scene.ping(events)
-        await asyncio.sleep(10)
-        assert scene.heard  # it tried to bootstrap, without anybody
-        assert [type(event) for event in events] == [QueryFailed]
-        assert scene.shell.close() == []
-        assert scene.shell.close() == []
-        assert not scene.shell.is_started
-        assert "10.0.0.1" in repr(scene.shell)
-
-    simulate(main)
+@simulated
+async def test_time_passes_from_start_to_close(loop: VirtualLoop) -> None:
+    scene = Scene(loop)
+    events: list[DhtEvent] = []
+    await asyncio.sleep(100)
+    assert not scene.heard
+    scene.shell.start()
+    assert scene.shell.is_started
+    scene.ping(events)
+    await asyncio.sleep(10)
+    assert scene.heard  # it tried to bootstrap, without anybody
+    assert [type(event) for event in events] == [QueryFailed]
+    assert scene.shell.close() == []
+    assert scene.shell.close() == []
+    assert not scene.shell.is_started
+    assert "10.0.0.1" in repr(scene.shell)
 
 
-def test_handlers_hear_their_own_request_only(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene(loop)
-        other = Scene(loop)
-        scene.shell.start()
-        first: list[DhtEvent] = []
-        second: list[DhtEvent] = []
-        number = scene.ping(first)
-        scene.ping(second)
-        scene.shell.cancel(number)
-        scene.shell.cancel(number)
-        for data, _ in scene.socket.sent:
-            feed(other.shell, data, OWN)
-        for data, _ in other.socket.sent:
-            feed(scene.shell, data, OTHER)
-        assert first == []
-        assert [type(event) for event in second] == [Ponged]
-        scene.shell.close()
-        other.shell.close()
-
-    simulate(main)
+@simulated
+async def test_handlers_hear_their_own_request_only(loop: VirtualLoop) -> None:
+    scene = Scene(loop)
+    other = Scene(loop)
+    scene.shell.start()
+    first: list[DhtEvent] = []
+    second: list[DhtEvent] = []
+    number = scene.ping(first)
+    scene.ping(second)
+    scene.shell.cancel(number)
+    scene.shell.cancel(number)
+    for data, _ in scene.socket.sent:
+        feed(other.shell, data, OWN)
+    for data, _ in other.socket.sent:
+        feed(scene.shell, data, OTHER)
+    assert first == []
+    assert [type(event) for event in second] == [Ponged]
+    scene.shell.close()
+    other.shell.close()
 
 
-def test_a_handler_may_make_the_next_request(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene(loop)
-        scene.shell.start()
-        events: list[DhtEvent] = []
+@simulated
+async def test_a_handler_may_make_the_next_request(loop: VirtualLoop) -> None:
+    scene = Scene(loop)
+    scene.shell.start()
+    events: list[DhtEvent] = []
 
-        def again(event: DhtEvent) -> None:
-            events.append(event)
-            if len(events) < 3:
-                scene.shell.begin(lambda node, now: node.ping(OTHER, now=now), again)
+    def again(event: DhtEvent) -> None:
+        events.append(event)
+        if len(events) < 3:
+            scene.shell.begin(lambda node, now: node.ping(OTHER, now=now), again)
 
-        scene.shell.begin(lambda node, now: node.ping(OTHER, now=now), again)
-        await asyncio.sleep(30)
-        assert len(events) == 3
-        assert len(scene.socket.sent) == 3
-        scene.shell.close()
-
-    simulate(main)
+    scene.shell.begin(lambda node, now: node.ping(OTHER, now=now), again)
+    await asyncio.sleep(30)
+    assert len(events) == 3
+    assert len(scene.socket.sent) == 3
+    scene.shell.close()
 
 
-def test_closing_gives_back_who_still_waits(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene(loop)
-        events: list[DhtEvent] = []
-        scene.shell.start()
-        number = scene.ping(events)
-        assert scene.shell.close() == [events.append]
-        scene.shell.cancel(number)
-        num_sent = len(scene.socket.sent)
-        feed(scene.shell, query(), OTHER)
-        await asyncio.sleep(30)
-        assert len(scene.socket.sent) == num_sent
-
-    simulate(main)
+@simulated
+async def test_closing_gives_back_who_still_waits(loop: VirtualLoop) -> None:
+    scene = Scene(loop)
+    events: list[DhtEvent] = []
+    scene.shell.start()
+    number = scene.ping(events)
+    assert scene.shell.close() == [events.append]
+    scene.shell.cancel(number)
+    num_sent = len(scene.socket.sent)
+    feed(scene.shell, query(), OTHER)
+    await asyncio.sleep(30)
+    assert len(scene.socket.sent) == num_sent
 
 
-def test_peers_are_handed_on_as_they_come_and_to_nobody_after_a_cancel(
-    simulate: Simulate,
+@simulated
+async def test_peers_are_handed_on_as_they_come_and_to_nobody_after_a_cancel(
+    loop: VirtualLoop,
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        place = DhtScene(loop)
-        dhts = await place.add_network(4)
-        info_hash = InfoHash(b"h" * 20)
-        await dhts[1].announce(info_hash, 7000).wait()
-        shell = dhts[2].shells[0]
-        heard: list[DhtEvent] = []
-        dropped: list[DhtEvent] = []
+    place = DhtScene(loop)
+    dhts = await place.add_network(4)
+    info_hash = InfoHash(b"h" * 20)
+    await dhts[1].announce(info_hash, 7000).wait()
+    shell = dhts[2].shells[0]
+    heard: list[DhtEvent] = []
+    dropped: list[DhtEvent] = []
 
-        def ask(node: DhtNode, now: float) -> int:
-            return node.get_peers(info_hash, now=now)
+    def ask(node: DhtNode, now: float) -> int:
+        return node.get_peers(info_hash, now=now)
 
-        shell.begin(ask, heard.append)
-        number = shell.begin(ask, dropped.append)
-        shell.cancel(number)
-        await asyncio.sleep(10)
-        kinds = [type(event) for event in heard]
-        assert PeersFound in kinds
-        assert kinds[-1] is PeersLookupEnded
-        assert dropped == []
-        place.close()
-
-    simulate(main)
+    shell.begin(ask, heard.append)
+    number = shell.begin(ask, dropped.append)
+    shell.cancel(number)
+    await asyncio.sleep(10)
+    kinds = [type(event) for event in heard]
+    assert PeersFound in kinds
+    assert kinds[-1] is PeersLookupEnded
+    assert dropped == []
+    place.close()
 
 
-def test_what_is_due_sooner_is_not_waited_for_longer(simulate: Simulate) -> None:
+@simulated
+async def test_what_is_due_sooner_is_not_waited_for_longer(loop: VirtualLoop) -> None:
     """A node at rest has minutes until its next turn; a query that is lost has seconds."""
-
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene(loop)
-        scene.shell.start()
-        await asyncio.sleep(60)
-        events: list[DhtEvent] = []
-        scene.ping(events)
-        await asyncio.sleep(10)
-        assert [type(event) for event in events] == [QueryFailed]
-        scene.shell.close()
-
-    simulate(main)
+    scene = Scene(loop)
+    scene.shell.start()
+    await asyncio.sleep(60)
+    events: list[DhtEvent] = []
+    scene.ping(events)
+    await asyncio.sleep(10)
+    assert [type(event) for event in events] == [QueryFailed]
+    scene.shell.close()

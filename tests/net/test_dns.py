@@ -12,6 +12,7 @@ from bittern.net import dns
 from bittern.net.dns import Resolver, literal_address
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
 
 class Names:
@@ -78,19 +79,17 @@ def test_old_spellings_of_addresses_never_reach_the_system(host: str, simulate: 
     assert names.asked == []
 
 
-def test_answers_are_canonical_unique_and_bounded(simulate: Simulate) -> None:
+@simulated
+async def test_answers_are_canonical_unique_and_bounded() -> None:
     many = [f"192.0.2.{i}" for i in range(50)]
     names = Names({"a.example": ["2001:DB8::1", "192.0.2.1", "2001:db8:0::1", "junk"], "b": many})
-
-    async def main() -> None:
-        resolver = Resolver(lookup=names.lookup)
-        assert await resolver.resolve("A.Example.") == ("2001:db8::1", "192.0.2.1")
-        assert await resolver.resolve("b") == tuple(many[:16])
-
-    simulate(main())
+    resolver = Resolver(lookup=names.lookup)
+    assert await resolver.resolve("A.Example.") == ("2001:db8::1", "192.0.2.1")
+    assert await resolver.resolve("b") == tuple(many[:16])
 
 
-def test_answers_and_failures_are_kept_for_a_minute(simulate: Simulate) -> None:
+@simulated
+async def test_answers_and_failures_are_kept_for_a_minute() -> None:
     names = Names({"good": ["192.0.2.1"], "odd": ["junk"]})
 
     async def ask(resolver: Resolver, host: str) -> str:
@@ -99,31 +98,25 @@ def test_answers_and_failures_are_kept_for_a_minute(simulate: Simulate) -> None:
         except ResolveError as error:
             return error.reason
 
-    async def main() -> None:
-        resolver = Resolver(lookup=names.lookup)
-        for _ in range(3):
-            assert await ask(resolver, "good") == "('192.0.2.1',)"
-            assert await ask(resolver, "bad") == "Name or service not known"
-            assert await ask(resolver, "odd") == "no address"
-        assert names.asked == ["good", "bad", "odd"]
-        await asyncio.sleep(60)
-        names.table = {"bad": ["192.0.2.2"]}
-        assert await ask(resolver, "good") == "Name or service not known"
-        assert await ask(resolver, "bad") == "('192.0.2.2',)"
-
-    simulate(main())
+    resolver = Resolver(lookup=names.lookup)
+    for _ in range(3):
+        assert await ask(resolver, "good") == "('192.0.2.1',)"
+        assert await ask(resolver, "bad") == "Name or service not known"
+        assert await ask(resolver, "odd") == "no address"
+    assert names.asked == ["good", "bad", "odd"]
+    await asyncio.sleep(60)
+    names.table = {"bad": ["192.0.2.2"]}
+    assert await ask(resolver, "good") == "Name or service not known"
+    assert await ask(resolver, "bad") == "('192.0.2.2',)"
 
 
-def test_a_hanging_resolver_costs_ten_seconds(simulate: Simulate) -> None:
+@simulated
+async def test_a_hanging_resolver_costs_ten_seconds(loop: VirtualLoop) -> None:
     """Limit: F11."""
     names = Names({"slow": ["192.0.2.1"]}, delay=1000)
-
-    async def main(loop: VirtualLoop) -> None:
-        with pytest.raises(ResolveError, match="cannot resolve 'slow': no answer in 10 s"):
-            await Resolver(lookup=names.lookup).resolve("slow")
-        assert loop.time() == 10
-
-    simulate(main)
+    with pytest.raises(ResolveError, match="cannot resolve 'slow': no answer in 10 s"):
+        await Resolver(lookup=names.lookup).resolve("slow")
+    assert loop.time() == 10
 
 
 def test_equal_lookups_share_one(simulate: Simulate) -> None:
@@ -138,52 +131,43 @@ def test_equal_lookups_share_one(simulate: Simulate) -> None:
     assert names.asked == ["a"]
 
 
-def test_a_cancelled_caller_does_not_take_the_lookup_along(simulate: Simulate) -> None:
+@simulated
+async def test_a_cancelled_caller_does_not_take_the_lookup_along() -> None:
     names = Names({"a": ["192.0.2.1"]}, delay=1)
-
-    async def main() -> None:
-        resolver = Resolver(lookup=names.lookup)
-        first = asyncio.ensure_future(resolver.resolve("a"))
-        second = asyncio.ensure_future(resolver.resolve("a"))
-        lost = asyncio.ensure_future(resolver.resolve("gone"))
-        await asyncio.sleep(0.5)
-        first.cancel()
-        lost.cancel()
-        assert await second == ("192.0.2.1",)
-        await asyncio.sleep(1)
-
-    simulate(main())
+    resolver = Resolver(lookup=names.lookup)
+    first = asyncio.ensure_future(resolver.resolve("a"))
+    second = asyncio.ensure_future(resolver.resolve("a"))
+    lost = asyncio.ensure_future(resolver.resolve("gone"))
+    await asyncio.sleep(0.5)
+    first.cancel()
+    lost.cancel()
+    assert await second == ("192.0.2.1",)
+    await asyncio.sleep(1)
 
 
-def test_closing_ends_what_is_under_way(simulate: Simulate) -> None:
+@simulated
+async def test_closing_ends_what_is_under_way(loop: VirtualLoop) -> None:
     names = Names({}, delay=5)
-
-    async def main(loop: VirtualLoop) -> None:
-        resolver = Resolver(lookup=names.lookup)
-        caller = asyncio.ensure_future(resolver.resolve("a"))
-        await asyncio.sleep(1)
-        await resolver.close()
-        with pytest.raises(ResolveError, match="resolver closed"):
-            await caller
-        assert loop.time() == 1
-
-    simulate(main)
+    resolver = Resolver(lookup=names.lookup)
+    caller = asyncio.ensure_future(resolver.resolve("a"))
+    await asyncio.sleep(1)
+    await resolver.close()
+    with pytest.raises(ResolveError, match="resolver closed"):
+        await caller
+    assert loop.time() == 1
 
 
-def test_the_cache_is_bounded(simulate: Simulate) -> None:
+@simulated
+async def test_the_cache_is_bounded() -> None:
     names = Names({f"h{i}": ["192.0.2.1"] for i in range(1100)})
-
-    async def main() -> None:
-        resolver = Resolver(lookup=names.lookup)
-        for name in names.table:
-            await resolver.resolve(name)
-        before = len(names.asked)
-        await resolver.resolve("h1099")
-        assert len(names.asked) == before
-        await resolver.resolve("h0")
-        assert len(names.asked) == before + 1
-
-    simulate(main())
+    resolver = Resolver(lookup=names.lookup)
+    for name in names.table:
+        await resolver.resolve(name)
+    before = len(names.asked)
+    await resolver.resolve("h1099")
+    assert len(names.asked) == before
+    await resolver.resolve("h0")
+    assert len(names.asked) == before + 1
 
 
 async def test_the_system_is_asked_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:

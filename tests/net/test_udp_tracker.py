@@ -22,7 +22,7 @@ from bittern.core.ids import InfoHash, PeerId
 from bittern.net.udp import TRACKER_BYTES, UdpSocket
 from bittern.net.udp_tracker import UdpTrackers
 from bittern.testing.loop import VirtualLoop
-from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
 TRACKER = Endpoint("192.0.2.1", 6969)
 V6 = Endpoint("2001:db8::1", 6969)
@@ -68,114 +68,96 @@ def make(socket: FakeSocket) -> UdpTrackers:
     return trackers
 
 
-def test_announce_and_scrape(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        trackers = make(FakeSocket())
-        assert await trackers.announce(TRACKER, REQUEST) == ANSWER
-        assert loop.time() == 2
-        found = await trackers.scrape(TRACKER, [REQUEST.info_hash])
-        assert found == {REQUEST.info_hash: ScrapeEntry(1, 2, 3)}
-        assert loop.time() == 3
-
-    simulate(main)
+@simulated
+async def test_announce_and_scrape(loop: VirtualLoop) -> None:
+    trackers = make(FakeSocket())
+    assert await trackers.announce(TRACKER, REQUEST) == ANSWER
+    assert loop.time() == 2
+    found = await trackers.scrape(TRACKER, [REQUEST.info_hash])
+    assert found == {REQUEST.info_hash: ScrapeEntry(1, 2, 3)}
+    assert loop.time() == 3
 
 
-def test_many_at_once_over_one_socket(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        socket = FakeSocket()
-        trackers = make(socket)
-        found = await asyncio.gather(*(trackers.announce(TRACKER, REQUEST) for _ in range(200)))
-        assert found == [ANSWER] * 200
-        assert loop.time() == 2
-        assert len(socket.sent_at) == 201
-
-    simulate(main)
+@simulated
+async def test_many_at_once_over_one_socket(loop: VirtualLoop) -> None:
+    socket = FakeSocket()
+    trackers = make(socket)
+    found = await asyncio.gather(*(trackers.announce(TRACKER, REQUEST) for _ in range(200)))
+    assert found == [ANSWER] * 200
+    assert loop.time() == 2
+    assert len(socket.sent_at) == 201
 
 
-def test_refusal(simulate: Simulate) -> None:
-    async def main() -> None:
-        trackers = make(FakeSocket())
-        with pytest.raises(TrackerFailure, match="not you"):
-            await trackers.announce(TRACKER, REQUEST, url_data=b"/refuse")
-
-    simulate(main())
+@simulated
+async def test_refusal() -> None:
+    trackers = make(FakeSocket())
+    with pytest.raises(TrackerFailure, match="not you"):
+        await trackers.announce(TRACKER, REQUEST, url_data=b"/refuse")
 
 
-def test_silence_costs_three_packets_and_35_seconds(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        socket = FakeSocket(is_silent=True)
-        with pytest.raises(TrackerUnreachable, match="tracker is silent"):
-            await make(socket).announce(TRACKER, REQUEST)
-        assert socket.sent_at == [0, 5, 15]
-        assert loop.time() == 35
-
-    simulate(main)
+@simulated
+async def test_silence_costs_three_packets_and_35_seconds(loop: VirtualLoop) -> None:
+    socket = FakeSocket(is_silent=True)
+    with pytest.raises(TrackerUnreachable, match="tracker is silent"):
+        await make(socket).announce(TRACKER, REQUEST)
+    assert socket.sent_at == [0, 5, 15]
+    assert loop.time() == 35
 
 
-def test_a_family_without_a_socket_fails_at_once(simulate: Simulate) -> None:
-    async def main() -> None:
-        with pytest.raises(TrackerUnreachable, match="no IPv6 here"):
-            await make(FakeSocket()).announce(V6, REQUEST)
-        with pytest.raises(TrackerUnreachable, match="no IPv4 here"):
-            await make(FakeSocket("2001:db8::7")).scrape(TRACKER, [])
-
-    simulate(main())
+@simulated
+async def test_a_family_without_a_socket_fails_at_once() -> None:
+    with pytest.raises(TrackerUnreachable, match="no IPv6 here"):
+        await make(FakeSocket()).announce(V6, REQUEST)
+    with pytest.raises(TrackerUnreachable, match="no IPv4 here"):
+        await make(FakeSocket("2001:db8::7")).scrape(TRACKER, [])
 
 
-def test_cancelling_forgets_the_request(simulate: Simulate) -> None:
-    async def main() -> None:
-        socket = FakeSocket(is_silent=True)
-        trackers = make(socket)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1):
-                await trackers.announce(TRACKER, REQUEST)
-        await asyncio.sleep(100)
-        assert socket.sent_at == [0]
-
-    simulate(main())
+@simulated
+async def test_cancelling_forgets_the_request() -> None:
+    socket = FakeSocket(is_silent=True)
+    trackers = make(socket)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await trackers.announce(TRACKER, REQUEST)
+    await asyncio.sleep(100)
+    assert socket.sent_at == [0]
 
 
-def test_an_answer_in_the_same_step_as_the_cancellation_is_lost_quietly(
-    simulate: Simulate,
-) -> None:
-    async def main() -> None:
-        socket = FakeSocket(is_silent=True)
-        trackers = make(socket)
-        for query in (
-            lambda: trackers.announce(TRACKER, REQUEST),
-            lambda: trackers.announce(TRACKER, REQUEST, url_data=b"/refuse"),
-            lambda: trackers.scrape(TRACKER, [REQUEST.info_hash]),
-        ):
-            task: asyncio.Future[object] = asyncio.ensure_future(query())
-            await asyncio.sleep(0)
-            if socket.sent[-1][8:12] == bytes(4):
-                trackers.receive(reply_to(socket.sent[-1]), TRACKER)
-            task.cancel()
+@simulated
+async def test_an_answer_in_the_same_step_as_the_cancellation_is_lost_quietly() -> None:
+    socket = FakeSocket(is_silent=True)
+    trackers = make(socket)
+    for query in (
+        lambda: trackers.announce(TRACKER, REQUEST),
+        lambda: trackers.announce(TRACKER, REQUEST, url_data=b"/refuse"),
+        lambda: trackers.scrape(TRACKER, [REQUEST.info_hash]),
+    ):
+        task: asyncio.Future[object] = asyncio.ensure_future(query())
+        await asyncio.sleep(0)
+        if socket.sent[-1][8:12] == bytes(4):
             trackers.receive(reply_to(socket.sent[-1]), TRACKER)
-            trackers.receive(b"\0\0\0", TRACKER)
-            with pytest.raises(asyncio.CancelledError):
-                await task
-        assert trackers.num_bad_datagrams == 3
+        task.cancel()
+        trackers.receive(reply_to(socket.sent[-1]), TRACKER)
+        trackers.receive(b"\0\0\0", TRACKER)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert trackers.num_bad_datagrams == 3
 
-    simulate(main())
 
-
-def test_closing_fails_what_is_under_way(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        trackers = make(FakeSocket(is_silent=True))
-        tasks = [
-            asyncio.ensure_future(trackers.announce(TRACKER, REQUEST)),
-            asyncio.ensure_future(trackers.scrape(TRACKER, [REQUEST.info_hash])),
-        ]
-        await asyncio.sleep(1)
-        trackers.close()
-        trackers.close()
-        for task in tasks:
-            with pytest.raises(TrackerUnreachable, match="closed"):
-                await task
-        assert loop.time() == 1
-
-    simulate(main)
+@simulated
+async def test_closing_fails_what_is_under_way(loop: VirtualLoop) -> None:
+    trackers = make(FakeSocket(is_silent=True))
+    tasks = [
+        asyncio.ensure_future(trackers.announce(TRACKER, REQUEST)),
+        asyncio.ensure_future(trackers.scrape(TRACKER, [REQUEST.info_hash])),
+    ]
+    await asyncio.sleep(1)
+    trackers.close()
+    trackers.close()
+    for task in tasks:
+        with pytest.raises(TrackerUnreachable, match="closed"):
+            await task
+    assert loop.time() == 1
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -16,10 +16,10 @@ from bittern.engine import events
 from bittern.testing.host import SimHost
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ExpectationFailed, ScriptedListener, ScriptedPeer
-from tests.conftest import Simulate
 from tests.engine.scene import Watch
 from tests.sim.hostile_zoo import ATTACKS, LIARS, Attack, Visit
 from tests.sim.place import PORT, Place, endpoint_of
+from tests.virtual_time import simulated
 
 pytestmark = pytest.mark.slow
 
@@ -113,34 +113,28 @@ async def download(
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
-def test_one_kind_of_hostile_peer(attack: Attack, tmp_path: Path, simulate: Simulate) -> None:
+@simulated
+async def test_one_kind_of_hostile_peer(loop: VirtualLoop, attack: Attack, tmp_path: Path) -> None:
     """Four of a kind cost a short download little, and nobody else is banned for it."""
-
-    async def main(loop: VirtualLoop) -> None:
-        seconds = await download(loop, tmp_path, [attack] * 4, num_pieces=16)
-        assert seconds < 2 * 16 * 65_536 / (2 * HONEST_RATE) + 5
-
-    simulate(main)
+    seconds = await download(loop, tmp_path, [attack] * 4, num_pieces=16)
+    assert seconds < 2 * 16 * 65_536 / (2 * HONEST_RATE) + 5
 
 
 @pytest.mark.parametrize(
     ("count", "num_pieces"), [(50, 64), pytest.param(200, 128, marks=pytest.mark.soak)]
 )
-def test_a_download_among_hostile_peers_of_every_kind(
-    count: int, num_pieces: int, tmp_path: Path, simulate: Simulate
+@simulated(limit=20_000)
+async def test_a_download_among_hostile_peers_of_every_kind(
+    loop: VirtualLoop, count: int, num_pieces: int, tmp_path: Path
 ) -> None:
     """R6. The right content, in 1.5 times the time of a clean run, within 64 MiB, no honest ban."""
-
-    async def main(loop: VirtualLoop) -> None:
-        clean = await download(loop, tmp_path / "clean", [], num_pieces=num_pieces)
-        attacks = [ATTACKS[number % len(ATTACKS)] for number in range(count)]
-        tracemalloc.start()
-        try:
-            seconds = await download(loop, tmp_path / "hostile", attacks, num_pieces=num_pieces)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert peak < MAX_MEMORY
-        assert seconds <= MAX_TIMES_CLEAN * clean
-
-    simulate(main, limit=20_000)
+    clean = await download(loop, tmp_path / "clean", [], num_pieces=num_pieces)
+    attacks = [ATTACKS[number % len(ATTACKS)] for number in range(count)]
+    tracemalloc.start()
+    try:
+        seconds = await download(loop, tmp_path / "hostile", attacks, num_pieces=num_pieces)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < MAX_MEMORY
+    assert seconds <= MAX_TIMES_CLEAN * clean

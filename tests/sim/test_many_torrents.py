@@ -32,7 +32,7 @@ from bittern.testing.disk import FaultyCalls, SimWorker
 from bittern.testing.host import SimHost
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.network import SimNetwork
-from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
 pytestmark = pytest.mark.slow
 
@@ -195,68 +195,62 @@ def shortest_pause(asked: list[tuple[float, str]]) -> float:
 
 
 @whole_and_reduced
-def test_dead_trackers_are_seldom_asked_and_hold_nobody_up(
-    count: int, tmp_path: Path, simulate: Simulate
+@simulated(limit=100_000)
+async def test_dead_trackers_are_seldom_asked_and_hold_nobody_up(
+    loop: VirtualLoop, count: int, tmp_path: Path
 ) -> None:
     """Limit: F11. Torrents with a dead tracker of either kind before the live one, or alone."""
     kinds = [[[DEAD[0]], [LIVE]], [[DEAD_UDP], [LIVE]], [[DEAD[0], DEAD[1]], [DEAD_UDP]], [[LIVE]]]
+    house = House(loop, tmp_path)
+    trackers = house.trackers
+    sources = [house.metainfo(number, kinds[number % 4]) for number in range(count)]
+    session = await house.open()
+    await house.fill(session, sources)
+    num_live = count * 3 // 4
+    # Most wait for one silence, the few that step in at its end for another; then they ask
+    # the live one, as many at a time as it is asked by.
+    await asyncio.sleep(2 * SILENCE + num_live / MAX_PER_TRACKER * ANSWER_TIME * 1.5)
+    assert len({info_hash for _, info_hash in trackers.asked[LIVE]}) == num_live
+    assert trackers.most_at_once <= MAX_HTTP_REQUESTS
 
-    async def main(loop: VirtualLoop) -> None:
-        house = House(loop, tmp_path)
-        trackers = house.trackers
-        sources = [house.metainfo(number, kinds[number % 4]) for number in range(count)]
-        session = await house.open()
-        await house.fill(session, sources)
-        num_live = count * 3 // 4
-        # Most wait for one silence, the few that step in at its end for another; then they ask
-        # the live one, as many at a time as it is asked by.
-        await asyncio.sleep(2 * SILENCE + num_live / MAX_PER_TRACKER * ANSWER_TIME * 1.5)
-        assert len({info_hash for _, info_hash in trackers.asked[LIVE]}) == num_live
-        assert trackers.most_at_once <= MAX_HTTP_REQUESTS
-
-        await asyncio.sleep(3600)
-        num_timers = loop.num_timers
-        await asyncio.sleep(2 * 3600)
-        # A tick each second, and for each torrent little more than its announces.
-        assert loop.num_timers - num_timers < 1.1 * 2 * 3600 + 12 * count
-        for url in DEAD:
-            seconds = loop.time() - trackers.asked[url][0][0]
-            most = MAX_PER_TRACKER + MAX_SILENCES + seconds / PROBE_INTERVAL
-            assert seconds / 120 < len(trackers.asked[url]) <= most
-        heard = Counter(info_hash for _, info_hash in trackers.asked[LIVE])
-        assert len(heard) == num_live
-        assert set(heard.values()) <= {6, 7}, "once in half an hour, for three hours"
-        for asked in trackers.asked.values():
-            assert shortest_pause(asked) >= MIN_PAUSE
-        assert all(torrent.is_resting for torrent in session.torrents)
-        began = loop.time()
-        await session.end()
-        assert loop.time() - began <= MAX_STOP_TIME
-        assert trackers.num_goodbyes >= min(num_live, MAX_HTTP_REQUESTS)
-
-    simulate(main, limit=100_000)
+    await asyncio.sleep(3600)
+    num_timers = loop.num_timers
+    await asyncio.sleep(2 * 3600)
+    # A tick each second, and for each torrent little more than its announces.
+    assert loop.num_timers - num_timers < 1.1 * 2 * 3600 + 12 * count
+    for url in DEAD:
+        seconds = loop.time() - trackers.asked[url][0][0]
+        most = MAX_PER_TRACKER + MAX_SILENCES + seconds / PROBE_INTERVAL
+        assert seconds / 120 < len(trackers.asked[url]) <= most
+    heard = Counter(info_hash for _, info_hash in trackers.asked[LIVE])
+    assert len(heard) == num_live
+    assert set(heard.values()) <= {6, 7}, "once in half an hour, for three hours"
+    for asked in trackers.asked.values():
+        assert shortest_pause(asked) >= MIN_PAUSE
+    assert all(torrent.is_resting for torrent in session.torrents)
+    began = loop.time()
+    await session.end()
+    assert loop.time() - began <= MAX_STOP_TIME
+    assert trackers.num_goodbyes >= min(num_live, MAX_HTTP_REQUESTS)
 
 
 @whole_and_reduced
-def test_starting_again_reads_nothing_of_what_is_there(
-    count: int, tmp_path: Path, simulate: Simulate
+@simulated(limit=100_000)
+async def test_starting_again_reads_nothing_of_what_is_there(
+    loop: VirtualLoop, count: int, tmp_path: Path
 ) -> None:
     """R22. What was verified is not hashed again, and nothing is written of what is known."""
-
-    async def main(loop: VirtualLoop) -> None:
-        house = House(loop, tmp_path)
-        sources = [house.metainfo(number, [[LIVE]]) for number in range(count)]
-        session = await house.open()
-        await house.fill(session, sources)
-        assert house.calls.log.count("preadv") == count
-        await session.end()
-        session = await house.open()
-        kept = house.kept()
-        num_calls = house.calls.num_calls
-        await house.fill(session, sources)
-        assert house.calls.log.count("preadv") == count
-        assert house.calls.num_calls - num_calls <= MAX_CALLS * count
-        assert house.kept() == kept
-        await session.end()
-
-    simulate(main, limit=100_000)
+    house = House(loop, tmp_path)
+    sources = [house.metainfo(number, [[LIVE]]) for number in range(count)]
+    session = await house.open()
+    await house.fill(session, sources)
+    assert house.calls.log.count("preadv") == count
+    await session.end()
+    session = await house.open()
+    kept = house.kept()
+    num_calls = house.calls.num_calls
+    await house.fill(session, sources)
+    assert house.calls.log.count("preadv") == count
+    assert house.calls.num_calls - num_calls <= MAX_CALLS * count
+    assert house.kept() == kept
+    await session.end()

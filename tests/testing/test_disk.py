@@ -20,6 +20,7 @@ from bittern.testing.disk import CachedCalls, FaultyCalls, SimWorker
 from bittern.testing.loop import Leak, VirtualLoop
 from tests.conftest import Simulate
 from tests.storage.places import contiguous
+from tests.virtual_time import simulated
 
 
 def make(calls: OsCalls, folder: Path, layout: Layout | None = None) -> FileStorage:
@@ -153,17 +154,15 @@ def test_reserving_takes_room_as_well(tmp_path: Path) -> None:
     storage.close()
 
 
-def test_what_happens_before_a_call(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        calls = FaultyCalls()
-        calls.before_call = lambda name: loop.block(2.0 if name == "pwritev" else 0.0)
-        storage = make(calls, tmp_path)
-        storage.prepare()
-        storage.write(0, [b"x"])
-        storage.close()
-        assert loop.time() == 2.0
-
-    simulate(main)
+@simulated
+async def test_what_happens_before_a_call(loop: VirtualLoop, tmp_path: Path) -> None:
+    calls = FaultyCalls()
+    calls.before_call = lambda name: loop.block(2.0 if name == "pwritev" else 0.0)
+    storage = make(calls, tmp_path)
+    storage.prepare()
+    storage.write(0, [b"x"])
+    storage.close()
+    assert loop.time() == 2.0
 
 
 def test_the_portable_calls_can_fail_too(tmp_path: Path) -> None:
@@ -180,54 +179,48 @@ def test_the_portable_calls_can_fail_too(tmp_path: Path) -> None:
 # --- the worker ------------------------------------------------------------------------------
 
 
-def test_jobs_of_a_lane_run_in_order_and_take_their_time(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        worker = SimWorker(loop, delay=1.0)
-        ended: list[tuple[str, float]] = []
+@simulated
+async def test_jobs_of_a_lane_run_in_order_and_take_their_time(loop: VirtualLoop) -> None:
+    worker = SimWorker(loop, delay=1.0)
+    ended: list[tuple[str, float]] = []
 
-        def submit(name: str, lane: str | None) -> None:
-            worker.submit(lambda: name, lambda *_: ended.append((name, loop.time())), lane=lane)
+    def submit(name: str, lane: str | None) -> None:
+        worker.submit(lambda: name, lambda *_: ended.append((name, loop.time())), lane=lane)
 
-        for name, lane in [("a1", "a"), ("a2", "a"), ("b1", "b"), ("free", None), ("a3", "a")]:
-            submit(name, lane)
-        assert worker.backlog == 5
-        assert ended == []
-        await asyncio.sleep(10)
-        assert ended == [("a1", 1.0), ("b1", 1.0), ("free", 1.0), ("a2", 2.0), ("a3", 3.0)]
-        submit("a4", "a")
-        await asyncio.sleep(10)
-        assert ended[-1] == ("a4", 11.0)
-        assert worker.backlog == 0
-        assert not worker.is_congested
-
-    simulate(main)
+    for name, lane in [("a1", "a"), ("a2", "a"), ("b1", "b"), ("free", None), ("a3", "a")]:
+        submit(name, lane)
+    assert worker.backlog == 5
+    assert ended == []
+    await asyncio.sleep(10)
+    assert ended == [("a1", 1.0), ("b1", 1.0), ("free", 1.0), ("a2", 2.0), ("a3", 3.0)]
+    submit("a4", "a")
+    await asyncio.sleep(10)
+    assert ended[-1] == ("a4", 11.0)
+    assert worker.backlog == 0
+    assert not worker.is_congested
 
 
-def test_a_jobs_error_goes_to_who_submitted_it(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        disk = Disk(SimWorker(loop, delay=0.5), loop, max_queue=1000)
-        assert await disk.run(lambda: 1 + 1) == 2
-        with pytest.raises(ZeroDivisionError):
-            await disk.run(lambda: 1 / 0)
-        assert loop.time() == 1.0
-
-    simulate(main)
+@simulated
+async def test_a_jobs_error_goes_to_who_submitted_it(loop: VirtualLoop) -> None:
+    disk = Disk(SimWorker(loop, delay=0.5), loop, max_queue=1000)
+    assert await disk.run(lambda: 1 + 1) == 2
+    with pytest.raises(ZeroDivisionError):
+        await disk.run(lambda: 1 / 0)
+    assert loop.time() == 1.0
 
 
-def test_closing_runs_what_waits_and_refuses_what_comes(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        worker = SimWorker(loop, delay=5.0)
-        seen: list[object] = []
-        for number in range(3):
-            worker.submit(lambda n=number: n, lambda *got: seen.append(got))  # type: ignore[misc]
-        assert worker.close()
-        assert seen == [(0, None), (1, None), (2, None)]
-        worker.submit(int, lambda _, error: seen.append(type(error)))
-        assert seen[-1] is StorageError
-        await asyncio.sleep(10)
-        assert len(seen) == 4
-
-    simulate(main)
+@simulated
+async def test_closing_runs_what_waits_and_refuses_what_comes(loop: VirtualLoop) -> None:
+    worker = SimWorker(loop, delay=5.0)
+    seen: list[object] = []
+    for number in range(3):
+        worker.submit(lambda n=number: n, lambda *got: seen.append(got))  # type: ignore[misc]
+    assert worker.close()
+    assert seen == [(0, None), (1, None), (2, None)]
+    worker.submit(int, lambda _, error: seen.append(type(error)))
+    assert seen[-1] is StorageError
+    await asyncio.sleep(10)
+    assert len(seen) == 4
 
 
 def test_jobs_that_nobody_waits_for_are_a_leak(simulate: Simulate) -> None:
@@ -248,18 +241,15 @@ class SlowStorage(MemoryStorage):
         super().write(offset, buffers)
 
 
-def test_a_slow_disk_is_written_through_the_worker(simulate: Simulate) -> None:
+@simulated
+async def test_a_slow_disk_is_written_through_the_worker(loop: VirtualLoop) -> None:
     """The engine's switch to the worker, as a simulation sees it."""
-
-    async def main(loop: VirtualLoop) -> None:
-        storage = SlowStorage(contiguous(10_000))
-        storage.loop = loop
-        storage.prepare()
-        disk = Disk(SimWorker(loop, delay=0.1), loop, max_queue=1000, clock=loop.time)
-        ended: list[float] = []
-        assert disk.write(storage, 0, [b"x"], lambda *_: ended.append(loop.time()))
-        assert not disk.write(storage, 0, [b"y"], lambda *_: ended.append(loop.time()))
-        await asyncio.sleep(1)
-        assert len(ended) == 1
-
-    simulate(main)
+    storage = SlowStorage(contiguous(10_000))
+    storage.loop = loop
+    storage.prepare()
+    disk = Disk(SimWorker(loop, delay=0.1), loop, max_queue=1000, clock=loop.time)
+    ended: list[float] = []
+    assert disk.write(storage, 0, [b"x"], lambda *_: ended.append(loop.time()))
+    assert not disk.write(storage, 0, [b"y"], lambda *_: ended.append(loop.time()))
+    await asyncio.sleep(1)
+    assert len(ended) == 1

@@ -15,6 +15,7 @@ from bittern.testing.host import SimHost
 from bittern.testing.loop import Leak, VirtualLoop
 from bittern.testing.network import Link, SimNetwork
 from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
 A, B = "10.0.0.1", "10.0.0.2"
 SERVICE = Endpoint(A, 6881)
@@ -57,41 +58,37 @@ class Place:
 # --- connecting ------------------------------------------------------------------------------
 
 
-def test_a_connection_that_ends_before_it_is_accepted_is_no_leak_of_the_listener(
-    simulate: Simulate,
+@simulated
+async def test_a_connection_that_ends_before_it_is_accepted_is_no_leak_of_the_listener(
+    loop: VirtualLoop,
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        place = Place(loop)
-        listener = place.a.listen(A, 6881, place.accept)
-        stream = await place.b.connect(SERVICE, timeout=1)
-        assert place.a.open_things() == [listener]
-        stream.close()
-        listener.close()
-
-    simulate(main)
+    place = Place(loop)
+    listener = place.a.listen(A, 6881, place.accept)
+    stream = await place.b.connect(SERVICE, timeout=1)
+    assert place.a.open_things() == [listener]
+    stream.close()
+    listener.close()
 
 
-def test_connecting_takes_two_delays_and_accepting_three(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        place = Place(loop)
-        network: Network = place.b
-        listener = place.a.listen(A, 6881, place.accept)
-        stream = await network.connect(SERVICE, timeout=1)
-        assert loop.time() == pytest.approx(0.2)
-        stream.send(b"hello")
-        handler = Handler(stream)
-        await asyncio.sleep(1)
-        assert place.accepted_at == [pytest.approx(0.3)]
-        server = Handler(place.accepted[0])
-        await asyncio.sleep(1)
-        assert server.received == b"hello"
-        place.accepted[0].close()
-        await asyncio.sleep(1)
-        assert handler.ends == [None]
-        listener.close()
-        assert place.network.attempts == {SERVICE: 1}
-
-    simulate(main)
+@simulated
+async def test_connecting_takes_two_delays_and_accepting_three(loop: VirtualLoop) -> None:
+    place = Place(loop)
+    network: Network = place.b
+    listener = place.a.listen(A, 6881, place.accept)
+    stream = await network.connect(SERVICE, timeout=1)
+    assert loop.time() == pytest.approx(0.2)
+    stream.send(b"hello")
+    handler = Handler(stream)
+    await asyncio.sleep(1)
+    assert place.accepted_at == [pytest.approx(0.3)]
+    server = Handler(place.accepted[0])
+    await asyncio.sleep(1)
+    assert server.received == b"hello"
+    place.accepted[0].close()
+    await asyncio.sleep(1)
+    assert handler.ends == [None]
+    listener.close()
+    assert place.network.attempts == {SERVICE: 1}
 
 
 def closed(place: Place) -> None:
@@ -107,15 +104,13 @@ def other_port(place: Place) -> None:
 
 
 @pytest.mark.parametrize("arrange", [lambda place: None, closed, other_address, other_port])
-def test_nobody_listens(arrange: Callable[[Place], None], simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        place = Place(loop)
-        arrange(place)
-        with pytest.raises(ConnectionRefusedError, match=r"nobody listens at 10\.0\.0\.1:6881"):
-            await place.b.connect(SERVICE, timeout=5)
-        assert loop.time() == pytest.approx(0.2)
-
-    simulate(main, check_leaks=False)
+@simulated(check_leaks=False)
+async def test_nobody_listens(loop: VirtualLoop, arrange: Callable[[Place], None]) -> None:
+    place = Place(loop)
+    arrange(place)
+    with pytest.raises(ConnectionRefusedError, match=r"nobody listens at 10\.0\.0\.1:6881"):
+        await place.b.connect(SERVICE, timeout=5)
+    assert loop.time() == pytest.approx(0.2)
 
 
 def vanished(place: Place) -> None:
@@ -141,154 +136,137 @@ def vanished_on_the_way(place: Place) -> None:
 @pytest.mark.parametrize(
     "arrange", [vanished, firewalled, cut_off, cut_off_on_the_way, vanished_on_the_way]
 )
-def test_silence_ends_in_a_timeout(arrange: Callable[[Place], None], simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        place = Place(loop)
-        listener = place.a.listen(A, 6881, place.accept)
-        arrange(place)
-        with pytest.raises(PeerTimeout, match=r"no answer from 10\.0\.0\.1:6881 in 5 s"):
-            await place.b.connect(SERVICE, timeout=5)
-        assert loop.time() == 5.0
-        assert not place.accepted
-        listener.close()
-
-    simulate(main)
-
-
-def test_an_address_that_nobody_has_is_silent(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        with pytest.raises(PeerTimeout):
-            await Place(loop).b.connect(Endpoint("10.9.9.9", 1), timeout=5)
-
-    simulate(main)
+@simulated
+async def test_silence_ends_in_a_timeout(
+    loop: VirtualLoop, arrange: Callable[[Place], None]
+) -> None:
+    place = Place(loop)
+    listener = place.a.listen(A, 6881, place.accept)
+    arrange(place)
+    with pytest.raises(PeerTimeout, match=r"no answer from 10\.0\.0\.1:6881 in 5 s"):
+        await place.b.connect(SERVICE, timeout=5)
+    assert loop.time() == 5.0
+    assert not place.accepted
+    listener.close()
 
 
-def test_an_address_of_another_family_is_out_of_reach(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        with pytest.raises(OSError) as caught:
-            await Place(loop).b.connect(Endpoint("2001:db8::1", 1), timeout=5)
-        assert caught.value.errno == errno.ENETUNREACH
-
-    simulate(main)
+@simulated
+async def test_an_address_that_nobody_has_is_silent(loop: VirtualLoop) -> None:
+    with pytest.raises(PeerTimeout):
+        await Place(loop).b.connect(Endpoint("10.9.9.9", 1), timeout=5)
 
 
-def test_a_host_without_a_route_in_can_still_connect_out(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        place = Place(loop)
-        place.b.is_reachable = False
-        place.a.listen(A, 6881, place.accept)
-        stream = await place.b.connect(SERVICE, timeout=5)
-        await asyncio.sleep(1)
-        handler = Handler(stream)
-        place.accepted[0].send(b"hello")
-        await asyncio.sleep(1)
-        assert handler.received == b"hello"
-        place.a.crash()
-        await asyncio.sleep(1)
-
-    simulate(main)
+@simulated
+async def test_an_address_of_another_family_is_out_of_reach(loop: VirtualLoop) -> None:
+    with pytest.raises(OSError) as caught:
+        await Place(loop).b.connect(Endpoint("2001:db8::1", 1), timeout=5)
+    assert caught.value.errno == errno.ENETUNREACH
 
 
-def test_a_listener_that_closes_on_the_way_resets_the_connection(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        place = Place(loop)
-        listener = place.a.listen(A, 6881, place.accept)
-        stream = await place.b.connect(SERVICE, timeout=5)
-        handler = Handler(stream)
-        listener.close()
-        await asyncio.sleep(1)
-        assert isinstance(handler.ends[0], ConnectionResetError)
-        assert not place.accepted
+@simulated
+async def test_a_host_without_a_route_in_can_still_connect_out(loop: VirtualLoop) -> None:
+    place = Place(loop)
+    place.b.is_reachable = False
+    place.a.listen(A, 6881, place.accept)
+    stream = await place.b.connect(SERVICE, timeout=5)
+    await asyncio.sleep(1)
+    handler = Handler(stream)
+    place.accepted[0].send(b"hello")
+    await asyncio.sleep(1)
+    assert handler.received == b"hello"
+    place.a.crash()
+    await asyncio.sleep(1)
 
-    simulate(main)
+
+@simulated
+async def test_a_listener_that_closes_on_the_way_resets_the_connection(loop: VirtualLoop) -> None:
+    place = Place(loop)
+    listener = place.a.listen(A, 6881, place.accept)
+    stream = await place.b.connect(SERVICE, timeout=5)
+    handler = Handler(stream)
+    listener.close()
+    await asyncio.sleep(1)
+    assert isinstance(handler.ends[0], ConnectionResetError)
+    assert not place.accepted
 
 
-def test_a_listener_that_closes_before_the_answer_refuses(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        place = Place(loop)
-        listener = place.a.listen(A, 6881, place.accept)
-        loop.call_later(0.15, listener.close)
-        with pytest.raises(ConnectionRefusedError):
-            await place.b.connect(SERVICE, timeout=5)
-
-    simulate(main)
+@simulated
+async def test_a_listener_that_closes_before_the_answer_refuses(loop: VirtualLoop) -> None:
+    place = Place(loop)
+    listener = place.a.listen(A, 6881, place.accept)
+    loop.call_later(0.15, listener.close)
+    with pytest.raises(ConnectionRefusedError):
+        await place.b.connect(SERVICE, timeout=5)
 
 
 @pytest.mark.parametrize("cancelled_at", [0.05, 0.15, 0.2, 0.25])
-def test_a_cancelled_attempt_leaves_nothing_open(cancelled_at: float, simulate: Simulate) -> None:
+@simulated
+async def test_a_cancelled_attempt_leaves_nothing_open(
+    loop: VirtualLoop, cancelled_at: float
+) -> None:
     """Also at the very instant of success, when nobody else could close the stream."""
+    place = Place(loop)
+    listener = place.a.listen(A, 6881, place.accept)
+    connecting = loop.create_task(place.b.connect(SERVICE, timeout=5))
 
-    async def main(loop: VirtualLoop) -> None:
-        place = Place(loop)
-        listener = place.a.listen(A, 6881, place.accept)
-        connecting = loop.create_task(place.b.connect(SERVICE, timeout=5))
+    def cancel_soon() -> None:
+        # Set late, so that at equal instants it comes after the answer.
+        loop.call_at(cancelled_at, connecting.cancel)
 
-        def cancel_soon() -> None:
-            # Set late, so that at equal instants it comes after the answer.
-            loop.call_at(cancelled_at, connecting.cancel)
-
-        loop.call_at(cancelled_at - 0.01, cancel_soon)
-        await asyncio.sleep(1)
-        if cancelled_at > 0.2:
-            connecting.result().close()
-        else:
-            assert connecting.cancelled()
-        for stream in place.accepted:
-            Handler(stream)
-        await asyncio.sleep(1)
-        listener.close()
-
-    simulate(main)
+    loop.call_at(cancelled_at - 0.01, cancel_soon)
+    await asyncio.sleep(1)
+    if cancelled_at > 0.2:
+        connecting.result().close()
+    else:
+        assert connecting.cancelled()
+    for stream in place.accepted:
+        Handler(stream)
+    await asyncio.sleep(1)
+    listener.close()
 
 
-def test_a_host_reaches_itself_without_delay(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        place = Place(loop)
-        listener = place.a.listen(A, 6881, place.accept)
-        stream = await place.a.connect(SERVICE, timeout=5)
-        assert loop.time() == 0.0
-        await asyncio.sleep(1)
-        stream.close()
-        place.accepted[0].close()
-        listener.close()
-
-    simulate(main)
+@simulated
+async def test_a_host_reaches_itself_without_delay(loop: VirtualLoop) -> None:
+    place = Place(loop)
+    listener = place.a.listen(A, 6881, place.accept)
+    stream = await place.a.connect(SERVICE, timeout=5)
+    assert loop.time() == 0.0
+    await asyncio.sleep(1)
+    stream.close()
+    place.accepted[0].close()
+    listener.close()
 
 
 # --- ports -----------------------------------------------------------------------------------
 
 
-def test_any_free_port_is_found_and_a_taken_one_is_refused(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        place = Place(loop)
-        first = place.a.listen("0.0.0.0", 0, place.accept)
-        second = place.a.listen("0.0.0.0", 0, place.accept)
-        assert first.endpoint.host == "0.0.0.0"
-        assert 0 < first.endpoint.port != second.endpoint.port > 0
+@simulated
+async def test_any_free_port_is_found_and_a_taken_one_is_refused(loop: VirtualLoop) -> None:
+    place = Place(loop)
+    first = place.a.listen("0.0.0.0", 0, place.accept)
+    second = place.a.listen("0.0.0.0", 0, place.accept)
+    assert first.endpoint.host == "0.0.0.0"
+    assert 0 < first.endpoint.port != second.endpoint.port > 0
+    with pytest.raises(OSError) as caught:
+        place.a.listen(A, first.endpoint.port, place.accept)
+    assert caught.value.errno == errno.EADDRINUSE
+    third = place.a.listen("::", first.endpoint.port, place.accept)
+    first.close()
+    first.close()
+    place.a.listen(A, first.endpoint.port, place.accept).close()
+    second.close()
+    third.close()
+
+
+@simulated
+async def test_an_address_of_somebody_else_is_refused(loop: VirtualLoop) -> None:
+    place = Place(loop)
+    for address in (B, "::1"):
         with pytest.raises(OSError) as caught:
-            place.a.listen(A, first.endpoint.port, place.accept)
-        assert caught.value.errno == errno.EADDRINUSE
-        third = place.a.listen("::", first.endpoint.port, place.accept)
-        first.close()
-        first.close()
-        place.a.listen(A, first.endpoint.port, place.accept).close()
-        second.close()
-        third.close()
-
-    simulate(main)
-
-
-def test_an_address_of_somebody_else_is_refused(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        place = Place(loop)
-        for address in (B, "::1"):
-            with pytest.raises(OSError) as caught:
-                place.a.listen(address, 6881, place.accept)
-            assert caught.value.errno == errno.EADDRNOTAVAIL
-        with pytest.raises(OSError):
-            place.b.listen("::", 6881, place.accept)
-
-    simulate(main)
+            place.a.listen(address, 6881, place.accept)
+        assert caught.value.errno == errno.EADDRNOTAVAIL
+    with pytest.raises(OSError):
+        place.b.listen("::", 6881, place.accept)
 
 
 # --- faults ----------------------------------------------------------------------------------
@@ -302,49 +280,43 @@ async def connected(place: Place) -> tuple[Handler, Handler]:
     return ours, Handler(place.accepted[0])
 
 
-def test_a_crash_resets_the_peers_and_frees_the_ports(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        place = Place(loop)
-        ours, theirs = await connected(place)
-        place.a.open_datagrams(A, 6881, lambda data, source: None)
-        place.a.crash()
-        await asyncio.sleep(1)
-        assert isinstance(ours.ends[0], ConnectionResetError)
-        assert theirs.ends == []
-        with pytest.raises(ConnectionRefusedError):
-            await place.b.connect(SERVICE, timeout=5)
-        place.a.listen(A, 6881, place.accept).close()
-
-    simulate(main)
+@simulated
+async def test_a_crash_resets_the_peers_and_frees_the_ports(loop: VirtualLoop) -> None:
+    place = Place(loop)
+    ours, theirs = await connected(place)
+    place.a.open_datagrams(A, 6881, lambda data, source: None)
+    place.a.crash()
+    await asyncio.sleep(1)
+    assert isinstance(ours.ends[0], ConnectionResetError)
+    assert theirs.ends == []
+    with pytest.raises(ConnectionRefusedError):
+        await place.b.connect(SERVICE, timeout=5)
+    place.a.listen(A, 6881, place.accept).close()
 
 
-def test_a_host_that_vanishes_is_silent_from_then_on(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        place = Place(loop)
-        ours, theirs = await connected(place)
-        stream = next(iter(place.b.streams))
-        stream.send(b"on the way")
-        place.a.vanish()
-        stream.send(b"and later")
-        await asyncio.sleep(1000)
-        assert ours.ends == theirs.ends == []
-        assert theirs.received == b""
-        stream.close()
-
-    simulate(main)
+@simulated
+async def test_a_host_that_vanishes_is_silent_from_then_on(loop: VirtualLoop) -> None:
+    place = Place(loop)
+    ours, theirs = await connected(place)
+    stream = next(iter(place.b.streams))
+    stream.send(b"on the way")
+    place.a.vanish()
+    stream.send(b"and later")
+    await asyncio.sleep(1000)
+    assert ours.ends == theirs.ends == []
+    assert theirs.received == b""
+    stream.close()
 
 
-def test_a_host_that_vanishes_while_it_connects(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        place = Place(loop)
-        listener = place.a.listen(A, 6881, place.accept)
-        loop.call_later(0.15, place.b.vanish)
-        with pytest.raises(PeerTimeout):
-            await place.b.connect(SERVICE, timeout=5)
-        listener.close()
-        assert not place.accepted
-
-    simulate(main)
+@simulated
+async def test_a_host_that_vanishes_while_it_connects(loop: VirtualLoop) -> None:
+    place = Place(loop)
+    listener = place.a.listen(A, 6881, place.accept)
+    loop.call_later(0.15, place.b.vanish)
+    with pytest.raises(PeerTimeout):
+        await place.b.connect(SERVICE, timeout=5)
+    listener.close()
+    assert not place.accepted
 
 
 # --- leaks -----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from bittern.testing.host import SimHost
 from bittern.testing.loop import VirtualLoop, run
 from bittern.testing.network import Link, SimNetwork
 from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
 
 class Transfer:
@@ -99,82 +100,74 @@ def test_a_hundred_hosts_move_16_mib_each(simulate: Simulate) -> None:
     simulate(lambda loop: swarm(loop, 100, 4 << 20, 2e6))
 
 
-def test_links_are_the_same_both_ways_and_may_differ(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        network = SimNetwork(loop, link=Link(delay=0.01))
-        a, b, c = (network.add_host(f"10.0.0.{n}") for n in (1, 2, 3))
-        far = Link(delay=0.3, jitter=0.2)
-        network.set_link(a, b, far)
-        assert network.link(a, b) is network.link(b, a) is far
-        assert network.link(a, c).delay == 0.01
-        assert network.link(a, a).delay == 0.0
-        assert network.draw_delay(a, c) == 0.01
-        drawn = [network.draw_delay(b, a) for _ in range(200)]
-        assert 0.3 <= min(drawn) < 0.35 < 0.45 < max(drawn) <= 0.5
-
-    simulate(main)
+@simulated
+async def test_links_are_the_same_both_ways_and_may_differ(loop: VirtualLoop) -> None:
+    network = SimNetwork(loop, link=Link(delay=0.01))
+    a, b, c = (network.add_host(f"10.0.0.{n}") for n in (1, 2, 3))
+    far = Link(delay=0.3, jitter=0.2)
+    network.set_link(a, b, far)
+    assert network.link(a, b) is network.link(b, a) is far
+    assert network.link(a, c).delay == 0.01
+    assert network.link(a, a).delay == 0.0
+    assert network.draw_delay(a, c) == 0.01
+    drawn = [network.draw_delay(b, a) for _ in range(200)]
+    assert 0.3 <= min(drawn) < 0.35 < 0.45 < max(drawn) <= 0.5
 
 
-def test_a_cut_holds_streams_up_and_healing_lets_them_go_on(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        network = SimNetwork(loop, is_traced=True)
-        a, b, c = (network.add_host(f"10.0.0.{n}") for n in (1, 2, 3))
-        streams: list[Stream] = []
+@simulated
+async def test_a_cut_holds_streams_up_and_healing_lets_them_go_on(loop: VirtualLoop) -> None:
+    network = SimNetwork(loop, is_traced=True)
+    a, b, c = (network.add_host(f"10.0.0.{n}") for n in (1, 2, 3))
+    streams: list[Stream] = []
 
-        def accept(stream: Stream) -> None:
-            streams.append(stream)
-            Transfer(stream, to_send=100_000)
+    def accept(stream: Stream) -> None:
+        streams.append(stream)
+        Transfer(stream, to_send=100_000)
 
-        listener = a.listen("10.0.0.1", 1, accept)
-        others = await asyncio.gather(
-            *(host.connect(listener.endpoint, timeout=5) for host in (b, c))
-        )
-        network.cut(a, b)
-        network.cut(a, c)
-        handlers = [Transfer(stream) for stream in others]
-        await asyncio.sleep(300)
-        assert [handler.num_received for handler in handlers] == [0, 0]
-        network.heal(b, a)
-        await asyncio.sleep(1)
-        assert [handler.num_received for handler in handlers] == [100_000, 0]
-        network.heal(a, c)
-        await asyncio.sleep(1)
-        assert [handler.num_received for handler in handlers] == [100_000, 100_000]
-        texts = [text for _, text in network.trace]
-        assert "cut 10.0.0.1 10.0.0.2" in texts
-        assert "heal 10.0.0.2 10.0.0.1" in texts
-        close_all(listener, *streams, *others)
-
-    simulate(main)
+    listener = a.listen("10.0.0.1", 1, accept)
+    others = await asyncio.gather(*(host.connect(listener.endpoint, timeout=5) for host in (b, c)))
+    network.cut(a, b)
+    network.cut(a, c)
+    handlers = [Transfer(stream) for stream in others]
+    await asyncio.sleep(300)
+    assert [handler.num_received for handler in handlers] == [0, 0]
+    network.heal(b, a)
+    await asyncio.sleep(1)
+    assert [handler.num_received for handler in handlers] == [100_000, 0]
+    network.heal(a, c)
+    await asyncio.sleep(1)
+    assert [handler.num_received for handler in handlers] == [100_000, 100_000]
+    texts = [text for _, text in network.trace]
+    assert "cut 10.0.0.1 10.0.0.2" in texts
+    assert "heal 10.0.0.2 10.0.0.1" in texts
+    close_all(listener, *streams, *others)
 
 
 @pytest.mark.parametrize("addresses", [(), ("10.0.0.1",), ("10.0.0.9", "::ffff:10.0.0.1")])
-def test_an_address_belongs_to_one_host(addresses: tuple[str, ...], simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        network = SimNetwork(loop)
-        host = network.add_host("10.0.0.1", "2001:DB8::0:1")
-        assert network.host_of("2001:db8::1") is host
-        assert network.host_of("10.0.0.9") is None
-        with pytest.raises(MisuseError, match="no address, or one that is taken"):
-            network.add_host(*addresses)
-        assert network.host_of("10.0.0.9") is None
-        assert network.hosts == [host]
+@simulated
+async def test_an_address_belongs_to_one_host(
+    loop: VirtualLoop, addresses: tuple[str, ...]
+) -> None:
+    network = SimNetwork(loop)
+    host = network.add_host("10.0.0.1", "2001:DB8::0:1")
+    assert network.host_of("2001:db8::1") is host
+    assert network.host_of("10.0.0.9") is None
+    with pytest.raises(MisuseError, match="no address, or one that is taken"):
+        network.add_host(*addresses)
+    assert network.host_of("10.0.0.9") is None
+    assert network.hosts == [host]
 
-    simulate(main)
 
-
-def test_nothing_is_traced_unless_asked_for(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        network = SimNetwork(loop)
-        a, b = network.add_host("10.0.0.1"), network.add_host("10.0.0.2")
-        got: list[bytes] = []
-        receiver = a.open_datagrams("10.0.0.1", 1, lambda data, source: got.append(bytes(data)))
-        sender = b.open_datagrams("10.0.0.2", 1, lambda data, source: None)
-        sender.send(b"x", receiver.endpoint)
-        await asyncio.sleep(1)
-        assert got == [b"x"]
-        assert network.trace == []
-        receiver.close()
-        sender.close()
-
-    simulate(main)
+@simulated
+async def test_nothing_is_traced_unless_asked_for(loop: VirtualLoop) -> None:
+    network = SimNetwork(loop)
+    a, b = network.add_host("10.0.0.1"), network.add_host("10.0.0.2")
+    got: list[bytes] = []
+    receiver = a.open_datagrams("10.0.0.1", 1, lambda data, source: got.append(bytes(data)))
+    sender = b.open_datagrams("10.0.0.2", 1, lambda data, source: None)
+    sender.send(b"x", receiver.endpoint)
+    await asyncio.sleep(1)
+    assert got == [b"x"]
+    assert network.trace == []
+    receiver.close()
+    sender.close()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -22,33 +23,31 @@ from bittern.testing.peer import (
     ScriptedListener,
     ScriptedPeer,
 )
-from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
 INFO_HASH = bytes(range(20))
 
 Script = Callable[[ScriptedPeer, ScriptedPeer], Awaitable[None]]
 
 
-def play(simulate: Simulate, script: Script) -> None:
-    """Run ``script`` with two scripted peers that are connected."""
-
-    async def main(loop: VirtualLoop) -> None:
-        network = SimNetwork(loop)
-        listener = ScriptedListener(network.add_host("10.0.0.1"), "10.0.0.1")
-        ours = await ScriptedPeer.connect(network.add_host("10.0.0.2"), listener.endpoint)
-        theirs = await listener.accept()
-        listener.close()
-        try:
-            await script(ours, theirs)
-        finally:
-            ours.close()
-            theirs.close()
-
-    simulate(main)
+@contextlib.asynccontextmanager
+async def connected(loop: VirtualLoop) -> AsyncIterator[tuple[ScriptedPeer, ScriptedPeer]]:
+    """Two scripted peers with a connection between them."""
+    network = SimNetwork(loop)
+    listener = ScriptedListener(network.add_host("10.0.0.1"), "10.0.0.1")
+    ours = await ScriptedPeer.connect(network.add_host("10.0.0.2"), listener.endpoint)
+    theirs = await listener.accept()
+    listener.close()
+    try:
+        yield ours, theirs
+    finally:
+        ours.close()
+        theirs.close()
 
 
-def test_handshake_and_messages(simulate: Simulate) -> None:
-    async def script(a: ScriptedPeer, b: ScriptedPeer) -> None:
+@simulated
+async def test_handshake_and_messages(loop: VirtualLoop) -> None:
+    async with connected(loop) as (a, b):
         a.send_handshake(INFO_HASH, reserved=Reserved(has_dht=True))
         b.send_handshake(INFO_HASH, b"-YY0000-other-------")
         got = await b.expect_handshake()
@@ -66,20 +65,18 @@ def test_handshake_and_messages(simulate: Simulate) -> None:
         assert unknown == Message(99, b"abcde")
         assert unknown.numbers == (0x61626364,)
 
-    play(simulate, script)
 
-
-def test_others_are_skipped_and_kept(simulate: Simulate) -> None:
-    async def script(a: ScriptedPeer, b: ScriptedPeer) -> None:
+@simulated
+async def test_others_are_skipped_and_kept(loop: VirtualLoop) -> None:
+    async with connected(loop) as (a, b):
         a.send(wire.CHOKE + wire.encode_have(7) + wire.INTERESTED)
         assert (await b.expect(MessageId.INTERESTED)).message_id == MessageId.INTERESTED
         assert [str(message) for message in b.messages] == ["choke", "have 00000007", "interested"]
 
-    play(simulate, script)
 
-
-def test_false_lengths_and_single_bytes_go_out_as_told(simulate: Simulate) -> None:
-    async def script(a: ScriptedPeer, b: ScriptedPeer) -> None:
+@simulated
+async def test_false_lengths_and_single_bytes_go_out_as_told(loop: VirtualLoop) -> None:
+    async with connected(loop) as (a, b):
         a.send_message(MessageId.HAVE, b"xy", length=0xFFFFFFFF)
         await asyncio.sleep(1)
         assert b.received == b"\xff\xff\xff\xff\x04xy"
@@ -89,11 +86,10 @@ def test_false_lengths_and_single_bytes_go_out_as_told(simulate: Simulate) -> No
             await asyncio.sleep(5)
         assert await b.expect_next(MessageId.HAVE, timeout=0)
 
-    play(simulate, script)
 
-
-def test_what_finds_no_room_follows(simulate: Simulate) -> None:
-    async def script(a: ScriptedPeer, b: ScriptedPeer) -> None:
+@simulated
+async def test_what_finds_no_room_follows(loop: VirtualLoop) -> None:
+    async with connected(loop) as (a, b):
         b.stream.pause_reading()
         a.send(bytes(5_000_000))
         await asyncio.sleep(1)
@@ -104,8 +100,6 @@ def test_what_finds_no_room_follows(simulate: Simulate) -> None:
         assert a.num_unsent == 0
         assert b.num_received == 5_000_003
         assert b.received[-3:] == b"end"
-
-    play(simulate, script)
 
 
 async def garbage_for_a_handshake(a: ScriptedPeer, b: ScriptedPeer) -> None:
@@ -179,24 +173,29 @@ async def an_end_instead_of_silence(a: ScriptedPeer, b: ScriptedPeer) -> None:
         (an_end_instead_of_silence, "expected 3 s of silence, the end came"),
     ],
 )
-def test_a_failed_expectation_says_what_came(script: Script, text: str, simulate: Simulate) -> None:
-    with pytest.raises(ExpectationFailed, match=re.escape(text)):
-        play(simulate, script)
+@simulated
+async def test_a_failed_expectation_says_what_came(
+    loop: VirtualLoop, script: Script, text: str
+) -> None:
+    async with connected(loop) as (a, b):
+        with pytest.raises(ExpectationFailed, match=re.escape(text)):
+            await script(a, b)
 
 
-def test_the_end_of_a_stream_and_silence(simulate: Simulate) -> None:
-    async def script(a: ScriptedPeer, b: ScriptedPeer) -> None:
+@simulated
+async def test_the_end_of_a_stream_and_silence(loop: VirtualLoop) -> None:
+    async with connected(loop) as (a, b):
         await b.expect_silence(5)
         a.stream.reset("gone")  # type: ignore[attr-defined]  # of SimStream
         reason = await b.expect_closed()
         assert isinstance(reason, ConnectionResetError)
         assert repr(a).startswith("<ScriptedPeer 10.0.0.2:")
 
-    play(simulate, script)
 
+@simulated
+async def test_serving_like_a_seed(loop: VirtualLoop) -> None:
+    async with connected(loop) as (a, b):
 
-def test_serving_like_a_seed(simulate: Simulate) -> None:
-    async def script(a: ScriptedPeer, b: ScriptedPeer) -> None:
         def read(index: int, begin: int, length: int) -> bytes | None:
             return None if index == 9 else bytes([index]) * length
 
@@ -212,30 +211,24 @@ def test_serving_like_a_seed(simulate: Simulate) -> None:
         a.close()
         assert await b.serve(read) is None
 
-    play(simulate, script)
+
+@simulated
+async def test_nobody_connects(loop: VirtualLoop) -> None:
+    listener = ScriptedListener(SimNetwork(loop).add_host("10.0.0.1"), "10.0.0.1", 6881)
+    with pytest.raises(ExpectationFailed, match=r"nobody connected to 10\.0\.0\.1:6881"):
+        await listener.accept(timeout=2)
+    assert loop.time() == 2.0
+    listener.close()
 
 
-def test_nobody_connects(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        listener = ScriptedListener(SimNetwork(loop).add_host("10.0.0.1"), "10.0.0.1", 6881)
-        with pytest.raises(ExpectationFailed, match=r"nobody connected to 10\.0\.0\.1:6881"):
-            await listener.accept(timeout=2)
-        assert loop.time() == 2.0
-        listener.close()
-
-    simulate(main)
-
-
-def test_connections_that_nobody_accepted_are_closed(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        network = SimNetwork(loop)
-        listener = ScriptedListener(network.add_host("10.0.0.1"), "10.0.0.1")
-        peer = await ScriptedPeer.connect(network.add_host("10.0.0.2"), listener.endpoint)
-        await asyncio.sleep(1)
-        listener.close()
-        assert await peer.expect_closed() is None
-
-    simulate(main)
+@simulated
+async def test_connections_that_nobody_accepted_are_closed(loop: VirtualLoop) -> None:
+    network = SimNetwork(loop)
+    listener = ScriptedListener(network.add_host("10.0.0.1"), "10.0.0.1")
+    peer = await ScriptedPeer.connect(network.add_host("10.0.0.2"), listener.endpoint)
+    await asyncio.sleep(1)
+    listener.close()
+    assert await peer.expect_closed() is None
 
 
 async def test_over_real_sockets() -> None:

@@ -13,6 +13,7 @@ from bittern.core.errors import MisuseError
 from bittern.testing.loop import VirtualLoop, run
 from bittern.testing.pipe import MAX_QUANTUM, MIN_QUANTUM, Pipe
 from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
 
 class Source:
@@ -148,12 +149,10 @@ def test_a_new_rate_counts_from_the_next_quantum(simulate: Simulate) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
-def test_a_rate_that_moves_nothing_is_refused(rate: float, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        with pytest.raises(MisuseError, match="rate above 0"):
-            Pipe(loop, rate)
-
-    simulate(main)
+@simulated
+async def test_a_rate_that_moves_nothing_is_refused(loop: VirtualLoop, rate: float) -> None:
+    with pytest.raises(MisuseError, match="rate above 0"):
+        Pipe(loop, rate)
 
 
 class Chained(Source):

@@ -18,10 +18,9 @@ from bittern.codec.http_tracker import (
 from bittern.core.announce import ScrapeEntry
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
-from bittern.testing.loop import VirtualLoop
 from bittern.tracker.desk import Desk
 from bittern.tracker.http import MAX_REQUEST_LENGTH, HttpTracker, _Connection
-from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
 HASH = InfoHash(b"h" * 20)
 QUERY = f"info_hash={'h' * 20}&peer_id={'p' * 20}"
@@ -224,22 +223,20 @@ REQUEST = f"GET /announce?{QUERY}&port=1 HTTP/1.1\r\nHost: t\r\n\r\n".encode()
 
 
 @pytest.mark.parametrize("step", [1, 3, 1000])
-def test_requests_may_come_in_parts(step: int, simulate: Simulate) -> None:
-    async def main() -> None:
-        tracker = make()
-        protocol, transport = connect(tracker)
-        for at in range(0, len(REQUEST), step):
-            assert transport.written == b""
-            protocol.data_received(REQUEST[at : at + step])
-        assert transport.written.startswith(b"HTTP/1.1 200 OK")
-        assert transport.is_closing()
-        protocol.data_received(REQUEST)  # nothing more is answered
-        assert transport.written.count(b"HTTP/1.1") == 1
-        await asyncio.sleep(0)
-        assert tracker.num_connections == 0
-        protocol.data_received(REQUEST)
-
-    simulate(main())
+@simulated
+async def test_requests_may_come_in_parts(step: int) -> None:
+    tracker = make()
+    protocol, transport = connect(tracker)
+    for at in range(0, len(REQUEST), step):
+        assert transport.written == b""
+        protocol.data_received(REQUEST[at : at + step])
+    assert transport.written.startswith(b"HTTP/1.1 200 OK")
+    assert transport.is_closing()
+    protocol.data_received(REQUEST)  # nothing more is answered
+    assert transport.written.count(b"HTTP/1.1") == 1
+    await asyncio.sleep(0)
+    assert tracker.num_connections == 0
+    protocol.data_received(REQUEST)
 
 
 @pytest.mark.parametrize(
@@ -251,110 +248,92 @@ def test_requests_may_come_in_parts(step: int, simulate: Simulate) -> None:
         (b"GET /" + b"a" * (MAX_REQUEST_LENGTH - 30) + b" HTTP/1.1\r\n\r\n", False),
     ],
 )
-def test_long_requests_are_refused(data: bytes, is_refused: bool, simulate: Simulate) -> None:
+@simulated
+async def test_long_requests_are_refused(data: bytes, is_refused: bool) -> None:
     """Limit: T5."""
-
-    async def main() -> None:
-        protocol, transport = connect(make())
-        protocol.data_received(data)
-        assert transport.written.startswith(b"HTTP/1.1 431") is is_refused
-        assert transport.is_closing()
-
-    simulate(main())
+    protocol, transport = connect(make())
+    protocol.data_received(data)
+    assert transport.written.startswith(b"HTTP/1.1 431") is is_refused
+    assert transport.is_closing()
 
 
-def test_slow_requests_are_cut_off(simulate: Simulate) -> None:
+@simulated
+async def test_slow_requests_are_cut_off() -> None:
     """Limit: T5. A byte a second does not help."""
-
-    async def main(loop: VirtualLoop) -> None:
-        tracker = make()
-        protocol, transport = connect(tracker)
-        for at in range(20):
-            protocol.data_received(REQUEST[at : at + 1])
-            await asyncio.sleep(1)
-        assert transport.ended_at == 10
-        assert transport.written == b""
-        assert tracker.num_connections == 0
-
-    simulate(main)
+    tracker = make()
+    protocol, transport = connect(tracker)
+    for at in range(20):
+        protocol.data_received(REQUEST[at : at + 1])
+        await asyncio.sleep(1)
+    assert transport.ended_at == 10
+    assert transport.written == b""
+    assert tracker.num_connections == 0
 
 
-def test_slow_readers_are_cut_off(simulate: Simulate) -> None:
-    async def main() -> None:
-        tracker = make()
-        protocol, transport = connect(tracker, is_slow=True)
-        await asyncio.sleep(4)
-        protocol.data_received(REQUEST)
-        await asyncio.sleep(100)
-        assert transport.ended_at == 14
-        assert isinstance(protocol, _Connection)
-        protocol.abort()
-        assert tracker.num_connections == 0
-
-    simulate(main())
+@simulated
+async def test_slow_readers_are_cut_off() -> None:
+    tracker = make()
+    protocol, transport = connect(tracker, is_slow=True)
+    await asyncio.sleep(4)
+    protocol.data_received(REQUEST)
+    await asyncio.sleep(100)
+    assert transport.ended_at == 14
+    assert isinstance(protocol, _Connection)
+    protocol.abort()
+    assert tracker.num_connections == 0
 
 
-def test_connections_are_limited_by_address_and_in_all(simulate: Simulate) -> None:
+@simulated
+async def test_connections_are_limited_by_address_and_in_all() -> None:
     """Limit: T5."""
-
-    async def main() -> None:
-        tracker = make(max_connections=10, max_per_address=3)
-        same = [connect(tracker, f"2001:db8::{number + 1}")[1] for number in range(5)]
-        assert [transport.is_closing() for transport in same] == [False] * 3 + [True] * 2
-        many = [connect(tracker, f"8.0.0.{number}")[1] for number in range(9)]
-        # Too many in all: the oldest make room.
-        assert [t.is_closing() for t in same] == [True, True, False, True, True]
-        assert not any(transport.is_closing() for transport in many)
-        assert (tracker.num_connections, tracker.num_turned_away) == (10, 4)
-        again = connect(tracker, "2001:db8::9")[1]
-        assert not again.is_closing()
-        tracker.close()
-        await asyncio.sleep(0)
-        assert tracker.num_connections == 0
-        local = [connect(tracker, "127.0.0.1")[1] for _ in range(12)]
-        assert [transport.is_closing() for transport in local] == [True] * 2 + [False] * 10
-        tracker.close()
-
-    simulate(main())
+    tracker = make(max_connections=10, max_per_address=3)
+    same = [connect(tracker, f"2001:db8::{number + 1}")[1] for number in range(5)]
+    assert [transport.is_closing() for transport in same] == [False] * 3 + [True] * 2
+    many = [connect(tracker, f"8.0.0.{number}")[1] for number in range(9)]
+    # Too many in all: the oldest make room.
+    assert [t.is_closing() for t in same] == [True, True, False, True, True]
+    assert not any(transport.is_closing() for transport in many)
+    assert (tracker.num_connections, tracker.num_turned_away) == (10, 4)
+    again = connect(tracker, "2001:db8::9")[1]
+    assert not again.is_closing()
+    tracker.close()
+    await asyncio.sleep(0)
+    assert tracker.num_connections == 0
+    local = [connect(tracker, "127.0.0.1")[1] for _ in range(12)]
+    assert [transport.is_closing() for transport in local] == [True] * 2 + [False] * 10
+    tracker.close()
 
 
-def test_an_honest_request_gets_through_a_crowd_that_drips(simulate: Simulate) -> None:
+@simulated
+async def test_an_honest_request_gets_through_a_crowd_that_drips() -> None:
     """Limit: T5."""
-
-    async def main() -> None:
-        tracker = make(max_connections=50)
-        for number in range(1000):
-            drip, _ = connect(tracker, f"8.0.{number // 250}.{number % 250}")
-            drip.data_received(b"G")
-            if number % 100 == 99:
-                protocol, transport = connect(tracker, "9.9.9.9")
-                protocol.data_received(REQUEST)
-                assert transport.written.startswith(b"HTTP/1.1 200 OK")
-            await asyncio.sleep(0.001)
-        assert tracker.num_connections <= 50
-        tracker.close()
-
-    simulate(main())
+    tracker = make(max_connections=50)
+    for number in range(1000):
+        drip, _ = connect(tracker, f"8.0.{number // 250}.{number % 250}")
+        drip.data_received(b"G")
+        if number % 100 == 99:
+            protocol, transport = connect(tracker, "9.9.9.9")
+            protocol.data_received(REQUEST)
+            assert transport.written.startswith(b"HTTP/1.1 200 OK")
+        await asyncio.sleep(0.001)
+    assert tracker.num_connections <= 50
+    tracker.close()
 
 
-def test_who_left_before_being_met_is_forgotten(simulate: Simulate) -> None:
-    async def main() -> None:
-        tracker = make()
-        _, transport = connect(tracker, None)
-        assert transport.is_closing()
-        await asyncio.sleep(0)
-        assert tracker.num_connections == 0
-
-    simulate(main())
+@simulated
+async def test_who_left_before_being_met_is_forgotten() -> None:
+    tracker = make()
+    _, transport = connect(tracker, None)
+    assert transport.is_closing()
+    await asyncio.sleep(0)
+    assert tracker.num_connections == 0
 
 
-def test_an_end_without_a_question_gets_nothing(simulate: Simulate) -> None:
-    async def main() -> None:
-        protocol, transport = connect(make())
-        protocol.data_received(REQUEST[:20])
-        assert protocol.eof_received() is None
-        transport.abort()
-        await asyncio.sleep(0)
-        assert transport.written == b""
-
-    simulate(main())
+@simulated
+async def test_an_end_without_a_question_gets_nothing() -> None:
+    protocol, transport = connect(make())
+    protocol.data_received(REQUEST[:20])
+    assert protocol.eof_received() is None
+    transport.abort()
+    await asyncio.sleep(0)
+    assert transport.written == b""

@@ -15,7 +15,7 @@ from bittern.net.udp import TRACKER_BYTES, UdpSocket
 from bittern.net.udp_tracker import UdpTrackers
 from bittern.testing.loop import VirtualLoop
 from bittern.tracker.server import Tracker
-from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
 ANY4, ANY6 = Endpoint("127.0.0.1", 0), Endpoint("::1", 0)
 HASH = InfoHash(b"h" * 20)
@@ -118,16 +118,14 @@ def test_bad_settings_are_refused(options: dict[str, object], reason: str) -> No
         Tracker(**options)  # type: ignore[arg-type]
 
 
-def test_old_torrents_are_looked_for(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Tracker(interval=100) as tracker:
-            await asyncio.sleep(1)
-            tracker.desk.announce(
-                HASH, b"\x08\0\0\1", 1, left=1, event=Event.NONE, num_want=0, now=loop.time()
-            )
-            await asyncio.sleep(149)
-            assert tracker.desk.table.num_torrents == 1
-            await asyncio.sleep(11)
-            assert tracker.desk.table.num_torrents == 0
-
-    simulate(main)
+@simulated
+async def test_old_torrents_are_looked_for(loop: VirtualLoop) -> None:
+    async with Tracker(interval=100) as tracker:
+        await asyncio.sleep(1)
+        tracker.desk.announce(
+            HASH, b"\x08\0\0\1", 1, left=1, event=Event.NONE, num_want=0, now=loop.time()
+        )
+        await asyncio.sleep(149)
+        assert tracker.desk.table.num_torrents == 1
+        await asyncio.sleep(11)
+        assert tracker.desk.table.num_torrents == 0

@@ -21,10 +21,8 @@ from bittern.engine.hashes import layer_maker
 from bittern.storage import hash_trees
 from bittern.storage.base import Storage
 from bittern.storage.hashing import PieceHashes
-from bittern.testing.loop import VirtualLoop
-from tests.conftest import Simulate
 from tests.engine.hash_peers import HashPeer
-from tests.engine.scene import FAST, NAME, PIECE_LENGTH, Node, Scene, until
+from tests.engine.scene import FAST, NAME, PIECE_LENGTH, Node, Scene, in_scene, until
 from tests.engine.test_metadata import FILES
 
 
@@ -38,8 +36,9 @@ def layers_of(node: Node) -> Mapping[bytes, bytes]:
     return found.piece_layers
 
 
-def test_what_was_taken_on_trust_is_read_once(
-    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+@in_scene(files=FILES, version=Version.HYBRID)
+async def test_what_was_taken_on_trust_is_read_once(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pieces that nobody hashed, and no peer that speaks v2; though the disk is slow."""
     read: list[int] = []
@@ -50,111 +49,97 @@ def test_what_was_taken_on_trust_is_read_once(
         return really_read(storage, hashes, index)
 
     monkeypatch.setattr(layer_maker, "read_piece_hash", read_piece_hash)
+    old = HashPeer(scene, lambda _: None, reserved=FAST)
+    node = await scene.node(
+        is_seed=True,
+        source=v1_link(scene),
+        peers=[old.endpoint],
+        torrent={"skip_check": True},
+        state_dir=tmp_path / "state",
+        worker_delay=3.0,
+    )
+    await node.complete()
+    expected = scene.metainfo.piece_layers
+    await until(lambda: layers_of(node) == expected)
+    [kept] = (tmp_path / "state").rglob("*.torrent")
 
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
-            old = HashPeer(scene, lambda _: None, reserved=FAST)
-            node = await scene.node(
-                is_seed=True,
-                source=v1_link(scene),
-                peers=[old.endpoint],
-                torrent={"skip_check": True},
-                state_dir=tmp_path / "state",
-                worker_delay=3.0,
-            )
-            await node.complete()
-            expected = scene.metainfo.piece_layers
-            await until(lambda: layers_of(node) == expected)
-            [kept] = (tmp_path / "state").rglob("*.torrent")
+    def kept_layers() -> Mapping[bytes, bytes]:
+        return decode_metainfo(kept.read_bytes(), may_lack_layers=True).piece_layers
 
-            def kept_layers() -> Mapping[bytes, bytes]:
-                return decode_metainfo(kept.read_bytes(), may_lack_layers=True).piece_layers
-
-            await until(lambda: kept_layers() == expected, within=120)
-            assert not old.asked
-            await asyncio.sleep(10)
-            assert len(read) == len(set(read)) == sum(map(len, expected.values())) // 32
-
-    simulate(main)
+    await until(lambda: kept_layers() == expected, within=120)
+    assert not old.asked
+    await asyncio.sleep(10)
+    assert len(read) == len(set(read)) == sum(map(len, expected.values())) // 32
 
 
-def test_files_that_are_not_wanted_get_no_layer(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
-            old = HashPeer(scene, lambda _: None, reserved=FAST)
-            node = await scene.node(
-                is_seed=True,
-                source=v1_link(scene) + "&so=1",
-                peers=[old.endpoint],
-                torrent={"skip_check": True},
-            )
-            await node.complete()
-            swarm = node.torrent.swarm
-            assert swarm is not None
-            swarm.picker.lose(0)
-            assert node.torrent.is_complete
-            roots = [e.pieces_root for e in scene.metainfo.info.files if not e.is_pad]
-            assembly = swarm.assembly
-            await until(lambda: assembly._hashes.piece_layers.keys() == set(roots[1:]))
-            assert roots[0] not in assembly._hashes.piece_layers
-
-    simulate(main)
+@in_scene(files=FILES, version=Version.HYBRID)
+async def test_files_that_are_not_wanted_get_no_layer(scene: Scene) -> None:
+    old = HashPeer(scene, lambda _: None, reserved=FAST)
+    node = await scene.node(
+        is_seed=True,
+        source=v1_link(scene) + "&so=1",
+        peers=[old.endpoint],
+        torrent={"skip_check": True},
+    )
+    await node.complete()
+    swarm = node.torrent.swarm
+    assert swarm is not None
+    swarm.picker.lose(0)
+    assert node.torrent.is_complete
+    roots = [e.pieces_root for e in scene.metainfo.info.files if not e.is_pad]
+    assembly = swarm.assembly
+    await until(lambda: assembly._hashes.piece_layers.keys() == set(roots[1:]))
+    assert roots[0] not in assembly._hashes.piece_layers
 
 
-def test_a_file_that_is_gone_gets_no_layer(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
-            old = HashPeer(scene, lambda _: None, reserved=FAST)
-            host = scene.add_host()
-            folder = tmp_path / host.addresses[0]
-            scene.write_content(folder)
-            os.truncate(folder / NAME / "a", 5)
-            node = await scene.node(
-                host=host,
-                source=v1_link(scene),
-                peers=[old.endpoint],
-                torrent={"skip_check": True},
-            )
-            await node.complete()
-            await asyncio.sleep(30)
-            assert node.torrent.state is TorrentState.SEEDING
-            assert not layers_of(node)
-
-    simulate(main)
+@in_scene(files=FILES, version=Version.HYBRID)
+async def test_a_file_that_is_gone_gets_no_layer(scene: Scene, tmp_path: Path) -> None:
+    old = HashPeer(scene, lambda _: None, reserved=FAST)
+    host = scene.add_host()
+    folder = tmp_path / host.addresses[0]
+    scene.write_content(folder)
+    os.truncate(folder / NAME / "a", 5)
+    node = await scene.node(
+        host=host,
+        source=v1_link(scene),
+        peers=[old.endpoint],
+        torrent={"skip_check": True},
+    )
+    await node.complete()
+    await asyncio.sleep(30)
+    assert node.torrent.state is TorrentState.SEEDING
+    assert not layers_of(node)
 
 
-def test_a_torrent_that_is_paused_meanwhile_gets_its_layers_later(
-    tmp_path: Path, simulate: Simulate
+@in_scene(files=FILES, version=Version.HYBRID)
+async def test_a_torrent_that_is_paused_meanwhile_gets_its_layers_later(
+    scene: Scene, tmp_path: Path
 ) -> None:
     """Nothing is done with what was read for a torrent that does not run any more."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
-            old = HashPeer(scene, lambda _: None, reserved=FAST)
-            node = await scene.node(
-                is_seed=True,
-                source=v1_link(scene),
-                peers=[old.endpoint],
-                torrent={"skip_check": True},
-                worker_delay=5.0,
-                state_dir=tmp_path / "state",
-            )
-            await node.complete()
-            swarm = node.torrent.swarm
-            assert swarm is not None
-            hashes = swarm.assembly._hashes
-            await asyncio.sleep(3)  # a file is being read
-            await node.torrent.pause()
-            await asyncio.sleep(60)
-            assert not hashes.piece_layers
-            await node.torrent.resume()
-            await until(lambda: layers_of(node) == scene.metainfo.piece_layers, within=120)
-
-    simulate(main)
+    old = HashPeer(scene, lambda _: None, reserved=FAST)
+    node = await scene.node(
+        is_seed=True,
+        source=v1_link(scene),
+        peers=[old.endpoint],
+        torrent={"skip_check": True},
+        worker_delay=5.0,
+        state_dir=tmp_path / "state",
+    )
+    await node.complete()
+    swarm = node.torrent.swarm
+    assert swarm is not None
+    hashes = swarm.assembly._hashes
+    await asyncio.sleep(3)  # a file is being read
+    await node.torrent.pause()
+    await asyncio.sleep(60)
+    assert not hashes.piece_layers
+    await node.torrent.resume()
+    await until(lambda: layers_of(node) == scene.metainfo.piece_layers, within=120)
 
 
-def test_a_bug_while_reading_is_not_hidden(
-    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+@in_scene(files=FILES, version=Version.HYBRID)
+async def test_a_bug_while_reading_is_not_hidden(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Limit: F17. Nor is it repeated."""
 
@@ -162,23 +147,18 @@ def test_a_bug_while_reading_is_not_hidden(
         raise ZeroDivisionError
 
     monkeypatch.setattr(layer_maker, "read_piece_hash", read_piece_hash)
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
-            old = HashPeer(scene, lambda _: None, reserved=FAST)
-            node = await scene.node(
-                is_seed=True,
-                source=v1_link(scene),
-                peers=[old.endpoint],
-                torrent={"skip_check": True},
-            )
-            await until(lambda: bool(loop.failures))
-            assert "ZeroDivisionError" in loop.failures.pop()
-            assert node.torrent.state is TorrentState.SEEDING
-            await asyncio.sleep(10)
-            assert not loop.failures
-
-    simulate(main)
+    old = HashPeer(scene, lambda _: None, reserved=FAST)
+    node = await scene.node(
+        is_seed=True,
+        source=v1_link(scene),
+        peers=[old.endpoint],
+        torrent={"skip_check": True},
+    )
+    await until(lambda: bool(scene.loop.failures))
+    assert "ZeroDivisionError" in scene.loop.failures.pop()
+    assert node.torrent.state is TorrentState.SEEDING
+    await asyncio.sleep(10)
+    assert not scene.loop.failures
 
 
 def contradict(scene: Scene) -> bytes:
@@ -193,23 +173,17 @@ def contradict(scene: Scene) -> bytes:
 
 
 @pytest.mark.parametrize("skip_check", [False, True])
-def test_data_that_is_not_that_of_the_root(
-    skip_check: bool, tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(version=Version.HYBRID)
+async def test_data_that_is_not_that_of_the_root(scene: Scene, skip_check: bool) -> None:
     """Whether it is hashed as the torrent wakes up or once it is complete."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            contradict(scene)
-            old = HashPeer(scene, lambda _: None, reserved=FAST)
-            node = await scene.node(
-                is_seed=True,
-                source=v1_link(scene),
-                peers=[old.endpoint],
-                torrent={"skip_check": skip_check},
-            )
-            await until(lambda: node.torrent.state is TorrentState.ERROR)
-            assert isinstance(node.torrent.error, Inconsistent)
-            assert node.torrent.error.good == "v1"
-
-    simulate(main)
+    contradict(scene)
+    old = HashPeer(scene, lambda _: None, reserved=FAST)
+    node = await scene.node(
+        is_seed=True,
+        source=v1_link(scene),
+        peers=[old.endpoint],
+        torrent={"skip_check": skip_check},
+    )
+    await until(lambda: node.torrent.state is TorrentState.ERROR)
+    assert isinstance(node.torrent.error, Inconsistent)
+    assert node.torrent.error.good == "v1"

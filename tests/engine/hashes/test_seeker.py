@@ -20,7 +20,7 @@ from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.hash_peers import Files, HashPeer
 from tests.engine.hashes.test_layer_maker import contradict, v1_link
-from tests.engine.scene import FAST, PIECE_LENGTH, Node, Scene, Watch, until
+from tests.engine.scene import FAST, GIVEN, PIECE_LENGTH, Node, Scene, Watch, in_scene, until
 from tests.engine.test_metadata import FILES, link_of
 
 
@@ -33,72 +33,60 @@ from tests.engine.test_metadata import FILES, link_of
         (Version.HYBRID, "btmh"),
     ],
 )
-def test_from_a_link_to_a_whole_torrent_file(
-    version: Version, topic: str, tmp_path: Path, simulate: Simulate
+@in_scene(files=FILES, version=GIVEN)
+async def test_from_a_link_to_a_whole_torrent_file(
+    scene: Scene, topic: str, tmp_path: Path
 ) -> None:
     """The .torrent file that is kept has the layers, so it makes a seed."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=version) as scene:
-            seed = await scene.node(is_seed=True)
-            link = link_of(scene)
-            if topic != "both":
-                link = "magnet:?" + next(part for part in link[8:].split("&") if topic in part)
-            leecher = await scene.node(
-                peers=[seed], source=link, state_dir=tmp_path / "state", rest_after=2.0
-            )
-            await leecher.complete(within=20)
-            assert leecher.has_content()
-            await until(lambda: has_layers(leecher))
-            [kept] = (tmp_path / "state").rglob("*.torrent")
-            await until(lambda: len(decode_metainfo(kept.read_bytes()).piece_layers) == len(FILES))
-            assert scene.network.attempts[seed.endpoint] <= 2
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    link = link_of(scene)
+    if topic != "both":
+        link = "magnet:?" + next(part for part in link[8:].split("&") if topic in part)
+    leecher = await scene.node(
+        peers=[seed], source=link, state_dir=tmp_path / "state", rest_after=2.0
+    )
+    await leecher.complete(within=20)
+    assert leecher.has_content()
+    await until(lambda: has_layers(leecher))
+    [kept] = (tmp_path / "state").rglob("*.torrent")
+    await until(lambda: len(decode_metainfo(kept.read_bytes()).piece_layers) == len(FILES))
+    assert scene.network.attempts[seed.endpoint] <= 2
 
 
-def test_a_hybrid_known_by_its_v1_hash_gets_layers_from_peers_and_gives_them(
-    tmp_path: Path, simulate: Simulate
+@in_scene(files=FILES, version=Version.HYBRID)
+async def test_a_hybrid_known_by_its_v1_hash_gets_layers_from_peers_and_gives_them(
+    scene: Scene,
 ) -> None:
     """Long before its data could bring them; the peer hears only now that we speak v2."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
-            seed = await scene.node(is_seed=True, max_upload_rate=20_000)
-            link = f"magnet:?xt=urn:btih:{scene.metainfo.info.info_hash}"
-            leecher = await scene.node(peers=[seed], source=link)
-            watch = Watch(leecher.torrent)
-            await until(lambda: has_layers(leecher), within=10)
-            assert not leecher.torrent.have_bits
-            assert leecher.torrent.num_connections == 1
-            assert scene.network.attempts[seed.endpoint] == 2
-            topic = f"magnet:?xt=urn:btmh:1220{scene.metainfo.info.info_hash_v2}"
-            third = await scene.node(peers=[leecher], source=topic)
-            await until(lambda: has_layers(third), within=10)
-            await leecher.complete(within=60)
-            await third.complete(within=60)
-            assert leecher.has_content()
-            assert third.has_content()
-            assert not watch.of(events.PeerBanned)
-            assert leecher.torrent.stats().wasted == 0
-
-    simulate(main)
+    seed = await scene.node(is_seed=True, max_upload_rate=20_000)
+    link = f"magnet:?xt=urn:btih:{scene.metainfo.info.info_hash}"
+    leecher = await scene.node(peers=[seed], source=link)
+    watch = Watch(leecher.torrent)
+    await until(lambda: has_layers(leecher), within=10)
+    assert not leecher.torrent.have_bits
+    assert leecher.torrent.num_connections == 1
+    assert scene.network.attempts[seed.endpoint] == 2
+    topic = f"magnet:?xt=urn:btmh:1220{scene.metainfo.info.info_hash_v2}"
+    third = await scene.node(peers=[leecher], source=topic)
+    await until(lambda: has_layers(third), within=10)
+    await leecher.complete(within=60)
+    await third.complete(within=60)
+    assert leecher.has_content()
+    assert third.has_content()
+    assert not watch.of(events.PeerBanned)
+    assert leecher.torrent.stats().wasted == 0
 
 
-def test_layers_that_the_data_brings_are_kept_at_once(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene(files=FILES, version=Version.HYBRID)
+async def test_layers_that_the_data_brings_are_kept_at_once(scene: Scene, tmp_path: Path) -> None:
     """A hybrid found by its v1 hash, from a seed that speaks no v2; the session ends at once."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
-            seed = await scene.node(is_seed=True)
-            link = f"magnet:?xt=urn:btih:{scene.metainfo.info.info_hash}"
-            leecher = await scene.node(peers=[seed], source=link, state_dir=tmp_path / "state")
-            await leecher.complete(within=20)
-            await leecher.close()
-            [kept] = (tmp_path / "state").rglob("*.torrent")
-            assert decode_metainfo(kept.read_bytes()).piece_layers == scene.metainfo.piece_layers
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    link = f"magnet:?xt=urn:btih:{scene.metainfo.info.info_hash}"
+    leecher = await scene.node(peers=[seed], source=link, state_dir=tmp_path / "state")
+    await leecher.complete(within=20)
+    await leecher.close()
+    [kept] = (tmp_path / "state").rglob("*.torrent")
+    assert decode_metainfo(kept.read_bytes()).piece_layers == scene.metainfo.piece_layers
 
 
 async def magnet_node(scene: Scene, *peers: HashPeer) -> Node:
@@ -114,83 +102,68 @@ def layers_there(node: Node) -> bool:
     return node.torrent.state is TorrentState.DOWNLOADING
 
 
-def test_a_liar_is_banned_and_another_gives_the_layers(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.V2) as scene:
-            files = Files(scene)
-            liar = HashPeer(scene, lambda wanted: bytes(len(files.answer(wanted))))
-            node = await magnet_node(scene, liar)
-            watch = Watch(node.torrent)
-            await until(lambda: bool(watch.of(events.PeerBanned)))
-            assert node.torrent.state is TorrentState.METADATA
-            phase = node.torrent.metadata_phase
-            assert phase is not None
-            assert phase.num_layers_missing == len(FILES)
-            honest = HashPeer(scene, files.answer, does_metadata=False)
-            node.torrent.add_peers([honest.endpoint], "user")
-            await until(lambda: layers_there(node))
-            assert has_layers(node)
-            assert [event.endpoint for event in watch.of(events.PeerBanned)] == [liar.endpoint]
-            assert liar.num_connections == 1
-
-    simulate(main)
+@in_scene(files=FILES, version=Version.V2)
+async def test_a_liar_is_banned_and_another_gives_the_layers(scene: Scene) -> None:
+    files = Files(scene)
+    liar = HashPeer(scene, lambda wanted: bytes(len(files.answer(wanted))))
+    node = await magnet_node(scene, liar)
+    watch = Watch(node.torrent)
+    await until(lambda: bool(watch.of(events.PeerBanned)))
+    assert node.torrent.state is TorrentState.METADATA
+    phase = node.torrent.metadata_phase
+    assert phase is not None
+    assert phase.num_layers_missing == len(FILES)
+    honest = HashPeer(scene, files.answer, does_metadata=False)
+    node.torrent.add_peers([honest.endpoint], "user")
+    await until(lambda: layers_there(node))
+    assert has_layers(node)
+    assert [event.endpoint for event in watch.of(events.PeerBanned)] == [liar.endpoint]
+    assert liar.num_connections == 1
 
 
-def test_who_refuses_or_is_silent_costs_time_and_not_the_download(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.V2) as scene:
-            files = Files(scene)
-            refusing = HashPeer(scene, lambda _: None)
-            silent = HashPeer(scene, lambda _: b"")
-            node = await magnet_node(scene, refusing, silent)
-            await until(lambda: bool(refusing.asked and silent.asked))
-            honest = HashPeer(scene, files.answer)
-            node.torrent.add_peers([honest.endpoint], "user")
-            began = loop.time()
-            await until(lambda: layers_there(node))
-            assert loop.time() - began < 12
-            assert has_layers(node)
-
-    simulate(main)
+@in_scene(files=FILES, version=Version.V2)
+async def test_who_refuses_or_is_silent_costs_time_and_not_the_download(scene: Scene) -> None:
+    files = Files(scene)
+    refusing = HashPeer(scene, lambda _: None)
+    silent = HashPeer(scene, lambda _: b"")
+    node = await magnet_node(scene, refusing, silent)
+    await until(lambda: bool(refusing.asked and silent.asked))
+    honest = HashPeer(scene, files.answer)
+    node.torrent.add_peers([honest.endpoint], "user")
+    began = scene.loop.time()
+    await until(lambda: layers_there(node))
+    assert scene.loop.time() - began < 12
+    assert has_layers(node)
 
 
-def test_a_peer_that_leaves_is_replaced(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.V2) as scene:
-            files = Files(scene)
-            silent = HashPeer(scene, lambda _: b"")
-            node = await magnet_node(scene, silent)
-            await until(lambda: bool(silent.asked))
-            honest = HashPeer(scene, files.answer)
-            node.torrent.add_peers([honest.endpoint], "user")
-            await until(lambda: honest.num_connections == 1)
-            began = loop.time()
-            for peer in list(node.torrent.roster.peers if node.torrent.roster else ()):
-                if peer.endpoint == silent.endpoint:
-                    peer.close("test")
-            await until(lambda: layers_there(node))
-            assert loop.time() - began < 2
-
-    simulate(main)
+@in_scene(files=FILES, version=Version.V2)
+async def test_a_peer_that_leaves_is_replaced(scene: Scene) -> None:
+    files = Files(scene)
+    silent = HashPeer(scene, lambda _: b"")
+    node = await magnet_node(scene, silent)
+    await until(lambda: bool(silent.asked))
+    honest = HashPeer(scene, files.answer)
+    node.torrent.add_peers([honest.endpoint], "user")
+    await until(lambda: honest.num_connections == 1)
+    began = scene.loop.time()
+    for peer in list(node.torrent.roster.peers if node.torrent.roster else ()):
+        if peer.endpoint == silent.endpoint:
+            peer.close("test")
+    await until(lambda: layers_there(node))
+    assert scene.loop.time() - began < 2
 
 
-def test_nobody_without_v2_is_asked(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene(files=FILES, version=Version.HYBRID)
+async def test_nobody_without_v2_is_asked(scene: Scene) -> None:
     """A hybrid begins with its v1 hashes; a v1 peer does not know what a hash request is."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files=FILES, version=Version.HYBRID) as scene:
-            old = HashPeer(scene, lambda _: None, reserved=FAST)
-            node = await magnet_node(scene, old)
-            await until(lambda: layers_there(node))
-            new = HashPeer(scene, Files(scene).answer)
-            node.torrent.add_peers([new.endpoint], "user")
-            await until(lambda: has_layers(node))
-            assert not old.asked
-            assert len(new.asked) == len(FILES)
-
-    simulate(main)
+    old = HashPeer(scene, lambda _: None, reserved=FAST)
+    node = await magnet_node(scene, old)
+    await until(lambda: layers_there(node))
+    new = HashPeer(scene, Files(scene).answer)
+    node.torrent.add_peers([new.endpoint], "user")
+    await until(lambda: has_layers(node))
+    assert not old.asked
+    assert len(new.asked) == len(FILES)
 
 
 def seeker_of(node: Node) -> HashSeeker:
@@ -201,128 +174,106 @@ def seeker_of(node: Node) -> HashSeeker:
     return exchange.seeker
 
 
-def test_the_hashes_of_a_pieces_blocks(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene(version=Version.V2)
+async def test_the_hashes_of_a_pieces_blocks(scene: Scene) -> None:
     """Of a piece in the middle, of a short last one; asked for twice they are fetched once."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            files = Files(scene)
-            leaves = next(iter(files.trees.values())).nodes(0, 0, 61)
-            honest = HashPeer(scene, files.answer)
-            node = await scene.node(peers=[honest.endpoint])
-            await until(lambda: node.torrent.num_connections == 1 and bool(honest.num_connections))
-            await asyncio.sleep(1)
-            found: dict[str, bytes | None] = {}
-            fetch = seeker_of(node).fetch_block_hashes
-            assert fetch(3, lambda hashes: found.update(one=hashes))
-            assert fetch(3, lambda hashes: found.update(two=hashes))
-            assert fetch(15, lambda hashes: found.update(last=hashes))
-            assert not found
-            await until(lambda: len(found) == 3)
-            assert found["one"] == found["two"] == leaves[12 * 32 : 16 * 32]
-            assert found["last"] == leaves[60 * 32 :]
-            root = next(iter(files.trees))
-            assert honest.asked == [HashRange(root, 0, 12, 4, 1), HashRange(root, 0, 60, 2, 1)]
-
-    simulate(main)
+    files = Files(scene)
+    leaves = next(iter(files.trees.values())).nodes(0, 0, 61)
+    honest = HashPeer(scene, files.answer)
+    node = await scene.node(peers=[honest.endpoint])
+    await until(lambda: node.torrent.num_connections == 1 and bool(honest.num_connections))
+    await asyncio.sleep(1)
+    found: dict[str, bytes | None] = {}
+    fetch = seeker_of(node).fetch_block_hashes
+    assert fetch(3, lambda hashes: found.update(one=hashes))
+    assert fetch(3, lambda hashes: found.update(two=hashes))
+    assert fetch(15, lambda hashes: found.update(last=hashes))
+    assert not found
+    await until(lambda: len(found) == 3)
+    assert found["one"] == found["two"] == leaves[12 * 32 : 16 * 32]
+    assert found["last"] == leaves[60 * 32 :]
+    root = next(iter(files.trees))
+    assert honest.asked == [HashRange(root, 0, 12, 4, 1), HashRange(root, 0, 60, 2, 1)]
 
 
-def test_a_piece_of_one_block_needs_nobody(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2, piece_length=16_384) as scene:
-            files = Files(scene)
-            peer = HashPeer(scene, lambda _: None)
-            node = await scene.node(peers=[peer.endpoint])
-            seeker = seeker_of(node)
-            assert not seeker.fetch_block_hashes(5, lambda _: None), "nobody is connected yet"
-            await until(lambda: seeker.fetch_block_hashes(5, lambda _: None))
-            found: list[bytes | None] = []
-            assert seeker.fetch_block_hashes(5, found.append)
-            await until(lambda: bool(found))
-            assert found == [next(iter(files.trees.values())).nodes(0, 5, 1)]
-            assert not peer.asked
-
-    simulate(main)
+@in_scene(version=Version.V2, piece_length=16_384)
+async def test_a_piece_of_one_block_needs_nobody(scene: Scene) -> None:
+    files = Files(scene)
+    peer = HashPeer(scene, lambda _: None)
+    node = await scene.node(peers=[peer.endpoint])
+    seeker = seeker_of(node)
+    assert not seeker.fetch_block_hashes(5, lambda _: None), "nobody is connected yet"
+    await until(lambda: seeker.fetch_block_hashes(5, lambda _: None))
+    found: list[bytes | None] = []
+    assert seeker.fetch_block_hashes(5, found.append)
+    await until(lambda: bool(found))
+    assert found == [next(iter(files.trees.values())).nodes(0, 5, 1)]
+    assert not peer.asked
 
 
 @pytest.mark.parametrize("is_silent", [True, False])
-def test_hashes_that_nobody_gives(is_silent: bool, tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            peer = HashPeer(scene, lambda _: b"" if is_silent else None)
-            node = await scene.node(peers=[peer.endpoint])
-            found: list[bytes | None] = []
-            await until(lambda: seeker_of(node).fetch_block_hashes(5, found.append))
-            began = loop.time()
-            await until(lambda: bool(found))
-            assert found == [None]
-            waited = loop.time() - began
-            assert BLOCKS_TIMEOUT <= waited < BLOCKS_TIMEOUT + 2 if is_silent else waited < 1
-            # The wait ends at once with the last peer, too.
-            assert seeker_of(node).fetch_block_hashes(6, found.append)
-            assert node.torrent.roster is not None
-            for other in list(node.torrent.roster.peers):
-                other.close("test")
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            await until(lambda: len(found) == 2, within=0.5)
-
-    simulate(main)
+@in_scene(version=Version.V2)
+async def test_hashes_that_nobody_gives(scene: Scene, is_silent: bool) -> None:
+    peer = HashPeer(scene, lambda _: b"" if is_silent else None)
+    node = await scene.node(peers=[peer.endpoint])
+    found: list[bytes | None] = []
+    await until(lambda: seeker_of(node).fetch_block_hashes(5, found.append))
+    began = scene.loop.time()
+    await until(lambda: bool(found))
+    assert found == [None]
+    waited = scene.loop.time() - began
+    assert BLOCKS_TIMEOUT <= waited < BLOCKS_TIMEOUT + 2 if is_silent else waited < 1
+    # The wait ends at once with the last peer, too.
+    assert seeker_of(node).fetch_block_hashes(6, found.append)
+    assert node.torrent.roster is not None
+    for other in list(node.torrent.roster.peers):
+        other.close("test")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await until(lambda: len(found) == 2, within=0.5)
 
 
-def test_suspects_are_asked_last(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            files = Files(scene)
-            suspect, other = HashPeer(scene, files.answer), HashPeer(scene, files.answer)
-            node = await scene.node(peers=[suspect.endpoint, other.endpoint])
-            await asyncio.sleep(2)
-            found: list[bytes | None] = []
-            avoid = {suspect.host.addresses[0]}
-            assert seeker_of(node).fetch_block_hashes(1, found.append, avoid=avoid)
-            await until(lambda: bool(found))
-            assert (len(suspect.asked), len(other.asked)) == (0, 1)
-            avoid.add(other.host.addresses[0])
-            assert seeker_of(node).fetch_block_hashes(2, found.append, avoid=avoid)
-            await until(lambda: len(found) == 2)
-            assert None not in found
-            assert PIECE_LENGTH == 4 * 16_384
-
-    simulate(main)
+@in_scene(version=Version.V2)
+async def test_suspects_are_asked_last(scene: Scene) -> None:
+    files = Files(scene)
+    suspect, other = HashPeer(scene, files.answer), HashPeer(scene, files.answer)
+    node = await scene.node(peers=[suspect.endpoint, other.endpoint])
+    await asyncio.sleep(2)
+    found: list[bytes | None] = []
+    avoid = {suspect.host.addresses[0]}
+    assert seeker_of(node).fetch_block_hashes(1, found.append, avoid=avoid)
+    await until(lambda: bool(found))
+    assert (len(suspect.asked), len(other.asked)) == (0, 1)
+    avoid.add(other.host.addresses[0])
+    assert seeker_of(node).fetch_block_hashes(2, found.append, avoid=avoid)
+    await until(lambda: len(found) == 2)
+    assert None not in found
+    assert PIECE_LENGTH == 4 * 16_384
 
 
-def test_after_the_end_nobody_is_called(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            peer = HashPeer(scene, lambda _: b"")
-            node = await scene.node(peers=[peer.endpoint])
-            found: list[bytes | None] = []
-            await until(lambda: seeker_of(node).fetch_block_hashes(5, found.append))
-            await node.close()
-            await asyncio.sleep(30)
-            assert not found
-
-    simulate(main)
+@in_scene(version=Version.V2)
+async def test_after_the_end_nobody_is_called(scene: Scene) -> None:
+    peer = HashPeer(scene, lambda _: b"")
+    node = await scene.node(peers=[peer.endpoint])
+    found: list[bytes | None] = []
+    await until(lambda: seeker_of(node).fetch_block_hashes(5, found.append))
+    await node.close()
+    await asyncio.sleep(30)
+    assert not found
 
 
-def test_a_callback_that_is_due_at_the_end_is_not_called(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(version=Version.V2, piece_length=16_384)
+async def test_a_callback_that_is_due_at_the_end_is_not_called(scene: Scene) -> None:
     """Neither with what is known already, nor as the last peer goes."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2, piece_length=16_384) as scene:
-            peer = HashPeer(scene, lambda _: b"")
-            node = await scene.node(peers=[peer.endpoint])
-            found: list[bytes | None] = []
-            await until(lambda: bool(seeker_of(node).askable()))
-            seeker = seeker_of(node)
-            assert seeker.fetch_block_hashes(5, found.append)
-            seeker.stop()
-            await asyncio.sleep(30)
-            assert not found
-
-    simulate(main)
+    peer = HashPeer(scene, lambda _: b"")
+    node = await scene.node(peers=[peer.endpoint])
+    found: list[bytes | None] = []
+    await until(lambda: bool(seeker_of(node).askable()))
+    seeker = seeker_of(node)
+    assert seeker.fetch_block_hashes(5, found.append)
+    seeker.stop()
+    await asyncio.sleep(30)
+    assert not found
 
 
 def test_layers_that_came_before_the_end_are_told_of_once(
@@ -354,71 +305,57 @@ def test_layers_that_came_before_the_end_are_told_of_once(
     simulate(main)
 
 
-def test_who_refuses_is_replaced_by_who_gives(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene(version=Version.V2)
+async def test_who_refuses_is_replaced_by_who_gives(scene: Scene) -> None:
     """No wait for a time-out; other pieces go on."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            files = Files(scene)
-            refusing = HashPeer(scene, lambda _: None)
-            honest = HashPeer(scene, files.answer)
-            node = await scene.node(peers=[refusing.endpoint, honest.endpoint])
-            await until(lambda: len(seeker_of(node).askable()) == 2)
-            found: list[bytes | None] = []
-            reserve = {honest.host.addresses[0]}
-            began = loop.time()
-            for index in (1, 2):
-                assert seeker_of(node).fetch_block_hashes(index, found.append, avoid=reserve)
-            await until(lambda: len(found) == 2)
-            assert None not in found
-            assert len(refusing.asked) == len(honest.asked) == 2
-            assert loop.time() - began < BLOCKS_TIMEOUT
-
-    simulate(main)
+    files = Files(scene)
+    refusing = HashPeer(scene, lambda _: None)
+    honest = HashPeer(scene, files.answer)
+    node = await scene.node(peers=[refusing.endpoint, honest.endpoint])
+    await until(lambda: len(seeker_of(node).askable()) == 2)
+    found: list[bytes | None] = []
+    reserve = {honest.host.addresses[0]}
+    began = scene.loop.time()
+    for index in (1, 2):
+        assert seeker_of(node).fetch_block_hashes(index, found.append, avoid=reserve)
+    await until(lambda: len(found) == 2)
+    assert None not in found
+    assert len(refusing.asked) == len(honest.asked) == 2
+    assert scene.loop.time() - began < BLOCKS_TIMEOUT
 
 
-def test_hashes_that_come_too_late_are_ignored(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene(version=Version.V2)
+async def test_hashes_that_come_too_late_are_ignored(scene: Scene) -> None:
     """Right ones and wrong ones: nobody is waiting, so they cannot hurt, and nobody is banned."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            files = Files(scene)
-            late = HashPeer(scene, lambda _: b"")
-            node = await scene.node(peers=[late.endpoint])
-            watch = Watch(node.torrent)
-            found: list[bytes | None] = []
-            await until(lambda: seeker_of(node).fetch_block_hashes(5, found.append))
-            await until(lambda: bool(found))
-            [wanted], [peer] = late.asked, late._peers
-            right = files.answer(wanted)
-            for hashes in (right, bytes(len(right))):
-                peer.send(wire.encode_hashes(wanted, [hashes]))
-            await asyncio.sleep(1)
-            assert found == [None]
-            assert not watch.of(events.PeerBanned)
-            assert node.torrent.num_connections == 1
-
-    simulate(main)
+    files = Files(scene)
+    late = HashPeer(scene, lambda _: b"")
+    node = await scene.node(peers=[late.endpoint])
+    watch = Watch(node.torrent)
+    found: list[bytes | None] = []
+    await until(lambda: seeker_of(node).fetch_block_hashes(5, found.append))
+    await until(lambda: bool(found))
+    [wanted], [peer] = late.asked, late._peers
+    right = files.answer(wanted)
+    for hashes in (right, bytes(len(right))):
+        peer.send(wire.encode_hashes(wanted, [hashes]))
+    await asyncio.sleep(1)
+    assert found == [None]
+    assert not watch.of(events.PeerBanned)
+    assert node.torrent.num_connections == 1
 
 
-def test_a_layer_from_a_peer_that_contradicts_what_is_there(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(version=Version.HYBRID)
+async def test_a_layer_from_a_peer_that_contradicts_what_is_there(scene: Scene) -> None:
     """Pieces were good by v1 when a peer brought the layer, which is that of the root."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            other = contradict(scene)
-            old = HashPeer(scene, lambda _: None, reserved=FAST)
-            host, _ = scene.add_host_with_content(3 * PIECE_LENGTH)
-            node = await scene.node(host=host, source=v1_link(scene), peers=[old.endpoint])
-            await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
-            assert node.torrent.stats().num_have == 15
-            scene.files = {"": other}
-            new = HashPeer(scene, Files(scene).answer)
-            node.torrent.add_peers([new.endpoint], "user")
-            await until(lambda: node.torrent.state is TorrentState.ERROR)
-            assert isinstance(node.torrent.error, Inconsistent)
-            assert new.asked
-
-    simulate(main)
+    other = contradict(scene)
+    old = HashPeer(scene, lambda _: None, reserved=FAST)
+    host, _ = scene.add_host_with_content(3 * PIECE_LENGTH)
+    node = await scene.node(host=host, source=v1_link(scene), peers=[old.endpoint])
+    await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
+    assert node.torrent.stats().num_have == 15
+    scene.files = {"": other}
+    new = HashPeer(scene, Files(scene).answer)
+    node.torrent.add_peers([new.endpoint], "user")
+    await until(lambda: node.torrent.state is TorrentState.ERROR)
+    assert isinstance(node.torrent.error, Inconsistent)
+    assert new.asked

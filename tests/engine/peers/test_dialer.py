@@ -15,7 +15,7 @@ from bittern.engine.peers.dialer import Dialer, reason_of
 from bittern.net.stream import Stream
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.network import Link, SimNetwork
-from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
 
 class Wanting:
@@ -70,90 +70,80 @@ def dead(count: int, network: int = 9) -> list[Endpoint]:
     return [Endpoint(f"10.{network}.{n // 200}.{n % 200 + 1}", 80) for n in range(count)]
 
 
-def test_twenty_at_a_time(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        torrent = Wanting(dead(100))
-        place = Place(loop, torrent, max_dials_per_second=1000)
-        place.dialer.request()
-        place.dialer.request()
-        await asyncio.sleep(9)
-        assert len(torrent.tried_at) == place.most == place.dialer.num_half_open == 20
-        await asyncio.sleep(60)
-        assert torrent.num_failed == 100
-        assert place.most == 20
-
-    simulate(main)
+@simulated
+async def test_twenty_at_a_time(loop: VirtualLoop) -> None:
+    torrent = Wanting(dead(100))
+    place = Place(loop, torrent, max_dials_per_second=1000)
+    place.dialer.request()
+    place.dialer.request()
+    await asyncio.sleep(9)
+    assert len(torrent.tried_at) == place.most == place.dialer.num_half_open == 20
+    await asyncio.sleep(60)
+    assert torrent.num_failed == 100
+    assert place.most == 20
 
 
-def test_twenty_per_second(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        torrent = Wanting(dead(200))
-        place = Place(loop, torrent, max_half_open=1000)
-        place.dialer.request()
-        await asyncio.sleep(30)
-        assert len(torrent.tried_at) == 200
-        for start in torrent.tried_at:
-            assert sum(start <= at < start + 1 for at in torrent.tried_at) <= 41
-        # A burst of one second's worth at the start, then the rate.
-        assert 8.5 <= torrent.tried_at[-1] <= 9.5
-
-    simulate(main)
+@simulated
+async def test_twenty_per_second(loop: VirtualLoop) -> None:
+    torrent = Wanting(dead(200))
+    place = Place(loop, torrent, max_half_open=1000)
+    place.dialer.request()
+    await asyncio.sleep(30)
+    assert len(torrent.tried_at) == 200
+    for start in torrent.tried_at:
+        assert sum(start <= at < start + 1 for at in torrent.tried_at) <= 41
+    # A burst of one second's worth at the start, then the rate.
+    assert 8.5 <= torrent.tried_at[-1] <= 9.5
 
 
-def test_torrents_take_turns(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        many, few = Wanting(dead(500)), Wanting(dead(3, 8))
-        place = Place(loop, many, few)
-        place.dialer.request()
-        await asyncio.sleep(0.1)
-        assert len(few.tried_at) == 3
-        place.dialer.close()
-        await asyncio.sleep(20)
-        assert len(many.tried_at) == 17
-        place.dialer.request()
-        await asyncio.sleep(1)
-        assert len(many.tried_at) == 17
-
-    simulate(main)
+@simulated
+async def test_torrents_take_turns(loop: VirtualLoop) -> None:
+    many, few = Wanting(dead(500)), Wanting(dead(3, 8))
+    place = Place(loop, many, few)
+    place.dialer.request()
+    await asyncio.sleep(0.1)
+    assert len(few.tried_at) == 3
+    place.dialer.close()
+    await asyncio.sleep(20)
+    assert len(many.tried_at) == 17
+    place.dialer.request()
+    await asyncio.sleep(1)
+    assert len(many.tried_at) == 17
 
 
-def test_success_and_refusal_are_told(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        torrent = Wanting([])
-        place = Place(loop, torrent)
-        server = place.network.add_host("10.0.0.2")
-        accepted: list[Stream] = []
-        listener = server.listen("10.0.0.2", 80, accepted.append)
-        # An address of a family that this machine does not have fails like any other.
-        torrent.left.extend(
-            [Endpoint("10.0.0.2", 80), Endpoint("10.0.0.2", 81), Endpoint("fd00::1", 80)]
-        )
-        place.dialer.request()
-        await asyncio.sleep(1)
-        assert (len(torrent.streams), len(accepted), torrent.num_failed) == (1, 1, 2)
-        assert place.dialer.num_half_open == 0
-        assert "connection refused" in torrent.reasons
-        for stream in [*torrent.streams, *accepted]:
-            stream.close()
-        listener.close()
-
-    simulate(main)
+@simulated
+async def test_success_and_refusal_are_told(loop: VirtualLoop) -> None:
+    torrent = Wanting([])
+    place = Place(loop, torrent)
+    server = place.network.add_host("10.0.0.2")
+    accepted: list[Stream] = []
+    listener = server.listen("10.0.0.2", 80, accepted.append)
+    # An address of a family that this machine does not have fails like any other.
+    torrent.left.extend(
+        [Endpoint("10.0.0.2", 80), Endpoint("10.0.0.2", 81), Endpoint("fd00::1", 80)]
+    )
+    place.dialer.request()
+    await asyncio.sleep(1)
+    assert (len(torrent.streams), len(accepted), torrent.num_failed) == (1, 1, 2)
+    assert place.dialer.num_half_open == 0
+    assert "connection refused" in torrent.reasons
+    for stream in [*torrent.streams, *accepted]:
+        stream.close()
+    listener.close()
 
 
-def test_an_attempt_that_is_cut_off_gives_its_place_back(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        torrent = Wanting(dead(30))
-        place = Place(loop, torrent, max_half_open=1, connect_timeout=2.0)
-        place.dialer.request()
-        await asyncio.sleep(1)
-        place.tasks[0].cancel()
-        await asyncio.sleep(0.1)
-        assert len(torrent.tried_at) == 2
-        place.dialer.close()
-        await asyncio.sleep(3)
-        assert len(torrent.tried_at) == 2
-
-    simulate(main)
+@simulated
+async def test_an_attempt_that_is_cut_off_gives_its_place_back(loop: VirtualLoop) -> None:
+    torrent = Wanting(dead(30))
+    place = Place(loop, torrent, max_half_open=1, connect_timeout=2.0)
+    place.dialer.request()
+    await asyncio.sleep(1)
+    place.tasks[0].cancel()
+    await asyncio.sleep(0.1)
+    assert len(torrent.tried_at) == 2
+    place.dialer.close()
+    await asyncio.sleep(3)
+    assert len(torrent.tried_at) == 2
 
 
 def test_reasons_are_words_without_the_endpoint() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -24,11 +23,18 @@ from bittern.codec.info import Version
 from bittern.codec.wire import HashRange, MessageId
 from bittern.core.endpoint import Endpoint
 from bittern.engine import events
-from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ExpectationFailed, ScriptedPeer
-from tests.conftest import Simulate
 from tests.engine.hash_peers import ask, connect_to_node, connect_v2
-from tests.engine.scene import BLOCK_LENGTH, PIECE_LENGTH, PORT, Scene, Watch, until
+from tests.engine.scene import (
+    BLOCK_LENGTH,
+    GIVEN,
+    PIECE_LENGTH,
+    PORT,
+    Scene,
+    Watch,
+    in_scene,
+    until,
+)
 
 METADATA, PEX = 3, 4
 BOTH = ExtendedHandshake(extensions={"ut_metadata": METADATA, "ut_pex": PEX}, listen_port=7000)
@@ -49,293 +55,238 @@ async def keep_alive(peer: ScriptedPeer) -> None:
 
 
 @pytest.mark.parametrize("is_private", [False, True])
-def test_exchange_spreads_peers_but_never_of_a_private_torrent(
-    is_private: bool, tmp_path: Path, simulate: Simulate
+@in_scene(is_private=GIVEN)
+async def test_exchange_spreads_peers_but_never_of_a_private_torrent(
+    scene: Scene, is_private: bool
 ) -> None:
     """BEP 11, BEP 27."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, is_private=is_private) as scene:
-            hub = await scene.node()
-            one = await scene.node(peers=[hub])
-            watch = Watch(one.torrent)
-            two = await scene.node(peers=[hub])
-            await asyncio.sleep(150)
-            known = {info.endpoint.host for info in one.torrent.peers()}
-            assert hub.host.addresses[0] in known
-            assert (two.host.addresses[0] in known) is not is_private
-            sources = {event.source for event in watch.of(events.PeersFound)}
-            assert ("pex" in sources) is not is_private
-
-    simulate(main)
+    hub = await scene.node()
+    one = await scene.node(peers=[hub])
+    watch = Watch(one.torrent)
+    two = await scene.node(peers=[hub])
+    await asyncio.sleep(150)
+    known = {info.endpoint.host for info in one.torrent.peers()}
+    assert hub.host.addresses[0] in known
+    assert (two.host.addresses[0] in known) is not is_private
+    sources = {event.source for event in watch.of(events.PeersFound)}
+    assert ("pex" in sources) is not is_private
 
 
-def test_a_private_torrent_offers_neither_exchange_nor_metadata_and_ignores_both(
-    tmp_path: Path, simulate: Simulate
+@in_scene(is_private=True)
+async def test_a_private_torrent_offers_neither_exchange_nor_metadata_and_ignores_both(
+    scene: Scene,
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, is_private=True) as scene:
-            node = await scene.node()
-            peer = await scene.scripted(node, extended=BOTH)
-            offered = decode_extended_handshake(await expect_extended(peer, 0)).extensions
-            assert "ut_pex" not in offered
-            assert "ut_metadata" not in offered
-            victim = Endpoint("10.9.9.9", 80)
-            message = encode_pex(PexMessage(((victim, PexFlag.NONE),)))
-            peer.send(wire.encode_extended(1, message))
-            ask = encode_metadata_message(MetadataMessage(MetadataMessageType.REQUEST, 0))
-            peer.send(wire.encode_extended(2, ask))
-            answer = decode_metadata_message(await expect_extended(peer, METADATA))
-            assert answer == MetadataMessage(MetadataMessageType.REJECT, 0)
-            await asyncio.sleep(100)
-            assert scene.network.attempts[victim] == 0
-            peer.close()
-
-    simulate(main)
+    node = await scene.node()
+    peer = await scene.scripted(node, extended=BOTH)
+    offered = decode_extended_handshake(await expect_extended(peer, 0)).extensions
+    assert "ut_pex" not in offered
+    assert "ut_metadata" not in offered
+    victim = Endpoint("10.9.9.9", 80)
+    message = encode_pex(PexMessage(((victim, PexFlag.NONE),)))
+    peer.send(wire.encode_extended(1, message))
+    ask = encode_metadata_message(MetadataMessage(MetadataMessageType.REQUEST, 0))
+    peer.send(wire.encode_extended(2, ask))
+    answer = decode_metadata_message(await expect_extended(peer, METADATA))
+    assert answer == MetadataMessage(MetadataMessageType.REJECT, 0)
+    await asyncio.sleep(100)
+    assert scene.network.attempts[victim] == 0
+    peer.close()
 
 
-def test_what_a_peer_is_told(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_what_a_peer_is_told(scene: Scene) -> None:
     """Others that accept connections, with flags, not itself, and later who has gone."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            host = scene.add_host()
-            listening = ExtendedHandshake(listen_port=5555)
-            other = await scene.scripted(node, host, bitfield=wire.HAVE_ALL, extended=listening)
-            peer = await scene.scripted(node, extended=BOTH)
-            alive = [loop.create_task(keep_alive(each)) for each in (peer, other)]
-            message = decode_pex(await expect_extended(peer, PEX, timeout=70))
-            theirs = Endpoint(host.addresses[0], 5555)
-            assert message == PexMessage(((theirs, PexFlag.UPLOAD_ONLY),))
-            other.close()
-            message = decode_pex(await expect_extended(peer, PEX, timeout=70))
-            assert message == PexMessage((), (theirs,))
-            for task in alive:
-                task.cancel()
-            peer.close()
-
-    simulate(main)
+    node = await scene.node()
+    host = scene.add_host()
+    listening = ExtendedHandshake(listen_port=5555)
+    other = await scene.scripted(node, host, bitfield=wire.HAVE_ALL, extended=listening)
+    peer = await scene.scripted(node, extended=BOTH)
+    alive = [scene.loop.create_task(keep_alive(each)) for each in (peer, other)]
+    message = decode_pex(await expect_extended(peer, PEX, timeout=70))
+    theirs = Endpoint(host.addresses[0], 5555)
+    assert message == PexMessage(((theirs, PexFlag.UPLOAD_ONLY),))
+    other.close()
+    message = decode_pex(await expect_extended(peer, PEX, timeout=70))
+    assert message == PexMessage((), (theirs,))
+    for task in alive:
+        task.cancel()
+    peer.close()
 
 
-def test_flags_say_what_a_peer_said_of_itself(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_flags_say_what_a_peer_said_of_itself(scene: Scene) -> None:
     """BEP 11: encryption, holepunch; outgoing is what we know."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host = scene.add_host()
-            listener = scene.listener(host)
-            node = await scene.node(peers=[Endpoint(host.addresses[0], PORT)])
-            other = await listener.accept()
-            about = ExtendedHandshake(extensions={"ut_holepunch": 9}, prefers_encryption=True)
-            await scene.greet(other, bitfield=wire.HAVE_NONE, extended=about)
-            peer = await scene.scripted(node, extended=BOTH)
-            message = decode_pex(await expect_extended(peer, PEX, timeout=70))
-            flags = PexFlag.OUTGOING | PexFlag.ENCRYPTION | PexFlag.HOLEPUNCH
-            assert message == PexMessage(((Endpoint(host.addresses[0], PORT), flags),))
-            for each in (peer, other):
-                each.close()
-            listener.close()
-
-    simulate(main)
+    host = scene.add_host()
+    listener = scene.listener(host)
+    node = await scene.node(peers=[Endpoint(host.addresses[0], PORT)])
+    other = await listener.accept()
+    about = ExtendedHandshake(extensions={"ut_holepunch": 9}, prefers_encryption=True)
+    await scene.greet(other, bitfield=wire.HAVE_NONE, extended=about)
+    peer = await scene.scripted(node, extended=BOTH)
+    message = decode_pex(await expect_extended(peer, PEX, timeout=70))
+    flags = PexFlag.OUTGOING | PexFlag.ENCRYPTION | PexFlag.HOLEPUNCH
+    assert message == PexMessage(((Endpoint(host.addresses[0], PORT), flags),))
+    for each in (peer, other):
+        each.close()
+    listener.close()
 
 
-def test_a_seed_names_seeds_that_it_has_parted_from(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_a_seed_names_seeds_that_it_has_parted_from(scene: Scene) -> None:
     """BEP 11: else nobody would hear of a seed from a seed."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            first = await scene.node(is_seed=True)
-            second = await scene.node(is_seed=True, peers=[first])
-            await asyncio.sleep(5)
-            assert not second.torrent.num_connections, "they have nothing for each other"
-            peer = await scene.scripted(second, bitfield=wire.HAVE_NONE, extended=BOTH)
-            message = decode_pex(await expect_extended(peer, PEX, timeout=70))
-            flags = PexFlag.OUTGOING | PexFlag.UPLOAD_ONLY
-            assert message == PexMessage(((first.endpoint, flags),))
-            peer.close()
-
-    simulate(main)
+    first = await scene.node(is_seed=True)
+    second = await scene.node(is_seed=True, peers=[first])
+    await asyncio.sleep(5)
+    assert not second.torrent.num_connections, "they have nothing for each other"
+    peer = await scene.scripted(second, bitfield=wire.HAVE_NONE, extended=BOTH)
+    message = decode_pex(await expect_extended(peer, PEX, timeout=70))
+    flags = PexFlag.OUTGOING | PexFlag.UPLOAD_ONLY
+    assert message == PexMessage(((first.endpoint, flags),))
+    peer.close()
 
 
-def test_metadata_that_arrives_does_not_make_the_exchange_begin_anew(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene()
+async def test_metadata_that_arrives_does_not_make_the_exchange_begin_anew(scene: Scene) -> None:
     """BEP 11: one message a minute, and nobody is added twice."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            link = f"magnet:?xt=urn:btih:{scene.info_hash}"
-            node = await scene.node(source=link)
-            watch = Watch(node.torrent)
-            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=BOTH)
-            alive = loop.create_task(keep_alive(peer))
-            other = await scene.scripted(
-                node, bitfield=wire.HAVE_NONE, extended=ExtendedHandshake(listen_port=5555)
-            )
-            message = decode_pex(await expect_extended(peer, PEX, timeout=10))
-            assert len(message.added) == 1
-            seed = await scene.node(is_seed=True)
-            node.torrent.add_peers([seed.endpoint], "user")
-            await until(lambda: bool(watch.of(events.MetadataReceived)))
-            began = loop.time()
-            message = decode_pex(await expect_extended(peer, PEX, timeout=70))
-            assert loop.time() - began > 45
-            assert [endpoint for endpoint, _ in message.added] == [seed.endpoint]
-            alive.cancel()
-            for each in (peer, other):
-                each.close()
-
-    simulate(main)
+    link = f"magnet:?xt=urn:btih:{scene.info_hash}"
+    node = await scene.node(source=link)
+    watch = Watch(node.torrent)
+    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=BOTH)
+    alive = scene.loop.create_task(keep_alive(peer))
+    other = await scene.scripted(
+        node, bitfield=wire.HAVE_NONE, extended=ExtendedHandshake(listen_port=5555)
+    )
+    message = decode_pex(await expect_extended(peer, PEX, timeout=10))
+    assert len(message.added) == 1
+    seed = await scene.node(is_seed=True)
+    node.torrent.add_peers([seed.endpoint], "user")
+    await until(lambda: bool(watch.of(events.MetadataReceived)))
+    began = scene.loop.time()
+    message = decode_pex(await expect_extended(peer, PEX, timeout=70))
+    assert scene.loop.time() - began > 45
+    assert [endpoint for endpoint, _ in message.added] == [seed.endpoint]
+    alive.cancel()
+    for each in (peer, other):
+        each.close()
 
 
-def test_exchange_is_read_at_its_pace_and_floods_are_not(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene()
+async def test_exchange_is_read_at_its_pace_and_floods_are_not(scene: Scene) -> None:
     """Limit: H8."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            peer = await scene.scripted(node, extended=BOTH)
-            named = [Endpoint(f"10.7.{n}.1", 1000) for n in range(6)]
-            for endpoint in named:
-                message = encode_pex(PexMessage(((endpoint, PexFlag.NONE),)))
-                peer.send(wire.encode_extended(1, message))
-            await asyncio.sleep(30)
-            dialled = [endpoint for endpoint in named if scene.network.attempts[endpoint]]
-            assert dialled == named[:1]
-            peer.send(wire.encode_extended(1, b"de"))
-            await peer.expect_closed()
-
-    simulate(main)
+    node = await scene.node()
+    peer = await scene.scripted(node, extended=BOTH)
+    named = [Endpoint(f"10.7.{n}.1", 1000) for n in range(6)]
+    for endpoint in named:
+        message = encode_pex(PexMessage(((endpoint, PexFlag.NONE),)))
+        peer.send(wire.encode_extended(1, message))
+    await asyncio.sleep(30)
+    dialled = [endpoint for endpoint in named if scene.network.attempts[endpoint]]
+    assert dialled == named[:1]
+    peer.send(wire.encode_extended(1, b"de"))
+    await peer.expect_closed()
 
 
 @pytest.mark.slow
-def test_one_victim_named_by_everybody(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_one_victim_named_by_everybody(scene: Scene) -> None:
     """Limit: H8. An address is not dialled again and again at every port of it."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            victim = scene.add_host()
-            node = await scene.node()
-            peers = []
-            for number in range(10):
-                peer = await scene.scripted(node, extended=BOTH)
-                named = [
-                    (Endpoint(victim.addresses[0], 1 + 100 * number + n), PexFlag.NONE)
-                    for n in range(50)
-                ]
-                peer.send(wire.encode_extended(1, encode_pex(PexMessage(tuple(named)))))
-                peers.append(peer)
-            await asyncio.sleep(300)
-            assert sum(
-                count
-                for endpoint, count in scene.network.attempts.items()
-                if endpoint.host == victim.addresses[0]
-            ) in range(1, 4)
-            for peer in peers:
-                peer.close()
-
-    simulate(main)
+    victim = scene.add_host()
+    node = await scene.node()
+    peers = []
+    for number in range(10):
+        peer = await scene.scripted(node, extended=BOTH)
+        named = [
+            (Endpoint(victim.addresses[0], 1 + 100 * number + n), PexFlag.NONE) for n in range(50)
+        ]
+        peer.send(wire.encode_extended(1, encode_pex(PexMessage(tuple(named)))))
+        peers.append(peer)
+    await asyncio.sleep(300)
+    assert sum(
+        count
+        for endpoint, count in scene.network.attempts.items()
+        if endpoint.host == victim.addresses[0]
+    ) in range(1, 4)
+    for peer in peers:
+        peer.close()
 
 
-def test_metadata_for_others(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_metadata_for_others(scene: Scene) -> None:
     """BEP 9, Limit: H7."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(is_seed=True)
-            raw = scene.metainfo.info.raw
-            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=BOTH)
-            offer = decode_extended_handshake(await expect_extended(peer, 0))
-            assert offer.metadata_length == len(raw)
-            answers = []
-            for piece in (0, 9):
-                ask = MetadataMessage(MetadataMessageType.REQUEST, piece)
-                peer.send(wire.encode_extended(2, encode_metadata_message(ask)))
-                answers.append(decode_metadata_message(await expect_extended(peer, METADATA)))
-            assert answers == [
-                MetadataMessage(MetadataMessageType.DATA, 0, len(raw), raw),
-                MetadataMessage(MetadataMessageType.REJECT, 9),
-            ]
-            # What nobody asked for is nothing to us.
-            data = MetadataMessage(MetadataMessageType.DATA, 0, 1, b"x")
-            peer.send(wire.encode_extended(2, encode_metadata_message(data)))
-            again = encode_metadata_message(MetadataMessage(MetadataMessageType.REQUEST, 0))
-            peer.send(wire.encode_extended(2, again) * 200)
-            kinds = []
-            for _ in range(200):
-                answer = decode_metadata_message(await expect_extended(peer, METADATA))
-                assert answer is not None
-                kinds.append(answer.kind)
-            assert kinds.count(MetadataMessageType.DATA) <= 64
-            peer.close()
-
-    simulate(main)
+    node = await scene.node(is_seed=True)
+    raw = scene.metainfo.info.raw
+    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=BOTH)
+    offer = decode_extended_handshake(await expect_extended(peer, 0))
+    assert offer.metadata_length == len(raw)
+    answers = []
+    for piece in (0, 9):
+        ask = MetadataMessage(MetadataMessageType.REQUEST, piece)
+        peer.send(wire.encode_extended(2, encode_metadata_message(ask)))
+        answers.append(decode_metadata_message(await expect_extended(peer, METADATA)))
+    assert answers == [
+        MetadataMessage(MetadataMessageType.DATA, 0, len(raw), raw),
+        MetadataMessage(MetadataMessageType.REJECT, 9),
+    ]
+    # What nobody asked for is nothing to us.
+    data = MetadataMessage(MetadataMessageType.DATA, 0, 1, b"x")
+    peer.send(wire.encode_extended(2, encode_metadata_message(data)))
+    again = encode_metadata_message(MetadataMessage(MetadataMessageType.REQUEST, 0))
+    peer.send(wire.encode_extended(2, again) * 200)
+    kinds = []
+    for _ in range(200):
+        answer = decode_metadata_message(await expect_extended(peer, METADATA))
+        assert answer is not None
+        kinds.append(answer.kind)
+    assert kinds.count(MetadataMessageType.DATA) <= 64
+    peer.close()
 
 
-def test_who_speaks_no_extensions_hears_of_none(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            peer = await scene.scripted(node, reserved=wire.Reserved(has_extensions=False))
-            with pytest.raises(ExpectationFailed):
-                await peer.expect(MessageId.EXTENDED, timeout=5)
-            peer.close()
-
-    simulate(main)
+@in_scene()
+async def test_who_speaks_no_extensions_hears_of_none(scene: Scene) -> None:
+    node = await scene.node()
+    peer = await scene.scripted(node, reserved=wire.Reserved(has_extensions=False))
+    with pytest.raises(ExpectationFailed):
+        await peer.expect(MessageId.EXTENDED, timeout=5)
+    peer.close()
 
 
 # --- hashes of v2 ----------------------------------------------------------------------------
 
 
-def test_hash_messages_reach_what_answers_them(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            files, root, node, peer = await connect_to_node(scene, is_seed=True)
-            for wanted in (HashRange(root, 2, 0, 16, 3), HashRange(root, 0, 12, 4, 5)):
-                assert await ask(peer, wanted) == files.answer(wanted)
-            peer.close()
-            await until(lambda: not node.torrent.num_connections)
-
-    simulate(main)
+@in_scene(version=Version.V2)
+async def test_hash_messages_reach_what_answers_them(scene: Scene) -> None:
+    files, root, node, peer = await connect_to_node(scene, is_seed=True)
+    for wanted in (HashRange(root, 2, 0, 16, 3), HashRange(root, 0, 12, 4, 5)):
+        assert await ask(peer, wanted) == files.answer(wanted)
+    peer.close()
+    await until(lambda: not node.torrent.num_connections)
 
 
-def test_a_peer_that_speaks_of_hashes_which_a_torrent_has_not_is_closed(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(version=Version.V1)
+async def test_a_peer_that_speaks_of_hashes_which_a_torrent_has_not_is_closed(scene: Scene) -> None:
     """Limit: H10. Other messages are none of that business."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V1) as scene:
-            node = await scene.node(is_seed=True)
-            peer = await connect_v2(scene, node)
-            peer.send(wire.encode_index(MessageId.SUGGEST_PIECE, 0))
-            peer.send(wire.INTERESTED)
-            await peer.expect(MessageId.UNCHOKE)
-            peer.send(wire.encode_hash_request(HashRange(bytes(32), 0, 0, 2, 0)))
-            await peer.expect_closed(timeout=1)
-
-    simulate(main)
+    node = await scene.node(is_seed=True)
+    peer = await connect_v2(scene, node)
+    peer.send(wire.encode_index(MessageId.SUGGEST_PIECE, 0))
+    peer.send(wire.INTERESTED)
+    await peer.expect(MessageId.UNCHOKE)
+    peer.send(wire.encode_hash_request(HashRange(bytes(32), 0, 0, 2, 0)))
+    await peer.expect_closed(timeout=1)
 
 
 @pytest.mark.parametrize("version", [Version.V1, Version.V2])
-def test_of_a_piece_that_was_lost_only_what_is_bad_is_fetched_where_hashes_tell(
-    version: Version, tmp_path: Path, simulate: Simulate
+@in_scene(version=GIVEN)
+async def test_of_a_piece_that_was_lost_only_what_is_bad_is_fetched_where_hashes_tell(
+    scene: Scene, version: Version
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=version) as scene:
-            seed = await scene.node(is_seed=True)
-            host, _ = scene.add_host_with_content(2 * PIECE_LENGTH)
-            node = await scene.node(host=host, peers=[seed], torrent={"skip_check": True})
-            watch = Watch(node.torrent)
-            other = await scene.node(peers=[node])
-            await until(lambda: bool(watch.of(events.PieceLost)))
-            node.torrent.add_peers([seed.endpoint], "user")
-            await other.complete()
-            await node.complete()
-            fetched = BLOCK_LENGTH if version is Version.V2 else PIECE_LENGTH
-            assert node.torrent.num_downloaded == fetched
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    host, _ = scene.add_host_with_content(2 * PIECE_LENGTH)
+    node = await scene.node(host=host, peers=[seed], torrent={"skip_check": True})
+    watch = Watch(node.torrent)
+    other = await scene.node(peers=[node])
+    await until(lambda: bool(watch.of(events.PieceLost)))
+    node.torrent.add_peers([seed.endpoint], "user")
+    await other.complete()
+    await node.complete()
+    fetched = BLOCK_LENGTH if version is Version.V2 else PIECE_LENGTH
+    assert node.torrent.num_downloaded == fetched

@@ -25,6 +25,7 @@ from bittern.policy.web_seeds import WebSeedRecord
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.web import Web
+from tests.virtual_time import simulated
 
 DATA = bytes(range(256)) * 400
 """The file: 102,400 bytes."""
@@ -443,23 +444,23 @@ def test_a_low_limit_is_kept_from_second_to_second(simulate: Simulate) -> None:
 
 
 @pytest.mark.parametrize("way", ["limit", "disk"])
-def test_a_reader_that_is_held_back_says_so_and_can_be_ended(way: str, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        web = Web({"http://web.example/f": bytes(1_000_000)})
-        reader, gate = make_paced(loop, web, 1 if way == "limit" else None)
-        receive: Callable[[bytes], bool] = lambda _: True  # noqa: E731
-        assert not reader.is_held_back
-        task = asyncio.ensure_future(reader.fetch(0, 0, 1_000_000, receive))
-        if way == "disk":
-            reader.set_reading(False)
-        await asyncio.sleep(5)
-        assert reader.is_held_back
-        reader.stop()
-        assert gate.num_waiting == 0
-        task.cancel()
-        await asyncio.wait([task])
-        assert web.num_open == 0
-        reader.set_reading(True)
-        assert not reader.is_held_back
-
-    simulate(main)
+@simulated
+async def test_a_reader_that_is_held_back_says_so_and_can_be_ended(
+    loop: VirtualLoop, way: str
+) -> None:
+    web = Web({"http://web.example/f": bytes(1_000_000)})
+    reader, gate = make_paced(loop, web, 1 if way == "limit" else None)
+    receive: Callable[[bytes], bool] = lambda _: True  # noqa: E731
+    assert not reader.is_held_back
+    task = asyncio.ensure_future(reader.fetch(0, 0, 1_000_000, receive))
+    if way == "disk":
+        reader.set_reading(False)
+    await asyncio.sleep(5)
+    assert reader.is_held_back
+    reader.stop()
+    assert gate.num_waiting == 0
+    task.cancel()
+    await asyncio.wait([task])
+    assert web.num_open == 0
+    reader.set_reading(True)
+    assert not reader.is_held_back

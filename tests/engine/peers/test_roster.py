@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,233 +14,188 @@ from bittern.core.endpoint import Endpoint
 from bittern.engine import events
 from bittern.engine.peers.roster import client_name, exchange_flags, is_loopback, reserved_bits
 from bittern.engine.shelf import Shelf
-from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ExpectationFailed, ScriptedListener, ScriptedPeer
-from tests.conftest import Simulate
 from tests.engine.dht_place import Nodes
-from tests.engine.scene import FAST, PORT, Scene, Watch, endpoint_of
+from tests.engine.scene import FAST, GIVEN, PORT, Scene, Watch, endpoint_of, in_scene
 
 
 @pytest.mark.parametrize("is_allowed", [False, True])
-def test_one_connection_for_each_address(
-    is_allowed: bool, tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene()
+async def test_one_connection_for_each_address(scene: Scene, is_allowed: bool) -> None:
     """Limit: H15."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(allow_multiple_per_address=is_allowed)
-            host = scene.add_host()
-            first = await scene.scripted(node, host)
-            second = await scene.add_and_knock(node, host)
-            if is_allowed:
-                await second.expect_handshake()
-                assert node.torrent.num_connections == 2
-            else:
-                await second.expect_closed(timeout=1)
-                assert node.torrent.num_connections == 1
-            first.close()
-            second.close()
-
-    simulate(main)
+    node = await scene.node(allow_multiple_per_address=is_allowed)
+    host = scene.add_host()
+    first = await scene.scripted(node, host)
+    second = await scene.add_and_knock(node, host)
+    if is_allowed:
+        await second.expect_handshake()
+        assert node.torrent.num_connections == 2
+    else:
+        await second.expect_closed(timeout=1)
+        assert node.torrent.num_connections == 1
+    first.close()
+    second.close()
 
 
-def test_a_peer_that_comes_from_two_addresses_is_one(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_a_peer_that_comes_from_two_addresses_is_one(scene: Scene) -> None:
     """Limit: H15. Its peer id tells."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            first = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
-            second = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
-            await second.expect_closed(timeout=1)
-            assert not first.is_closed
-            assert len(node.torrent.peers()) == 1
-            first.close()
-
-    simulate(main)
+    node = await scene.node()
+    first = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
+    second = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
+    await second.expect_closed(timeout=1)
+    assert not first.is_closed
+    assert len(node.torrent.peers()) == 1
+    first.close()
 
 
-def test_two_that_dial_each_other_keep_one_connection(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            one, two = await scene.node(), await scene.node()
-            one.torrent.add_peers([two.endpoint], "user")
-            two.torrent.add_peers([one.endpoint], "user")
-            await asyncio.sleep(5)
-            assert [len(node.torrent.peers()) for node in (one, two)] == [1, 1]
-
-    simulate(main)
+@in_scene()
+async def test_two_that_dial_each_other_keep_one_connection(scene: Scene) -> None:
+    one, two = await scene.node(), await scene.node()
+    one.torrent.add_peers([two.endpoint], "user")
+    two.torrent.add_peers([one.endpoint], "user")
+    await asyncio.sleep(5)
+    assert [len(node.torrent.peers()) for node in (one, two)] == [1, 1]
 
 
-def test_we_do_not_stay_connected_to_ourselves(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_we_do_not_stay_connected_to_ourselves(scene: Scene) -> None:
     """Limit: H15."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            node.torrent.add_peers([node.endpoint], "tracker", node.host.addresses[0])
-            await asyncio.sleep(5)
-            assert node.torrent.num_connections == 0
-            await asyncio.sleep(1800)
-            assert scene.network.attempts[node.endpoint] <= 6
-
-    simulate(main)
+    node = await scene.node()
+    node.torrent.add_peers([node.endpoint], "tracker", node.host.addresses[0])
+    await asyncio.sleep(5)
+    assert node.torrent.num_connections == 0
+    await asyncio.sleep(1800)
+    assert scene.network.attempts[node.endpoint] <= 6
 
 
-def test_connections_of_a_torrent_are_limited(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(torrent={"max_connections": 2})
-            peers = [await scene.add_and_knock(node) for _ in range(3)]
-            await peers[2].expect_closed(timeout=1)
-            peers[0].close()
-            await asyncio.sleep(1)
-            last = await scene.scripted(node)
-            assert node.torrent.num_connections == 2
-            for peer in [*peers, last]:
-                peer.close()
-
-    simulate(main)
+@in_scene()
+async def test_connections_of_a_torrent_are_limited(scene: Scene) -> None:
+    node = await scene.node(torrent={"max_connections": 2})
+    peers = [await scene.add_and_knock(node) for _ in range(3)]
+    await peers[2].expect_closed(timeout=1)
+    peers[0].close()
+    await asyncio.sleep(1)
+    last = await scene.scripted(node)
+    assert node.torrent.num_connections == 2
+    for peer in [*peers, last]:
+        peer.close()
 
 
-def test_connections_of_the_session_are_limited(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(max_connections=2)
-            targets = [scene.add_host() for _ in range(4)]
-            listeners = [scene.listener(host) for host in targets]
-            node.torrent.add_peers(map(endpoint_of, targets), "user")
-            await asyncio.sleep(5)
-            assert node.torrent.num_connections == 2
-            for listener in listeners:
-                listener.close()
-
-    simulate(main)
+@in_scene()
+async def test_connections_of_the_session_are_limited(scene: Scene) -> None:
+    node = await scene.node(max_connections=2)
+    targets = [scene.add_host() for _ in range(4)]
+    listeners = [scene.listener(host) for host in targets]
+    node.torrent.add_peers(map(endpoint_of, targets), "user")
+    await asyncio.sleep(5)
+    assert node.torrent.num_connections == 2
+    for listener in listeners:
+        listener.close()
 
 
-def test_the_silent_are_closed_and_others_kept_alive(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_the_silent_are_closed_and_others_kept_alive(scene: Scene) -> None:
     """BEP 3: two minutes. Limit: H5."""
+    node = await scene.node()
+    watch = Watch(node.torrent)
+    silent = await scene.scripted(node)
+    lively = await scene.scripted(node)
 
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            watch = Watch(node.torrent)
-            silent = await scene.scripted(node)
-            lively = await scene.scripted(node)
+    async def talk() -> None:
+        while True:
+            await asyncio.sleep(60)
+            lively.send(wire.KEEP_ALIVE)
 
-            async def talk() -> None:
-                while True:
-                    await asyncio.sleep(60)
-                    lively.send(wire.KEEP_ALIVE)
-
-            talking = loop.create_task(talk())
-            await silent.expect(None, timeout=110)
-            await silent.expect_closed(timeout=25)
-            assert 119 < loop.time() < 125
-            assert watch.of(events.PeerDisconnected)[0].reason == "silent"
-            await lively.expect(None, timeout=200)
-            await lively.expect(None, timeout=200)
-            talking.cancel()
-            lively.close()
-
-    simulate(main)
+    talking = scene.loop.create_task(talk())
+    await silent.expect(None, timeout=110)
+    await silent.expect_closed(timeout=25)
+    assert 119 < scene.loop.time() < 125
+    assert watch.of(events.PeerDisconnected)[0].reason == "silent"
+    await lively.expect(None, timeout=200)
+    await lively.expect(None, timeout=200)
+    talking.cancel()
+    lively.close()
 
 
-def test_one_that_we_dialled_and_that_says_nothing(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_one_that_we_dialled_and_that_says_nothing(scene: Scene) -> None:
     """Limit: H5. Ten seconds for the handshake on our side too."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host = scene.add_host()
-            listener = scene.listener(host)
-            node = await scene.node(peers=[endpoint_of(host)])
-            peer = await listener.accept()
-            await peer.expect_handshake()
-            assert node.torrent.stats().num_connecting == 1
-            await peer.expect_closed(timeout=12)
-            assert node.torrent.peers() == []
-            listener.close()
-
-    simulate(main)
+    host = scene.add_host()
+    listener = scene.listener(host)
+    node = await scene.node(peers=[endpoint_of(host)])
+    peer = await listener.accept()
+    await peer.expect_handshake()
+    assert node.torrent.stats().num_connecting == 1
+    await peer.expect_closed(timeout=12)
+    assert node.torrent.peers() == []
+    listener.close()
 
 
-def test_a_wrong_info_hash_from_who_we_dialled(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host = scene.add_host()
-            listener = scene.listener(host)
-            node = await scene.node(peers=[endpoint_of(host)])
-            peer = await listener.accept()
-            peer.send_handshake(b"x" * 20)
-            await peer.expect_closed(timeout=1)
-            assert node.torrent.num_connections == 0
-            listener.close()
-
-    simulate(main)
+@in_scene()
+async def test_a_wrong_info_hash_from_who_we_dialled(scene: Scene) -> None:
+    host = scene.add_host()
+    listener = scene.listener(host)
+    node = await scene.node(peers=[endpoint_of(host)])
+    peer = await listener.accept()
+    peer.send_handshake(b"x" * 20)
+    await peer.expect_closed(timeout=1)
+    assert node.torrent.num_connections == 0
+    listener.close()
 
 
-def test_what_a_peer_says_of_itself_is_shown(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            said = ExtendedHandshake(client="Some client 1", request_queue=7, listen_port=4711)
-            peer = await scene.scripted(node, extended=said)
-            await asyncio.sleep(0.1)
-            assert [info.client for info in node.torrent.peers()] == ["Some client 1"]
-            roster = node.torrent.roster
-            assert roster is not None
-            (connection,) = roster.peers
-            assert connection.pipeline.reqq_limit == 7
-            assert connection.listen_endpoint is not None
-            assert connection.listen_endpoint.port == 4711
-            peer.close()
-            await asyncio.sleep(40)
-            assert scene.network.attempts[connection.listen_endpoint] >= 1, "dialled again"
-
-    simulate(main)
+@in_scene()
+async def test_what_a_peer_says_of_itself_is_shown(scene: Scene) -> None:
+    node = await scene.node()
+    said = ExtendedHandshake(client="Some client 1", request_queue=7, listen_port=4711)
+    peer = await scene.scripted(node, extended=said)
+    await asyncio.sleep(0.1)
+    assert [info.client for info in node.torrent.peers()] == ["Some client 1"]
+    roster = node.torrent.roster
+    assert roster is not None
+    (connection,) = roster.peers
+    assert connection.pipeline.reqq_limit == 7
+    assert connection.listen_endpoint is not None
+    assert connection.listen_endpoint.port == 4711
+    peer.close()
+    await asyncio.sleep(40)
+    assert scene.network.attempts[connection.listen_endpoint] >= 1, "dialled again"
 
 
-def test_what_we_say_of_ourselves(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
-            message = await peer.expect(MessageId.EXTENDED)
-            ours = decode_extended_handshake(message.payload[1:])
-            assert ours.is_upload_only
-            assert ours.listen_port == seed.endpoint.port
-            assert ours.request_queue == 500
-            assert ours.your_host == peer.stream.local.host
-            assert ours.client
-            peer.close()
-
-    simulate(main)
+@in_scene()
+async def test_what_we_say_of_ourselves(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+    message = await peer.expect(MessageId.EXTENDED)
+    ours = decode_extended_handshake(message.payload[1:])
+    assert ours.is_upload_only
+    assert ours.listen_port == seed.endpoint.port
+    assert ours.request_queue == 500
+    assert ours.your_host == peer.stream.local.host
+    assert ours.client
+    peer.close()
 
 
-def test_a_banned_address_is_neither_dialled_nor_taken(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            watch = Watch(node.torrent)
-            host = scene.add_host()
-            peer = await scene.scripted(node, host)
-            await asyncio.sleep(0.1)
-            roster = node.torrent.roster
-            assert roster is not None
-            roster.ban(host.addresses[0], "for a test", num_good_pieces=8)
-            with pytest.raises(ExpectationFailed):
-                await peer.expect_closed(timeout=1)
-            roster.ban(host.addresses[0], "for a test", num_good_pieces=8)
-            await peer.expect_closed(timeout=1)
-            assert [event.reason for event in watch.of(events.PeerBanned)] == ["for a test"]
-            again = await scene.add_and_knock(node, host)
-            await again.expect_closed(timeout=1)
-            node.torrent.add_peers([endpoint_of(host)], "user")
-            await asyncio.sleep(10)
-            assert scene.network.attempts[endpoint_of(host)] == 0
-
-    simulate(main)
+@in_scene()
+async def test_a_banned_address_is_neither_dialled_nor_taken(scene: Scene) -> None:
+    node = await scene.node()
+    watch = Watch(node.torrent)
+    host = scene.add_host()
+    peer = await scene.scripted(node, host)
+    await asyncio.sleep(0.1)
+    roster = node.torrent.roster
+    assert roster is not None
+    roster.ban(host.addresses[0], "for a test", num_good_pieces=8)
+    with pytest.raises(ExpectationFailed):
+        await peer.expect_closed(timeout=1)
+    roster.ban(host.addresses[0], "for a test", num_good_pieces=8)
+    await peer.expect_closed(timeout=1)
+    assert [event.reason for event in watch.of(events.PeerBanned)] == ["for a test"]
+    again = await scene.add_and_knock(node, host)
+    await again.expect_closed(timeout=1)
+    node.torrent.add_peers([endpoint_of(host)], "user")
+    await asyncio.sleep(10)
+    assert scene.network.attempts[endpoint_of(host)] == 0
 
 
 @pytest.mark.parametrize(
@@ -267,148 +221,122 @@ def test_loopback(host: str, found: bool) -> None:
 
 @pytest.mark.parametrize("is_private", [False, True])
 @pytest.mark.parametrize("port", [0, 6881])
-def test_the_dht_bit_says_that_a_node_of_ours_answers(
-    port: int, is_private: bool, tmp_path: Path, simulate: Simulate
+@in_scene(is_private=GIVEN)
+async def test_the_dht_bit_says_that_a_node_of_ours_answers(
+    scene: Scene, port: int, is_private: bool
 ) -> None:
     """BEP 5; BEP 27: none for a private torrent."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, is_private=is_private) as scene:
-            node = await scene.node()
-            services = replace(node.torrent._services, dht_port=lambda: port)
-            bits = reserved_bits(Shelf(scene.metainfo), services)
-            assert (bits.has_dht, bits.has_v2) == (bool(port) and not is_private, False)
-            assert bits.has_fast
-            assert bits.has_extensions
-
-    simulate(main)
+    node = await scene.node()
+    services = replace(node.torrent._services, dht_port=lambda: port)
+    bits = reserved_bits(Shelf(scene.metainfo), services)
+    assert (bits.has_dht, bits.has_v2) == (bool(port) and not is_private, False)
+    assert bits.has_fast
+    assert bits.has_extensions
 
 
 # --- what is told -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_private", [False, True])
-def test_a_private_torrent_offers_neither_peers_nor_metadata_nor_a_dht_node(
-    is_private: bool, tmp_path: Path, simulate: Simulate
+@in_scene(is_private=GIVEN)
+async def test_a_private_torrent_offers_neither_peers_nor_metadata_nor_a_dht_node(
+    scene: Scene, is_private: bool
 ) -> None:
     """BEP 27, BEP 5."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, is_private=is_private) as scene:
-            nodes = Nodes(scene)
-            await nodes.add()
-            node = await scene.node(**nodes.options(dht_bootstrap=()))
-            address = nodes.sockets[0].endpoint.host
-            [host] = [each for each in scene.network.hosts if address in each.addresses]
-            peer = await ScriptedPeer.connect(host, node.endpoint)
-            await scene.greet(peer, reserved=replace(FAST, has_dht=True))
-            told = decode_extended_handshake((await peer.expect(MessageId.EXTENDED)).payload[1:])
-            assert ("ut_pex" in told.extensions) is not is_private
-            assert (told.metadata_length is None) is is_private
-            # And of its own node nothing is heard.
-            dht = node.session.dht
-            assert dht is not None
-            peer.send(wire.encode_port(PORT))
-            await asyncio.sleep(30)
-            assert bool(dht.num_nodes) is not is_private
-            if not is_private:
-                other = await ScriptedPeer.connect(scene.add_host(), node.endpoint)
-                await scene.greet(other, reserved=replace(FAST, has_dht=True))
-                port = await other.expect(MessageId.PORT)
-                assert port.payload == PORT.to_bytes(2, "big")
-                other.close()
-            peer.close()
-            nodes.close()
-
-    simulate(main)
+    nodes = Nodes(scene)
+    await nodes.add()
+    node = await scene.node(**nodes.options(dht_bootstrap=()))
+    address = nodes.sockets[0].endpoint.host
+    [host] = [each for each in scene.network.hosts if address in each.addresses]
+    peer = await ScriptedPeer.connect(host, node.endpoint)
+    await scene.greet(peer, reserved=replace(FAST, has_dht=True))
+    told = decode_extended_handshake((await peer.expect(MessageId.EXTENDED)).payload[1:])
+    assert ("ut_pex" in told.extensions) is not is_private
+    assert (told.metadata_length is None) is is_private
+    # And of its own node nothing is heard.
+    dht = node.session.dht
+    assert dht is not None
+    peer.send(wire.encode_port(PORT))
+    await asyncio.sleep(30)
+    assert bool(dht.num_nodes) is not is_private
+    if not is_private:
+        other = await ScriptedPeer.connect(scene.add_host(), node.endpoint)
+        await scene.greet(other, reserved=replace(FAST, has_dht=True))
+        port = await other.expect(MessageId.PORT)
+        assert port.payload == PORT.to_bytes(2, "big")
+        other.close()
+    peer.close()
+    nodes.close()
 
 
-def test_a_peer_that_says_little_of_itself(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            peer = await scene.scripted(
-                node, peer_id=b"-qB4500-abcdefghijkl", extended=ExtendedHandshake()
-            )
-            peer.send(wire.encode_port(0))
-            await asyncio.sleep(1)
-            [info] = node.torrent.peers()
-            assert info.client == "qB4500"
-            peer.close()
-
-    simulate(main)
+@in_scene()
+async def test_a_peer_that_says_little_of_itself(scene: Scene) -> None:
+    node = await scene.node()
+    peer = await scene.scripted(node, peer_id=b"-qB4500-abcdefghijkl", extended=ExtendedHandshake())
+    peer.send(wire.encode_port(0))
+    await asyncio.sleep(1)
+    [info] = node.torrent.peers()
+    assert info.client == "qB4500"
+    peer.close()
 
 
-def test_messages_are_told_to_who_asks_from_the_first_byte(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            watch = Watch(node.torrent, trace=True)
-            await asyncio.sleep(0)
-            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
-            await asyncio.sleep(1)
-            received = [event.kind for event in watch.of(events.MessageReceived)]
-            assert received == ["handshake", "have_none"]
-            assert watch.of(events.MessageSent)[0].kind == "handshake"
-            peer.close()
-
-    simulate(main)
+@in_scene()
+async def test_messages_are_told_to_who_asks_from_the_first_byte(scene: Scene) -> None:
+    node = await scene.node()
+    watch = Watch(node.torrent, trace=True)
+    await asyncio.sleep(0)
+    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+    await asyncio.sleep(1)
+    received = [event.kind for event in watch.of(events.MessageReceived)]
+    assert received == ["handshake", "have_none"]
+    assert watch.of(events.MessageSent)[0].kind == "handshake"
+    peer.close()
 
 
 @pytest.mark.parametrize("kind", ["seed", "leecher", "encrypting", "behind a NAT"])
-def test_others_hear_what_a_peer_is(kind: str, tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_others_hear_what_a_peer_is(scene: Scene, kind: str) -> None:
     """BEP 11."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            about = ExtendedHandshake(
-                extensions={"ut_holepunch": 9} if kind == "behind a NAT" else {},
-                prefers_encryption=kind == "encrypting",
-                listen_port=5555,
-            )
-            has = wire.HAVE_ALL if kind == "seed" else wire.HAVE_NONE
-            peer = await scene.scripted(node, bitfield=has, extended=about)
-            await asyncio.sleep(0.1)
-            assert node.torrent.roster is not None
-            [found] = node.torrent.roster.peers
-            assert (
-                exchange_flags(found)
-                == {
-                    "seed": PexFlag.UPLOAD_ONLY,
-                    "leecher": PexFlag.NONE,
-                    "encrypting": PexFlag.ENCRYPTION,
-                    "behind a NAT": PexFlag.HOLEPUNCH,
-                }[kind]
-            )
-            peer.close()
-
-    simulate(main)
+    node = await scene.node()
+    about = ExtendedHandshake(
+        extensions={"ut_holepunch": 9} if kind == "behind a NAT" else {},
+        prefers_encryption=kind == "encrypting",
+        listen_port=5555,
+    )
+    has = wire.HAVE_ALL if kind == "seed" else wire.HAVE_NONE
+    peer = await scene.scripted(node, bitfield=has, extended=about)
+    await asyncio.sleep(0.1)
+    assert node.torrent.roster is not None
+    [found] = node.torrent.roster.peers
+    assert (
+        exchange_flags(found)
+        == {
+            "seed": PexFlag.UPLOAD_ONLY,
+            "leecher": PexFlag.NONE,
+            "encrypting": PexFlag.ENCRYPTION,
+            "behind a NAT": PexFlag.HOLEPUNCH,
+        }[kind]
+    )
+    peer.close()
 
 
-def test_the_other_address_of_a_peer_is_told_to_others(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_the_other_address_of_a_peer_is_told_to_others(scene: Scene) -> None:
     """BEP 11: who has both families is connected by one, and known by both."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host = scene.network.add_host("10.9.0.1", "fd00::9")
-            ours = scene.network.add_host("10.9.0.2", "fd00::a")
-            listener = scene.listener(host)
-            node = await scene.node(host=ours, peers=[Endpoint("10.9.0.1", PORT)])
-            first = await listener.accept()
-            await scene.greet(first, peer_id=b"-SC0000-the-very-one")
-            six = ScriptedListener(host, "fd00::9", PORT)
-            node.torrent.add_peers([Endpoint("fd00::9", PORT)], "user")
-            second = await six.accept(timeout=100)
-            second.send_handshake(scene.info_hash, b"-SC0000-the-very-one", FAST)
-            await second.expect_closed(timeout=5)
-            roster = node.torrent.roster
-            assert roster is not None
-            assert list(roster.exchange.recent.since(0, {})) == [Endpoint("fd00::9", PORT)]
-            first.close()
-            listener.close()
-            six.close()
-
-    simulate(main)
+    host = scene.network.add_host("10.9.0.1", "fd00::9")
+    ours = scene.network.add_host("10.9.0.2", "fd00::a")
+    listener = scene.listener(host)
+    node = await scene.node(host=ours, peers=[Endpoint("10.9.0.1", PORT)])
+    first = await listener.accept()
+    await scene.greet(first, peer_id=b"-SC0000-the-very-one")
+    six = ScriptedListener(host, "fd00::9", PORT)
+    node.torrent.add_peers([Endpoint("fd00::9", PORT)], "user")
+    second = await six.accept(timeout=100)
+    second.send_handshake(scene.info_hash, b"-SC0000-the-very-one", FAST)
+    await second.expect_closed(timeout=5)
+    roster = node.torrent.roster
+    assert roster is not None
+    assert list(roster.exchange.recent.since(0, {})) == [Endpoint("fd00::9", PORT)]
+    first.close()
+    listener.close()
+    six.close()

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Hashable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +31,8 @@ from bittern.testing.disk import SimWorker
 from bittern.testing.loop import Leak, VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.hash_peers import BlockPeer, connect_v2
-from tests.engine.scene import Scene, Watch, until
+from tests.engine.scene import Scene, Watch, in_scene, until
+from tests.virtual_time import simulated
 
 BLOCK = 16_384
 PIECE = 4 * BLOCK
@@ -147,161 +147,142 @@ class Bench:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2)])
-def test_blocks_in_any_order_make_a_piece(order: tuple[int, ...], simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop)
-        share = PeerShare("a")
-        bench.open(share, 1)
-        for number in order:
-            assert bench.log == []
-            bench.give(share, 1, number)
-        await asyncio.sleep(1)
-        assert bench.log == [("verified", 1)]
-        assert bench.picker.have == bench.bit(1)
-        assert bench.assembly.pieces.open == {}
-        found = memoryview(bytearray(PIECE))
-        bench.storage.read_into(PIECE, [found])
-        assert found == bench.data[PIECE : 2 * PIECE]
-
-    simulate(main)
-
-
-def test_a_loop_that_falls_behind_leaves_hashing_to_the_worker(simulate: Simulate) -> None:
-    """Pieces are judged in the order in which they came, whoever hashes them."""
-
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop, is_parallel=True)
-        share = PeerShare("a")
-        bench.open(share, 0, 1, 2, 3)
-        blocks = [
-            (index, number * BLOCK, memoryview(bytearray(bench.block(index, number))))
-            for index in (0, 1)
-            for number in range(4)
-        ]
-        bench.assembly.receive(share, blocks)
-        assert all(not piece.num_hashed for piece in bench.assembly.pieces.open.values())
-        bench.give(share, 2, 0, 1, 2, 3)
+@simulated
+async def test_blocks_in_any_order_make_a_piece(loop: VirtualLoop, order: tuple[int, ...]) -> None:
+    bench = Bench(loop)
+    share = PeerShare("a")
+    bench.open(share, 1)
+    for number in order:
         assert bench.log == []
-        await asyncio.sleep(1)
-        assert bench.log == [("verified", 0), ("verified", 1), ("verified", 2)]
-        bench.give(share, 3, 0, 1, 2, 3)
-        assert bench.log[3:] == [("verified", 3)]
-        await asyncio.sleep(1)
-
-    simulate(main)
-
-
-def test_a_file_is_complete_with_its_last_piece(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop)
-        share = PeerShare("a")
-        bench.open(share, 0, 1, 2, 3)
-        for index in range(4):
-            bench.give(share, index, 0, 1, 2, 3)
-        await asyncio.sleep(1)
-        assert bench.log == [("verified", n) for n in range(4)] + [("file", 0)]
-        assert bench.picker.is_complete
-
-    simulate(main)
+        bench.give(share, 1, number)
+    await asyncio.sleep(1)
+    assert bench.log == [("verified", 1)]
+    assert bench.picker.have == bench.bit(1)
+    assert bench.assembly.pieces.open == {}
+    found = memoryview(bytearray(PIECE))
+    bench.storage.read_into(PIECE, [found])
+    assert found == bench.data[PIECE : 2 * PIECE]
 
 
-def test_who_sends_a_bad_piece_alone_is_guilty(simulate: Simulate) -> None:
+@simulated
+async def test_a_loop_that_falls_behind_leaves_hashing_to_the_worker(loop: VirtualLoop) -> None:
+    """Pieces are judged in the order in which they came, whoever hashes them."""
+    bench = Bench(loop, is_parallel=True)
+    share = PeerShare("a")
+    bench.open(share, 0, 1, 2, 3)
+    blocks = [
+        (index, number * BLOCK, memoryview(bytearray(bench.block(index, number))))
+        for index in (0, 1)
+        for number in range(4)
+    ]
+    bench.assembly.receive(share, blocks)
+    assert all(not piece.num_hashed for piece in bench.assembly.pieces.open.values())
+    bench.give(share, 2, 0, 1, 2, 3)
+    assert bench.log == []
+    await asyncio.sleep(1)
+    assert bench.log == [("verified", 0), ("verified", 1), ("verified", 2)]
+    bench.give(share, 3, 0, 1, 2, 3)
+    assert bench.log[3:] == [("verified", 3)]
+    await asyncio.sleep(1)
+
+
+@simulated
+async def test_a_file_is_complete_with_its_last_piece(loop: VirtualLoop) -> None:
+    bench = Bench(loop)
+    share = PeerShare("a")
+    bench.open(share, 0, 1, 2, 3)
+    for index in range(4):
+        bench.give(share, index, 0, 1, 2, 3)
+    await asyncio.sleep(1)
+    assert bench.log == [("verified", n) for n in range(4)] + [("file", 0)]
+    assert bench.picker.is_complete
+
+
+@simulated
+async def test_who_sends_a_bad_piece_alone_is_guilty(loop: VirtualLoop) -> None:
     """Limit: H4."""
-
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop)
-        share = PeerShare("liar")
-        bench.open(share, 0)
-        bench.give(share, 0, 0, 1, 2, 3, is_bad=True)
-        assert bench.log == [("failed", 0, {"liar"})]
-        assert not bench.picker.have
-
-    simulate(main)
+    bench = Bench(loop)
+    share = PeerShare("liar")
+    bench.open(share, 0)
+    bench.give(share, 0, 0, 1, 2, 3, is_bad=True)
+    assert bench.log == [("failed", 0, {"liar"})]
+    assert not bench.picker.have
 
 
-def test_of_two_who_sent_a_bad_piece_the_liar_is_found_later(simulate: Simulate) -> None:
+@simulated
+async def test_of_two_who_sent_a_bad_piece_the_liar_is_found_later(loop: VirtualLoop) -> None:
     """Limit: H4. Nobody is accused until the piece is known."""
-
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop)
-        good, liar = PeerShare("good"), PeerShare("liar")
-        bench.open(good, 0)
-        bench.give(good, 0, 0, 1)
-        bench.give(liar, 0, 2, is_bad=True)
-        bench.give(good, 0, 3)
-        assert bench.log == [("failed", 0, set())]
-        bench.open(good, 0)
-        bench.give(good, 0, 0, 1, 2, 3)
-        assert bench.log[1:] == [("verified", 0), ("guilty", {"liar"})]
-        assert bench.assembly.suspects.num_good("good") == 1
-
-    simulate(main)
+    bench = Bench(loop)
+    good, liar = PeerShare("good"), PeerShare("liar")
+    bench.open(good, 0)
+    bench.give(good, 0, 0, 1)
+    bench.give(liar, 0, 2, is_bad=True)
+    bench.give(good, 0, 3)
+    assert bench.log == [("failed", 0, set())]
+    bench.open(good, 0)
+    bench.give(good, 0, 0, 1, 2, 3)
+    assert bench.log[1:] == [("verified", 0), ("guilty", {"liar"})]
+    assert bench.assembly.suspects.num_good("good") == 1
 
 
-def test_a_slow_disk_writes_in_the_worker_and_judges_after(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop)
-        share = PeerShare("a")
-        bench.open(share, 0, 1)
-        write = bench.storage.write
+@simulated
+async def test_a_slow_disk_writes_in_the_worker_and_judges_after(loop: VirtualLoop) -> None:
+    bench = Bench(loop)
+    share = PeerShare("a")
+    bench.open(share, 0, 1)
+    write = bench.storage.write
 
-        def slow(offset: int, buffers: object) -> None:
-            write(offset, buffers)  # type: ignore[arg-type]
-            bench.clock += 1.0
+    def slow(offset: int, buffers: object) -> None:
+        write(offset, buffers)  # type: ignore[arg-type]
+        bench.clock += 1.0
 
-        bench.storage.write = slow  # type: ignore[method-assign]
-        bench.give(share, 0, 0, 1, 2, 3)
-        assert bench.log == [("verified", 0)]
-        bench.give(share, 1, 0, 1, 2, 3)
-        assert bench.log == [("verified", 0)], "its bytes are not with the system yet"
-        assert bench.assembly.partial_blocks() == {}
-        await asyncio.sleep(1)
-        assert bench.log == [("verified", 0), ("verified", 1)]
-
-    simulate(main)
+    bench.storage.write = slow  # type: ignore[method-assign]
+    bench.give(share, 0, 0, 1, 2, 3)
+    assert bench.log == [("verified", 0)]
+    bench.give(share, 1, 0, 1, 2, 3)
+    assert bench.log == [("verified", 0)], "its bytes are not with the system yet"
+    assert bench.assembly.partial_blocks() == {}
+    await asyncio.sleep(1)
+    assert bench.log == [("verified", 0), ("verified", 1)]
 
 
 @pytest.mark.parametrize("is_slow", [False, True])
-def test_a_full_disk_is_told_once(is_slow: bool, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop)
-        share = PeerShare("a")
-        bench.open(share, 0, 1, 2)
-        if is_slow:
-            bench.disk._slow_until[bench.storage] = loop.time() + 10
-        bench.storage.capacity = BLOCK
-        bench.give(share, 0, 0, 1, 2, 3)
-        bench.give(share, 1, 0, 1, 2, 3)
-        await asyncio.sleep(1)
-        assert bench.log == [("broken", DiskFull)]
-
-    simulate(main)
+@simulated
+async def test_a_full_disk_is_told_once(loop: VirtualLoop, is_slow: bool) -> None:
+    bench = Bench(loop)
+    share = PeerShare("a")
+    bench.open(share, 0, 1, 2)
+    if is_slow:
+        bench.disk._slow_until[bench.storage] = loop.time() + 10
+    bench.storage.capacity = BLOCK
+    bench.give(share, 0, 0, 1, 2, 3)
+    bench.give(share, 1, 0, 1, 2, 3)
+    await asyncio.sleep(1)
+    assert bench.log == [("broken", DiskFull)]
 
 
-def test_blocks_of_an_earlier_run_are_gone_on_with(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop, have=1 << 7)
-        bench.storage.write(PIECE, [bench.block(1, 0)])
-        bench.storage.write(PIECE + 2 * BLOCK, [bench.block(1, 2)])
-        # Piece 0 is there, and piece 2 was cut off between its last block and its verdict:
-        # it takes a block to get to that again.
-        bench.storage.write(2 * PIECE, [bench.data[2 * PIECE : 3 * PIECE]])
-        bench.assembly.restore({0: [1], 1: [0, 2], 2: [0, 1, 2, 3]})
-        assert bench.assembly.partial_blocks() == {1: [0, 2], 2: [0, 1, 2]}
-        share = PeerShare("a")
-        assert bench.assembly.pieces.plan(share, bench.bit(1), 9) == [
-            (1, BLOCK, 2 * BLOCK),
-            (1, 3 * BLOCK, 4 * BLOCK),
-        ]
-        bench.give(share, 1, 1, 3)
-        await asyncio.sleep(1)
-        assert bench.log == [("verified", 1)]
-        assert bench.assembly.pieces.plan(share, bench.bit(2), 9) == [(2, 3 * BLOCK, 4 * BLOCK)]
-        bench.give(share, 2, 3)
-        await asyncio.sleep(1)
-        assert bench.log == [("verified", 1), ("verified", 2)]
-
-    simulate(main)
+@simulated
+async def test_blocks_of_an_earlier_run_are_gone_on_with(loop: VirtualLoop) -> None:
+    bench = Bench(loop, have=1 << 7)
+    bench.storage.write(PIECE, [bench.block(1, 0)])
+    bench.storage.write(PIECE + 2 * BLOCK, [bench.block(1, 2)])
+    # Piece 0 is there, and piece 2 was cut off between its last block and its verdict:
+    # it takes a block to get to that again.
+    bench.storage.write(2 * PIECE, [bench.data[2 * PIECE : 3 * PIECE]])
+    bench.assembly.restore({0: [1], 1: [0, 2], 2: [0, 1, 2, 3]})
+    assert bench.assembly.partial_blocks() == {1: [0, 2], 2: [0, 1, 2]}
+    share = PeerShare("a")
+    assert bench.assembly.pieces.plan(share, bench.bit(1), 9) == [
+        (1, BLOCK, 2 * BLOCK),
+        (1, 3 * BLOCK, 4 * BLOCK),
+    ]
+    bench.give(share, 1, 1, 3)
+    await asyncio.sleep(1)
+    assert bench.log == [("verified", 1)]
+    assert bench.assembly.pieces.plan(share, bench.bit(2), 9) == [(2, 3 * BLOCK, 4 * BLOCK)]
+    bench.give(share, 2, 3)
+    await asyncio.sleep(1)
+    assert bench.log == [("verified", 1), ("verified", 2)]
 
 
 # --- out -------------------------------------------------------------------------------------
@@ -311,197 +292,176 @@ def message(bench: Bench, index: int, number: int) -> bytes:
     return wire.encode_piece(index, number * BLOCK, bench.block(index, number))
 
 
-def test_a_run_becomes_messages_at_once(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop, have=0xF0)
-        bench.fill()
-        requests = [(1, 2 * BLOCK, BLOCK), (1, 3 * BLOCK, BLOCK), (2, 0, BLOCK)]
-        data = bench.assembly.load_run(bench, requests)
-        assert data is not None
-        expected = [message(bench, 1, 2), message(bench, 1, 3), message(bench, 2, 0)]
-        assert bytes(data) == b"".join(expected)
-
-    simulate(main)
+@simulated
+async def test_a_run_becomes_messages_at_once(loop: VirtualLoop) -> None:
+    bench = Bench(loop, have=0xF0)
+    bench.fill()
+    requests = [(1, 2 * BLOCK, BLOCK), (1, 3 * BLOCK, BLOCK), (2, 0, BLOCK)]
+    data = bench.assembly.load_run(bench, requests)
+    assert data is not None
+    expected = [message(bench, 1, 2), message(bench, 1, 3), message(bench, 2, 0)]
+    assert bytes(data) == b"".join(expected)
 
 
-def test_what_was_not_hashed_yet_is_hashed_first(simulate: Simulate) -> None:
+@simulated
+async def test_what_was_not_hashed_yet_is_hashed_first(loop: VirtualLoop) -> None:
     """Limit: F5. Once for each piece, whoever waits."""
-
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop, have=0xF0, unverified=0xF0)
-        bench.fill()
-        request = (1, 0, BLOCK)
-        for _ in range(3):
-            assert bench.assembly.load_run(bench, [request]) is None
-        assert bench.loaded == []
-        assert bench.worker.backlog == 1
-        await asyncio.sleep(1)
-        assert bench.loaded == [([request], message(bench, 1, 0))] * 3
-        assert bench.assembly.unverified == 0xF0 ^ bench.bit(1)
-        assert bench.assembly.load_run(bench, [request]) is not None
-
-    simulate(main)
+    bench = Bench(loop, have=0xF0, unverified=0xF0)
+    bench.fill()
+    request = (1, 0, BLOCK)
+    for _ in range(3):
+        assert bench.assembly.load_run(bench, [request]) is None
+    assert bench.loaded == []
+    assert bench.worker.backlog == 1
+    await asyncio.sleep(1)
+    assert bench.loaded == [([request], message(bench, 1, 0))] * 3
+    assert bench.assembly.unverified == 0xF0 ^ bench.bit(1)
+    assert bench.assembly.load_run(bench, [request]) is not None
 
 
 @pytest.mark.parametrize("how", ["damaged", "cut off", "gone"])
-def test_a_bad_piece_of_a_run_costs_only_its_own_requests(how: str, simulate: Simulate) -> None:
+@simulated
+async def test_a_bad_piece_of_a_run_costs_only_its_own_requests(
+    loop: VirtualLoop, how: str
+) -> None:
     """Limit: F2, F5."""
-
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop, have=0xF0, unverified=0xF0 if how == "damaged" else 0)
-        bench.fill()
-        if how == "damaged":
-            bench.storage.files[0][2 * PIECE] ^= 1
-        elif how == "cut off":
-            del bench.storage.files[0][2 * PIECE + 5 :]
-        else:
-            bench.storage.files.clear()
-        run = [(1, 3 * BLOCK, BLOCK), (2, 0, BLOCK), (2, BLOCK, BLOCK)]
-        assert bench.assembly.load_run(bench, run) is None
-        await asyncio.sleep(2)
-        if how == "gone":
-            assert bench.refused == run
-            assert bench.log == [("lost", 1), ("lost", 2)]
-            assert bench.loaded == [([], b"")]
-        else:
-            assert bench.refused == run[1:]
-            assert bench.log == [("lost", 2)]
-            assert bench.loaded == [(run[:1], message(bench, 1, 3))]
-            assert bench.picker.have == 0xF0 ^ bench.bit(2)
-
-    simulate(main)
-
-
-def test_a_cold_run_is_read_in_the_worker(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop, have=0xF0)
-        bench.fill()
-        read_into = bench.storage.read_into
-
-        def cold(offset: int, buffers: object, *, nowait: bool = False) -> bool:
-            return not nowait and read_into(offset, buffers)  # type: ignore[arg-type]
-
-        bench.storage.read_into = cold  # type: ignore[method-assign]
-        run = [(0, 0, BLOCK), (0, BLOCK, 100)]
-        assert bench.assembly.load_run(bench, run) is None
-        await asyncio.sleep(1)
-        assert [requests for requests, _ in bench.loaded] == [run]
-        expected = message(bench, 0, 0) + wire.encode_piece(0, BLOCK, bench.block(0, 1)[:100])
-        assert bench.loaded[0][1] == expected
-        bench.loaded.clear()
-        del bench.storage.files[0][5:]
-        assert bench.assembly.load_run(bench, run) is None
-        await asyncio.sleep(1)
+    bench = Bench(loop, have=0xF0, unverified=0xF0 if how == "damaged" else 0)
+    bench.fill()
+    if how == "damaged":
+        bench.storage.files[0][2 * PIECE] ^= 1
+    elif how == "cut off":
+        del bench.storage.files[0][2 * PIECE + 5 :]
+    else:
+        bench.storage.files.clear()
+    run = [(1, 3 * BLOCK, BLOCK), (2, 0, BLOCK), (2, BLOCK, BLOCK)]
+    assert bench.assembly.load_run(bench, run) is None
+    await asyncio.sleep(2)
+    if how == "gone":
         assert bench.refused == run
-
-    simulate(main)
-
-
-def test_after_the_end_nobody_hears_anything(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop, have=0x30, unverified=0x30)
-        bench.fill()
-        share = PeerShare("a")
-        bench.open(share, 0)
-        bench.disk._slow_until[bench.storage] = loop.time() + 10
-        bench.give(share, 0, 0, 1, 2, 3)
-        bench.assembly.load_run(bench, [(2, 0, BLOCK)])
-        bench.assembly.finish_file(0)
-        bench.assembly.stop()
-        await asyncio.sleep(2)
-        bench.assembly.load_run(bench, [(2, 0, BLOCK)])
-        bench.assembly.unverified = 0
-        bench.storage.read_into = lambda *_, **__: False  # type: ignore[method-assign]
-        bench.assembly.load_run(bench, [(3, 0, BLOCK)])
-        bench.assembly.stop()
-        await asyncio.sleep(2)
-        assert (bench.log, bench.loaded, bench.refused) == ([], [], [])
-
-    simulate(main)
+        assert bench.log == [("lost", 1), ("lost", 2)]
+        assert bench.loaded == [([], b"")]
+    else:
+        assert bench.refused == run[1:]
+        assert bench.log == [("lost", 2)]
+        assert bench.loaded == [(run[:1], message(bench, 1, 3))]
+        assert bench.picker.have == 0xF0 ^ bench.bit(2)
 
 
-def test_wanted_files_are_prepared_in_the_worker(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop)
-        bench.storage.prepare = lambda *_: (_ for _ in ()).throw(StorageError("no"))  # type: ignore[method-assign]
-        bench.assembly.prepare(frozenset([0]))
-        assert bench.log == []
-        await asyncio.sleep(1)
-        assert bench.log == [("broken", StorageError)]
+@simulated
+async def test_a_cold_run_is_read_in_the_worker(loop: VirtualLoop) -> None:
+    bench = Bench(loop, have=0xF0)
+    bench.fill()
+    read_into = bench.storage.read_into
 
-    simulate(main)
+    def cold(offset: int, buffers: object, *, nowait: bool = False) -> bool:
+        return not nowait and read_into(offset, buffers)  # type: ignore[arg-type]
+
+    bench.storage.read_into = cold  # type: ignore[method-assign]
+    run = [(0, 0, BLOCK), (0, BLOCK, 100)]
+    assert bench.assembly.load_run(bench, run) is None
+    await asyncio.sleep(1)
+    assert [requests for requests, _ in bench.loaded] == [run]
+    expected = message(bench, 0, 0) + wire.encode_piece(0, BLOCK, bench.block(0, 1)[:100])
+    assert bench.loaded[0][1] == expected
+    bench.loaded.clear()
+    del bench.storage.files[0][5:]
+    assert bench.assembly.load_run(bench, run) is None
+    await asyncio.sleep(1)
+    assert bench.refused == run
 
 
-def test_whoever_waits_for_the_whole_hears_when_its_files_have_their_names(
-    simulate: Simulate,
+@simulated
+async def test_after_the_end_nobody_hears_anything(loop: VirtualLoop) -> None:
+    bench = Bench(loop, have=0x30, unverified=0x30)
+    bench.fill()
+    share = PeerShare("a")
+    bench.open(share, 0)
+    bench.disk._slow_until[bench.storage] = loop.time() + 10
+    bench.give(share, 0, 0, 1, 2, 3)
+    bench.assembly.load_run(bench, [(2, 0, BLOCK)])
+    bench.assembly.finish_file(0)
+    bench.assembly.stop()
+    await asyncio.sleep(2)
+    bench.assembly.load_run(bench, [(2, 0, BLOCK)])
+    bench.assembly.unverified = 0
+    bench.storage.read_into = lambda *_, **__: False  # type: ignore[method-assign]
+    bench.assembly.load_run(bench, [(3, 0, BLOCK)])
+    bench.assembly.stop()
+    await asyncio.sleep(2)
+    assert (bench.log, bench.loaded, bench.refused) == ([], [], [])
+
+
+@simulated
+async def test_wanted_files_are_prepared_in_the_worker(loop: VirtualLoop) -> None:
+    bench = Bench(loop)
+    bench.storage.prepare = lambda *_: (_ for _ in ()).throw(StorageError("no"))  # type: ignore[method-assign]
+    bench.assembly.prepare(frozenset([0]))
+    assert bench.log == []
+    await asyncio.sleep(1)
+    assert bench.log == [("broken", StorageError)]
+
+
+@simulated
+async def test_whoever_waits_for_the_whole_hears_when_its_files_have_their_names(
+    loop: VirtualLoop,
 ) -> None:
     """And the links are made then, once, where a person asked for them."""
+    bench = Bench(loop)
+    bench.assembly.make_links = lambda: bench.log.append(("links",))
+    assert bench.assembly.is_finished(then=lambda: bench.log.append(("never",)))
+    share = PeerShare("a")
+    bench.open(share, 0, 1, 2, 3)
+    for index in range(4):
+        bench.give(share, index, 0, 1, 2, 3)
+    done: list[float] = []
 
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop)
-        bench.assembly.make_links = lambda: bench.log.append(("links",))
-        assert bench.assembly.is_finished(then=lambda: bench.log.append(("never",)))
-        share = PeerShare("a")
-        bench.open(share, 0, 1, 2, 3)
-        for index in range(4):
-            bench.give(share, index, 0, 1, 2, 3)
-        done: list[float] = []
+    def finished() -> None:
+        if bench.assembly.is_finished(then=finished):
+            done.append(loop.time())
 
-        def finished() -> None:
-            if bench.assembly.is_finished(then=finished):
-                done.append(loop.time())
-
-        finished()
-        assert not done
-        await asyncio.sleep(1)
-        assert bench.log[-2:] == [("file", 0), ("links",)]
-        assert len(done) == 1
-
-    simulate(main)
+    finished()
+    assert not done
+    await asyncio.sleep(1)
+    assert bench.log[-2:] == [("file", 0), ("links",)]
+    assert len(done) == 1
 
 
-def test_a_file_that_cannot_be_given_its_name_is_told(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop)
-        bench.storage.finish_file = lambda _: (_ for _ in ()).throw(StorageError("no"))  # type: ignore[method-assign,assignment]
-        bench.assembly.finish_file(0)
-        await asyncio.sleep(1)
-        assert bench.log == [("broken", StorageError)]
-
-    simulate(main)
+@simulated
+async def test_a_file_that_cannot_be_given_its_name_is_told(loop: VirtualLoop) -> None:
+    bench = Bench(loop)
+    bench.storage.finish_file = lambda _: (_ for _ in ()).throw(StorageError("no"))  # type: ignore[method-assign,assignment]
+    bench.assembly.finish_file(0)
+    await asyncio.sleep(1)
+    assert bench.log == [("broken", StorageError)]
 
 
-def test_a_write_in_the_worker_that_fails_is_told_once(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop)
-        share = PeerShare("a")
-        bench.open(share, 0, 1)
-        bench.disk._slow_until[bench.storage] = loop.time() + 10
-        bench.storage.capacity = 0
-        bench.give(share, 0, 0)
-        bench.give(share, 1, 0)
-        await asyncio.sleep(1)
-        assert bench.log == [("broken", DiskFull)]
-
-    simulate(main)
+@simulated
+async def test_a_write_in_the_worker_that_fails_is_told_once(loop: VirtualLoop) -> None:
+    bench = Bench(loop)
+    share = PeerShare("a")
+    bench.open(share, 0, 1)
+    bench.disk._slow_until[bench.storage] = loop.time() + 10
+    bench.storage.capacity = 0
+    bench.give(share, 0, 0)
+    bench.give(share, 1, 0)
+    await asyncio.sleep(1)
+    assert bench.log == [("broken", DiskFull)]
 
 
-def test_a_write_of_part_of_a_piece_decides_nothing(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop)
-        share = PeerShare("a")
-        bench.open(share, 0)
-        bench.disk._slow_until[bench.storage] = loop.time() + 10
-        bench.give(share, 0, 0, 1)
-        await asyncio.sleep(1)
-        assert bench.log == []
-        assert bench.assembly.partial_blocks() == {0: [0, 1]}
-        assert bench.assembly.is_slow
-        bench.give(share, 0, 2, 3)
-        await asyncio.sleep(1)
-        assert bench.log == [("verified", 0)]
-
-    simulate(main)
+@simulated
+async def test_a_write_of_part_of_a_piece_decides_nothing(loop: VirtualLoop) -> None:
+    bench = Bench(loop)
+    share = PeerShare("a")
+    bench.open(share, 0)
+    bench.disk._slow_until[bench.storage] = loop.time() + 10
+    bench.give(share, 0, 0, 1)
+    await asyncio.sleep(1)
+    assert bench.log == []
+    assert bench.assembly.partial_blocks() == {0: [0, 1]}
+    assert bench.assembly.is_slow
+    bench.give(share, 0, 2, 3)
+    await asyncio.sleep(1)
+    assert bench.log == [("verified", 0)]
 
 
 def test_a_bug_in_the_worker_is_not_taken_for_a_disk_that_fails(simulate: Simulate) -> None:
@@ -534,87 +494,74 @@ def test_a_bug_while_a_run_is_read_is_not_taken_for_a_lost_piece(
         simulate(main)
 
 
-def test_pieces_that_were_found_elsewhere_are_taken_and_hashed_before_they_are_sent(
-    simulate: Simulate,
+@simulated
+async def test_pieces_that_were_found_elsewhere_are_taken_and_hashed_before_they_are_sent(
+    loop: VirtualLoop,
 ) -> None:
     """Limit: F5."""
-
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop, have=0x30)
-        bench.fill()
-        bench.assembly.take([0, 1])
-        assert bench.log == [("verified", 0), ("verified", 1)]
-        assert bench.assembly.unverified == bench.bit(0) | bench.bit(1)
-        await asyncio.sleep(1)
-        assert bench.log[2:] == [("file", 0)]
-        assert bench.picker.is_complete
-        assert bench.assembly.load_run(bench, [(0, 0, BLOCK)]) is None
-        await asyncio.sleep(1)
-        assert bench.loaded == [([(0, 0, BLOCK)], message(bench, 0, 0))]
-        assert bench.assembly.unverified == bench.bit(1)
-        other = Bench(loop)
-        other.assembly.stop()
-        other.assembly.take([0])
-        assert other.log == []
-
-    simulate(main)
+    bench = Bench(loop, have=0x30)
+    bench.fill()
+    bench.assembly.take([0, 1])
+    assert bench.log == [("verified", 0), ("verified", 1)]
+    assert bench.assembly.unverified == bench.bit(0) | bench.bit(1)
+    await asyncio.sleep(1)
+    assert bench.log[2:] == [("file", 0)]
+    assert bench.picker.is_complete
+    assert bench.assembly.load_run(bench, [(0, 0, BLOCK)]) is None
+    await asyncio.sleep(1)
+    assert bench.loaded == [([(0, 0, BLOCK)], message(bench, 0, 0))]
+    assert bench.assembly.unverified == bench.bit(1)
+    other = Bench(loop)
+    other.assembly.stop()
+    other.assembly.take([0])
+    assert other.log == []
 
 
 # --- v2 --------------------------------------------------------------------------------------
 
 
-def test_bad_blocks_of_a_v2_piece_are_named_and_the_rest_is_kept(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(version=Version.V2)
+async def test_bad_blocks_of_a_v2_piece_are_named_and_the_rest_is_kept(scene: Scene) -> None:
     """BEP 52; Limit: H4. One sender is banned, and one block comes again."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            poisoner = BlockPeer(scene, lambda number, *_: number == 10)
-            node = await scene.node(peers=[poisoner.endpoint])
-            watch = Watch(node.torrent)
-            await until(lambda: bool(poisoner.bad))
-            await asyncio.sleep(1)
-            swarm = node.torrent.swarm
-            assert swarm is not None
-            # Its blocks are not known to be good, so they are not kept as such.
-            assert poisoner.bad[0][0] not in swarm.assembly.partial_blocks()
-            seed = await scene.node(is_seed=True)
-            node.torrent.add_peers([seed.endpoint], "user")
-            await node.complete()
-            assert node.has_content()
-            assert [event.endpoint for event in watch.of(events.PeerBanned)] == [poisoner.endpoint]
-            assert watch.of(events.PieceFailed) == [events.PieceFailed(poisoner.bad[0][0])]
-
-    simulate(main)
+    poisoner = BlockPeer(scene, lambda number, *_: number == 10)
+    node = await scene.node(peers=[poisoner.endpoint])
+    watch = Watch(node.torrent)
+    await until(lambda: bool(poisoner.bad))
+    await asyncio.sleep(1)
+    swarm = node.torrent.swarm
+    assert swarm is not None
+    # Its blocks are not known to be good, so they are not kept as such.
+    assert poisoner.bad[0][0] not in swarm.assembly.partial_blocks()
+    seed = await scene.node(is_seed=True)
+    node.torrent.add_peers([seed.endpoint], "user")
+    await node.complete()
+    assert node.has_content()
+    assert [event.endpoint for event in watch.of(events.PeerBanned)] == [poisoner.endpoint]
+    assert watch.of(events.PieceFailed) == [events.PieceFailed(poisoner.bad[0][0])]
 
 
 @pytest.mark.parametrize("is_upload", [False, True])
-def test_a_hybrid_that_contradicts_itself_accuses_nobody(
-    is_upload: bool, tmp_path: Path, simulate: Simulate
+@in_scene(version=Version.HYBRID)
+async def test_a_hybrid_that_contradicts_itself_accuses_nobody(
+    scene: Scene, is_upload: bool
 ) -> None:
     """Limit: P13."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            value: Any = decode(scene.raw)
-            value[b"info"][b"pieces"] = bytes(20) + value[b"info"][b"pieces"][20:]
-            scene.raw = encode(value)
-            honest = BlockPeer(scene, lambda *_: False)
-            node = await scene.node(
-                is_seed=is_upload, torrent={"skip_check": is_upload}, peers=[honest.endpoint]
-            )
-            watch = Watch(node.torrent)
-            if is_upload:
-                peer = await connect_v2(scene, node)
-                peer.send(wire.INTERESTED)
-                await peer.expect(MessageId.UNCHOKE)
-                peer.send(wire.encode_request(0, 0, BLOCK))
-            await until(lambda: node.torrent.state is TorrentState.ERROR)
-            assert isinstance(node.torrent.error, Inconsistent)
-            assert watch.of(events.PeerBanned) == []
-
-    simulate(main)
+    value: Any = decode(scene.raw)
+    value[b"info"][b"pieces"] = bytes(20) + value[b"info"][b"pieces"][20:]
+    scene.raw = encode(value)
+    honest = BlockPeer(scene, lambda *_: False)
+    node = await scene.node(
+        is_seed=is_upload, torrent={"skip_check": is_upload}, peers=[honest.endpoint]
+    )
+    watch = Watch(node.torrent)
+    if is_upload:
+        peer = await connect_v2(scene, node)
+        peer.send(wire.INTERESTED)
+        await peer.expect(MessageId.UNCHOKE)
+        peer.send(wire.encode_request(0, 0, BLOCK))
+    await until(lambda: node.torrent.state is TorrentState.ERROR)
+    assert isinstance(node.torrent.error, Inconsistent)
+    assert watch.of(events.PeerBanned) == []
 
 
 # --- pads ------------------------------------------------------------------------------------

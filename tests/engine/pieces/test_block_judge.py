@@ -20,7 +20,8 @@ from bittern.storage.hashing import PieceHashes
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.hash_peers import BlockPeer, HashPeer
-from tests.engine.scene import NUM_PIECES, Scene, Watch, until
+from tests.engine.scene import GIVEN, NUM_PIECES, Scene, Watch, in_scene, until
+from tests.virtual_time import simulated
 
 BLOCKS = 4
 """Of a piece."""
@@ -28,65 +29,49 @@ BLOCKS = 4
 
 @pytest.mark.parametrize("version", [Version.V2, Version.HYBRID])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_poisoner_is_banned_at_its_first_bad_block(
-    version: Version, seed: int, tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(files={"": 12 << 20}, version=GIVEN)
+async def test_a_poisoner_is_banned_at_its_first_bad_block(scene: Scene, seed: int) -> None:
     """One block in a hundred is bad; honest peers are not banned, and keep what they gave."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files={"": 12 << 20}, version=version) as scene:
-            dice = random.Random(seed)
-            first = dice.randrange(1, 100)
-            poisoner = BlockPeer(scene, lambda number, _, __: number % 100 == first)
-            seeds = [await scene.node(is_seed=True) for _ in range(2)]
-            node = await scene.node(peers=[poisoner.endpoint, *seeds])
-            watch = Watch(node.torrent)
-            await node.complete()
-            assert node.has_content()
-            assert [event.endpoint for event in watch.of(events.PeerBanned)] == [poisoner.endpoint]
-            assert len(poisoner.bad) == 1
-            assert poisoner.num_served >= first
-            assert watch.of(events.PieceFailed) == [events.PieceFailed(poisoner.bad[0][0])]
-            # Nothing but that block was fetched again.
-            stats = node.torrent.stats()
-            assert stats.downloaded - stats.wasted <= (12 << 20) + BLOCK_LENGTH
-
-    simulate(main)
+    dice = random.Random(seed)
+    first = dice.randrange(1, 100)
+    poisoner = BlockPeer(scene, lambda number, _, __: number % 100 == first)
+    seeds = [await scene.node(is_seed=True) for _ in range(2)]
+    node = await scene.node(peers=[poisoner.endpoint, *seeds])
+    watch = Watch(node.torrent)
+    await node.complete()
+    assert node.has_content()
+    assert [event.endpoint for event in watch.of(events.PeerBanned)] == [poisoner.endpoint]
+    assert len(poisoner.bad) == 1
+    assert poisoner.num_served >= first
+    assert watch.of(events.PieceFailed) == [events.PieceFailed(poisoner.bad[0][0])]
+    # Nothing but that block was fetched again.
+    stats = node.torrent.stats()
+    assert stats.downloaded - stats.wasted <= (12 << 20) + BLOCK_LENGTH
 
 
-def test_a_peer_that_did_good_before_is_banned_all_the_same(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(files={"": 12 << 20}, version=Version.V2)
+async def test_a_peer_that_did_good_before_is_banned_all_the_same(scene: Scene) -> None:
     """v1 forgives an address once that delivered eight good pieces; a hash leaves no doubt."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files={"": 12 << 20}, version=Version.V2) as scene:
-            poisoner = BlockPeer(scene, lambda number, _, __: number == 300)
-            seed = await scene.node(is_seed=True, max_upload_rate=100_000.0)
-            node = await scene.node(peers=[poisoner.endpoint, seed])
-            watch = Watch(node.torrent)
-            await until(lambda: bool(watch.of(events.PeerBanned)))
-            assert poisoner.num_served >= 300
-            assert node.torrent.stats().num_have > 8
-
-    simulate(main)
+    poisoner = BlockPeer(scene, lambda number, _, __: number == 300)
+    seed = await scene.node(is_seed=True, max_upload_rate=100_000.0)
+    node = await scene.node(peers=[poisoner.endpoint, seed])
+    watch = Watch(node.torrent)
+    await until(lambda: bool(watch.of(events.PeerBanned)))
+    assert poisoner.num_served >= 300
+    assert node.torrent.stats().num_have > 8
 
 
-def test_without_anybody_to_ask_it_goes_as_with_v1(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene(version=Version.V2)
+async def test_without_anybody_to_ask_it_goes_as_with_v1(scene: Scene) -> None:
     """The hashes are refused; the liar alone sent the piece, the honest one completes it."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            poisoner = BlockPeer(scene, lambda number, _, __: number == 5)
-            honest = BlockPeer(scene, lambda *_: False)
-            refusing = HashPeer(scene, lambda _: None)
-            node = await scene.node(peers=[poisoner.endpoint, honest.endpoint, refusing.endpoint])
-            watch = Watch(node.torrent)
-            await node.complete()
-            assert node.has_content()
-            assert [event.endpoint for event in watch.of(events.PeerBanned)] == [poisoner.endpoint]
-
-    simulate(main)
+    poisoner = BlockPeer(scene, lambda number, _, __: number == 5)
+    honest = BlockPeer(scene, lambda *_: False)
+    refusing = HashPeer(scene, lambda _: None)
+    node = await scene.node(peers=[poisoner.endpoint, honest.endpoint, refusing.endpoint])
+    watch = Watch(node.torrent)
+    await node.complete()
+    assert node.has_content()
+    assert [event.endpoint for event in watch.of(events.PeerBanned)] == [poisoner.endpoint]
 
 
 class Court:
@@ -196,35 +181,32 @@ def test_each_block_of_a_known_piece_is_checked_as_it_arrives(court: Court) -> N
     assert not court.judge.known
 
 
-def test_the_padding_of_a_hybrid_has_no_hash(tmp_path: Path, simulate: Simulate) -> None:
+@simulated
+async def test_the_padding_of_a_hybrid_has_no_hash(loop: VirtualLoop, tmp_path: Path) -> None:
     """The last block of a file is checked up to its end, what comes after is not v2's."""
-
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene(loop, tmp_path, files={"a": 20_000, "b": 70_000}, version=Version.HYBRID)
-        info = scene.metainfo.info
-        hashes = PieceHashes(info, scene.metainfo.piece_layers)
-        pieces = Pieces(info.geometry, Picker(3, random.Random(1)), hashes.start)
-        accused: list[set[Hashable]] = []
-        judge = BlockJudge(
-            hashes,
-            pieces,
-            lambda *_, **__: False,
-            piece_failed=lambda _: None,
-            guilty=accused.append,
-            undecided=lambda _: None,
-        )
-        judge.known[0] = block_hashes(scene.files["a"])
-        share = PeerShare("a")
-        tail = scene.files["a"][BLOCK_LENGTH:]
-        padded = memoryview(tail + bytes(2 * BLOCK_LENGTH - 20_000))
-        pad = memoryview(bytes(BLOCK_LENGTH))
-        blocks = [(0, BLOCK_LENGTH, padded), (0, 2 * BLOCK_LENGTH, pad)]
-        assert judge.sift(share, blocks) == (blocks, 0)
-        wrong = [(0, BLOCK_LENGTH, memoryview(bytes(BLOCK_LENGTH)))]
-        assert judge.sift(share, wrong) == ([], BLOCK_LENGTH)
-        assert accused == [{"a"}]
-
-    simulate(main)
+    scene = Scene(loop, tmp_path, files={"a": 20_000, "b": 70_000}, version=Version.HYBRID)
+    info = scene.metainfo.info
+    hashes = PieceHashes(info, scene.metainfo.piece_layers)
+    pieces = Pieces(info.geometry, Picker(3, random.Random(1)), hashes.start)
+    accused: list[set[Hashable]] = []
+    judge = BlockJudge(
+        hashes,
+        pieces,
+        lambda *_, **__: False,
+        piece_failed=lambda _: None,
+        guilty=accused.append,
+        undecided=lambda _: None,
+    )
+    judge.known[0] = block_hashes(scene.files["a"])
+    share = PeerShare("a")
+    tail = scene.files["a"][BLOCK_LENGTH:]
+    padded = memoryview(tail + bytes(2 * BLOCK_LENGTH - 20_000))
+    pad = memoryview(bytes(BLOCK_LENGTH))
+    blocks = [(0, BLOCK_LENGTH, padded), (0, 2 * BLOCK_LENGTH, pad)]
+    assert judge.sift(share, blocks) == (blocks, 0)
+    wrong = [(0, BLOCK_LENGTH, memoryview(bytes(BLOCK_LENGTH)))]
+    assert judge.sift(share, wrong) == ([], BLOCK_LENGTH)
+    assert accused == [{"a"}]
 
 
 def test_what_cannot_be_found_out_is_handed_back(
@@ -265,9 +247,7 @@ def test_our_own_disk_is_nobody_elses_fault(court: Court) -> None:
     assert piece.received_blocks() == [0, 1, 3]
 
 
-def test_a_v1_torrent_has_nothing_to_judge_by(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        court = Court(tmp_path, loop, Version.V1)
-        assert not court.judge.take(court.piece(3, "abcb", bad="1"))
-
-    simulate(main)
+@simulated
+async def test_a_v1_torrent_has_nothing_to_judge_by(loop: VirtualLoop, tmp_path: Path) -> None:
+    court = Court(tmp_path, loop, Version.V1)
+    assert not court.judge.take(court.piece(3, "abcb", bad="1"))

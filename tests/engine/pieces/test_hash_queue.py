@@ -23,7 +23,7 @@ from bittern.engine.store.disk import Disk
 from bittern.policy.pieces import OpenPiece
 from bittern.testing.disk import SimWorker
 from bittern.testing.loop import VirtualLoop
-from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
 
 class Bytes:
@@ -82,66 +82,58 @@ class Scene:
         return piece.hasher.digest() == hashlib.sha1(data).digest()
 
 
-def test_what_comes_while_a_job_runs_makes_up_the_next(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene(loop, num_pieces=6, piece_length=4 * BLOCK_LENGTH)
-        pieces = [scene.piece(0), scene.piece(1, num_hashed=2), scene.piece(2), scene.piece(5)]
-        assert not scene.queue.is_busy
-        for piece in pieces:
-            scene.queue.add([piece])
-        assert scene.queue.is_busy
-        await asyncio.sleep(1)
-        assert scene.hashed == [[0], [1, 2, 5]]
-        assert not scene.queue.is_busy
-        assert all(map(scene.is_right, pieces))
-        scene.queue.add([last := scene.piece(3)])
-        await asyncio.sleep(1)
-        assert scene.hashed[2:] == [[3]]
-        assert scene.is_right(last)
-        assert not scene.failed
-
-    simulate(main)
+@simulated
+async def test_what_comes_while_a_job_runs_makes_up_the_next(loop: VirtualLoop) -> None:
+    scene = Scene(loop, num_pieces=6, piece_length=4 * BLOCK_LENGTH)
+    pieces = [scene.piece(0), scene.piece(1, num_hashed=2), scene.piece(2), scene.piece(5)]
+    assert not scene.queue.is_busy
+    for piece in pieces:
+        scene.queue.add([piece])
+    assert scene.queue.is_busy
+    await asyncio.sleep(1)
+    assert scene.hashed == [[0], [1, 2, 5]]
+    assert not scene.queue.is_busy
+    assert all(map(scene.is_right, pieces))
+    scene.queue.add([last := scene.piece(3)])
+    await asyncio.sleep(1)
+    assert scene.hashed[2:] == [[3]]
+    assert scene.is_right(last)
+    assert not scene.failed
 
 
-def test_an_error_is_told_once_and_ends_it(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene(loop, num_pieces=3, piece_length=4 * BLOCK_LENGTH)
-        scene.storage.data = b""
-        scene.queue.add([scene.piece(0)])
-        scene.queue.add([scene.piece(1)])
-        await asyncio.sleep(1)
-        assert [type(error) for error in scene.failed] == [FileVanished]
-        assert not scene.hashed
-
-    simulate(main)
+@simulated
+async def test_an_error_is_told_once_and_ends_it(loop: VirtualLoop) -> None:
+    scene = Scene(loop, num_pieces=3, piece_length=4 * BLOCK_LENGTH)
+    scene.storage.data = b""
+    scene.queue.add([scene.piece(0)])
+    scene.queue.add([scene.piece(1)])
+    await asyncio.sleep(1)
+    assert [type(error) for error in scene.failed] == [FileVanished]
+    assert not scene.hashed
 
 
-def test_nothing_is_told_after_the_end(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene(loop, num_pieces=3, piece_length=4 * BLOCK_LENGTH)
-        scene.queue.add([scene.piece(0)])
-        scene.queue.add([scene.piece(1)])
-        scene.queue.stop()
-        await asyncio.sleep(1)
-        assert not scene.hashed
-        assert not scene.failed
-
-    simulate(main)
+@simulated
+async def test_nothing_is_told_after_the_end(loop: VirtualLoop) -> None:
+    scene = Scene(loop, num_pieces=3, piece_length=4 * BLOCK_LENGTH)
+    scene.queue.add([scene.piece(0)])
+    scene.queue.add([scene.piece(1)])
+    scene.queue.stop()
+    await asyncio.sleep(1)
+    assert not scene.hashed
+    assert not scene.failed
 
 
 @pytest.mark.parametrize("is_parallel", [True, False])
-def test_it_takes_no_more_than_it_can_hash(simulate: Simulate, is_parallel: bool) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene(loop, num_pieces=5, piece_length=MAX_WAITING // 4, is_parallel=is_parallel)
-        room = []
-        for index in range(5):
-            room.append(scene.queue.has_room)
-            scene.queue.add([scene.piece(index)])
-        assert room == [is_parallel] * 4 + [False]
-        await asyncio.sleep(1)
-        assert scene.queue.has_room is is_parallel
-
-    simulate(main)
+@simulated
+async def test_it_takes_no_more_than_it_can_hash(loop: VirtualLoop, is_parallel: bool) -> None:
+    scene = Scene(loop, num_pieces=5, piece_length=MAX_WAITING // 4, is_parallel=is_parallel)
+    room = []
+    for index in range(5):
+        room.append(scene.queue.has_room)
+        scene.queue.add([scene.piece(index)])
+    assert room == [is_parallel] * 4 + [False]
+    await asyncio.sleep(1)
+    assert scene.queue.has_room is is_parallel
 
 
 @pytest.mark.parametrize("length", [0, 1, BLOCK_LENGTH, READ_LENGTH, 3 * READ_LENGTH + 5])

@@ -19,19 +19,21 @@ from bittern.engine.pieces import repair
 from bittern.engine.pieces.block_judge import BlocksDone
 from bittern.testing.disk import FaultyCalls
 from bittern.testing.loop import VirtualLoop
-from tests.conftest import Simulate
 from tests.engine.hash_peers import BlockPeer, Files, HashPeer
 from tests.engine.scene import (
+    GIVEN,
     NAME,
     PIECE_LENGTH,
     Node,
     Scene,
     Watch,
     damage,
+    in_scene,
     restore,
     snapshot,
     until,
 )
+from tests.virtual_time import simulated
 
 V2 = [Version.V2, Version.HYBRID]
 
@@ -49,280 +51,221 @@ async def damaged_node(
 
 
 @pytest.mark.parametrize("version", V2)
-def test_a_recheck_that_finds_a_bad_block_fetches_that_block(
-    version: Version, tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=version) as scene:
-            seed = await scene.node(is_seed=True)
-            at = 5 * PIECE_LENGTH + 2 * BLOCK_LENGTH + 7
-            node, watch = await damaged_node(scene, at, peers=[seed])
-            await node.complete()
-            assert node.has_content()
-            assert node.torrent.num_downloaded == BLOCK_LENGTH
-            assert watch.of(events.PieceDamaged) == [events.PieceDamaged(5, 1, 4)]
-            assert watch.of(events.PeerBanned) == []
-
-    simulate(main)
+@in_scene(version=GIVEN)
+async def test_a_recheck_that_finds_a_bad_block_fetches_that_block(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    at = 5 * PIECE_LENGTH + 2 * BLOCK_LENGTH + 7
+    node, watch = await damaged_node(scene, at, peers=[seed])
+    await node.complete()
+    assert node.has_content()
+    assert node.torrent.num_downloaded == BLOCK_LENGTH
+    assert watch.of(events.PieceDamaged) == [events.PieceDamaged(5, 1, 4)]
+    assert watch.of(events.PeerBanned) == []
 
 
-def test_a_v1_torrent_fetches_the_whole_piece(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V1) as scene:
-            seed = await scene.node(is_seed=True)
-            node, watch = await damaged_node(scene, 5 * PIECE_LENGTH, peers=[seed])
-            await node.complete()
-            assert node.torrent.num_downloaded == PIECE_LENGTH
-            assert watch.of(events.PieceDamaged) == []
-
-    simulate(main)
+@in_scene(version=Version.V1)
+async def test_a_v1_torrent_fetches_the_whole_piece(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    node, watch = await damaged_node(scene, 5 * PIECE_LENGTH, peers=[seed])
+    await node.complete()
+    assert node.torrent.num_downloaded == PIECE_LENGTH
+    assert watch.of(events.PieceDamaged) == []
 
 
-def test_many_pieces_are_mended_each_in_its_bad_blocks(
-    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+@in_scene(version=Version.V2)
+async def test_many_pieces_are_mended_each_in_its_bad_blocks(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repair, "MAX_ASKED", 2)
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            seed = await scene.node(is_seed=True)
-            offsets = [index * PIECE_LENGTH + index % 4 * BLOCK_LENGTH for index in range(12)]
-            offsets += [3 * PIECE_LENGTH, 3 * PIECE_LENGTH + BLOCK_LENGTH]
-            node, watch = await damaged_node(scene, *offsets, peers=[seed])
-            await node.complete()
-            assert node.has_content()
-            assert node.torrent.num_downloaded == len(offsets) * BLOCK_LENGTH
-            told = {each.index: each.num_bad for each in watch.of(events.PieceDamaged)}
-            assert told == {index: 3 if index == 3 else 1 for index in range(12)}
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    offsets = [index * PIECE_LENGTH + index % 4 * BLOCK_LENGTH for index in range(12)]
+    offsets += [3 * PIECE_LENGTH, 3 * PIECE_LENGTH + BLOCK_LENGTH]
+    node, watch = await damaged_node(scene, *offsets, peers=[seed])
+    await node.complete()
+    assert node.has_content()
+    assert node.torrent.num_downloaded == len(offsets) * BLOCK_LENGTH
+    told = {each.index: each.num_bad for each in watch.of(events.PieceDamaged)}
+    assert told == {index: 3 if index == 3 else 1 for index in range(12)}
 
 
-def test_of_too_many_the_rest_is_fetched_whole(
-    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+@in_scene(version=Version.V2)
+async def test_of_too_many_the_rest_is_fetched_whole(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repair, "MAX_HELD", 3)
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            seed = await scene.node(is_seed=True)
-            node, _ = await damaged_node(
-                scene, *(index * PIECE_LENGTH for index in range(5)), peers=[seed]
-            )
-            await node.complete()
-            assert node.torrent.num_downloaded == 3 * BLOCK_LENGTH + 2 * PIECE_LENGTH
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    node, _ = await damaged_node(scene, *(index * PIECE_LENGTH for index in range(5)), peers=[seed])
+    await node.complete()
+    assert node.torrent.num_downloaded == 3 * BLOCK_LENGTH + 2 * PIECE_LENGTH
 
 
-def test_what_was_never_written_is_not_asked_about(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene(version=Version.V2)
+async def test_what_was_never_written_is_not_asked_about(scene: Scene, tmp_path: Path) -> None:
     """A half-made download without its journal has zeros where nothing came yet."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            seed = await scene.node(is_seed=True)
-            host = scene.add_host()
-            path = tmp_path / host.addresses[0] / NAME
-            scene.write_content(path.parent)
-            with path.open("r+b") as file:
-                file.write(bytes(4 * PIECE_LENGTH))
-                file.seek(-1000, 2)
-                file.write(bytes(1000))  # the last piece, a short one
-            node = await scene.node(host=host, peers=[seed], torrent={"paused": True})
-            watch = Watch(node.torrent)
-            await node.torrent.resume()
-            await node.complete()
-            assert watch.of(events.PieceDamaged) == []
-            assert node.torrent.num_downloaded == 4 * PIECE_LENGTH + 1000
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    host = scene.add_host()
+    path = tmp_path / host.addresses[0] / NAME
+    scene.write_content(path.parent)
+    with path.open("r+b") as file:
+        file.write(bytes(4 * PIECE_LENGTH))
+        file.seek(-1000, 2)
+        file.write(bytes(1000))  # the last piece, a short one
+    node = await scene.node(host=host, peers=[seed], torrent={"paused": True})
+    watch = Watch(node.torrent)
+    await node.torrent.resume()
+    await node.complete()
+    assert watch.of(events.PieceDamaged) == []
+    assert node.torrent.num_downloaded == 4 * PIECE_LENGTH + 1000
 
 
-def test_a_piece_found_damaged_at_its_first_upload_is_mended(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(version=Version.V2)
+async def test_a_piece_found_damaged_at_its_first_upload_is_mended(scene: Scene) -> None:
     """Limit: F5."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            seed = await scene.node(is_seed=True)
-            host, _ = scene.add_host_with_content(2 * PIECE_LENGTH)
-            node = await scene.node(host=host, peers=[seed], torrent={"skip_check": True})
-            watch = Watch(node.torrent)
-            other = await scene.node(peers=[node])
-            await until(lambda: bool(watch.of(events.PieceLost)))
-            node.torrent.add_peers([seed.endpoint], "user")
-            await node.complete()
-            await other.complete()
-            assert node.has_content()
-            assert node.torrent.num_downloaded == BLOCK_LENGTH
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    host, _ = scene.add_host_with_content(2 * PIECE_LENGTH)
+    node = await scene.node(host=host, peers=[seed], torrent={"skip_check": True})
+    watch = Watch(node.torrent)
+    other = await scene.node(peers=[node])
+    await until(lambda: bool(watch.of(events.PieceLost)))
+    node.torrent.add_peers([seed.endpoint], "user")
+    await node.complete()
+    await other.complete()
+    assert node.has_content()
+    assert node.torrent.num_downloaded == BLOCK_LENGTH
 
 
-def test_where_nobody_gives_the_hashes_pieces_are_fetched_whole(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            refusing = HashPeer(scene, lambda _: None)
-            honest = BlockPeer(scene, lambda *_: False)
-            offsets = [index * PIECE_LENGTH for index in range(12)]
-            node, _ = await damaged_node(
-                scene, *offsets, peers=[honest.endpoint, refusing.endpoint]
-            )
-            await node.complete(within=120)
-            assert node.torrent.num_downloaded == 12 * PIECE_LENGTH
-
-    simulate(main)
+@in_scene(version=Version.V2)
+async def test_where_nobody_gives_the_hashes_pieces_are_fetched_whole(scene: Scene) -> None:
+    refusing = HashPeer(scene, lambda _: None)
+    honest = BlockPeer(scene, lambda *_: False)
+    offsets = [index * PIECE_LENGTH for index in range(12)]
+    node, _ = await damaged_node(scene, *offsets, peers=[honest.endpoint, refusing.endpoint])
+    await node.complete(within=120)
+    assert node.torrent.num_downloaded == 12 * PIECE_LENGTH
 
 
-def test_peers_that_know_no_v2_are_not_waited_for_long(
-    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+@in_scene(version=Version.HYBRID)
+async def test_peers_that_know_no_v2_are_not_waited_for_long(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(HashSeeker, "askable", lambda _: [])
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            seed = await scene.node(is_seed=True)
-            node, _ = await damaged_node(scene, 0, PIECE_LENGTH, peers=[seed])
-            began = loop.time()
-            await node.complete()
-            assert repair.PATIENCE <= loop.time() - began < repair.PATIENCE + 5
-            assert node.torrent.num_downloaded == 2 * PIECE_LENGTH
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    node, _ = await damaged_node(scene, 0, PIECE_LENGTH, peers=[seed])
+    began = scene.loop.time()
+    await node.complete()
+    assert repair.PATIENCE <= scene.loop.time() - began < repair.PATIENCE + 5
+    assert node.torrent.num_downloaded == 2 * PIECE_LENGTH
 
 
-def test_it_waits_for_peers_as_long_as_it_takes(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            seed = await scene.node(is_seed=True)
-            node, _ = await damaged_node(scene, 0, peers=[])
-            await asyncio.sleep(100)
-            node.torrent.add_peers([seed.endpoint], "user")
-            await node.complete()
-            assert node.torrent.num_downloaded == BLOCK_LENGTH
-
-    simulate(main)
+@in_scene(version=Version.V2)
+async def test_it_waits_for_peers_as_long_as_it_takes(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    node, _ = await damaged_node(scene, 0, peers=[])
+    await asyncio.sleep(100)
+    node.torrent.add_peers([seed.endpoint], "user")
+    await node.complete()
+    assert node.torrent.num_downloaded == BLOCK_LENGTH
 
 
-def test_a_piece_that_is_not_wanted_any_more_is_left_alone(
-    tmp_path: Path, simulate: Simulate
+@simulated
+async def test_a_piece_that_is_not_wanted_any_more_is_left_alone(
+    loop: VirtualLoop, tmp_path: Path
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        files = {"a": 3 * PIECE_LENGTH, "b": 3 * PIECE_LENGTH}
-        async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
-            seed = await scene.node(is_seed=True)
-            host = scene.add_host()
-            folder = tmp_path / host.addresses[0]
-            scene.write_content(folder)
-            damage(folder / NAME / "a", 0)
-            damage(folder / NAME / "b", 0)
-            node = await scene.node(host=host)
-            node.torrent.change(files={0})
-            node.torrent.add_peers([seed.endpoint], "user")
-            await node.complete()
-            await asyncio.sleep(5)
-            assert node.torrent.num_downloaded == BLOCK_LENGTH
-            assert not node.torrent.swarm.assembly.pieces.open  # type: ignore[union-attr]
-
-    simulate(main)
+    files = {"a": 3 * PIECE_LENGTH, "b": 3 * PIECE_LENGTH}
+    async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
+        seed = await scene.node(is_seed=True)
+        host = scene.add_host()
+        folder = tmp_path / host.addresses[0]
+        scene.write_content(folder)
+        damage(folder / NAME / "a", 0)
+        damage(folder / NAME / "b", 0)
+        node = await scene.node(host=host)
+        node.torrent.change(files={0})
+        node.torrent.add_peers([seed.endpoint], "user")
+        await node.complete()
+        await asyncio.sleep(5)
+        assert node.torrent.num_downloaded == BLOCK_LENGTH
+        assert not node.torrent.swarm.assembly.pieces.open  # type: ignore[union-attr]
 
 
-def test_a_piece_that_cannot_be_read_is_fetched_whole(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            seed = await scene.node(is_seed=True)
-            calls = FaultyCalls()
-            node, watch = await damaged_node(scene, 0, peers=[], os_calls=calls)
-            calls.fail_call(0, names={"preadv"}, for_good=True)
-            node.torrent.add_peers([seed.endpoint], "user")
-            await until(lambda: node.torrent.num_downloaded > 0)
-            calls.heal()
-            await node.complete()
-            assert node.torrent.num_downloaded == PIECE_LENGTH
-            assert watch.of(events.PieceDamaged) == []
-
-    simulate(main)
+@in_scene(version=Version.V2)
+async def test_a_piece_that_cannot_be_read_is_fetched_whole(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    calls = FaultyCalls()
+    node, watch = await damaged_node(scene, 0, peers=[], os_calls=calls)
+    calls.fail_call(0, names={"preadv"}, for_good=True)
+    node.torrent.add_peers([seed.endpoint], "user")
+    await until(lambda: node.torrent.num_downloaded > 0)
+    calls.heal()
+    await node.complete()
+    assert node.torrent.num_downloaded == PIECE_LENGTH
+    assert watch.of(events.PieceDamaged) == []
 
 
-def test_blocks_kept_survive_a_restart(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene(version=Version.V2)
+async def test_blocks_kept_survive_a_restart(scene: Scene, tmp_path: Path) -> None:
     """What was found out is not asked again: the good blocks are in the journal."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            # It tells hashes and gives no blocks.
-            teller = HashPeer(scene, Files(scene).answer)
-            node, watch = await damaged_node(
-                scene, 0, peers=[teller.endpoint], state_dir=tmp_path / "state"
-            )
-            await until(lambda: bool(watch.of(events.PieceDamaged)))
-            await node.torrent.pause()
-            seed = await scene.node(is_seed=True)
-            node.torrent.add_peers([seed.endpoint], "user")
-            await node.torrent.resume()
-            await node.complete()
-            assert node.torrent.num_downloaded == BLOCK_LENGTH
-            assert len(watch.of(events.PieceDamaged)) == 1
-
-    simulate(main)
+    # It tells hashes and gives no blocks.
+    teller = HashPeer(scene, Files(scene).answer)
+    node, watch = await damaged_node(
+        scene, 0, peers=[teller.endpoint], state_dir=tmp_path / "state"
+    )
+    await until(lambda: bool(watch.of(events.PieceDamaged)))
+    await node.torrent.pause()
+    seed = await scene.node(is_seed=True)
+    node.torrent.add_peers([seed.endpoint], "user")
+    await node.torrent.resume()
+    await node.complete()
+    assert node.torrent.num_downloaded == BLOCK_LENGTH
+    assert len(watch.of(events.PieceDamaged)) == 1
 
 
-def test_after_its_end_nothing_is_done(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene(version=Version.V2)
+async def test_after_its_end_nothing_is_done(scene: Scene) -> None:
     """Whatever is still under way comes to nothing."""
+    node, watch = await damaged_node(scene, 0, PIECE_LENGTH, peers=[], worker_delay=5.0)
+    swarm = node.torrent.swarm
+    assert swarm is not None
+    asked: list[BlocksDone] = []
 
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            node, watch = await damaged_node(scene, 0, PIECE_LENGTH, peers=[], worker_delay=5.0)
-            swarm = node.torrent.swarm
-            assert swarm is not None
-            asked: list[BlocksDone] = []
+    def fetch(index: int, done: BlocksDone, *, avoid: Collection[Hashable] = ()) -> bool:
+        asked.append(done)
+        return True
 
-            def fetch(index: int, done: BlocksDone, *, avoid: Collection[Hashable] = ()) -> bool:
-                asked.append(done)
-                return True
-
-            exchange = swarm.extensions.hashes
-            assert isinstance(exchange, HashExchange)
-            mending = exchange._repair
-            mending._fetch, mending._offered = fetch, lambda: swarm.picker.wanted
-            mending.tick(now=loop.time())
-            assert len(asked) == 2
-            asked[0](bytes(128))
-            mending.stop()
-            asked[1](None)
-            await asyncio.sleep(10)
-            assert watch.of(events.PieceDamaged) == []
-
-    simulate(main)
+    exchange = swarm.extensions.hashes
+    assert isinstance(exchange, HashExchange)
+    mending = exchange._repair
+    mending._fetch, mending._offered = fetch, lambda: swarm.picker.wanted
+    mending.tick(now=scene.loop.time())
+    assert len(asked) == 2
+    asked[0](bytes(128))
+    mending.stop()
+    asked[1](None)
+    await asyncio.sleep(10)
+    assert watch.of(events.PieceDamaged) == []
 
 
-def test_blocks_of_a_piece_that_was_being_written_survive_a_kill(
-    tmp_path: Path, simulate: Simulate
+@in_scene(version=Version.V2)
+async def test_blocks_of_a_piece_that_was_being_written_survive_a_kill(
+    scene: Scene, tmp_path: Path
 ) -> None:
     """Limit: F7. In v1 the whole piece is fetched again; here what had come of it is kept."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.V2) as scene:
-            state = tmp_path / "state"
-            seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=50_000))
-            leecher = await scene.node(peers=[seed], state_dir=state, preallocate=True)
-            pieces = leecher.torrent.swarm.assembly.pieces.open  # type: ignore[union-attr]
-            await until(lambda: any(piece.num_received == 3 for piece in pieces.values()))
-            num_received = sum(piece.num_received for piece in pieces.values())
-            copies = snapshot(state, leecher.folder)
-            await leecher.close()
-            restore(copies)
-            (state / "lock").unlink(missing_ok=True)
-            again = await scene.node(host=leecher.host, state_dir=state, preallocate=True)
-            watch = Watch(again.torrent)
-            left, downloaded = again.torrent.num_left, again.torrent.num_downloaded
-            again.torrent.add_peers([seed.endpoint], "user")
-            await again.complete()
-            assert again.has_content()
-            assert watch.of(events.PieceDamaged)
-            fetched = again.torrent.num_downloaded - downloaded
-            assert fetched == left - num_received * BLOCK_LENGTH
-
-    simulate(main)
+    state = tmp_path / "state"
+    seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=50_000))
+    leecher = await scene.node(peers=[seed], state_dir=state, preallocate=True)
+    pieces = leecher.torrent.swarm.assembly.pieces.open  # type: ignore[union-attr]
+    await until(lambda: any(piece.num_received == 3 for piece in pieces.values()))
+    num_received = sum(piece.num_received for piece in pieces.values())
+    copies = snapshot(state, leecher.folder)
+    await leecher.close()
+    restore(copies)
+    (state / "lock").unlink(missing_ok=True)
+    again = await scene.node(host=leecher.host, state_dir=state, preallocate=True)
+    watch = Watch(again.torrent)
+    left, downloaded = again.torrent.num_left, again.torrent.num_downloaded
+    again.torrent.add_peers([seed.endpoint], "user")
+    await again.complete()
+    assert again.has_content()
+    assert watch.of(events.PieceDamaged)
+    fetched = again.torrent.num_downloaded - downloaded
+    assert fetched == left - num_received * BLOCK_LENGTH

@@ -19,7 +19,6 @@ from bittern.testing.disk import FaultyCalls
 from bittern.testing.loop import VirtualLoop, run
 from bittern.testing.network import Link
 from bittern.testing.peer import ExpectationFailed, ScriptedPeer
-from tests.conftest import Simulate
 from tests.engine.dht_place import Nodes
 from tests.engine.hash_peers import HashPeer
 from tests.engine.scene import (
@@ -30,8 +29,10 @@ from tests.engine.scene import (
     Scene,
     Watch,
     endpoint_of,
+    in_scene,
     until,
 )
+from tests.virtual_time import simulated
 
 HAVE_ALL = wire.HAVE_ALL
 BITFIELD_ALL = wire.encode_bitfield(b"\xff" * (NUM_PIECES // 8))
@@ -40,61 +41,53 @@ BITFIELD_ALL = wire.encode_bitfield(b"\xff" * (NUM_PIECES // 8))
 # --- bytes from many to many -----------------------------------------------------------------
 
 
-def test_a_leecher_gets_every_byte_and_both_then_part(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            leecher = await scene.node(peers=[seed])
-            watch = Watch(leecher.torrent)
-            await leecher.complete(within=5)
-            await asyncio.sleep(1)
-            assert leecher.has_content()
-            assert leecher.torrent.num_downloaded == seed.torrent.num_uploaded == len(scene.data)
-            assert leecher.torrent.stats().wasted == 0
-            assert leecher.torrent.num_left == 0
-            assert leecher.torrent.peers() == seed.torrent.peers() == []
-            verified = watch.of(events.PieceVerified)
-            assert sorted(event.index for event in verified) == list(range(NUM_PIECES))
-            assert [event.num_have for event in verified] == list(range(1, NUM_PIECES + 1))
-            assert len(watch.of(events.TorrentCompleted)) == 1
-            assert watch.of(events.FileCompleted) == [events.FileCompleted(0, "content")]
-            assert watch.of(events.StateChanged)[-1].state is TorrentState.SEEDING
-
-    simulate(main)
+@in_scene()
+async def test_a_leecher_gets_every_byte_and_both_then_part(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    leecher = await scene.node(peers=[seed])
+    watch = Watch(leecher.torrent)
+    await leecher.complete(within=5)
+    await asyncio.sleep(1)
+    assert leecher.has_content()
+    assert leecher.torrent.num_downloaded == seed.torrent.num_uploaded == len(scene.data)
+    assert leecher.torrent.stats().wasted == 0
+    assert leecher.torrent.num_left == 0
+    assert leecher.torrent.peers() == seed.torrent.peers() == []
+    verified = watch.of(events.PieceVerified)
+    assert sorted(event.index for event in verified) == list(range(NUM_PIECES))
+    assert [event.num_have for event in verified] == list(range(1, NUM_PIECES + 1))
+    assert len(watch.of(events.TorrentCompleted)) == 1
+    assert watch.of(events.FileCompleted) == [events.FileCompleted(0, "content")]
+    assert watch.of(events.StateChanged)[-1].state is TorrentState.SEEDING
 
 
 @pytest.mark.slow
-def test_leechers_help_each_other(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        files = {"": 64 * PIECE_LENGTH}
-        async with Scene(loop, tmp_path, files=files, link=Link(delay=0.02, jitter=0.01)) as scene:
-            seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=200_000))
-            nodes = [seed]
-            for _ in range(4):
-                host = scene.add_host(upload_rate=200_000)
-                nodes.append(await scene.node(peers=nodes, host=host))
-            began = loop.time()
-            await asyncio.gather(*(node.complete() for node in nodes))
-            assert all(node.has_content() for node in nodes)
-            assert loop.time() - began < 4 * len(scene.data) / 200_000 * 0.8
-            assert seed.torrent.num_uploaded < 3 * len(scene.data)
-
-    simulate(main)
+@simulated
+async def test_leechers_help_each_other(loop: VirtualLoop, tmp_path: Path) -> None:
+    files = {"": 64 * PIECE_LENGTH}
+    async with Scene(loop, tmp_path, files=files, link=Link(delay=0.02, jitter=0.01)) as scene:
+        seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=200_000))
+        nodes = [seed]
+        for _ in range(4):
+            host = scene.add_host(upload_rate=200_000)
+            nodes.append(await scene.node(peers=nodes, host=host))
+        began = loop.time()
+        await asyncio.gather(*(node.complete() for node in nodes))
+        assert all(node.has_content() for node in nodes)
+        assert loop.time() - began < 4 * len(scene.data) / 200_000 * 0.8
+        assert seed.torrent.num_uploaded < 3 * len(scene.data)
 
 
-def test_pieces_come_in_order_when_asked_to(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            leecher = await scene.node(peers=[seed], torrent={"sequential": True})
-            watch = Watch(leecher.torrent)
-            await leecher.complete()
-            await asyncio.sleep(0)
-            order = [event.index for event in watch.of(events.PieceVerified)]
-            # While it was choked it took the one that it was allowed (BEP 6).
-            assert order[1:] == [index for index in range(NUM_PIECES) if index != order[0]]
-
-    simulate(main)
+@in_scene()
+async def test_pieces_come_in_order_when_asked_to(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    leecher = await scene.node(peers=[seed], torrent={"sequential": True})
+    watch = Watch(leecher.torrent)
+    await leecher.complete()
+    await asyncio.sleep(0)
+    order = [event.index for event in watch.of(events.PieceVerified)]
+    # While it was choked it took the one that it was allowed (BEP 6).
+    assert order[1:] == [index for index in range(NUM_PIECES) if index != order[0]]
 
 
 def test_two_runs_with_one_seed_are_the_same(tmp_path: Path, seed: int) -> None:
@@ -114,31 +107,27 @@ def test_two_runs_with_one_seed_are_the_same(tmp_path: Path, seed: int) -> None:
     assert first == trace(1, seed)
 
 
-def test_single_messages_are_told_to_who_asks(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_single_messages_are_told_to_who_asks(scene: Scene) -> None:
     """Metadata, blocks and all; what was sent on one side is received on the other."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            theirs = Watch(seed.torrent, trace=True)
-            leecher = await scene.node(
-                source=f"magnet:?xt=urn:btih:{scene.info_hash}", torrent={"paused": True}
-            )
-            ours = Watch(leecher.torrent, trace=True)
-            await leecher.torrent.resume()
-            leecher.torrent.add_peers([seed.endpoint], "user")
-            await leecher.complete()
-            await asyncio.sleep(1)
-            sent = [(event.kind, event.raw) for event in theirs.of(events.MessageSent)]
-            received = [(event.kind, event.raw) for event in ours.of(events.MessageReceived)]
-            assert sent[0][0] == "handshake"
-            assert received == sent[: len(received)]
-            kinds = [kind for kind, _ in received]
-            assert kinds.count("piece") == -(-len(scene.data) // BLOCK_LENGTH)
-            requests = [e for e in ours.of(events.MessageSent) if e.kind == "request"]
-            assert len(requests) == kinds.count("piece")
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    theirs = Watch(seed.torrent, trace=True)
+    leecher = await scene.node(
+        source=f"magnet:?xt=urn:btih:{scene.info_hash}", torrent={"paused": True}
+    )
+    ours = Watch(leecher.torrent, trace=True)
+    await leecher.torrent.resume()
+    leecher.torrent.add_peers([seed.endpoint], "user")
+    await leecher.complete()
+    await asyncio.sleep(1)
+    sent = [(event.kind, event.raw) for event in theirs.of(events.MessageSent)]
+    received = [(event.kind, event.raw) for event in ours.of(events.MessageReceived)]
+    assert sent[0][0] == "handshake"
+    assert received == sent[: len(received)]
+    kinds = [kind for kind, _ in received]
+    assert kinds.count("piece") == -(-len(scene.data) // BLOCK_LENGTH)
+    requests = [e for e in ours.of(events.MessageSent) if e.kind == "request"]
+    assert len(requests) == kinds.count("piece")
 
 
 # --- limits ----------------------------------------------------------------------------------
@@ -150,54 +139,48 @@ RATE = 100_000
     ("who", "where"),
     [("seed", "session"), ("seed", "torrent"), ("leecher", "session"), ("leecher", "torrent")],
 )
-def test_a_rate_limit_is_kept(who: str, where: str, tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_a_rate_limit_is_kept(scene: Scene, who: str, where: str) -> None:
     """Within 5 % over five seconds, above and below."""
+    name = "max_upload_rate" if who == "seed" else "max_download_rate"
+    limit = {name: RATE}
 
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            name = "max_upload_rate" if who == "seed" else "max_download_rate"
-            limit = {name: RATE}
+    def options(role: str) -> dict[str, Any]:
+        if role != who:
+            return {}
+        return limit if where == "session" else {"torrent": limit}
 
-            def options(role: str) -> dict[str, Any]:
-                if role != who:
-                    return {}
-                return limit if where == "session" else {"torrent": limit}
-
-            seed = await scene.node(is_seed=True, **options("seed"))
-            leecher = await scene.node(peers=[seed], **options("leecher"))
-            await asyncio.sleep(3)
-            before = leecher.torrent.num_downloaded
-            await asyncio.sleep(5)
-            got = leecher.torrent.num_downloaded - before
-            assert got == pytest.approx(5 * RATE, rel=0.05)
-            assert leecher.torrent.stats().download_rate == pytest.approx(RATE, rel=0.25)
-
-    simulate(main)
+    seed = await scene.node(is_seed=True, **options("seed"))
+    leecher = await scene.node(peers=[seed], **options("leecher"))
+    await asyncio.sleep(3)
+    before = leecher.torrent.num_downloaded
+    await asyncio.sleep(5)
+    got = leecher.torrent.num_downloaded - before
+    assert got == pytest.approx(5 * RATE, rel=0.05)
+    assert leecher.torrent.stats().download_rate == pytest.approx(RATE, rel=0.25)
 
 
-def test_a_limit_of_the_session_is_shared_by_its_torrents(
-    tmp_path: Path, simulate: Simulate
+@simulated
+async def test_a_limit_of_the_session_is_shared_by_its_torrents(
+    loop: VirtualLoop, tmp_path: Path
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene, Scene2(loop, tmp_path, scene) as other:
-            seed = await scene.node(is_seed=True)
-            second = await other.node(is_seed=True)
-            leecher = await scene.node(peers=[seed], max_download_rate=RATE)
-            torrent = await leecher.session.add(
-                other.raw, leecher.torrent.config.__class__(output=tmp_path / "x")
-            )
-            torrent.add_peers([second.endpoint], "user")
-            await asyncio.sleep(3)
-            before = leecher.torrent.num_downloaded, torrent.num_downloaded
-            await asyncio.sleep(5)
-            got = [
-                leecher.torrent.num_downloaded - before[0],
-                torrent.num_downloaded - before[1],
-            ]
-            assert sum(got) == pytest.approx(5 * RATE, rel=0.05)
-            assert min(got) > 0.25 * sum(got)
-
-    simulate(main)
+    async with Scene(loop, tmp_path) as scene, Scene2(loop, tmp_path, scene) as other:
+        seed = await scene.node(is_seed=True)
+        second = await other.node(is_seed=True)
+        leecher = await scene.node(peers=[seed], max_download_rate=RATE)
+        torrent = await leecher.session.add(
+            other.raw, leecher.torrent.config.__class__(output=tmp_path / "x")
+        )
+        torrent.add_peers([second.endpoint], "user")
+        await asyncio.sleep(3)
+        before = leecher.torrent.num_downloaded, torrent.num_downloaded
+        await asyncio.sleep(5)
+        got = [
+            leecher.torrent.num_downloaded - before[0],
+            torrent.num_downloaded - before[1],
+        ]
+        assert sum(got) == pytest.approx(5 * RATE, rel=0.05)
+        assert min(got) > 0.25 * sum(got)
 
 
 class Scene2(Scene):
@@ -213,54 +196,44 @@ class Scene2(Scene):
 
 
 @pytest.mark.slow
-def test_slots_are_limited_and_go_round(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_slots_are_limited_and_go_round(scene: Scene) -> None:
     """BEP 3: never more than the slots are served, and everybody gets a turn in the end."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host = scene.add_host(upload_rate=20_000)
-            seed = await scene.node(is_seed=True, host=host, upload_slots=2)
-            nodes = [
-                await scene.node(
-                    peers=[seed], enable_pex=False, host=scene.add_host(is_reachable=False)
-                )
-                for _ in range(5)
-            ]
-            served = set()
-            for _ in range(150):
-                await asyncio.sleep(1)
-                unchoked = [peer for peer in seed.torrent.peers() if not peer.am_choking]
-                assert len(unchoked) <= 3, "two slots, one of them optimistic"
-                served |= {peer.endpoint.host for peer in unchoked}
-            assert len(served) == len(nodes)
-
-    simulate(main)
+    host = scene.add_host(upload_rate=20_000)
+    seed = await scene.node(is_seed=True, host=host, upload_slots=2)
+    nodes = [
+        await scene.node(peers=[seed], enable_pex=False, host=scene.add_host(is_reachable=False))
+        for _ in range(5)
+    ]
+    served = set()
+    for _ in range(150):
+        await asyncio.sleep(1)
+        unchoked = [peer for peer in seed.torrent.peers() if not peer.am_choking]
+        assert len(unchoked) <= 3, "two slots, one of them optimistic"
+        served |= {peer.endpoint.host for peer in unchoked}
+    assert len(served) == len(nodes)
 
 
-def test_blocks_of_a_peer_that_snubs_go_to_others(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_blocks_of_a_peer_that_snubs_go_to_others(scene: Scene) -> None:
     """BEP 3, Limit: H5. It takes requests and never answers; after a minute others are asked."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host = scene.add_host()
-            listener = scene.listener(host)
-            leecher = await scene.node(peers=[endpoint_of(host)], snub_timeout=20.0)
-            peer = await listener.accept()
-            await scene.greet(peer, bitfield=HAVE_ALL + wire.UNCHOKE)
-            await peer.expect(MessageId.REQUEST)
-            assert leecher.torrent.peers()[0].num_outstanding > 0
-            alive = loop.create_task(keep_alive(peer))
-            await asyncio.sleep(23)
-            assert leecher.torrent.peers()[0].num_outstanding <= 1
-            seed = await scene.node(is_seed=True)
-            leecher.torrent.add_peers([seed.endpoint], "user")
-            await leecher.complete(within=10)
-            assert leecher.has_content()
-            alive.cancel()
-            peer.close()
-            listener.close()
-
-    simulate(main)
+    host = scene.add_host()
+    listener = scene.listener(host)
+    leecher = await scene.node(peers=[endpoint_of(host)], snub_timeout=20.0)
+    peer = await listener.accept()
+    await scene.greet(peer, bitfield=HAVE_ALL + wire.UNCHOKE)
+    await peer.expect(MessageId.REQUEST)
+    assert leecher.torrent.peers()[0].num_outstanding > 0
+    alive = scene.loop.create_task(keep_alive(peer))
+    await asyncio.sleep(23)
+    assert leecher.torrent.peers()[0].num_outstanding <= 1
+    seed = await scene.node(is_seed=True)
+    leecher.torrent.add_peers([seed.endpoint], "user")
+    await leecher.complete(within=10)
+    assert leecher.has_content()
+    alive.cancel()
+    peer.close()
+    listener.close()
 
 
 async def keep_alive(peer: ScriptedPeer) -> None:
@@ -269,62 +242,54 @@ async def keep_alive(peer: ScriptedPeer) -> None:
         peer.send(wire.KEEP_ALIVE)
 
 
-def test_the_last_blocks_do_not_wait_for_a_slow_peer(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_the_last_blocks_do_not_wait_for_a_slow_peer(scene: Scene) -> None:
     """BEP 3, endgame: what is long in coming is asked of a second peer, and then cancelled."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            slow_host = scene.add_host(upload_rate=1_000)
-            listener = scene.listener(slow_host)
-            leecher = await scene.node(peers=[endpoint_of(slow_host)])
-            slow = await listener.accept()
-            await scene.greet(slow, bitfield=HAVE_ALL + wire.UNCHOKE)
-            serving = loop.create_task(slow.serve(scene.block, also=[MessageId.CANCEL]))
-            await asyncio.sleep(2)
-            seed = await scene.node(is_seed=True)
-            leecher.torrent.add_peers([seed.endpoint], "user")
-            await leecher.complete(within=20)
-            assert leecher.has_content()
-            cancel = await asyncio.wait_for(serving, 60)
-            assert cancel is not None
-            slow.close()
-            listener.close()
-
-    simulate(main)
+    slow_host = scene.add_host(upload_rate=1_000)
+    listener = scene.listener(slow_host)
+    leecher = await scene.node(peers=[endpoint_of(slow_host)])
+    slow = await listener.accept()
+    await scene.greet(slow, bitfield=HAVE_ALL + wire.UNCHOKE)
+    serving = scene.loop.create_task(slow.serve(scene.block, also=[MessageId.CANCEL]))
+    await asyncio.sleep(2)
+    seed = await scene.node(is_seed=True)
+    leecher.torrent.add_peers([seed.endpoint], "user")
+    await leecher.complete(within=20)
+    assert leecher.has_content()
+    cancel = await asyncio.wait_for(serving, 60)
+    assert cancel is not None
+    slow.close()
+    listener.close()
 
 
 # --- super seeding ---------------------------------------------------------------------------
 
 
-def test_a_super_seed_shows_pieces_one_by_one(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_a_super_seed_shows_pieces_one_by_one(scene: Scene) -> None:
     """BEP 16."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True, torrent={"super_seeding": True})
-            one = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
-            two = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
-            assert (await one.receive()).message_id == MessageId.HAVE_NONE
-            first = (await one.expect(MessageId.HAVE)).numbers[0]
-            second = (await two.expect(MessageId.HAVE)).numbers[0]
-            assert first != second, "each is shown another piece"
-            one.send(wire.INTERESTED)
-            await one.expect(MessageId.UNCHOKE)
-            one.send(wire.encode_request(first, 0, BLOCK_LENGTH))
-            await one.expect(MessageId.PIECE)
-            hidden = next(n for n in range(NUM_PIECES) if n not in (first, second))
-            one.send(wire.encode_request(hidden, 0, BLOCK_LENGTH if hidden < 15 else 1_000))
-            assert (await one.expect(MessageId.REJECT_REQUEST)).numbers[0] == hidden
-            one.send(wire.encode_have(first))
-            await no_have(one)
-            two.send(wire.encode_have(first))
-            third = (await one.expect(MessageId.HAVE)).numbers[0]
-            assert third not in (first, second), "the next one once the first was passed on"
-            await no_have(two)
-            one.close()
-            two.close()
-
-    simulate(main)
+    seed = await scene.node(is_seed=True, torrent={"super_seeding": True})
+    one = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+    two = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+    assert (await one.receive()).message_id == MessageId.HAVE_NONE
+    first = (await one.expect(MessageId.HAVE)).numbers[0]
+    second = (await two.expect(MessageId.HAVE)).numbers[0]
+    assert first != second, "each is shown another piece"
+    one.send(wire.INTERESTED)
+    await one.expect(MessageId.UNCHOKE)
+    one.send(wire.encode_request(first, 0, BLOCK_LENGTH))
+    await one.expect(MessageId.PIECE)
+    hidden = next(n for n in range(NUM_PIECES) if n not in (first, second))
+    one.send(wire.encode_request(hidden, 0, BLOCK_LENGTH if hidden < 15 else 1_000))
+    assert (await one.expect(MessageId.REJECT_REQUEST)).numbers[0] == hidden
+    one.send(wire.encode_have(first))
+    await no_have(one)
+    two.send(wire.encode_have(first))
+    third = (await one.expect(MessageId.HAVE)).numbers[0]
+    assert third not in (first, second), "the next one once the first was passed on"
+    await no_have(two)
+    one.close()
+    two.close()
 
 
 async def no_have(peer: ScriptedPeer) -> None:
@@ -333,22 +298,19 @@ async def no_have(peer: ScriptedPeer) -> None:
 
 
 @pytest.mark.slow
-def test_a_super_seed_sends_little_more_than_one_copy(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(
-                is_seed=True,
-                torrent={"super_seeding": True},
-                host=scene.add_host(upload_rate=100_000),
-            )
-            nodes = [seed]
-            for _ in range(4):
-                nodes.append(await scene.node(peers=nodes))
-            await asyncio.gather(*(node.complete() for node in nodes))
-            assert all(node.has_content() for node in nodes)
-            assert seed.torrent.num_uploaded < 2 * len(scene.data)
-
-    simulate(main)
+@in_scene()
+async def test_a_super_seed_sends_little_more_than_one_copy(scene: Scene) -> None:
+    seed = await scene.node(
+        is_seed=True,
+        torrent={"super_seeding": True},
+        host=scene.add_host(upload_rate=100_000),
+    )
+    nodes = [seed]
+    for _ in range(4):
+        nodes.append(await scene.node(peers=nodes))
+    await asyncio.gather(*(node.complete() for node in nodes))
+    assert all(node.has_content() for node in nodes)
+    assert seed.torrent.num_uploaded < 2 * len(scene.data)
 
 
 # --- liars -----------------------------------------------------------------------------------
@@ -373,75 +335,65 @@ async def play(scene: Scene, listener: object, lie: object) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 1.0])
-def test_liars_are_found_and_banned_and_nobody_else(
-    share: float, tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene()
+async def test_liars_are_found_and_banned_and_nobody_else(scene: Scene, share: float) -> None:
     """Limit: H4."""
+    honest = [
+        await scene.node(is_seed=True, host=scene.add_host(upload_rate=60_000)) for _ in range(3)
+    ]
+    liars = [scene.add_host(upload_rate=60_000) for _ in range(2)]
+    tasks, listeners = [], []
+    lied: set[str] = set()
+    for liar in liars:
+        listener = scene.listener(liar)
+        listeners.append(listener)
 
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            honest = [
-                await scene.node(is_seed=True, host=scene.add_host(upload_rate=60_000))
-                for _ in range(3)
-            ]
-            liars = [scene.add_host(upload_rate=60_000) for _ in range(2)]
-            tasks, listeners = [], []
-            lied: set[str] = set()
-            for liar in liars:
-                listener = scene.listener(liar)
-                listeners.append(listener)
+        def lie(index: int, begin: int, who: str = liar.addresses[0]) -> bool:
+            is_lie = scene.loop.random.random() < share
+            if is_lie:
+                lied.add(who)
+            return is_lie
 
-                def lie(index: int, begin: int, who: str = liar.addresses[0]) -> bool:
-                    is_lie = loop.random.random() < share
-                    if is_lie:
-                        lied.add(who)
-                    return is_lie
-
-                tasks.append(loop.create_task(play(scene, listener, lie)))
-            everybody = [node.endpoint for node in honest] + [endpoint_of(h) for h in liars]
-            leecher = await scene.node(peers=everybody, enable_pex=False)
-            watch = Watch(leecher.torrent)
-            await leecher.complete(within=600)
-            await asyncio.sleep(1)
-            assert leecher.has_content()
-            banned = {event.endpoint.host for event in watch.of(events.PeerBanned)}
-            assert banned <= lied, "an honest peer was banned"
-            if share >= 0.5:
-                assert banned == lied
-            failed = len(watch.of(events.PieceFailed))
-            assert failed <= 2 * len(liars) * (1 if share >= 0.5 else 4)
-            for task in tasks:
-                task.cancel()
-            for listener in listeners:
-                listener.close()
-
-    simulate(main)
+        tasks.append(scene.loop.create_task(play(scene, listener, lie)))
+    everybody = [node.endpoint for node in honest] + [endpoint_of(h) for h in liars]
+    leecher = await scene.node(peers=everybody, enable_pex=False)
+    watch = Watch(leecher.torrent)
+    await leecher.complete(within=600)
+    await asyncio.sleep(1)
+    assert leecher.has_content()
+    banned = {event.endpoint.host for event in watch.of(events.PeerBanned)}
+    assert banned <= lied, "an honest peer was banned"
+    if share >= 0.5:
+        assert banned == lied
+    failed = len(watch.of(events.PieceFailed))
+    assert failed <= 2 * len(liars) * (1 if share >= 0.5 else 4)
+    for task in tasks:
+        task.cancel()
+    for listener in listeners:
+        listener.close()
 
 
-def test_one_who_lies_alone_is_banned_at_once(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host = scene.add_host()
-            listener = scene.listener(host)
-            leecher = await scene.node(peers=[endpoint_of(host)])
-            watch = Watch(leecher.torrent)
-            task = loop.create_task(play(scene, listener, lambda *_: True))
-            await asyncio.sleep(300)
-            assert [e.endpoint for e in watch.of(events.PeerBanned)] == [endpoint_of(host)]
-            assert leecher.torrent.num_connections == 0
-            assert scene.network.attempts[endpoint_of(host)] == 1
-            assert leecher.torrent.have_bits == 0
-            seed = await scene.node(is_seed=True)
-            leecher.torrent.add_peers([seed.endpoint], "user")
-            await leecher.complete()
-            assert leecher.has_content()
-            again = await ScriptedPeer.connect(host, leecher.endpoint)
-            again.send_handshake(scene.info_hash)
-            await again.expect_closed()
-            task.cancel()
-            listener.close()
-
-    simulate(main)
+@in_scene()
+async def test_one_who_lies_alone_is_banned_at_once(scene: Scene) -> None:
+    host = scene.add_host()
+    listener = scene.listener(host)
+    leecher = await scene.node(peers=[endpoint_of(host)])
+    watch = Watch(leecher.torrent)
+    task = scene.loop.create_task(play(scene, listener, lambda *_: True))
+    await asyncio.sleep(300)
+    assert [e.endpoint for e in watch.of(events.PeerBanned)] == [endpoint_of(host)]
+    assert leecher.torrent.num_connections == 0
+    assert scene.network.attempts[endpoint_of(host)] == 1
+    assert leecher.torrent.have_bits == 0
+    seed = await scene.node(is_seed=True)
+    leecher.torrent.add_peers([seed.endpoint], "user")
+    await leecher.complete()
+    assert leecher.has_content()
+    again = await ScriptedPeer.connect(host, leecher.endpoint)
+    again.send_handshake(scene.info_hash)
+    await again.expect_closed()
+    task.cancel()
+    listener.close()
 
 
 # --- fast extension and lost pieces ----------------------------------------------------------
@@ -458,153 +410,123 @@ async def grants(peer: ScriptedPeer) -> list[int]:
         granted.append(message.numbers[0])
 
 
-def test_all_newcomers_together_are_granted_a_tenth_of_a_copy(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(files={"": 300 * PIECE_LENGTH})
+async def test_all_newcomers_together_are_granted_a_tenth_of_a_copy(scene: Scene) -> None:
     """Limit: H9. What is granted comes on top of the slots, and is the same for neighbours."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files={"": 300 * PIECE_LENGTH}) as scene:
-            seed = await scene.node(is_seed=True)
-            peers = []
-            counts = []
-            for _ in range(12):
-                peers.append(await scene.scripted(seed, bitfield=wire.HAVE_NONE))
-                counts.append(len(await grants(peers[-1])))
-            for peer in peers:
-                peer.close()
-            assert counts == [min(10, 300 // (10 * number)) for number in range(1, 13)]
-            assert counts[-1] == 2
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    peers = []
+    counts = []
+    for _ in range(12):
+        peers.append(await scene.scripted(seed, bitfield=wire.HAVE_NONE))
+        counts.append(len(await grants(peers[-1])))
+    for peer in peers:
+        peer.close()
+    assert counts == [min(10, 300 // (10 * number)) for number in range(1, 13)]
+    assert counts[-1] == 2
 
 
-def test_a_newcomer_may_begin_while_it_is_choked(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_a_newcomer_may_begin_while_it_is_choked(scene: Scene) -> None:
     """BEP 6, Limit: H9. Ten pieces at most, each three times, and no others."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
-            granted = await grants(peer)
-            assert 0 < len(set(granted)) == len(granted) <= 10
-            index = next(number for number in granted if number != NUM_PIECES - 1)
-            peer.send(wire.encode_request(index, 0, BLOCK_LENGTH))
-            piece = await peer.expect(MessageId.PIECE)
-            assert piece.payload[8:] == scene.block(index, 0, BLOCK_LENGTH)
-            other = next(number for number in range(NUM_PIECES - 1) if number not in granted)
-            peer.send(wire.encode_request(other, 0, BLOCK_LENGTH))
-            assert (await peer.expect(MessageId.REJECT_REQUEST)).numbers[0] == other
-            peer.close()
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+    granted = await grants(peer)
+    assert 0 < len(set(granted)) == len(granted) <= 10
+    index = next(number for number in granted if number != NUM_PIECES - 1)
+    peer.send(wire.encode_request(index, 0, BLOCK_LENGTH))
+    piece = await peer.expect(MessageId.PIECE)
+    assert piece.payload[8:] == scene.block(index, 0, BLOCK_LENGTH)
+    other = next(number for number in range(NUM_PIECES - 1) if number not in granted)
+    peer.send(wire.encode_request(other, 0, BLOCK_LENGTH))
+    assert (await peer.expect(MessageId.REJECT_REQUEST)).numbers[0] == other
+    peer.close()
 
 
 @pytest.mark.parametrize("sequential", [False, True])
-def test_a_leecher_uses_what_it_is_allowed_unless_order_matters(
-    sequential: bool, tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_a_leecher_uses_what_it_is_allowed_unless_order_matters(
+    scene: Scene, sequential: bool
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host = scene.add_host()
-            listener = scene.listener(host)
-            leecher = await scene.node(
-                peers=[endpoint_of(host)], torrent={"sequential": sequential}
-            )
-            peer = await listener.accept()
-            await scene.greet(peer, bitfield=HAVE_ALL)
-            peer.send(wire.encode_index(MessageId.ALLOWED_FAST, 3))
-            serving = loop.create_task(peer.serve(scene.block))
-            await asyncio.sleep(3)
-            assert leecher.torrent.have_bits == (0 if sequential else 1 << NUM_PIECES - 1 - 3)
-            peer.close()
-            serving.cancel()
-            listener.close()
-
-    simulate(main)
+    host = scene.add_host()
+    listener = scene.listener(host)
+    leecher = await scene.node(peers=[endpoint_of(host)], torrent={"sequential": sequential})
+    peer = await listener.accept()
+    await scene.greet(peer, bitfield=HAVE_ALL)
+    peer.send(wire.encode_index(MessageId.ALLOWED_FAST, 3))
+    serving = scene.loop.create_task(peer.serve(scene.block))
+    await asyncio.sleep(3)
+    assert leecher.torrent.have_bits == (0 if sequential else 1 << NUM_PIECES - 1 - 3)
+    peer.close()
+    serving.cancel()
+    listener.close()
 
 
-def test_a_piece_that_was_cut_off_while_seeding_is_taken_back(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene()
+async def test_a_piece_that_was_cut_off_while_seeding_is_taken_back(scene: Scene) -> None:
     """BEP 54, Limit: F5. The peer gets a reject and a don't-have, other pieces are served on."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            watch = Watch(seed.torrent)
-            extended = ExtendedHandshake(extensions={"lt_donthave": 9})
-            peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE, extended=extended)
-            peer.send(wire.INTERESTED)
-            await peer.expect(MessageId.UNCHOKE)
-            with (seed.folder / "content").open("r+b") as file:
-                file.truncate(10 * PIECE_LENGTH + 5)
-            peer.send(wire.encode_request(12, 0, BLOCK_LENGTH))
-            message = await peer.expect(MessageId.EXTENDED)
-            while message.payload[0] != 9:
-                message = await peer.expect(MessageId.EXTENDED)
-            assert message.payload[1:] == (12).to_bytes(4, "big")
-            await peer.expect(MessageId.REJECT_REQUEST)
-            peer.send(wire.encode_request(3, 0, BLOCK_LENGTH))
-            piece = await peer.expect(MessageId.PIECE)
-            assert piece.payload[8:] == scene.block(3, 0, BLOCK_LENGTH)
-            assert [e.index for e in watch.of(events.PieceLost)] == [12]
-            assert seed.torrent.state is TorrentState.DOWNLOADING
-            peer.close()
-            other = await scene.node(is_seed=True)
-            seed.torrent.add_peers([other.endpoint], "user")
-            await seed.complete()
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    watch = Watch(seed.torrent)
+    extended = ExtendedHandshake(extensions={"lt_donthave": 9})
+    peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE, extended=extended)
+    peer.send(wire.INTERESTED)
+    await peer.expect(MessageId.UNCHOKE)
+    with (seed.folder / "content").open("r+b") as file:
+        file.truncate(10 * PIECE_LENGTH + 5)
+    peer.send(wire.encode_request(12, 0, BLOCK_LENGTH))
+    message = await peer.expect(MessageId.EXTENDED)
+    while message.payload[0] != 9:
+        message = await peer.expect(MessageId.EXTENDED)
+    assert message.payload[1:] == (12).to_bytes(4, "big")
+    await peer.expect(MessageId.REJECT_REQUEST)
+    peer.send(wire.encode_request(3, 0, BLOCK_LENGTH))
+    piece = await peer.expect(MessageId.PIECE)
+    assert piece.payload[8:] == scene.block(3, 0, BLOCK_LENGTH)
+    assert [e.index for e in watch.of(events.PieceLost)] == [12]
+    assert seed.torrent.state is TorrentState.DOWNLOADING
+    peer.close()
+    other = await scene.node(is_seed=True)
+    seed.torrent.add_peers([other.endpoint], "user")
+    await seed.complete()
 
 
-def test_requests_behind_many_that_cannot_be_served_are(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_requests_behind_many_that_cannot_be_served_are(scene: Scene) -> None:
     """R8. More than one run asks for a piece that we have lost, then comes one that we have."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
-            peer.send(wire.INTERESTED)
-            await peer.expect(MessageId.UNCHOKE)
-            with (seed.folder / "content").open("r+b") as file:
-                file.truncate(12 * PIECE_LENGTH)
-            peer.send(wire.encode_request(12, 0, BLOCK_LENGTH))
-            await peer.expect(MessageId.REJECT_REQUEST)
-            lost = [wire.encode_request(12, begin, 1) for begin in range(100)]
-            peer.send(b"".join(lost) + wire.encode_request(3, 0, BLOCK_LENGTH))
-            piece = await peer.expect(MessageId.PIECE)
-            assert piece.payload[8:] == scene.block(3, 0, BLOCK_LENGTH)
-            for _ in lost:
-                assert (await peer.expect(MessageId.REJECT_REQUEST)).numbers[0] == 12
-            peer.close()
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+    peer.send(wire.INTERESTED)
+    await peer.expect(MessageId.UNCHOKE)
+    with (seed.folder / "content").open("r+b") as file:
+        file.truncate(12 * PIECE_LENGTH)
+    peer.send(wire.encode_request(12, 0, BLOCK_LENGTH))
+    await peer.expect(MessageId.REJECT_REQUEST)
+    lost = [wire.encode_request(12, begin, 1) for begin in range(100)]
+    peer.send(b"".join(lost) + wire.encode_request(3, 0, BLOCK_LENGTH))
+    piece = await peer.expect(MessageId.PIECE)
+    assert piece.payload[8:] == scene.block(3, 0, BLOCK_LENGTH)
+    for _ in lost:
+        assert (await peer.expect(MessageId.REJECT_REQUEST)).numbers[0] == 12
+    peer.close()
 
 
-def test_a_peer_that_rejects_everything_is_not_asked_in_a_circle(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host = scene.add_host()
-            listener = scene.listener(host)
-            await scene.node(peers=[endpoint_of(host)])
-            peer = await listener.accept()
-            await scene.greet(peer, bitfield=HAVE_ALL + wire.UNCHOKE)
-            num_requests = 0
-            while True:
-                try:
-                    request = await peer.expect(MessageId.REQUEST, timeout=30)
-                except ExpectationFailed:
-                    break
-                num_requests += 1
-                peer.send(wire.encode_reject(*request.numbers))
-            assert 0 < num_requests <= 4 * NUM_PIECES
-            peer.close()
-            listener.close()
-
-    simulate(main)
+@in_scene()
+async def test_a_peer_that_rejects_everything_is_not_asked_in_a_circle(scene: Scene) -> None:
+    host = scene.add_host()
+    listener = scene.listener(host)
+    await scene.node(peers=[endpoint_of(host)])
+    peer = await listener.accept()
+    await scene.greet(peer, bitfield=HAVE_ALL + wire.UNCHOKE)
+    num_requests = 0
+    while True:
+        try:
+            request = await peer.expect(MessageId.REQUEST, timeout=30)
+        except ExpectationFailed:
+            break
+        num_requests += 1
+        peer.send(wire.encode_reject(*request.numbers))
+    assert 0 < num_requests <= 4 * NUM_PIECES
+    peer.close()
+    listener.close()
 
 
 # --- who says and does what it should not ----------------------------------------------------
@@ -627,407 +549,327 @@ def test_a_peer_that_rejects_everything_is_not_asked_in_a_circle(
         pytest.param(wire.encode_extended(2, b"i1e"), id="metadata that is no message"),
     ],
 )
-def test_who_breaks_the_protocol_is_closed(data: bytes, tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files={"": 16 * PIECE_LENGTH - 9}) as scene:
-            seed = await scene.node(is_seed=True)
-            peer = await scene.scripted(seed)
-            peer.send(data)
-            await peer.expect_closed(timeout=1)
-            assert seed.torrent.num_connections == 0
-
-    simulate(main)
+@in_scene(files={"": 16 * PIECE_LENGTH - 9})
+async def test_who_breaks_the_protocol_is_closed(scene: Scene, data: bytes) -> None:
+    seed = await scene.node(is_seed=True)
+    peer = await scene.scripted(seed)
+    peer.send(data)
+    await peer.expect_closed(timeout=1)
+    assert seed.torrent.num_connections == 0
 
 
 @pytest.mark.parametrize("answer", ["blocks", "rejects", "choke"])
-def test_what_comes_with_the_last_straw_is_not_forgotten(
-    answer: str, tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene()
+async def test_what_comes_with_the_last_straw_is_not_forgotten(scene: Scene, answer: str) -> None:
     """
     A peer is closed for one message, and answers our requests in the same breath.
 
     Else its blocks would stay asked for with nobody to send them.
     """
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host = scene.add_host()
-            listener = scene.listener(host)
-            leecher = await scene.node(peers=[endpoint_of(host)])
-            peer = await listener.accept()
-            has_fast = Reserved(has_fast=answer != "choke")
-            await scene.greet(peer, reserved=has_fast, bitfield=BITFIELD_ALL + wire.UNCHOKE)
-            first = await peer.expect(MessageId.REQUEST)
-            index, begin, length = first.numbers
-            await asyncio.sleep(0.1)
-            flood = wire.encode_extended(1, b"de") * 7
-            answers = {
-                "blocks": wire.encode_piece(index, begin, scene.block(index, begin, length)),
-                "rejects": wire.encode_reject(index, begin, length),
-                "choke": wire.CHOKE,
-            }
-            peer.send(flood + answers[answer])
-            await peer.expect_closed(timeout=1)
-            listener.close()
-            seed = await scene.node(is_seed=True)
-            leecher.torrent.add_peers([seed.endpoint], "user")
-            await leecher.complete(within=20)
-            assert leecher.has_content()
-
-    simulate(main)
+    host = scene.add_host()
+    listener = scene.listener(host)
+    leecher = await scene.node(peers=[endpoint_of(host)])
+    peer = await listener.accept()
+    has_fast = Reserved(has_fast=answer != "choke")
+    await scene.greet(peer, reserved=has_fast, bitfield=BITFIELD_ALL + wire.UNCHOKE)
+    first = await peer.expect(MessageId.REQUEST)
+    index, begin, length = first.numbers
+    await asyncio.sleep(0.1)
+    flood = wire.encode_extended(1, b"de") * 7
+    answers = {
+        "blocks": wire.encode_piece(index, begin, scene.block(index, begin, length)),
+        "rejects": wire.encode_reject(index, begin, length),
+        "choke": wire.CHOKE,
+    }
+    peer.send(flood + answers[answer])
+    await peer.expect_closed(timeout=1)
+    listener.close()
+    seed = await scene.node(is_seed=True)
+    leecher.torrent.add_peers([seed.endpoint], "user")
+    await leecher.complete(within=20)
+    assert leecher.has_content()
 
 
-def test_garbage_after_a_handshake(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_garbage_after_a_handshake(scene: Scene) -> None:
     """Whatever comes, the session serves others and leaks nothing."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            peers = []
-            for _ in range(40):
-                peer = await scene.scripted(seed, scene.add_host())
-                for _ in range(20):
-                    kind = loop.random.randrange(24)
-                    payload = loop.random.randbytes(loop.random.choice([0, 1, 4, 5, 12, 40]))
-                    peer.send_message(kind, payload)
-                peers.append(peer)
-            leecher = await scene.node(peers=[seed])
-            await leecher.complete()
-            assert leecher.has_content()
-            for peer in peers:
-                peer.close()
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    peers = []
+    for _ in range(40):
+        peer = await scene.scripted(seed, scene.add_host())
+        for _ in range(20):
+            kind = scene.loop.random.randrange(24)
+            payload = scene.loop.random.randbytes(scene.loop.random.choice([0, 1, 4, 5, 12, 40]))
+            peer.send_message(kind, payload)
+        peers.append(peer)
+    leecher = await scene.node(peers=[seed])
+    await leecher.complete()
+    assert leecher.has_content()
+    for peer in peers:
+        peer.close()
 
 
-def test_a_seed_of_nothing_new_is_let_go(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_a_seed_of_nothing_new_is_let_go(scene: Scene) -> None:
     """BEP 21: two seeds have nothing to say to each other."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            for bitfield in (HAVE_ALL, BITFIELD_ALL):
-                peer = await scene.scripted(seed, bitfield=bitfield)
-                await peer.expect_closed(timeout=1)
-            upload_only = ExtendedHandshake(is_upload_only=True)
-            peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE, extended=upload_only)
-            await peer.expect_closed(timeout=1)
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    for bitfield in (HAVE_ALL, BITFIELD_ALL):
+        peer = await scene.scripted(seed, bitfield=bitfield)
+        await peer.expect_closed(timeout=1)
+    upload_only = ExtendedHandshake(is_upload_only=True)
+    peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE, extended=upload_only)
+    await peer.expect_closed(timeout=1)
 
 
-def test_who_wants_nothing_gets_no_interest(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            leecher = await scene.node()
-            peer = await scene.scripted(leecher, bitfield=wire.HAVE_NONE)
-            with pytest.raises(ExpectationFailed):
-                await peer.expect(MessageId.INTERESTED, timeout=2)
-            peer.send(wire.encode_have(4))
-            await peer.expect(MessageId.INTERESTED, timeout=2)
-            peer.send(wire.UNCHOKE)
-            serving = loop.create_task(peer.serve(scene.block, also=[MessageId.NOT_INTERESTED]))
-            assert await asyncio.wait_for(serving, 5) is not None
-            peer.close()
-
-    simulate(main)
+@in_scene()
+async def test_who_wants_nothing_gets_no_interest(scene: Scene) -> None:
+    leecher = await scene.node()
+    peer = await scene.scripted(leecher, bitfield=wire.HAVE_NONE)
+    with pytest.raises(ExpectationFailed):
+        await peer.expect(MessageId.INTERESTED, timeout=2)
+    peer.send(wire.encode_have(4))
+    await peer.expect(MessageId.INTERESTED, timeout=2)
+    peer.send(wire.UNCHOKE)
+    serving = scene.loop.create_task(peer.serve(scene.block, also=[MessageId.NOT_INTERESTED]))
+    assert await asyncio.wait_for(serving, 5) is not None
+    peer.close()
 
 
-def test_padding_that_a_v2_torrent_does_not_have_is_served_as_zeros(
-    tmp_path: Path, simulate: Simulate
+@simulated
+async def test_padding_that_a_v2_torrent_does_not_have_is_served_as_zeros(
+    loop: VirtualLoop, tmp_path: Path
 ) -> None:
     """Interop: libtorrent before 2.0.9 asks for whole blocks where a file ends."""
-
-    async def main(loop: VirtualLoop) -> None:
-        files = {"a": 20_000, "b": 70_000}
-        async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
-            node = await scene.node(is_seed=True)
-            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
-            peer.send(wire.INTERESTED)
-            await peer.expect(MessageId.UNCHOKE)
-            peer.send(wire.encode_request(0, 16_384, 16_384) + wire.encode_request(1, 0, 16_384))
-            tail = await peer.expect(MessageId.PIECE)
-            assert tail.payload[8:] == scene.files["a"][16_384:] + bytes(2 * 16_384 - 20_000)
-            whole = await peer.expect(MessageId.PIECE)
-            assert whole.payload[8:] == scene.files["b"][:16_384]
-            # Behind the last piece there is nothing.
-            peer.send(wire.encode_request(3, 0, 16_384))
-            await peer.expect_closed(timeout=1)
-
-    simulate(main)
+    files = {"a": 20_000, "b": 70_000}
+    async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
+        node = await scene.node(is_seed=True)
+        peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+        peer.send(wire.INTERESTED)
+        await peer.expect(MessageId.UNCHOKE)
+        peer.send(wire.encode_request(0, 16_384, 16_384) + wire.encode_request(1, 0, 16_384))
+        tail = await peer.expect(MessageId.PIECE)
+        assert tail.payload[8:] == scene.files["a"][16_384:] + bytes(2 * 16_384 - 20_000)
+        whole = await peer.expect(MessageId.PIECE)
+        assert whole.payload[8:] == scene.files["b"][:16_384]
+        # Behind the last piece there is nothing.
+        peer.send(wire.encode_request(3, 0, 16_384))
+        await peer.expect_closed(timeout=1)
 
 
 # --- super seeding while it runs ---------------------------------------------------------------
 
 
-def test_whoever_came_before_super_seeding_goes_on_being_served(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene()
+async def test_whoever_came_before_super_seeding_goes_on_being_served(scene: Scene) -> None:
     """It was told of everything; who comes later is shown piece by piece, until that ends."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True, max_upload_rate=100_000)
-            early = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
-            early.send(wire.INTERESTED)
-            await early.expect(MessageId.UNCHOKE)
-            seed.torrent.change(super_seeding=True)
-            seed.torrent.change(super_seeding=True)
-            early.send(wire.encode_request(9, 0, BLOCK_LENGTH))
-            await early.expect(MessageId.PIECE)
-            late = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
-            late.send(wire.INTERESTED)
-            shown = (await late.expect(MessageId.HAVE)).numbers[0]
-            await late.expect(MessageId.UNCHOKE)
-            late.send(wire.encode_request((shown + 1) % NUM_PIECES, 0, BLOCK_LENGTH))
-            await late.expect(MessageId.REJECT_REQUEST)
-            seed.torrent.change(super_seeding=False)
-            told = {shown}
-            while len(told) < NUM_PIECES:
-                told.add((await late.expect(MessageId.HAVE)).numbers[0])
-            late.send(wire.encode_request((shown + 1) % NUM_PIECES, 0, BLOCK_LENGTH))
-            await late.expect(MessageId.PIECE)
-            early.close()
-            late.close()
-
-    simulate(main)
+    seed = await scene.node(is_seed=True, max_upload_rate=100_000)
+    early = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+    early.send(wire.INTERESTED)
+    await early.expect(MessageId.UNCHOKE)
+    seed.torrent.change(super_seeding=True)
+    seed.torrent.change(super_seeding=True)
+    early.send(wire.encode_request(9, 0, BLOCK_LENGTH))
+    await early.expect(MessageId.PIECE)
+    late = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
+    late.send(wire.INTERESTED)
+    shown = (await late.expect(MessageId.HAVE)).numbers[0]
+    await late.expect(MessageId.UNCHOKE)
+    late.send(wire.encode_request((shown + 1) % NUM_PIECES, 0, BLOCK_LENGTH))
+    await late.expect(MessageId.REJECT_REQUEST)
+    seed.torrent.change(super_seeding=False)
+    told = {shown}
+    while len(told) < NUM_PIECES:
+        told.add((await late.expect(MessageId.HAVE)).numbers[0])
+    late.send(wire.encode_request((shown + 1) % NUM_PIECES, 0, BLOCK_LENGTH))
+    await late.expect(MessageId.PIECE)
+    early.close()
+    late.close()
 
 
 # --- what connections tell ---------------------------------------------------------------------
 
 
-def test_a_piece_that_a_peer_has_no_more_is_not_asked_of_it(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene()
+async def test_a_piece_that_a_peer_has_no_more_is_not_asked_of_it(scene: Scene) -> None:
     """BEP 54."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            leecher = await scene.node()
-            declared = ExtendedHandshake(extensions={"lt_donthave": 7})
-            peer = await scene.scripted(leecher, bitfield=wire.HAVE_ALL, extended=declared)
-            lost = range(1, NUM_PIECES)
-            for index in lost:
-                peer.send(wire.encode_extended(7, index.to_bytes(4, "big")))
-            await asyncio.sleep(0.1)
-            assert [each.progress for each in leecher.torrent.peers()] == [1 / NUM_PIECES]
-            peer.send(wire.UNCHOKE)
-            for _ in range(4):
-                assert (await peer.expect(MessageId.REQUEST)).numbers[0] == 0
-            peer.close()
-
-    simulate(main)
+    leecher = await scene.node()
+    declared = ExtendedHandshake(extensions={"lt_donthave": 7})
+    peer = await scene.scripted(leecher, bitfield=wire.HAVE_ALL, extended=declared)
+    lost = range(1, NUM_PIECES)
+    for index in lost:
+        peer.send(wire.encode_extended(7, index.to_bytes(4, "big")))
+    await asyncio.sleep(0.1)
+    assert [each.progress for each in leecher.torrent.peers()] == [1 / NUM_PIECES]
+    peer.send(wire.UNCHOKE)
+    for _ in range(4):
+        assert (await peer.expect(MessageId.REQUEST)).numbers[0] == 0
+    peer.close()
 
 
-def test_blocks_that_nobody_asked_for_are_counted_as_waste(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            leecher = await scene.node()
-            peer = await scene.scripted(leecher, bitfield=wire.HAVE_NONE)
-            peer.send(wire.encode_piece(3, 0, scene.block(3, 0, BLOCK_LENGTH)))
-            await asyncio.sleep(0.1)
-            assert leecher.torrent.stats().wasted == BLOCK_LENGTH
-            assert leecher.torrent.stats().num_have == 0
-            peer.close()
-
-    simulate(main)
+@in_scene()
+async def test_blocks_that_nobody_asked_for_are_counted_as_waste(scene: Scene) -> None:
+    leecher = await scene.node()
+    peer = await scene.scripted(leecher, bitfield=wire.HAVE_NONE)
+    peer.send(wire.encode_piece(3, 0, scene.block(3, 0, BLOCK_LENGTH)))
+    await asyncio.sleep(0.1)
+    assert leecher.torrent.stats().wasted == BLOCK_LENGTH
+    assert leecher.torrent.stats().num_have == 0
+    peer.close()
 
 
-def test_a_peer_names_its_dht_node(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_a_peer_names_its_dht_node(scene: Scene) -> None:
     """BEP 5."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            nodes = Nodes(scene)
-            await nodes.add()
-            node = await scene.node(**nodes.options(dht_bootstrap=()))
-            address = nodes.sockets[0].endpoint.host
-            [host] = [each for each in scene.network.hosts if address in each.addresses]
-            peer = await ScriptedPeer.connect(host, node.endpoint)
-            await scene.greet(peer, reserved=Reserved(has_fast=True, has_dht=True))
-            peer.send(wire.encode_port(PORT))
-            dht = node.session.dht
-            assert dht is not None
-            await until(lambda: bool(dht.num_nodes))
-            peer.close()
-            nodes.close()
-
-    simulate(main)
+    nodes = Nodes(scene)
+    await nodes.add()
+    node = await scene.node(**nodes.options(dht_bootstrap=()))
+    address = nodes.sockets[0].endpoint.host
+    [host] = [each for each in scene.network.hosts if address in each.addresses]
+    peer = await ScriptedPeer.connect(host, node.endpoint)
+    await scene.greet(peer, reserved=Reserved(has_fast=True, has_dht=True))
+    peer.send(wire.encode_port(PORT))
+    dht = node.session.dht
+    assert dht is not None
+    await until(lambda: bool(dht.num_nodes))
+    peer.close()
+    nodes.close()
 
 
-def test_of_a_run_only_what_is_there_is_served(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene(files={"a": 8 * PIECE_LENGTH, "b": 300_000})
+async def test_of_a_run_only_what_is_there_is_served(scene: Scene) -> None:
     """R8."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files={"a": 8 * PIECE_LENGTH, "b": 300_000}) as scene:
-            seed = await scene.node(is_seed=True)
-            node = await scene.node(peers=[seed], torrent={"files": frozenset({0})})
-            await node.complete()
-            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
-            peer.send(wire.INTERESTED)
-            await peer.expect(MessageId.UNCHOKE)
-            asked = [(1, 0, 5), (9, 0, 5), (2, 0, 5), (10, 0, 5)]
-            peer.send(b"".join(wire.encode_request(*each) for each in asked))
-            found: dict[int, int | None] = {}
-            while len(found) < 4:
-                message = await peer.expect(MessageId.PIECE, MessageId.REJECT_REQUEST)
-                found[message.numbers[0]] = message.message_id
-            assert [found[index] for index, _, _ in asked] == [
-                MessageId.PIECE,
-                MessageId.REJECT_REQUEST,
-                MessageId.PIECE,
-                MessageId.REJECT_REQUEST,
-            ]
-            peer.close()
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    node = await scene.node(peers=[seed], torrent={"files": frozenset({0})})
+    await node.complete()
+    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+    peer.send(wire.INTERESTED)
+    await peer.expect(MessageId.UNCHOKE)
+    asked = [(1, 0, 5), (9, 0, 5), (2, 0, 5), (10, 0, 5)]
+    peer.send(b"".join(wire.encode_request(*each) for each in asked))
+    found: dict[int, int | None] = {}
+    while len(found) < 4:
+        message = await peer.expect(MessageId.PIECE, MessageId.REJECT_REQUEST)
+        found[message.numbers[0]] = message.message_id
+    assert [found[index] for index, _, _ in asked] == [
+        MessageId.PIECE,
+        MessageId.REJECT_REQUEST,
+        MessageId.PIECE,
+        MessageId.REJECT_REQUEST,
+    ]
+    peer.close()
 
 
-def test_a_lost_piece_is_fetched_again_and_its_requests_are_rejected(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene()
+async def test_a_lost_piece_is_fetched_again_and_its_requests_are_rejected(scene: Scene) -> None:
     """BEP 54; Limit: F5."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host, _ = scene.add_host_with_content(2 * PIECE_LENGTH)
-            node = await scene.node(host=host, torrent={"skip_check": True})
-            declared = ExtendedHandshake(extensions={"lt_donthave": 7})
-            other = await scene.scripted(node, bitfield=wire.encode_bitfield(b"\x30\0"))
-            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=declared)
-            peer.send(wire.INTERESTED)
-            await peer.expect(MessageId.UNCHOKE)
-            peer.send(wire.encode_request(2, 0, 5) + wire.encode_request(2, 5, 5))
-            await peer.expect(MessageId.REJECT_REQUEST)
-            await peer.expect(MessageId.REJECT_REQUEST)
-            assert node.torrent.state is TorrentState.DOWNLOADING
-            await other.expect(MessageId.INTERESTED)
-            other.send(wire.UNCHOKE)
-            serving = loop.create_task(other.serve(scene.block, also=[MessageId.NOT_INTERESTED]))
-            await node.complete(within=30)
-            assert node.has_content()
-            serving.cancel()
-            peer.close()
-            other.close()
-
-    simulate(main)
+    host, _ = scene.add_host_with_content(2 * PIECE_LENGTH)
+    node = await scene.node(host=host, torrent={"skip_check": True})
+    declared = ExtendedHandshake(extensions={"lt_donthave": 7})
+    other = await scene.scripted(node, bitfield=wire.encode_bitfield(b"\x30\0"))
+    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=declared)
+    peer.send(wire.INTERESTED)
+    await peer.expect(MessageId.UNCHOKE)
+    peer.send(wire.encode_request(2, 0, 5) + wire.encode_request(2, 5, 5))
+    await peer.expect(MessageId.REJECT_REQUEST)
+    await peer.expect(MessageId.REJECT_REQUEST)
+    assert node.torrent.state is TorrentState.DOWNLOADING
+    await other.expect(MessageId.INTERESTED)
+    other.send(wire.UNCHOKE)
+    serving = scene.loop.create_task(other.serve(scene.block, also=[MessageId.NOT_INTERESTED]))
+    await node.complete(within=30)
+    assert node.has_content()
+    serving.cancel()
+    peer.close()
+    other.close()
 
 
 # --- metadata that arrives later ---------------------------------------------------------------
 
 
-def test_connections_made_before_the_metadata_go_on_or_end(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene()
+async def test_connections_made_before_the_metadata_go_on_or_end(scene: Scene) -> None:
     """One says what cannot be, one has not finished its handshake, one may stay."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            host = scene.add_host()
-            listener = scene.listener(host)
-            node = await scene.node(
-                source=f"magnet:?xt=urn:btih:{scene.info_hash}", peers=[endpoint_of(host)]
-            )
-            mute = await listener.accept()
-            wrong = await scene.scripted(node, bitfield=wire.encode_bitfield(b"\xff" * 9))
-            good = await scene.scripted(node, bitfield=wire.HAVE_ALL)
-            teller = HashPeer(scene, lambda _: None)
-            node.torrent.add_peers([teller.endpoint], "user")
-            await wrong.expect_closed(timeout=5)
-            await good.expect(MessageId.INTERESTED)
-            await scene.greet(mute, bitfield=wire.HAVE_ALL)
-            await mute.expect(MessageId.INTERESTED)
-            for each in (mute, good):
-                each.close()
-            listener.close()
-
-    simulate(main)
+    host = scene.add_host()
+    listener = scene.listener(host)
+    node = await scene.node(
+        source=f"magnet:?xt=urn:btih:{scene.info_hash}", peers=[endpoint_of(host)]
+    )
+    mute = await listener.accept()
+    wrong = await scene.scripted(node, bitfield=wire.encode_bitfield(b"\xff" * 9))
+    good = await scene.scripted(node, bitfield=wire.HAVE_ALL)
+    teller = HashPeer(scene, lambda _: None)
+    node.torrent.add_peers([teller.endpoint], "user")
+    await wrong.expect_closed(timeout=5)
+    await good.expect(MessageId.INTERESTED)
+    await scene.greet(mute, bitfield=wire.HAVE_ALL)
+    await mute.expect(MessageId.INTERESTED)
+    for each in (mute, good):
+        each.close()
+    listener.close()
 
 
 # --- settings and failures ---------------------------------------------------------------------
 
 
-def test_files_that_are_wanted_later_are_asked_for_at_once(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, files={"a": 8 * PIECE_LENGTH, "b": 300_000}) as scene:
-            node = await scene.node(torrent={"files": frozenset({0})})
-            quiet = await scene.scripted(node)
-            peer = await scene.scripted(node, bitfield=wire.encode_bitfield(b"\0\xf8"))
-            peer.send(wire.UNCHOKE)
-            with pytest.raises(ExpectationFailed):
-                await peer.expect(MessageId.INTERESTED, timeout=2)
-            node.torrent.change(files=None)
-            await peer.expect(MessageId.INTERESTED, timeout=0.1)
-            assert (await peer.expect(MessageId.REQUEST, timeout=0.1)).numbers[0] >= 8
-            node.torrent.change(files=frozenset({0}))
-            await peer.expect(MessageId.NOT_INTERESTED, timeout=0.1)
-            for each in (peer, quiet):
-                each.close()
-
-    simulate(main)
+@in_scene(files={"a": 8 * PIECE_LENGTH, "b": 300_000})
+async def test_files_that_are_wanted_later_are_asked_for_at_once(scene: Scene) -> None:
+    node = await scene.node(torrent={"files": frozenset({0})})
+    quiet = await scene.scripted(node)
+    peer = await scene.scripted(node, bitfield=wire.encode_bitfield(b"\0\xf8"))
+    peer.send(wire.UNCHOKE)
+    with pytest.raises(ExpectationFailed):
+        await peer.expect(MessageId.INTERESTED, timeout=2)
+    node.torrent.change(files=None)
+    await peer.expect(MessageId.INTERESTED, timeout=0.1)
+    assert (await peer.expect(MessageId.REQUEST, timeout=0.1)).numbers[0] >= 8
+    node.torrent.change(files=frozenset({0}))
+    await peer.expect(MessageId.NOT_INTERESTED, timeout=0.1)
+    for each in (peer, quiet):
+        each.close()
 
 
-def test_what_is_asked_for_is_taken_back_when_a_limit_falls(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene()
+async def test_what_is_asked_for_is_taken_back_when_a_limit_falls(scene: Scene) -> None:
     """BEP 3: cancel. It is asked for again as the limit allows."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            peer = await scene.scripted(node, bitfield=wire.HAVE_ALL)
-            peer.send(wire.UNCHOKE)
-            asked = [(await peer.expect(MessageId.REQUEST)).numbers for _ in range(2)]
-            node.torrent.change(max_download_rate=20_000)
-            taken_back = [(await peer.expect(MessageId.CANCEL)).numbers for _ in range(2)]
-            assert sorted(taken_back) == sorted(asked)
-            await peer.expect(MessageId.REQUEST)
-            peer.close()
-
-    simulate(main)
+    node = await scene.node()
+    peer = await scene.scripted(node, bitfield=wire.HAVE_ALL)
+    peer.send(wire.UNCHOKE)
+    asked = [(await peer.expect(MessageId.REQUEST)).numbers for _ in range(2)]
+    node.torrent.change(max_download_rate=20_000)
+    taken_back = [(await peer.expect(MessageId.CANCEL)).numbers for _ in range(2)]
+    assert sorted(taken_back) == sorted(asked)
+    await peer.expect(MessageId.REQUEST)
+    peer.close()
 
 
 @pytest.mark.parametrize("what", ["disk", "torrent"])
-def test_a_swarm_that_cannot_go_on_parts_from_everybody(
-    what: str, tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(version=Version.HYBRID)
+async def test_a_swarm_that_cannot_go_on_parts_from_everybody(scene: Scene, what: str) -> None:
     """Limit: P13. The disk is at fault, or the torrent contradicts itself; no peer is."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            calls = FaultyCalls()
-            if what == "torrent":
-                value: Any = decode(scene.raw)
-                value[b"info"][b"pieces"] = bytes(20) + value[b"info"][b"pieces"][20:]
-                scene.raw = encode(value)
-            node = await scene.node(os_calls=calls)
-            watch = Watch(node.torrent)
-            if what == "disk":
-                calls.fail_call(0, for_good=True, names=["pwritev"])
-            peer = await scene.scripted(node, bitfield=wire.HAVE_ALL + wire.UNCHOKE)
-            await peer.serve(scene.block)
-            assert node.torrent.state is TorrentState.ERROR
-            await asyncio.sleep(1)
-            assert node.torrent.num_connections == 0
-            assert watch.of(events.PeerBanned) == []
-
-    simulate(main)
+    calls = FaultyCalls()
+    if what == "torrent":
+        value: Any = decode(scene.raw)
+        value[b"info"][b"pieces"] = bytes(20) + value[b"info"][b"pieces"][20:]
+        scene.raw = encode(value)
+    node = await scene.node(os_calls=calls)
+    watch = Watch(node.torrent)
+    if what == "disk":
+        calls.fail_call(0, for_good=True, names=["pwritev"])
+    peer = await scene.scripted(node, bitfield=wire.HAVE_ALL + wire.UNCHOKE)
+    await peer.serve(scene.block)
+    assert node.torrent.state is TorrentState.ERROR
+    await asyncio.sleep(1)
+    assert node.torrent.num_connections == 0
+    assert watch.of(events.PeerBanned) == []
 
 
-def test_a_full_swarm_dials_nobody(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node(torrent={"max_connections": 1})
-            peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
-            others = [endpoint_of(scene.add_host()) for _ in range(3)]
-            node.torrent.add_peers(others, "user")
-            await asyncio.sleep(10)
-            assert not any(scene.network.attempts[each] for each in others)
-            peer.close()
-            await until(lambda: any(scene.network.attempts[each] for each in others))
-
-    simulate(main)
+@in_scene()
+async def test_a_full_swarm_dials_nobody(scene: Scene) -> None:
+    node = await scene.node(torrent={"max_connections": 1})
+    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+    others = [endpoint_of(scene.add_host()) for _ in range(3)]
+    node.torrent.add_peers(others, "user")
+    await asyncio.sleep(10)
+    assert not any(scene.network.attempts[each] for each in others)
+    peer.close()
+    await until(lambda: any(scene.network.attempts[each] for each in others))

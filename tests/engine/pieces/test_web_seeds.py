@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -12,9 +11,7 @@ from bittern.engine.pieces.web_seeds import Records, note_web_seeds
 from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from bittern.net.access import Access
 from bittern.policy.web_seeds import FIRST_LENGTH
-from bittern.testing.loop import VirtualLoop
-from tests.conftest import Simulate
-from tests.engine.scene import NAME, NUM_PIECES, Node, Scene, Watch, until
+from tests.engine.scene import NAME, NUM_PIECES, Node, Scene, Watch, in_scene, until
 from tests.engine.web import Answer, Web
 
 MIRRORS = tuple(f"http://mirror{number}.example/{NAME}" for number in range(6))
@@ -31,124 +28,104 @@ def mirrors(scene: Scene, rate: float = 50_000) -> Web:
 
 
 @pytest.mark.parametrize("most", [1, 3])
-def test_so_many_are_asked_at_a_time_and_share_the_work(
-    most: int, tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, web_seeds=MIRRORS) as scene:
-            web = mirrors(scene)
-            node = await scene.node(make=web.session, max_web_seeds_per_torrent=most)
-            await asyncio.sleep(2)
-            stats = node.torrent.stats()
-            assert stats.num_web_seeds == most == node.torrent.num_connections
-            assert stats.num_peers == 0
-            assert stats.download_rate == pytest.approx(most * 50_000, rel=0.3)
-            assert most <= stats.availability < most + 1
-            states = [status.state for status in web_statuses(node).values()]
-            assert states.count(SourceState.WORKING) == most
-            assert states.count(SourceState.WAITING) == len(MIRRORS) - most
-            began_at = loop.time() - 2
-            await node.complete(within=60)
-            assert node.has_content()
-            assert web.most_open == most
-            assert len(web.paths()) == most
-            assert len(scene.data) / (loop.time() - began_at) > 0.6 * most * 50_000
-            # In the endgame they share what one of them was asked for, and meet half way.
-            assert node.torrent.ledger.num_wasted < most * FIRST_LENGTH / 2
-
-    simulate(main)
+@in_scene(web_seeds=MIRRORS)
+async def test_so_many_are_asked_at_a_time_and_share_the_work(scene: Scene, most: int) -> None:
+    web = mirrors(scene)
+    node = await scene.node(make=web.session, max_web_seeds_per_torrent=most)
+    await asyncio.sleep(2)
+    stats = node.torrent.stats()
+    assert stats.num_web_seeds == most == node.torrent.num_connections
+    assert stats.num_peers == 0
+    assert stats.download_rate == pytest.approx(most * 50_000, rel=0.3)
+    assert most <= stats.availability < most + 1
+    states = [status.state for status in web_statuses(node).values()]
+    assert states.count(SourceState.WORKING) == most
+    assert states.count(SourceState.WAITING) == len(MIRRORS) - most
+    began_at = scene.loop.time() - 2
+    await node.complete(within=60)
+    assert node.has_content()
+    assert web.most_open == most
+    assert len(web.paths()) == most
+    assert len(scene.data) / (scene.loop.time() - began_at) > 0.6 * most * 50_000
+    # In the endgame they share what one of them was asked for, and meet half way.
+    assert node.torrent.ledger.num_wasted < most * FIRST_LENGTH / 2
 
 
-def test_another_one_steps_in_for_one_that_fails(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, web_seeds=MIRRORS) as scene:
-            web = mirrors(scene)
-            good = MIRRORS[4]
-            web.lie = lambda request, _: None if request.url == good else Answer(403)
-            node = await scene.node(make=web.session, max_web_seeds_per_torrent=1)
-            watch = Watch(node.torrent)
-            await node.complete(within=60)
-            assert node.has_content()
-            told = [event.source for event in watch.of(events.SourceChanged)]
-            assert {s.name for s in told if s.state is SourceState.FAILING} <= {*MIRRORS} - {good}
-            mine = [(s.state, s.num_bytes > 0) for s in told if s.name == good]
-            assert mine[-2:] == [(SourceState.WORKING, True)] * 2
-
-    simulate(main)
+@in_scene(web_seeds=MIRRORS)
+async def test_another_one_steps_in_for_one_that_fails(scene: Scene) -> None:
+    web = mirrors(scene)
+    good = MIRRORS[4]
+    web.lie = lambda request, _: None if request.url == good else Answer(403)
+    node = await scene.node(make=web.session, max_web_seeds_per_torrent=1)
+    watch = Watch(node.torrent)
+    await node.complete(within=60)
+    assert node.has_content()
+    told = [event.source for event in watch.of(events.SourceChanged)]
+    assert {s.name for s in told if s.state is SourceState.FAILING} <= {*MIRRORS} - {good}
+    mine = [(s.state, s.num_bytes > 0) for s in told if s.name == good]
+    assert mine[-2:] == [(SourceState.WORKING, True)] * 2
 
 
-def test_the_limit_of_connections_holds_for_servers_too(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, web_seeds=MIRRORS) as scene:
-            web = mirrors(scene)
-            node = await scene.node(make=web.session, max_connections=2)
-            await asyncio.sleep(3)
-            assert web.most_open == node.torrent.num_connections == 2
-            await node.complete(within=60)
-
-    simulate(main)
+@in_scene(web_seeds=MIRRORS)
+async def test_the_limit_of_connections_holds_for_servers_too(scene: Scene) -> None:
+    web = mirrors(scene)
+    node = await scene.node(make=web.session, max_connections=2)
+    await asyncio.sleep(3)
+    assert web.most_open == node.torrent.num_connections == 2
+    await node.complete(within=60)
 
 
-def test_pieces_of_those_that_work_are_counted(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, web_seeds=MIRRORS[:1]) as scene:
-            web = mirrors(scene)
-            web.lie = lambda _request, _answer: (
-                Answer(503) if len(web.requests) == 1 or loop.time() > 40 else None
-            )
-            node = await scene.node(make=web.session)
-            swarm = node.torrent.swarm
-            assert swarm is not None
-            await asyncio.sleep(1)
-            assert swarm.web_seeds.bits == 0
-            assert node.torrent.diagnose().num_unavailable == NUM_PIECES
-            await until(lambda: web.num_bytes > 0)
-            assert swarm.web_seeds.bits.bit_count() == NUM_PIECES
-            assert swarm.picker.distributed_copies() >= 1
-            diagnosis = node.torrent.diagnose()
-            assert diagnosis.num_unavailable == 0
-            assert diagnosis.connections.num_web_seeds == 1
-            await asyncio.sleep(2)
-            [reason, *_] = node.torrent.diagnose().reasons
-            assert str(reason).endswith("from 1 web seed.")
-
-    simulate(main)
+@in_scene(web_seeds=MIRRORS[:1])
+async def test_pieces_of_those_that_work_are_counted(scene: Scene) -> None:
+    web = mirrors(scene)
+    web.lie = lambda _request, _answer: (
+        Answer(503) if len(web.requests) == 1 or scene.loop.time() > 40 else None
+    )
+    node = await scene.node(make=web.session)
+    swarm = node.torrent.swarm
+    assert swarm is not None
+    await asyncio.sleep(1)
+    assert swarm.web_seeds.bits == 0
+    assert node.torrent.diagnose().num_unavailable == NUM_PIECES
+    await until(lambda: web.num_bytes > 0)
+    assert swarm.web_seeds.bits.bit_count() == NUM_PIECES
+    assert swarm.picker.distributed_copies() >= 1
+    diagnosis = node.torrent.diagnose()
+    assert diagnosis.num_unavailable == 0
+    assert diagnosis.connections.num_web_seeds == 1
+    await asyncio.sleep(2)
+    [reason, *_] = node.torrent.diagnose().reasons
+    assert str(reason).endswith("from 1 web seed.")
 
 
-def test_what_the_user_names_may_lead_anywhere(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, web_seeds=MIRRORS[:2]) as scene:
-            web = mirrors(scene, rate=1e6)
-            mine = (MIRRORS[1], MIRRORS[2])
-            node = await scene.node(make=web.session, torrent={"web_seeds": mine})
-            await node.complete(within=60)
-            given = {request.url: request.access for request in web.requests}
-            assert given == {
-                MIRRORS[0]: Access.WEB_SEED,
-                MIRRORS[1]: Access.ANY,
-                MIRRORS[2]: Access.ANY,
-            }
-
-    simulate(main)
+@in_scene(web_seeds=MIRRORS[:2])
+async def test_what_the_user_names_may_lead_anywhere(scene: Scene) -> None:
+    web = mirrors(scene, rate=1e6)
+    mine = (MIRRORS[1], MIRRORS[2])
+    node = await scene.node(make=web.session, torrent={"web_seeds": mine})
+    await node.complete(within=60)
+    given = {request.url: request.access for request in web.requests}
+    assert given == {
+        MIRRORS[0]: Access.WEB_SEED,
+        MIRRORS[1]: Access.ANY,
+        MIRRORS[2]: Access.ANY,
+    }
 
 
-def test_a_ban_outlives_a_pause(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, web_seeds=MIRRORS[:1]) as scene:
-            web = mirrors(scene, rate=1e6)
-            web.files = dict.fromkeys(web.files, bytes(len(scene.data)))
-            node = await scene.node(make=web.session)
-            await until(lambda: web_statuses(node)[MIRRORS[0]].state is SourceState.FAILING)
-            await asyncio.sleep(1)
-            num_asked = len(web.requests)
-            await node.torrent.pause()
-            await node.torrent.resume()
-            await asyncio.sleep(100)
-            assert len(web.requests) == num_asked
-            status = web_statuses(node)[MIRRORS[0]]
-            assert (status.state, status.message) == (SourceState.FAILING, "sent corrupt data")
-
-    simulate(main)
+@in_scene(web_seeds=MIRRORS[:1])
+async def test_a_ban_outlives_a_pause(scene: Scene) -> None:
+    web = mirrors(scene, rate=1e6)
+    web.files = dict.fromkeys(web.files, bytes(len(scene.data)))
+    node = await scene.node(make=web.session)
+    await until(lambda: web_statuses(node)[MIRRORS[0]].state is SourceState.FAILING)
+    await asyncio.sleep(1)
+    num_asked = len(web.requests)
+    await node.torrent.pause()
+    await node.torrent.resume()
+    await asyncio.sleep(100)
+    assert len(web.requests) == num_asked
+    status = web_statuses(node)[MIRRORS[0]]
+    assert (status.state, status.message) == (SourceState.FAILING, "sent corrupt data")
 
 
 def test_urls_that_cannot_be_used_say_why() -> None:

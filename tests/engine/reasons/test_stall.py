@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from bittern.codec import wire
 from bittern.engine import events
@@ -11,9 +10,7 @@ from bittern.engine.events import Event, Stalled, StallEnded, TorrentState
 from bittern.engine.reason import Reason, ReasonCode
 from bittern.engine.reasons.diagnosis import Diagnosis
 from bittern.engine.reasons.stall import REPEAT_AFTER, STALL_AFTER, StallWatch
-from bittern.testing.loop import VirtualLoop
-from tests.conftest import Simulate
-from tests.engine.scene import Scene, Watch
+from tests.engine.scene import Scene, Watch, in_scene
 
 
 class FakeTorrent:
@@ -78,22 +75,19 @@ def test_who_wants_nothing_does_not_stand_still() -> None:
         assert run(torrent, watch, 0, 30) == []
 
 
-def test_a_session_says_it_to_whom_listens(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            watch = Watch(node.torrent)
-            peer = await scene.scripted(node, bitfield=wire.HAVE_ALL)
-            await asyncio.sleep(8)
-            (stalled,) = watch.of(events.Stalled)
-            assert stalled.reasons[0].code is ReasonCode.CHOKED
-            peer.send(wire.UNCHOKE)
-            serving = loop.create_task(peer.serve(scene.block))
-            await node.complete()
-            await asyncio.sleep(1.5)
-            (ended,) = watch.of(events.StallEnded)
-            assert 7 <= ended.seconds <= 12
-            serving.cancel()
-            peer.close()
-
-    simulate(main)
+@in_scene()
+async def test_a_session_says_it_to_whom_listens(scene: Scene) -> None:
+    node = await scene.node()
+    watch = Watch(node.torrent)
+    peer = await scene.scripted(node, bitfield=wire.HAVE_ALL)
+    await asyncio.sleep(8)
+    (stalled,) = watch.of(events.Stalled)
+    assert stalled.reasons[0].code is ReasonCode.CHOKED
+    peer.send(wire.UNCHOKE)
+    serving = scene.loop.create_task(peer.serve(scene.block))
+    await node.complete()
+    await asyncio.sleep(1.5)
+    (ended,) = watch.of(events.StallEnded)
+    assert 7 <= ended.seconds <= 12
+    serving.cancel()
+    peer.close()

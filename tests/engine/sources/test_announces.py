@@ -23,7 +23,7 @@ from bittern.engine.sources.announces import (
 )
 from bittern.policy.announcing import AnnounceDecision
 from bittern.testing.loop import VirtualLoop
-from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
 LIVE = AnnounceDecision("http://Live.example:80/announce", Event.STARTED)
 DEAD = AnnounceDecision("udp://dead.example:80/announce?x=/", Event.NONE)
@@ -86,260 +86,227 @@ class Row:
             self.bench.announces.submit(self, LIVE)
 
 
-def test_everybody_is_woken_when_it_is_time(simulate: Simulate) -> None:
+@simulated
+async def test_everybody_is_woken_when_it_is_time(loop: VirtualLoop) -> None:
     """Whatever the order in which instants are named, changed and taken back."""
-
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench()
-        rows = [Row(bench) for _ in range(500)]
-        rng = random.Random(3)
-        wanted: list[float | None] = [None] * len(rows)
-        for _ in range(5000):
-            number = rng.randrange(len(rows))
-            wanted[number] = rng.choice([None, float(rng.randrange(1, 50))])
-            bench.announces.wake_at(rows[number], wanted[number])
-            assert len(bench.announces._heap) < 3 * len(rows)
-        assert loop.time() == 0
-        await asyncio.sleep(100)
-        for row, at in zip(rows, wanted, strict=True):
-            assert row.woken == ([] if at is None else [at])
-        assert repr(bench.announces) == "<Announces 0 planned, 0 under way, 0 in line>"
-
-    simulate(main)
+    bench = Bench()
+    rows = [Row(bench) for _ in range(500)]
+    rng = random.Random(3)
+    wanted: list[float | None] = [None] * len(rows)
+    for _ in range(5000):
+        number = rng.randrange(len(rows))
+        wanted[number] = rng.choice([None, float(rng.randrange(1, 50))])
+        bench.announces.wake_at(rows[number], wanted[number])
+        assert len(bench.announces._heap) < 3 * len(rows)
+    assert loop.time() == 0
+    await asyncio.sleep(100)
+    for row, at in zip(rows, wanted, strict=True):
+        assert row.woken == ([] if at is None else [at])
+    assert repr(bench.announces) == "<Announces 0 planned, 0 under way, 0 in line>"
 
 
-def test_who_is_woken_may_say_when_to_be_woken_next(simulate: Simulate) -> None:
+@simulated
+async def test_who_is_woken_may_say_when_to_be_woken_next() -> None:
     class Regular(Row):
         def go_on(self) -> None:
             super().go_on()
             now = asyncio.get_running_loop().time()
             self.bench.announces.wake_at(self, None if len(self.woken) == 3 else now + 7)
 
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench()
-        rows = [Regular(bench) for _ in range(3)]
-        for number, row in enumerate(rows):
-            bench.announces.wake_at(row, number + 1.0)
-            bench.announces.wake_at(row, number + 1.0)
-        await asyncio.sleep(60)
-        assert [row.woken for row in rows] == [[1, 8, 15], [2, 9, 16], [3, 10, 17]]
-
-    simulate(main)
+    bench = Bench()
+    rows = [Regular(bench) for _ in range(3)]
+    for number, row in enumerate(rows):
+        bench.announces.wake_at(row, number + 1.0)
+        bench.announces.wake_at(row, number + 1.0)
+    await asyncio.sleep(60)
+    assert [row.woken for row in rows] == [[1, 8, 15], [2, 9, 16], [3, 10, 17]]
 
 
-def test_thousands_at_one_instant_take_turns_with_the_rest_of_the_loop(
-    simulate: Simulate,
+@simulated
+async def test_thousands_at_one_instant_take_turns_with_the_rest_of_the_loop(
+    loop: VirtualLoop,
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench()
-        rows = [Row(bench) for _ in range(3 * BATCH)]
-        for row in rows:
-            bench.announces.wake_at(row, 5.0)
-        await asyncio.sleep(5)
-        counts = set()
-        while (count := sum(len(row.woken) for row in rows)) < len(rows):
-            counts.add(count)
-            await asyncio.sleep(0)
-        assert len(counts) >= 2
-        assert loop.time() == 5
-
-    simulate(main)
+    bench = Bench()
+    rows = [Row(bench) for _ in range(3 * BATCH)]
+    for row in rows:
+        bench.announces.wake_at(row, 5.0)
+    await asyncio.sleep(5)
+    counts = set()
+    while (count := sum(len(row.woken) for row in rows)) < len(rows):
+        counts.add(count)
+        await asyncio.sleep(0)
+    assert len(counts) >= 2
+    assert loop.time() == 5
 
 
-def test_a_bug_in_one_announcer_leaves_the_timer_of_the_others(simulate: Simulate) -> None:
+@simulated
+async def test_a_bug_in_one_announcer_leaves_the_timer_of_the_others(loop: VirtualLoop) -> None:
     class Broken(Row):
         def go_on(self) -> None:
             raise ValueError("bug")
 
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench()
-        seen: list[object] = []
-        loop.set_exception_handler(lambda _, context: seen.append(context["exception"]))
-        row = Row(bench)
-        bench.announces.wake_at(Broken(bench), 1.0)
-        bench.announces.wake_at(row, 2.0)
-        await asyncio.sleep(3)
-        assert row.woken == [2.0]
-        assert len(seen) == 1
-
-    simulate(main)
+    bench = Bench()
+    seen: list[object] = []
+    loop.set_exception_handler(lambda _, context: seen.append(context["exception"]))
+    row = Row(bench)
+    bench.announces.wake_at(Broken(bench), 1.0)
+    bench.announces.wake_at(row, 2.0)
+    await asyncio.sleep(3)
+    assert row.woken == [2.0]
+    assert len(seen) == 1
 
 
-def test_one_tracker_hears_only_so_many_at_once(simulate: Simulate) -> None:
+@simulated
+async def test_one_tracker_hears_only_so_many_at_once() -> None:
     """Limit: F11."""
-
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench()
-        rows = [Row(bench) for _ in range(50)]
-        for row in rows:
-            bench.announces.submit(row, LIVE)
-        await asyncio.sleep(0.05)
-        assert repr(bench.announces) == "<Announces 0 planned, 10 under way, 40 in line>"
-        await asyncio.sleep(1)
-        assert all(row.answered == [LIVE.url] for row in rows)
-        assert bench.most[LIVE.url] == MAX_PER_TRACKER
-        assert "0 under way, 0 in line" in repr(bench.announces)
-
-    simulate(main)
+    bench = Bench()
+    rows = [Row(bench) for _ in range(50)]
+    for row in rows:
+        bench.announces.submit(row, LIVE)
+    await asyncio.sleep(0.05)
+    assert repr(bench.announces) == "<Announces 0 planned, 10 under way, 40 in line>"
+    await asyncio.sleep(1)
+    assert all(row.answered == [LIVE.url] for row in rows)
+    assert bench.most[LIVE.url] == MAX_PER_TRACKER
+    assert "0 under way, 0 in line" in repr(bench.announces)
 
 
-def test_a_dead_tracker_sends_its_line_home(simulate: Simulate) -> None:
+@simulated
+async def test_a_dead_tracker_sends_its_line_home() -> None:
     """Limit: F11. What stands behind it in a torrent's list is asked after one silence."""
-
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench()
-        rows = [Row(bench) for _ in range(1000)]
-        for row in rows:
-            bench.announces.submit(row, DEAD)
-        await asyncio.sleep(SILENCE + 15)
-        # Two stepped in before it was clear.
-        num_asked = MAX_PER_TRACKER + MAX_SILENCES - 1
-        assert sum(row.asked[0] == DEAD.url for row in rows) == num_asked
-        assert sum(row.answered == [LIVE.url] for row in rows) == len(rows) - 2
-        await asyncio.sleep(SILENCE)
-        assert all(row.answered == [LIVE.url] for row in rows)
-        instants = Counter(at for row in rows for at, _, _ in row.failed)
-        assert instants == {SILENCE: len(rows) - 2, 2 * SILENCE: 2}
-        assert "0 under way, 0 in line" in repr(bench.announces)
-
-    simulate(main)
+    bench = Bench()
+    rows = [Row(bench) for _ in range(1000)]
+    for row in rows:
+        bench.announces.submit(row, DEAD)
+    await asyncio.sleep(SILENCE + 15)
+    # Two stepped in before it was clear.
+    num_asked = MAX_PER_TRACKER + MAX_SILENCES - 1
+    assert sum(row.asked[0] == DEAD.url for row in rows) == num_asked
+    assert sum(row.answered == [LIVE.url] for row in rows) == len(rows) - 2
+    await asyncio.sleep(SILENCE)
+    assert all(row.answered == [LIVE.url] for row in rows)
+    instants = Counter(at for row in rows for at, _, _ in row.failed)
+    assert instants == {SILENCE: len(rows) - 2, 2 * SILENCE: 2}
+    assert "0 under way, 0 in line" in repr(bench.announces)
 
 
-def test_who_comes_late_to_a_dead_tracker_is_sent_home_too(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench()
-        first = [Row(bench) for _ in range(MAX_PER_TRACKER)]
-        for row in first[:MAX_SILENCES]:
-            bench.announces.submit(row, DEAD)
-        await asyncio.sleep(SILENCE / 2)
-        for row in first[MAX_SILENCES:]:
-            bench.announces.submit(row, DEAD)
-        await asyncio.sleep(SILENCE / 2 + 0.2)
-        # Three were silent, seven are being waited for: only one more tries it in earnest.
-        late = [Row(bench) for _ in range(5)]
-        for row in late:
-            bench.announces.submit(row, DEAD)
-        await asyncio.sleep(0.2)
-        assert [bool(row.failed) for row in late] == [False] + [True] * 4
-        await asyncio.sleep(2 * SILENCE)
-
-    simulate(main)
+@simulated
+async def test_who_comes_late_to_a_dead_tracker_is_sent_home_too() -> None:
+    bench = Bench()
+    first = [Row(bench) for _ in range(MAX_PER_TRACKER)]
+    for row in first[:MAX_SILENCES]:
+        bench.announces.submit(row, DEAD)
+    await asyncio.sleep(SILENCE / 2)
+    for row in first[MAX_SILENCES:]:
+        bench.announces.submit(row, DEAD)
+    await asyncio.sleep(SILENCE / 2 + 0.2)
+    # Three were silent, seven are being waited for: only one more tries it in earnest.
+    late = [Row(bench) for _ in range(5)]
+    for row in late:
+        bench.announces.submit(row, DEAD)
+    await asyncio.sleep(0.2)
+    assert [bool(row.failed) for row in late] == [False] + [True] * 4
+    await asyncio.sleep(2 * SILENCE)
 
 
 @pytest.mark.parametrize("is_refusing", [False, True])
-def test_one_answer_of_any_kind_ends_the_silence(is_refusing: bool, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench()
-        if is_refusing:
-            bench.refusing.add(LIVE.url)
-        rows = [Row(bench) for _ in range(40)]
-        bench.dead.add(LIVE.url)
-        for row in rows[:2]:
-            bench.announces.submit(row, LIVE)
-        await asyncio.sleep(1)
-        bench.dead.discard(LIVE.url)
-        for row in rows[2:]:
-            bench.announces.submit(row, LIVE)
-        await asyncio.sleep(2 * SILENCE)
-        assert [bool(row.asked) for row in rows] == [True] * len(rows)
-        reasons = {reason for row in rows[2:] for _, _, reason in row.failed}
-        assert reasons == ({"no"} if is_refusing else set())
-
-    simulate(main)
+@simulated
+async def test_one_answer_of_any_kind_ends_the_silence(is_refusing: bool) -> None:
+    bench = Bench()
+    if is_refusing:
+        bench.refusing.add(LIVE.url)
+    rows = [Row(bench) for _ in range(40)]
+    bench.dead.add(LIVE.url)
+    for row in rows[:2]:
+        bench.announces.submit(row, LIVE)
+    await asyncio.sleep(1)
+    bench.dead.discard(LIVE.url)
+    for row in rows[2:]:
+        bench.announces.submit(row, LIVE)
+    await asyncio.sleep(2 * SILENCE)
+    assert [bool(row.asked) for row in rows] == [True] * len(rows)
+    reasons = {reason for row in rows[2:] for _, _, reason in row.failed}
+    assert reasons == ({"no"} if is_refusing else set())
 
 
-def test_who_has_stopped_is_passed_over(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench()
-        for decision in (LIVE, DEAD):
-            rows = [Row(bench) for _ in range(30)]
-            for row in rows:
-                bench.announces.submit(row, decision)
-            for row in rows[MAX_PER_TRACKER:20]:
-                row.is_running = False
-            await asyncio.sleep(2 * SILENCE + 5)
-            assert not any(row.asked or row.failed for row in rows[MAX_PER_TRACKER:20])
-            assert all(row.answered for row in rows[20:])
-
-    simulate(main)
-
-
-def test_closing_leaves_nothing_planned(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench()
+@simulated
+async def test_who_has_stopped_is_passed_over() -> None:
+    bench = Bench()
+    for decision in (LIVE, DEAD):
         rows = [Row(bench) for _ in range(30)]
         for row in rows:
-            bench.announces.wake_at(row, 50.0)
-            bench.announces.submit(row, LIVE)
-        await asyncio.sleep(0)
-        bench.announces.close()
-        bench.announces.close()
-        await asyncio.sleep(100)
-        assert sum(bool(row.answered) for row in rows) == MAX_PER_TRACKER
-        assert not any(row.woken for row in rows)
-
-    simulate(main)
+            bench.announces.submit(row, decision)
+        for row in rows[MAX_PER_TRACKER:20]:
+            row.is_running = False
+        await asyncio.sleep(2 * SILENCE + 5)
+        assert not any(row.asked or row.failed for row in rows[MAX_PER_TRACKER:20])
+        assert all(row.answered for row in rows[20:])
 
 
-def test_a_silent_tracker_is_asked_in_earnest_now_and_then(simulate: Simulate) -> None:
+@simulated
+async def test_closing_leaves_nothing_planned() -> None:
+    bench = Bench()
+    rows = [Row(bench) for _ in range(30)]
+    for row in rows:
+        bench.announces.wake_at(row, 50.0)
+        bench.announces.submit(row, LIVE)
+    await asyncio.sleep(0)
+    bench.announces.close()
+    bench.announces.close()
+    await asyncio.sleep(100)
+    assert sum(bool(row.answered) for row in rows) == MAX_PER_TRACKER
+    assert not any(row.woken for row in rows)
+
+
+@simulated
+async def test_a_silent_tracker_is_asked_in_earnest_now_and_then() -> None:
     """Limit: F11. Ten thousand torrents of a dead tracker cost hardly anything."""
-
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench()
-        rows = [Row(bench) for _ in range(300)]
-        for row in rows[:MAX_SILENCES]:
-            bench.announces.submit(row, DEAD)
-        await asyncio.sleep(SILENCE + 1)
-        for row in rows[MAX_SILENCES:]:
-            bench.announces.submit(row, DEAD)
-            await asyncio.sleep(0.1)
-        asked = sum(row.asked[:1] == [DEAD.url] for row in rows)
-        assert MAX_SILENCES + 5 <= asked <= MAX_SILENCES + 1 + 30 / PROBE_INTERVAL
-        # It comes back: the next in earnest notices, and the rest may ask again.
-        await asyncio.sleep(SILENCE)
-        bench.dead.clear()
-        late = [Row(bench) for _ in range(20)]
-        bench.announces.submit(late[0], DEAD)
-        await asyncio.sleep(0.2)
-        for row in late[1:]:
-            bench.announces.submit(row, DEAD)
-        await asyncio.sleep(2)
-        assert all(row.answered == [DEAD.url] for row in late)
-
-    simulate(main)
+    bench = Bench()
+    rows = [Row(bench) for _ in range(300)]
+    for row in rows[:MAX_SILENCES]:
+        bench.announces.submit(row, DEAD)
+    await asyncio.sleep(SILENCE + 1)
+    for row in rows[MAX_SILENCES:]:
+        bench.announces.submit(row, DEAD)
+        await asyncio.sleep(0.1)
+    asked = sum(row.asked[:1] == [DEAD.url] for row in rows)
+    assert MAX_SILENCES + 5 <= asked <= MAX_SILENCES + 1 + 30 / PROBE_INTERVAL
+    # It comes back: the next in earnest notices, and the rest may ask again.
+    await asyncio.sleep(SILENCE)
+    bench.dead.clear()
+    late = [Row(bench) for _ in range(20)]
+    bench.announces.submit(late[0], DEAD)
+    await asyncio.sleep(0.2)
+    for row in late[1:]:
+        bench.announces.submit(row, DEAD)
+    await asyncio.sleep(2)
+    assert all(row.answered == [DEAD.url] for row in late)
 
 
-def test_an_answer_that_makes_no_sense_is_no_silence(simulate: Simulate) -> None:
+@simulated
+async def test_an_answer_that_makes_no_sense_is_no_silence() -> None:
     class Confused(Row):
         async def announce(self, decision: AnnounceDecision) -> None:
             self.asked.append(decision.url)
             raise TrackerUnreachable("HTTP status 404", is_silent=False)
 
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench()
-        rows = [Confused(bench) for _ in range(30)]
-        for row in rows:
-            bench.announces.submit(row, LIVE)
-        await asyncio.sleep(1)
-        assert all(row.asked == [LIVE.url] for row in rows)
-
-    simulate(main)
+    bench = Bench()
+    rows = [Confused(bench) for _ in range(30)]
+    for row in rows:
+        bench.announces.submit(row, LIVE)
+    await asyncio.sleep(1)
+    assert all(row.asked == [LIVE.url] for row in rows)
 
 
-def test_so_many_trackers_are_remembered(
-    simulate: Simulate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@simulated
+async def test_so_many_trackers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(announces_module, "MAX_LINES", 8)
-
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench()
-        for number in range(50):
-            url = f"http://{number}.example/announce"
-            bench.announces.submit(Row(bench), AnnounceDecision(url, Event.NONE))
-            await asyncio.sleep(0.2)
-            assert len(bench.announces._lines) <= 8
-
-    simulate(main)
+    bench = Bench()
+    for number in range(50):
+        url = f"http://{number}.example/announce"
+        bench.announces.submit(Row(bench), AnnounceDecision(url, Event.NONE))
+        await asyncio.sleep(0.2)
+        assert len(bench.announces._lines) <= 8
 
 
 def test_instants_that_are_past_already_under_uvloop() -> None:

@@ -24,8 +24,8 @@ from bittern.engine.sources.discovery import hinted_peers, tiers_of
 from bittern.engine.sources.tracker_client import TrackerClient
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ScriptedPeer
-from tests.conftest import Simulate
-from tests.engine.scene import Scene, Watch, endpoint_of, until
+from tests.engine.scene import Scene, Watch, endpoint_of, in_scene, until
+from tests.virtual_time import simulated
 
 URL = "http://tracker.example/announce"
 TRACKER_HOST = "10.0.99.1"
@@ -76,117 +76,99 @@ def tracked(client: FakeClient) -> type[Session]:
     return type("Tracked", (TrackedSession,), {"client": client})
 
 
-def test_a_tracker_brings_peers_together(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, trackers=((URL,),)) as scene:
-            client = FakeClient()
-            seed = await scene.node(is_seed=True)
-            client.peers = (seed.endpoint,)
-            leecher = await scene.node(make=tracked(client), enable_trackers=True)
-            watch = Watch(leecher.torrent)
-            await leecher.complete(within=30)
-            await asyncio.sleep(1)
-            assert [(url, event) for url, event, _ in client.heard] == [
-                (URL, Event.STARTED),
-                (URL, Event.COMPLETED),
-            ]
-            assert [left for *_, left in client.heard] == [len(scene.data), 0]
-            assert events.PeersFound("tracker", 1) in watch.seen
-            assert [status.url for status in leecher.torrent.trackers()] == [URL]
-            leecher.torrent.announce_now()
-            await leecher.close()
-            assert client.heard[-1][1] is Event.STOPPED
-            assert leecher.torrent.trackers() == []
-
-    simulate(main)
+@in_scene(trackers=((URL,),))
+async def test_a_tracker_brings_peers_together(scene: Scene) -> None:
+    client = FakeClient()
+    seed = await scene.node(is_seed=True)
+    client.peers = (seed.endpoint,)
+    leecher = await scene.node(make=tracked(client), enable_trackers=True)
+    watch = Watch(leecher.torrent)
+    await leecher.complete(within=30)
+    await asyncio.sleep(1)
+    assert [(url, event) for url, event, _ in client.heard] == [
+        (URL, Event.STARTED),
+        (URL, Event.COMPLETED),
+    ]
+    assert [left for *_, left in client.heard] == [len(scene.data), 0]
+    assert events.PeersFound("tracker", 1) in watch.seen
+    assert [status.url for status in leecher.torrent.trackers()] == [URL]
+    leecher.torrent.announce_now()
+    await leecher.close()
+    assert client.heard[-1][1] is Event.STOPPED
+    assert leecher.torrent.trackers() == []
 
 
-def test_without_trackers_there_is_nothing_to_ask(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            node.torrent.announce_now()
-            assert node.torrent.trackers() == []
-
-    simulate(main)
+@in_scene()
+async def test_without_trackers_there_is_nothing_to_ask(scene: Scene) -> None:
+    node = await scene.node()
+    node.torrent.announce_now()
+    assert node.torrent.trackers() == []
 
 
 @pytest.mark.parametrize("was_alive", [False, True])
-def test_dead_trackers_do_not_hold_up_the_end(
-    was_alive: bool, tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_dead_trackers_do_not_hold_up_the_end(
+    scene: Scene, was_alive: bool, tmp_path: Path
 ) -> None:
     """Limit: F19. Many torrents with dead trackers end within ``stop_timeout`` altogether."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            client = FakeClient()
-            client.is_dead = not was_alive
-            session = await scene.session(
-                scene.add_host(), make=tracked(client), enable_trackers=True
-            )
-            for number in range(30):
-                other = Scene(loop, tmp_path / str(number), files={"": 1000 + number})
-                await session.add(
-                    other.raw,
-                    TorrentConfig(output=tmp_path / str(number) / "out", trackers=((URL,),)),
-                )
-            await asyncio.sleep(10)
-            client.is_dead = True
-            began = loop.time()
-            scene.sessions.remove(session)
-            await session.__aexit__(None, None, None)
-            assert loop.time() - began <= 5.5
-
-    simulate(main)
+    client = FakeClient()
+    client.is_dead = not was_alive
+    session = await scene.session(scene.add_host(), make=tracked(client), enable_trackers=True)
+    for number in range(30):
+        other = Scene(scene.loop, tmp_path / str(number), files={"": 1000 + number})
+        await session.add(
+            other.raw,
+            TorrentConfig(output=tmp_path / str(number) / "out", trackers=((URL,),)),
+        )
+    await asyncio.sleep(10)
+    client.is_dead = True
+    began = scene.loop.time()
+    scene.sessions.remove(session)
+    await session.__aexit__(None, None, None)
+    assert scene.loop.time() - began <= 5.5
 
 
-def test_a_seed_at_rest_goes_on_announcing(tmp_path: Path, simulate: Simulate) -> None:
+@simulated(limit=20_000)
+async def test_a_seed_at_rest_goes_on_announcing(loop: VirtualLoop, tmp_path: Path) -> None:
     """And one that it is told of wakes it up."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, trackers=((URL,),)) as scene:
-            client = FakeClient()
-            seed = await scene.node(
-                is_seed=True,
-                make=tracked(client),
-                enable_trackers=True,
-                state_dir=tmp_path / "state",
-                rest_after=5.0,
-            )
-            await asyncio.sleep(60)
-            assert seed.torrent.is_resting
-            # Nobody can connect to this one, so that the seed has to.
-            host = scene.add_host()
-            leecher = await scene.node(host=host)
-            client.peers = (endpoint_of(host),)
-            async with asyncio.timeout(3600):
-                await leecher.complete(within=3600)
-            assert leecher.has_content()
-            assert len(client.heard) > 1
-
-    simulate(main, limit=20_000)
+    async with Scene(loop, tmp_path, trackers=((URL,),)) as scene:
+        client = FakeClient()
+        seed = await scene.node(
+            is_seed=True,
+            make=tracked(client),
+            enable_trackers=True,
+            state_dir=tmp_path / "state",
+            rest_after=5.0,
+        )
+        await asyncio.sleep(60)
+        assert seed.torrent.is_resting
+        # Nobody can connect to this one, so that the seed has to.
+        host = scene.add_host()
+        leecher = await scene.node(host=host)
+        client.peers = (endpoint_of(host),)
+        async with asyncio.timeout(3600):
+            await leecher.complete(within=3600)
+        assert leecher.has_content()
+        assert len(client.heard) > 1
 
 
-def test_tiers_are_those_of_the_torrent_and_then_of_its_settings(
-    tmp_path: Path, simulate: Simulate
+@simulated
+async def test_tiers_are_those_of_the_torrent_and_then_of_its_settings(
+    loop: VirtualLoop, tmp_path: Path
 ) -> None:
     """BEP 12."""
-
-    async def main(loop: VirtualLoop) -> None:
-        config = TorrentConfig(trackers=(("http://c/", "http://d/"),))
-        scene = Scene(loop, tmp_path, trackers=(("http://a/",), ("http://b/",)))
-        shelf = Shelf(scene.metainfo)
-        assert tiers_of(shelf, config) == (
-            ("http://a/",),
-            ("http://b/",),
-            ("http://c/", "http://d/"),
-        )
-        magnet = parse_magnet(
-            "magnet:?xt=urn:btih:" + "a" * 40 + "&tr=http%3A%2F%2Fe%2F&tr=http%3A%2F%2Ff%2F"
-        )
-        assert tiers_of(Shelf(magnet), TorrentConfig()) == (("http://e/",), ("http://f/",))
-
-    simulate(main)
+    config = TorrentConfig(trackers=(("http://c/", "http://d/"),))
+    scene = Scene(loop, tmp_path, trackers=(("http://a/",), ("http://b/",)))
+    shelf = Shelf(scene.metainfo)
+    assert tiers_of(shelf, config) == (
+        ("http://a/",),
+        ("http://b/",),
+        ("http://c/", "http://d/"),
+    )
+    magnet = parse_magnet(
+        "magnet:?xt=urn:btih:" + "a" * 40 + "&tr=http%3A%2F%2Fe%2F&tr=http%3A%2F%2Ff%2F"
+    )
+    assert tiers_of(Shelf(magnet), TorrentConfig()) == (("http://e/",), ("http://f/",))
 
 
 class FakeShared:
@@ -233,156 +215,126 @@ def sharing(shared: FakeShared) -> type[Session]:
     return Sharing
 
 
-def test_a_source_of_the_session_serves_each_torrent(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            shared = FakeShared(SourceKind.DHT)
-            seed = await scene.node(is_seed=True)
-            node = await scene.node(make=sharing(shared), enable_dht=True, peers=[seed])
-            node.torrent.announce_now()
-            await node.complete()
-            await node.close()
-            name = scene.metainfo.info.name
-            assert shared.log == ["join 1 False", f"start {name}", "ask", "completed", "stop"]
-
-    simulate(main)
+@in_scene()
+async def test_a_source_of_the_session_serves_each_torrent(scene: Scene) -> None:
+    shared = FakeShared(SourceKind.DHT)
+    seed = await scene.node(is_seed=True)
+    node = await scene.node(make=sharing(shared), enable_dht=True, peers=[seed])
+    node.torrent.announce_now()
+    await node.complete()
+    await node.close()
+    name = scene.metainfo.info.name
+    assert shared.log == ["join 1 False", f"start {name}", "ask", "completed", "stop"]
 
 
-def test_sources_that_are_switched_off_say_by_what(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            shared = FakeShared(SourceKind.DHT)
-            node = await scene.node(make=sharing(shared), enable_pex=False)
-            reasons = {status.kind: status.message for status in node.torrent.sources()}
-            assert reasons[SourceKind.DHT] == "switched off by the setting enable_dht"
-            assert reasons[SourceKind.LSD] == "switched off by the setting enable_lsd"
-            assert reasons[SourceKind.PEX] == "switched off by the setting enable_pex"
-            assert not shared.log
-
-    simulate(main)
+@in_scene()
+async def test_sources_that_are_switched_off_say_by_what(scene: Scene) -> None:
+    shared = FakeShared(SourceKind.DHT)
+    node = await scene.node(make=sharing(shared), enable_pex=False)
+    reasons = {status.kind: status.message for status in node.torrent.sources()}
+    assert reasons[SourceKind.DHT] == "switched off by the setting enable_dht"
+    assert reasons[SourceKind.LSD] == "switched off by the setting enable_lsd"
+    assert reasons[SourceKind.PEX] == "switched off by the setting enable_pex"
+    assert not shared.log
 
 
-def test_a_private_torrent_has_its_trackers_only(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene(is_private=True)
+async def test_a_private_torrent_has_its_trackers_only(scene: Scene) -> None:
     """BEP 27."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, is_private=True) as scene:
-            shared = FakeShared(SourceKind.DHT)
-            node = await scene.node(
-                make=sharing(shared), enable_dht=True, enable_lsd=True, enable_zeroconf=True
-            )
-            reasons = {status.kind: status.message for status in node.torrent.sources()}
-            for kind in (SourceKind.DHT, SourceKind.LSD, SourceKind.ZEROCONF, SourceKind.PEX):
-                assert reasons[kind] == PRIVATE
-            assert not shared.log
-
-    simulate(main)
+    shared = FakeShared(SourceKind.DHT)
+    node = await scene.node(
+        make=sharing(shared), enable_dht=True, enable_lsd=True, enable_zeroconf=True
+    )
+    reasons = {status.kind: status.message for status in node.torrent.sources()}
+    for kind in (SourceKind.DHT, SourceKind.LSD, SourceKind.ZEROCONF, SourceKind.PEX):
+        assert reasons[kind] == PRIVATE
+    assert not shared.log
 
 
-def test_a_torrent_that_turns_out_to_be_private_leaves_its_other_sources(
-    tmp_path: Path, simulate: Simulate
+@in_scene(is_private=True)
+async def test_a_torrent_that_turns_out_to_be_private_leaves_its_other_sources(
+    scene: Scene,
 ) -> None:
     """BEP 27. A magnet link does not say so; the metadata does."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, is_private=True) as scene:
-            shared = FakeShared(SourceKind.DHT)
-            seed = await scene.node(is_seed=True)
-            seed.torrent.shelf.is_private = False  # so that it serves the metadata
-            link = f"magnet:?xt=urn:btih:{scene.info_hash}"
-            node = await scene.node(
-                make=sharing(shared), enable_dht=True, source=link, peers=[seed]
-            )
-            assert shared.log == ["join 1 False", f"start {node.torrent.name}"]
-            await node.complete()
-            assert shared.log[2:] == ["stop"]
-            reasons = {status.kind: status.message for status in node.torrent.sources()}
-            assert reasons[SourceKind.DHT] == PRIVATE
-            assert reasons[SourceKind.PEX] == PRIVATE
-
-    simulate(main)
+    shared = FakeShared(SourceKind.DHT)
+    seed = await scene.node(is_seed=True)
+    seed.torrent.shelf.is_private = False  # so that it serves the metadata
+    link = f"magnet:?xt=urn:btih:{scene.info_hash}"
+    node = await scene.node(make=sharing(shared), enable_dht=True, source=link, peers=[seed])
+    assert shared.log == ["join 1 False", f"start {node.torrent.name}"]
+    await node.complete()
+    assert shared.log[2:] == ["stop"]
+    reasons = {status.kind: status.message for status in node.torrent.sources()}
+    assert reasons[SourceKind.DHT] == PRIVATE
+    assert reasons[SourceKind.PEX] == PRIVATE
 
 
 @pytest.mark.parametrize("topic", ["btih", "btmh"])
-def test_a_hybrid_known_by_one_hash_goes_by_both_once_its_metadata_is_there(
-    topic: str, tmp_path: Path, simulate: Simulate
+@in_scene(version=Version.HYBRID)
+async def test_a_hybrid_known_by_one_hash_goes_by_both_once_its_metadata_is_there(
+    scene: Scene, topic: str
 ) -> None:
     """BEP 52. Trackers are told of both, and peers may name either."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            info = scene.metainfo.info
-            v1, v2 = info.all_hashes
-            assert info.info_hash_v2 is not None
-            seed = await scene.node(is_seed=True)
-            link = (
-                f"magnet:?xt=urn:btih:{v1}"
-                if topic == "btih"
-                else f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}"
-            )
-            client = FakeClient()
-            node = await scene.node(
-                source=f"{link}&tr={URL}", enable_trackers=True, make=tracked(client)
-            )
-            await until(lambda: bool(client.hashes))
-            assert client.hashes == [{v1 if topic == "btih" else v2}]
-            node.torrent.add_peers([seed.endpoint], "user")
-            await node.complete()
-            assert node.torrent.all_hashes == (v1, v2)
-            await until(lambda: client.hashes[-1] == {v1, v2}, within=3600)
-            for named in (v1, v2):
-                peer = await ScriptedPeer.connect(scene.add_host(), node.endpoint)
-                peer.send_handshake(named, b"-SC0000-" + scene.loop.random.randbytes(12))
-                assert (await peer.expect_handshake()).info_hash == named
-                peer.close()
-
-    simulate(main)
+    info = scene.metainfo.info
+    v1, v2 = info.all_hashes
+    assert info.info_hash_v2 is not None
+    seed = await scene.node(is_seed=True)
+    link = (
+        f"magnet:?xt=urn:btih:{v1}"
+        if topic == "btih"
+        else f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}"
+    )
+    client = FakeClient()
+    node = await scene.node(source=f"{link}&tr={URL}", enable_trackers=True, make=tracked(client))
+    await until(lambda: bool(client.hashes))
+    assert client.hashes == [{v1 if topic == "btih" else v2}]
+    node.torrent.add_peers([seed.endpoint], "user")
+    await node.complete()
+    assert node.torrent.all_hashes == (v1, v2)
+    await until(lambda: client.hashes[-1] == {v1, v2}, within=3600)
+    for named in (v1, v2):
+        peer = await ScriptedPeer.connect(scene.add_host(), node.endpoint)
+        peer.send_handshake(named, b"-SC0000-" + scene.loop.random.randbytes(12))
+        assert (await peer.expect_handshake()).info_hash == named
+        peer.close()
 
 
-def test_one_torrent_under_two_names_is_found_out(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene(version=Version.HYBRID)
+async def test_one_torrent_under_two_names_is_found_out(scene: Scene, tmp_path: Path) -> None:
     """Two links, one by each hash of a hybrid: the first to learn it says so and stops."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            info = scene.metainfo.info
-            seed = await scene.node(is_seed=True)
-            node = await scene.node(source=f"magnet:?xt=urn:btih:{info.info_hash}")
-            other = await node.session.add(
-                f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}",
-                TorrentConfig(output=tmp_path / "other", peers=(seed.endpoint,)),
-            )
-            with pytest.raises(ConfigError, match="in this session already"):
-                await other.wait_complete()
-            await node.session.remove(other)
-            node.torrent.add_peers([seed.endpoint], "user")
-            await node.complete()
-            for named in info.all_hashes:
-                peer = await ScriptedPeer.connect(scene.add_host(), node.endpoint)
-                peer.send_handshake(named, b"-SC0000-" + scene.loop.random.randbytes(12))
-                await peer.expect_handshake()
-                peer.close()
-
-    simulate(main)
+    info = scene.metainfo.info
+    seed = await scene.node(is_seed=True)
+    node = await scene.node(source=f"magnet:?xt=urn:btih:{info.info_hash}")
+    other = await node.session.add(
+        f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}",
+        TorrentConfig(output=tmp_path / "other", peers=(seed.endpoint,)),
+    )
+    with pytest.raises(ConfigError, match="in this session already"):
+        await other.wait_complete()
+    await node.session.remove(other)
+    node.torrent.add_peers([seed.endpoint], "user")
+    await node.complete()
+    for named in info.all_hashes:
+        peer = await ScriptedPeer.connect(scene.add_host(), node.endpoint)
+        peer.send_handshake(named, b"-SC0000-" + scene.loop.random.randbytes(12))
+        await peer.expect_handshake()
+        peer.close()
 
 
-def test_peers_that_a_link_names_by_address_are_dialled(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_peers_that_a_link_names_by_address_are_dialled(scene: Scene) -> None:
     """BEP 9. Limit: P14, what is in our own network is not."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True, host=scene.add_host("45.1.2.3"))
-            local = scene.add_host()
-            link = (
-                f"magnet:?xt=urn:btih:{scene.info_hash}&x.pe={seed.endpoint}"
-                f"&x.pe={endpoint_of(local)}&x.pe=127.0.0.1:80&x.pe=a.name.example:80"
-            )
-            assert hinted_peers(Shelf(parse_magnet(link))) == [seed.endpoint]
-            node = await scene.node(source=link, host=scene.add_host("45.4.5.6"))
-            await node.complete()
-            kinds = {status.kind for status in node.torrent.sources()}
-            assert SourceKind.LINK in kinds
-            assert SourceKind.USER not in kinds
-            assert scene.network.attempts[endpoint_of(local)] == 0
-            assert hinted_peers(Shelf(scene.metainfo)) == []
-
-    simulate(main)
+    seed = await scene.node(is_seed=True, host=scene.add_host("45.1.2.3"))
+    local = scene.add_host()
+    link = (
+        f"magnet:?xt=urn:btih:{scene.info_hash}&x.pe={seed.endpoint}"
+        f"&x.pe={endpoint_of(local)}&x.pe=127.0.0.1:80&x.pe=a.name.example:80"
+    )
+    assert hinted_peers(Shelf(parse_magnet(link))) == [seed.endpoint]
+    node = await scene.node(source=link, host=scene.add_host("45.4.5.6"))
+    await node.complete()
+    kinds = {status.kind for status in node.torrent.sources()}
+    assert SourceKind.LINK in kinds
+    assert SourceKind.USER not in kinds
+    assert scene.network.attempts[endpoint_of(local)] == 0
+    assert hinted_peers(Shelf(scene.metainfo)) == []

@@ -2,79 +2,64 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from bittern.core.endpoint import Endpoint
 from bittern.engine.config import TorrentConfig
 from bittern.engine.source_status import SourceKind, SourceState
 from bittern.engine.sources.finder import PeerFinder
-from bittern.testing.loop import VirtualLoop
-from tests.conftest import Simulate
-from tests.engine.scene import Scene
+from tests.engine.scene import Scene, in_scene
 from tests.engine.sources.local_scene import OTHER, SEARCHED, FakeTorrent
 from tests.engine.sources.test_discovery import URL, FakeClient, tracked
 
 PEER = Endpoint("10.0.0.77", 7000)
 
 
-def test_endpoints_outlive_a_run_and_nobody_takes_no_memory(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            services = (await scene.node()).torrent._services
-            finder = PeerFinder(FakeTorrent(SEARCHED), services)
-            nobody = finder.candidates
-            assert finder.candidates is nobody
-            finder.let_go()
-            assert finder.candidates is not nobody
-            assert finder.add([PEER, PEER], "user", None) == 1
-            assert finder.add([PEER], "user", None) == 0
-            known = finder.candidates
-            finder.start(services.sources, TorrentConfig())
-            await finder.stop()
-            finder.let_go()
-            assert finder.candidates is known
-            assert PEER in known
-
-    simulate(main)
+@in_scene()
+async def test_endpoints_outlive_a_run_and_nobody_takes_no_memory(scene: Scene) -> None:
+    services = (await scene.node()).torrent._services
+    finder = PeerFinder(FakeTorrent(SEARCHED), services)
+    nobody = finder.candidates
+    assert finder.candidates is nobody
+    finder.let_go()
+    assert finder.candidates is not nobody
+    assert finder.add([PEER, PEER], "user", None) == 1
+    assert finder.add([PEER], "user", None) == 0
+    known = finder.candidates
+    finder.start(services.sources, TorrentConfig())
+    await finder.stop()
+    finder.let_go()
+    assert finder.candidates is known
+    assert PEER in known
 
 
-def test_sources_are_there_while_it_runs(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            client = FakeClient()
-            node = await scene.node(make=tracked(client), enable_trackers=True)
-            services, torrent = node.torrent._services, FakeTorrent(SEARCHED)
-            finder = PeerFinder(torrent, services)
-            finder.ask_now()
-            finder.set_trackers(TorrentConfig(trackers=((URL,),)))
-            assert (finder.trackers(), finder.statuses()) == ([], [])
-            finder.start(services.sources, TorrentConfig())
-            assert finder.trackers() == []
-            assert {each.state for each in finder.statuses()} >= {SourceState.OFF}
-            finder.set_trackers(TorrentConfig(trackers=((URL,),)))
-            assert [tracker.url for tracker in finder.trackers()] == [URL]
-            # The metadata has come, and with it a second hash.
-            torrent.all_hashes = (SEARCHED, OTHER)
-            finder.start(services.sources, TorrentConfig())
-            await finder.stop()
-            assert client.hashes[-1] == {SEARCHED, OTHER}
-            assert (finder.trackers(), finder.statuses()) == ([], [])
-
-    simulate(main)
+@in_scene()
+async def test_sources_are_there_while_it_runs(scene: Scene) -> None:
+    client = FakeClient()
+    node = await scene.node(make=tracked(client), enable_trackers=True)
+    services, torrent = node.torrent._services, FakeTorrent(SEARCHED)
+    finder = PeerFinder(torrent, services)
+    finder.ask_now()
+    finder.set_trackers(TorrentConfig(trackers=((URL,),)))
+    assert (finder.trackers(), finder.statuses()) == ([], [])
+    finder.start(services.sources, TorrentConfig())
+    assert finder.trackers() == []
+    assert {each.state for each in finder.statuses()} >= {SourceState.OFF}
+    finder.set_trackers(TorrentConfig(trackers=((URL,),)))
+    assert [tracker.url for tracker in finder.trackers()] == [URL]
+    # The metadata has come, and with it a second hash.
+    torrent.all_hashes = (SEARCHED, OTHER)
+    finder.start(services.sources, TorrentConfig())
+    await finder.stop()
+    assert client.hashes[-1] == {SEARCHED, OTHER}
+    assert (finder.trackers(), finder.statuses()) == ([], [])
 
 
-def test_who_has_everything_looks_for_no_seeds(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            services = (await scene.node()).torrent._services
-            finder = PeerFinder(FakeTorrent(SEARCHED), services)
-            finder.completed()
-            assert finder.candidates.is_seeding
-            finder.start(services.sources, TorrentConfig())
-            finder.completed()
-            assert SourceKind.INCOMING in {each.kind for each in finder.statuses()}
-            await finder.stop()
-
-    simulate(main)
+@in_scene()
+async def test_who_has_everything_looks_for_no_seeds(scene: Scene) -> None:
+    services = (await scene.node()).torrent._services
+    finder = PeerFinder(FakeTorrent(SEARCHED), services)
+    finder.completed()
+    assert finder.candidates.is_seeding
+    finder.start(services.sources, TorrentConfig())
+    finder.completed()
+    assert SourceKind.INCOMING in {each.kind for each in finder.statuses()}
+    await finder.stop()

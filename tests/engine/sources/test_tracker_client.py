@@ -33,7 +33,7 @@ from bittern.net.access import Access
 from bittern.net.http import HttpResponse
 from bittern.net.udp_tracker import UdpTrackers
 from bittern.testing.loop import VirtualLoop
-from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
 HASH, OTHER = InfoHash(b"h" * 20), InfoHash(b"o" * 20)
 REQUEST = AnnounceRequest(info_hash=HASH, peer_id=PeerId(b"p" * 20), port=6881)
@@ -150,125 +150,108 @@ def make(
     return client, http
 
 
-def test_http_announce(simulate: Simulate) -> None:
-    async def main() -> None:
-        client, http = make()
-        answer = await client.announce("http://t/announce?k=1", [REQUEST])
-        assert answer == AnnounceAnswer(interval=1200, peers=(PEER4,), num_seeds=3)
-        [(url, ipv6)] = http.asked
-        assert ipv6 is False
-        assert parse_announce_query(urlsplit(url).query) == REQUEST
-        assert url.startswith("http://t/announce?k=1&info_hash=hhhh")
-
-    simulate(main())
+@simulated
+async def test_http_announce() -> None:
+    client, http = make()
+    answer = await client.announce("http://t/announce?k=1", [REQUEST])
+    assert answer == AnnounceAnswer(interval=1200, peers=(PEER4,), num_seeds=3)
+    [(url, ipv6)] = http.asked
+    assert ipv6 is False
+    assert parse_announce_query(urlsplit(url).query) == REQUEST
+    assert url.startswith("http://t/announce?k=1&info_hash=hhhh")
 
 
-def test_both_families_and_both_hashes_are_announced(simulate: Simulate) -> None:
+@simulated
+async def test_both_families_and_both_hashes_are_announced(loop: VirtualLoop) -> None:
     """BEP 7, BEP 52."""
-
-    async def main(loop: VirtualLoop) -> None:
-        client, http = make()
-        heard: list[str] = []
-        other = AnnounceRequest(info_hash=OTHER, peer_id=REQUEST.peer_id, port=6881)
-        answer = await client.announce(
-            "https://both/announce",
-            [REQUEST, other],
-            answered=lambda answer, host: heard.append(host),
-        )
-        assert answer.interval == 1200
-        assert set(answer.peers) == {PEER4, PEER6}
-        assert len(answer.peers) == 2
-        assert sorted(heard) == ["2001:db8::7"] * 2 + ["203.0.113.7"] * 2
-        assert sorted(ipv6 or False for _, ipv6 in http.asked) == [False, False, True, True]
-        assert loop.time() == 1
-
-    simulate(main)
+    client, http = make()
+    heard: list[str] = []
+    other = AnnounceRequest(info_hash=OTHER, peer_id=REQUEST.peer_id, port=6881)
+    answer = await client.announce(
+        "https://both/announce",
+        [REQUEST, other],
+        answered=lambda answer, host: heard.append(host),
+    )
+    assert answer.interval == 1200
+    assert set(answer.peers) == {PEER4, PEER6}
+    assert len(answer.peers) == 2
+    assert sorted(heard) == ["2001:db8::7"] * 2 + ["203.0.113.7"] * 2
+    assert sorted(ipv6 or False for _, ipv6 in http.asked) == [False, False, True, True]
+    assert loop.time() == 1
 
 
 @pytest.mark.parametrize(("family", "host"), [(False, "both"), (True, "six")])
-def test_families_can_be_left_out(family: bool, host: str, simulate: Simulate) -> None:
-    async def main() -> None:
-        client, http = make(families=frozenset({family}))
-        await client.announce(f"http://{host}/announce", [REQUEST])
-        assert [ipv6 for _, ipv6 in http.asked] == [family]
-        with pytest.raises(TrackerUnreachable, match="no address of a family"):
-            await client.announce(f"http://{'t' if family else 'six'}/announce", [REQUEST])
-
-    simulate(main())
+@simulated
+async def test_families_can_be_left_out(family: bool, host: str) -> None:
+    client, http = make(families=frozenset({family}))
+    await client.announce(f"http://{host}/announce", [REQUEST])
+    assert [ipv6 for _, ipv6 in http.asked] == [family]
+    with pytest.raises(TrackerUnreachable, match="no address of a family"):
+        await client.announce(f"http://{'t' if family else 'six'}/announce", [REQUEST])
 
 
-def test_one_family_is_enough(simulate: Simulate) -> None:
+@simulated
+async def test_one_family_is_enough() -> None:
     def answer(url: str, ipv6: bool) -> HttpResponse | Exception:
         return FetchError("no route") if ipv6 else announce_body(url, ipv6)
 
-    async def main() -> None:
-        client, _ = make(answer)
-        found = await client.announce("http://both/announce", [REQUEST])
-        assert found.peers == (PEER4,)
-
-    simulate(main())
+    client, _ = make(answer)
+    found = await client.announce("http://both/announce", [REQUEST])
+    assert found.peers == (PEER4,)
 
 
-def test_a_silent_family_holds_the_other_up_for_five_seconds(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        client, http = make()
-        http.delays = {True: 100}
-        heard_at: list[float] = []
-        answer = await client.announce(
-            "http://both/announce",
-            [REQUEST],
-            answered=lambda answer, host: heard_at.append(loop.time()),
-        )
-        assert answer.peers == (PEER4,)
-        assert heard_at == [1]
-        assert loop.time() == 6
-        assert http.num_under_way == 0
-        http.delays = {True: 3}
-        assert len((await client.announce("http://both/announce", [REQUEST])).peers) == 2
-        assert loop.time() == 9
-
-    simulate(main)
+@simulated
+async def test_a_silent_family_holds_the_other_up_for_five_seconds(loop: VirtualLoop) -> None:
+    client, http = make()
+    http.delays = {True: 100}
+    heard_at: list[float] = []
+    answer = await client.announce(
+        "http://both/announce",
+        [REQUEST],
+        answered=lambda answer, host: heard_at.append(loop.time()),
+    )
+    assert answer.peers == (PEER4,)
+    assert heard_at == [1]
+    assert loop.time() == 6
+    assert http.num_under_way == 0
+    http.delays = {True: 3}
+    assert len((await client.announce("http://both/announce", [REQUEST])).peers) == 2
+    assert loop.time() == 9
 
 
-def test_a_late_success_after_a_failure_counts(simulate: Simulate) -> None:
+@simulated
+async def test_a_late_success_after_a_failure_counts() -> None:
     def answer(url: str, ipv6: bool) -> HttpResponse | Exception:
         return announce_body(url, ipv6) if ipv6 else ok(encode_failure(FailureAnswer("no")))
 
-    async def main() -> None:
-        client, http = make(answer)
-        http.delays = {True: 20}
-        assert (await client.announce("http://both/announce", [REQUEST])).peers == (PEER6,)
-
-    simulate(main())
+    client, http = make(answer)
+    http.delays = {True: 20}
+    assert (await client.announce("http://both/announce", [REQUEST])).peers == (PEER6,)
 
 
 @pytest.mark.parametrize("refused", [False, True])
-def test_a_refusal_says_more_than_silence(refused: bool, simulate: Simulate) -> None:
+@simulated
+async def test_a_refusal_says_more_than_silence(refused: bool) -> None:
     def answer(url: str, ipv6: bool) -> HttpResponse | Exception:
         if ipv6 is refused:
             return ok(encode_failure(FailureAnswer("not registered", 120)))
         return FetchError("no route")
 
-    async def main() -> None:
-        client, _ = make(answer)
-        with pytest.raises(TrackerFailure, match="not registered") as caught:
-            await client.announce("http://both/announce", [REQUEST])
-        assert caught.value.retry_after == 120
-        assert not caught.value.is_ours
-
-    simulate(main())
+    client, _ = make(answer)
+    with pytest.raises(TrackerFailure, match="not registered") as caught:
+        await client.announce("http://both/announce", [REQUEST])
+    assert caught.value.retry_after == 120
+    assert not caught.value.is_ours
 
 
-def test_a_bug_is_not_hidden_by_a_success(simulate: Simulate) -> None:
+@simulated
+async def test_a_bug_is_not_hidden_by_a_success() -> None:
     def answer(url: str, ipv6: bool) -> HttpResponse | Exception:
         return MisuseError("bug") if ipv6 else announce_body(url, ipv6)
 
-    async def main() -> None:
-        client, _ = make(answer)
-        with pytest.raises(MisuseError, match="bug"):
-            await client.announce("http://both/announce", [REQUEST])
-
-    simulate(main())
+    client, _ = make(answer)
+    with pytest.raises(MisuseError, match="bug"):
+        await client.announce("http://both/announce", [REQUEST])
 
 
 FAILURE = encode_failure(FailureAnswer("go away", math.inf))
@@ -291,16 +274,12 @@ IN_A_YEAR = "Sun, 31 Dec 2000 23:50:00 GMT"
         (ok(b"", 503, retry_after=IN_A_YEAR, date=NOW), "HTTP status 503", 604_800),
     ],
 )
-def test_refusals(
-    answer: HttpResponse, reason: str, retry_after: float | None, simulate: Simulate
-) -> None:
-    async def main() -> None:
-        client, _ = make(lambda url, ipv6: answer)
-        with pytest.raises(TrackerFailure, match=reason) as caught:
-            await client.announce("http://t/announce", [REQUEST])
-        assert caught.value.retry_after == retry_after
-
-    simulate(main())
+@simulated
+async def test_refusals(answer: HttpResponse, reason: str, retry_after: float | None) -> None:
+    client, _ = make(lambda url, ipv6: answer)
+    with pytest.raises(TrackerFailure, match=reason) as caught:
+        await client.announce("http://t/announce", [REQUEST])
+    assert caught.value.retry_after == retry_after
 
 
 @pytest.mark.parametrize(
@@ -315,146 +294,121 @@ def test_refusals(
         (FetchError("connection refused"), "connection refused"),
     ],
 )
-def test_unreachable_ones(
-    answer: HttpResponse | Exception, reason: str, simulate: Simulate
-) -> None:
-    async def main() -> None:
-        client, _ = make(lambda url, ipv6: answer)
-        with pytest.raises(TrackerUnreachable, match=reason):
-            await client.announce("http://t/announce", [REQUEST])
-
-    simulate(main())
+@simulated
+async def test_unreachable_ones(answer: HttpResponse | Exception, reason: str) -> None:
+    client, _ = make(lambda url, ipv6: answer)
+    with pytest.raises(TrackerUnreachable, match=reason):
+        await client.announce("http://t/announce", [REQUEST])
 
 
 @pytest.mark.parametrize(
     "url", ["wss://t/announce", "http:///announce", "nonsense", "http://t:x/", "udp://multicast:1"]
 )
-def test_impossible_urls_are_lasting_failures(url: str, simulate: Simulate) -> None:
-    async def main() -> None:
-        client, http = make(sockets=(FakeSocket("203.0.113.1"),))
-        with pytest.raises(TrackerFailure) as caught:
+@simulated
+async def test_impossible_urls_are_lasting_failures(url: str) -> None:
+    client, http = make(sockets=(FakeSocket("203.0.113.1"),))
+    with pytest.raises(TrackerFailure) as caught:
+        await client.announce(url, [REQUEST])
+    assert caught.value.retry_after == math.inf
+    assert caught.value.is_ours
+    assert http.asked == []
+
+
+@simulated
+async def test_names_that_do_not_resolve() -> None:
+    client, _ = make()
+    for url in ("http://nowhere/announce", "udp://nowhere:1"):
+        with pytest.raises(TrackerUnreachable, match="cannot resolve 'nowhere'"):
             await client.announce(url, [REQUEST])
-        assert caught.value.retry_after == math.inf
-        assert caught.value.is_ours
-        assert http.asked == []
-
-    simulate(main())
 
 
-def test_names_that_do_not_resolve(simulate: Simulate) -> None:
-    async def main() -> None:
-        client, _ = make()
-        for url in ("http://nowhere/announce", "udp://nowhere:1"):
-            with pytest.raises(TrackerUnreachable, match="cannot resolve 'nowhere'"):
-                await client.announce(url, [REQUEST])
-
-    simulate(main())
-
-
-def test_udp_announce_over_both_families(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        four, six = FakeSocket("203.0.113.1"), FakeSocket("2001:db8::1")
-        client, _ = make(sockets=(four, six))
-        answer = await client.announce("udp://both:6969/a%20b?k=1", [REQUEST])
-        assert set(answer.peers) == {PEER4, PEER6}
-        assert four.asked == [(b"/a%20b?k=1", Endpoint("203.0.113.7", 6969))]
-        assert six.asked == [(b"/a%20b?k=1", Endpoint("2001:db8::7", 6969))]
-        assert loop.time() == 2
-        await client.announce("udp://t", [REQUEST])
-        assert four.asked[-1] == (b"", Endpoint("203.0.113.7", 80))
-
-    simulate(main)
+@simulated
+async def test_udp_announce_over_both_families(loop: VirtualLoop) -> None:
+    four, six = FakeSocket("203.0.113.1"), FakeSocket("2001:db8::1")
+    client, _ = make(sockets=(four, six))
+    answer = await client.announce("udp://both:6969/a%20b?k=1", [REQUEST])
+    assert set(answer.peers) == {PEER4, PEER6}
+    assert four.asked == [(b"/a%20b?k=1", Endpoint("203.0.113.7", 6969))]
+    assert six.asked == [(b"/a%20b?k=1", Endpoint("2001:db8::7", 6969))]
+    assert loop.time() == 2
+    await client.announce("udp://t", [REQUEST])
+    assert four.asked[-1] == (b"", Endpoint("203.0.113.7", 80))
 
 
-def test_udp_refusal_and_lack_of_sockets(simulate: Simulate) -> None:
-    async def main() -> None:
-        client, _ = make(sockets=(FakeSocket("203.0.113.1"),))
-        with pytest.raises(TrackerFailure, match="no"):
-            await client.announce("udp://t:1/refuse", [REQUEST])
-        with pytest.raises(TrackerUnreachable, match="no IPv6 here"):
-            await client.announce("udp://six:1", [REQUEST])
-        bare, _ = make()
-        with pytest.raises(TrackerUnreachable, match="no UDP here"):
-            await bare.announce("udp://t:1", [REQUEST])
-
-    simulate(main())
+@simulated
+async def test_udp_refusal_and_lack_of_sockets() -> None:
+    client, _ = make(sockets=(FakeSocket("203.0.113.1"),))
+    with pytest.raises(TrackerFailure, match="no"):
+        await client.announce("udp://t:1/refuse", [REQUEST])
+    with pytest.raises(TrackerUnreachable, match="no IPv6 here"):
+        await client.announce("udp://six:1", [REQUEST])
+    bare, _ = make()
+    with pytest.raises(TrackerUnreachable, match="no UDP here"):
+        await bare.announce("udp://t:1", [REQUEST])
 
 
-def test_udp_silence_is_bounded(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        silent = FakeSocket("203.0.113.1", is_silent=True)
-        client, _ = make(sockets=(silent,))
-        with pytest.raises(TrackerUnreachable, match="tracker is silent"):
-            await client.announce("udp://t:1", [REQUEST])
-        assert loop.time() == 35
-        slow = UdpTrackers([silent], retry_interval=100)
-        client = TrackerClient(http=FakeHttp(announce_body), udp=slow, resolver=FakeNames())
-        with pytest.raises(TrackerUnreachable, match="tracker is silent"):
-            await client.announce("udp://t:1", [REQUEST])
-        assert loop.time() == 35 + 60
-
-    simulate(main)
+@simulated
+async def test_udp_silence_is_bounded(loop: VirtualLoop) -> None:
+    silent = FakeSocket("203.0.113.1", is_silent=True)
+    client, _ = make(sockets=(silent,))
+    with pytest.raises(TrackerUnreachable, match="tracker is silent"):
+        await client.announce("udp://t:1", [REQUEST])
+    assert loop.time() == 35
+    slow = UdpTrackers([silent], retry_interval=100)
+    client = TrackerClient(http=FakeHttp(announce_body), udp=slow, resolver=FakeNames())
+    with pytest.raises(TrackerUnreachable, match="tracker is silent"):
+        await client.announce("udp://t:1", [REQUEST])
+    assert loop.time() == 35 + 60
 
 
-def test_no_more_than_fifty_http_requests_at_once(
-    simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+@simulated
+async def test_no_more_than_fifty_http_requests_at_once(
+    loop: VirtualLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Limit: F11. And who waits for a place does not lose time."""
-
-    async def main(loop: VirtualLoop) -> None:
-        for number in range(10):
-            monkeypatch.setitem(ADDRESSES, f"t{number}", ("10.0.0.1",))
-        client, http = make()
-        urls = [f"http://t{number % 10}/announce" for number in range(175)]
-        await asyncio.gather(*(client.announce(url, [REQUEST]) for url in urls))
-        assert http.most_under_way == 50
-        assert loop.time() == 4
-
-    simulate(main)
+    for number in range(10):
+        monkeypatch.setitem(ADDRESSES, f"t{number}", ("10.0.0.1",))
+    client, http = make()
+    urls = [f"http://t{number % 10}/announce" for number in range(175)]
+    await asyncio.gather(*(client.announce(url, [REQUEST]) for url in urls))
+    assert http.most_under_way == 50
+    assert loop.time() == 4
 
 
-def test_no_more_than_eight_of_them_to_one_host(simulate: Simulate) -> None:
+@simulated
+async def test_no_more_than_eight_of_them_to_one_host(loop: VirtualLoop) -> None:
     """Limit: F11. Another host is asked at once, and a port is no other host."""
-
-    async def main(loop: VirtualLoop) -> None:
-        client, http = make()
-        urls = [f"http://t:{80 + number % 2}/announce" for number in range(24)]
-        await asyncio.gather(*(client.announce(url, [REQUEST]) for url in urls))
-        assert http.most_under_way == 8
-        assert loop.time() == 3
-
-    simulate(main)
+    client, http = make()
+    urls = [f"http://t:{80 + number % 2}/announce" for number in range(24)]
+    await asyncio.gather(*(client.announce(url, [REQUEST]) for url in urls))
+    assert http.most_under_way == 8
+    assert loop.time() == 3
 
 
-def test_cancelling_ends_all_requests(simulate: Simulate) -> None:
-    async def main() -> None:
-        client, http = make()
-        task = asyncio.ensure_future(client.announce("http://both/announce", [REQUEST]))
-        await asyncio.sleep(0.5)
-        assert http.num_under_way == 2
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert http.num_under_way == 0
-
-    simulate(main())
+@simulated
+async def test_cancelling_ends_all_requests() -> None:
+    client, http = make()
+    task = asyncio.ensure_future(client.announce("http://both/announce", [REQUEST]))
+    await asyncio.sleep(0.5)
+    assert http.num_under_way == 2
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert http.num_under_way == 0
 
 
-def test_scrape(simulate: Simulate) -> None:
+@simulated
+async def test_scrape() -> None:
     entries = {HASH: ScrapeEntry(1, 2, 3), InfoHash(bytes(20)): ScrapeEntry(9, 9, 9)}
-
-    async def main() -> None:
-        client, http = make(
-            lambda url, ipv6: ok(encode_scrape(entries)), sockets=(FakeSocket("203.0.113.1"),)
-        )
-        found = await client.scrape("http://t/announce", [HASH, OTHER])
-        assert found == {HASH: ScrapeEntry(1, 2, 3)}
-        assert http.asked[0][0].startswith("http://t/scrape?info_hash=hhh")
-        assert await client.scrape("udp://t:1", [HASH]) == {HASH: ScrapeEntry(1, 2, 3)}
-        with pytest.raises(TrackerFailure, match="cannot be scraped"):
-            await client.scrape("http://t/x", [HASH])
-
-    simulate(main())
+    client, http = make(
+        lambda url, ipv6: ok(encode_scrape(entries)), sockets=(FakeSocket("203.0.113.1"),)
+    )
+    found = await client.scrape("http://t/announce", [HASH, OTHER])
+    assert found == {HASH: ScrapeEntry(1, 2, 3)}
+    assert http.asked[0][0].startswith("http://t/scrape?info_hash=hhh")
+    assert await client.scrape("udp://t:1", [HASH]) == {HASH: ScrapeEntry(1, 2, 3)}
+    with pytest.raises(TrackerFailure, match="cannot be scraped"):
+        await client.scrape("http://t/x", [HASH])
 
 
 def test_answers_are_merged() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from bittern.codec.info import Version
 from bittern.core.announce import AnnounceAnswer, AnnounceRequest, Event
@@ -15,9 +14,7 @@ from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from bittern.engine.sources.tracker_source import STATES, status_of
 from bittern.engine.sources.trackers import TrackerStatus
 from bittern.policy.announcing import TrackerState
-from bittern.testing.loop import VirtualLoop
-from tests.conftest import Simulate
-from tests.engine.scene import Scene, Watch, until
+from tests.engine.scene import Scene, Watch, in_scene, until
 from tests.engine.sources.test_discovery import URL, FakeClient, tracked
 
 OTHER_URL = "http://other.example/announce"
@@ -35,48 +32,43 @@ class PickyClient(FakeClient):
         return AnnounceAnswer()
 
 
-def test_what_was_asked_and_answered_and_when_it_goes_on(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, trackers=((URL,),)) as scene:
-            client = PickyClient()
-            began = loop.time()
-            node = await scene.node(make=tracked(client), enable_trackers=True)
-            watch = Watch(node.torrent)
-            await asyncio.sleep(0.2)
-            failed = node.torrent.sources()[0]
-            assert (failed.kind, failed.name, failed.state, failed.message, failed.num_peers) == (
-                SourceKind.TRACKER,
-                URL,
-                SourceState.FAILING,
-                "no route",
-                None,
-            )
-            assert failed.last_asked_at is not None
-            assert failed.last_answer_at is not None
-            assert failed.next_at is not None
-            assert began <= failed.last_asked_at < failed.last_answer_at <= loop.time()
-            assert 30 <= failed.next_at - loop.time() <= 60
-            client.is_failing = False
-            await asyncio.sleep(70)
-            answered = node.torrent.sources()[0]
-            assert (answered.state, answered.num_peers, answered.message) == (
-                SourceState.WORKING,
-                0,
-                None,
-            )
-            told = [event.source for event in watch.of(events.SourceChanged)]
-            assert [status.state for status in told] == [
-                SourceState.ASKING,
-                SourceState.FAILING,
-                SourceState.ASKING,
-                SourceState.WORKING,
-            ]
-            assert told[1] == failed
-            assert told[3] == answered
-
-    simulate(main)
+@in_scene(trackers=((URL,),))
+async def test_what_was_asked_and_answered_and_when_it_goes_on(scene: Scene) -> None:
+    client = PickyClient()
+    began = scene.loop.time()
+    node = await scene.node(make=tracked(client), enable_trackers=True)
+    watch = Watch(node.torrent)
+    await asyncio.sleep(0.2)
+    failed = node.torrent.sources()[0]
+    assert (failed.kind, failed.name, failed.state, failed.message, failed.num_peers) == (
+        SourceKind.TRACKER,
+        URL,
+        SourceState.FAILING,
+        "no route",
+        None,
+    )
+    assert failed.last_asked_at is not None
+    assert failed.last_answer_at is not None
+    assert failed.next_at is not None
+    assert began <= failed.last_asked_at < failed.last_answer_at <= scene.loop.time()
+    assert 30 <= failed.next_at - scene.loop.time() <= 60
+    client.is_failing = False
+    await asyncio.sleep(70)
+    answered = node.torrent.sources()[0]
+    assert (answered.state, answered.num_peers, answered.message) == (
+        SourceState.WORKING,
+        0,
+        None,
+    )
+    told = [event.source for event in watch.of(events.SourceChanged)]
+    assert [status.state for status in told] == [
+        SourceState.ASKING,
+        SourceState.FAILING,
+        SourceState.ASKING,
+        SourceState.WORKING,
+    ]
+    assert told[1] == failed
+    assert told[3] == answered
 
 
 class SeeingClient(FakeClient):
@@ -94,72 +86,58 @@ class SeeingClient(FakeClient):
         return answer
 
 
-def test_bep24_where_a_tracker_sees_us_is_passed_on(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, trackers=((URL,),)) as scene:
-            node = await scene.node(make=tracked(SeeingClient()), enable_trackers=True)
-            ours = Endpoint("20.0.0.9", node.session.port)
-            await asyncio.sleep(0.2)
-            assert node.session._services.external == {False: ours}
-            node.torrent.add_peers([ours], "user")
-            assert ours not in node.torrent.candidates
-
-    simulate(main)
+@in_scene(trackers=((URL,),))
+async def test_bep24_where_a_tracker_sees_us_is_passed_on(scene: Scene) -> None:
+    node = await scene.node(make=tracked(SeeingClient()), enable_trackers=True)
+    ours = Endpoint("20.0.0.9", node.session.port)
+    await asyncio.sleep(0.2)
+    assert node.session._services.external == {False: ours}
+    node.torrent.add_peers([ours], "user")
+    assert ours not in node.torrent.candidates
 
 
-def test_why_no_tracker_is_asked(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            off = await scene.node()
-            assert off.torrent.sources()[0] == SourceStatus(
-                kind=SourceKind.TRACKER,
-                state=SourceState.OFF,
-                message="switched off by the setting enable_trackers",
-            )
-            none = await scene.node(make=tracked(FakeClient()), enable_trackers=True)
-            assert none.torrent.sources()[0].message == "the torrent names no tracker"
-
-    simulate(main)
+@in_scene()
+async def test_why_no_tracker_is_asked(scene: Scene) -> None:
+    off = await scene.node()
+    assert off.torrent.sources()[0] == SourceStatus(
+        kind=SourceKind.TRACKER,
+        state=SourceState.OFF,
+        message="switched off by the setting enable_trackers",
+    )
+    none = await scene.node(make=tracked(FakeClient()), enable_trackers=True)
+    assert none.torrent.sources()[0].message == "the torrent names no tracker"
 
 
-def test_trackers_come_and_go_while_it_runs(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            client = PickyClient()
-            client.is_failing = False
-            node = await scene.node(make=tracked(client), enable_trackers=True)
-            torrent = node.torrent
-            torrent.change(trackers=((URL,),))
-            await asyncio.sleep(1)
-            assert [(each.url, each.state) for each in torrent.trackers()] == [
-                (URL, TrackerState.WORKING)
-            ]
-            torrent.change(trackers=((URL,), ("http://b.example/announce",)))
-            assert [each.state for each in torrent.trackers()] == [
-                TrackerState.WORKING,
-                TrackerState.UNTRIED,
-            ]
-            torrent.change(trackers=())
-            assert torrent.trackers() == []
-            await torrent.pause()
-            torrent.change(trackers=((URL,),))
-            assert torrent.trackers() == []
-            await torrent.resume()
-            await asyncio.sleep(1)
-            assert torrent.trackers()[0].state is TrackerState.WORKING
-
-    simulate(main)
+@in_scene()
+async def test_trackers_come_and_go_while_it_runs(scene: Scene) -> None:
+    client = PickyClient()
+    client.is_failing = False
+    node = await scene.node(make=tracked(client), enable_trackers=True)
+    torrent = node.torrent
+    torrent.change(trackers=((URL,),))
+    await asyncio.sleep(1)
+    assert [(each.url, each.state) for each in torrent.trackers()] == [(URL, TrackerState.WORKING)]
+    torrent.change(trackers=((URL,), ("http://b.example/announce",)))
+    assert [each.state for each in torrent.trackers()] == [
+        TrackerState.WORKING,
+        TrackerState.UNTRIED,
+    ]
+    torrent.change(trackers=())
+    assert torrent.trackers() == []
+    await torrent.pause()
+    torrent.change(trackers=((URL,),))
+    assert torrent.trackers() == []
+    await torrent.resume()
+    await asyncio.sleep(1)
+    assert torrent.trackers()[0].state is TrackerState.WORKING
 
 
-def test_trackers_that_are_switched_off_stay_off(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            node = await scene.node()
-            node.torrent.change(trackers=((URL,),))
-            assert node.torrent.trackers() == []
-            assert node.torrent.config.trackers == ((URL,),)
-
-    simulate(main)
+@in_scene()
+async def test_trackers_that_are_switched_off_stay_off(scene: Scene) -> None:
+    node = await scene.node()
+    node.torrent.change(trackers=((URL,),))
+    assert node.torrent.trackers() == []
+    assert node.torrent.config.trackers == ((URL,),)
 
 
 def test_a_tracker_behind_others_waits_for_its_turn() -> None:
@@ -171,94 +149,69 @@ def test_a_tracker_behind_others_waits_for_its_turn() -> None:
     assert STATES.keys() == set(TrackerState)
 
 
-def test_the_news_of_one_tracker_are_told_of_that_tracker(
-    tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, trackers=((URL,), (OTHER_URL,))) as scene:
-            node = await scene.node(
-                make=tracked(PickyClient()), enable_trackers=True, torrent={"paused": True}
-            )
-            watch = Watch(node.torrent)
-            await node.torrent.resume()
-            await until(lambda: len(watch.of(events.TrackerFailed)) == 2)
-            await asyncio.sleep(0)
-            told = [
-                (each.source.name, each.source.state) for each in watch.of(events.SourceChanged)
-            ]
-            assert told == [
-                (URL, SourceState.ASKING),
-                (URL, SourceState.FAILING),
-                (OTHER_URL, SourceState.ASKING),
-                (OTHER_URL, SourceState.FAILING),
-            ]
-
-    simulate(main)
+@in_scene(trackers=((URL,), (OTHER_URL,)))
+async def test_the_news_of_one_tracker_are_told_of_that_tracker(scene: Scene) -> None:
+    node = await scene.node(
+        make=tracked(PickyClient()), enable_trackers=True, torrent={"paused": True}
+    )
+    watch = Watch(node.torrent)
+    await node.torrent.resume()
+    await until(lambda: len(watch.of(events.TrackerFailed)) == 2)
+    await asyncio.sleep(0)
+    told = [(each.source.name, each.source.state) for each in watch.of(events.SourceChanged)]
+    assert told == [
+        (URL, SourceState.ASKING),
+        (URL, SourceState.FAILING),
+        (OTHER_URL, SourceState.ASKING),
+        (OTHER_URL, SourceState.FAILING),
+    ]
 
 
-def test_a_download_is_begun_ended_and_left_with_what_it_came_to(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(trackers=((URL,),))
+async def test_a_download_is_begun_ended_and_left_with_what_it_came_to(scene: Scene) -> None:
     """Asking again sooner than the tracker allows says nothing more."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, trackers=((URL,),)) as scene:
-            client = FakeClient()
-            seed = await scene.node(is_seed=True)
-            client.peers = (seed.endpoint,)
-            leecher = await scene.node(make=tracked(client), enable_trackers=True)
-            await leecher.complete(within=30)
-            await asyncio.sleep(1)
-            leecher.torrent.announce_now()
-            await asyncio.sleep(1)
-            await leecher.close()
-            assert [(event, left) for _, event, left in client.heard] == [
-                (Event.STARTED, len(scene.data)),
-                (Event.COMPLETED, 0),
-                (Event.STOPPED, 0),
-            ]
-
-    simulate(main)
+    client = FakeClient()
+    seed = await scene.node(is_seed=True)
+    client.peers = (seed.endpoint,)
+    leecher = await scene.node(make=tracked(client), enable_trackers=True)
+    await leecher.complete(within=30)
+    await asyncio.sleep(1)
+    leecher.torrent.announce_now()
+    await asyncio.sleep(1)
+    await leecher.close()
+    assert [(event, left) for _, event, left in client.heard] == [
+        (Event.STARTED, len(scene.data)),
+        (Event.COMPLETED, 0),
+        (Event.STOPPED, 0),
+    ]
 
 
-def test_whoever_names_no_tracker_needs_none(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene(version=Version.HYBRID)
+async def test_whoever_names_no_tracker_needs_none(scene: Scene) -> None:
     """A hybrid learns of its second hash, ends its download and leaves: nobody is told."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            seed = await scene.node(is_seed=True)
-            leecher = await scene.node(
-                source=f"magnet:?xt=urn:btih:{scene.info_hash}", peers=[seed]
-            )
-            await leecher.complete(within=30)
-            leecher.torrent.announce_now()
-            assert leecher.torrent.trackers() == []
-            [told] = [each for each in leecher.torrent.sources() if each.kind is SourceKind.TRACKER]
-            assert told.state is SourceState.OFF
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    leecher = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}", peers=[seed])
+    await leecher.complete(within=30)
+    leecher.torrent.announce_now()
+    assert leecher.torrent.trackers() == []
+    [told] = [each for each in leecher.torrent.sources() if each.kind is SourceKind.TRACKER]
+    assert told.state is SourceState.OFF
 
 
-def test_a_hybrid_from_a_link_is_announced_under_its_other_hash_too(
-    tmp_path: Path, simulate: Simulate
-) -> None:
+@in_scene(version=Version.HYBRID)
+async def test_a_hybrid_from_a_link_is_announced_under_its_other_hash_too(scene: Scene) -> None:
     """BEP 52."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            client = FakeClient()
-            seed = await scene.node(is_seed=True)
-            client.peers = (seed.endpoint, Endpoint("10.0.77.1", 1))
-            leecher = await scene.node(
-                source=f"magnet:?xt=urn:btih:{scene.info_hash}",
-                torrent={"trackers": ((URL,),)},
-                make=tracked(client),
-                enable_trackers=True,
-            )
-            await leecher.complete(within=30)
-            await until(lambda: len(client.heard) > 1)
-            assert client.hashes[0] == {scene.info_hash}
-            assert client.hashes[1] == set(seed.torrent.all_hashes)
-            assert len(client.hashes[1]) == 2
-
-    simulate(main)
+    client = FakeClient()
+    seed = await scene.node(is_seed=True)
+    client.peers = (seed.endpoint, Endpoint("10.0.77.1", 1))
+    leecher = await scene.node(
+        source=f"magnet:?xt=urn:btih:{scene.info_hash}",
+        torrent={"trackers": ((URL,),)},
+        make=tracked(client),
+        enable_trackers=True,
+    )
+    await leecher.complete(within=30)
+    await until(lambda: len(client.heard) > 1)
+    assert client.hashes[0] == {scene.info_hash}
+    assert client.hashes[1] == set(seed.torrent.all_hashes)
+    assert len(client.hashes[1]) == 2

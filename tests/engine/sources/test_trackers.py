@@ -15,7 +15,7 @@ from bittern.engine.sources.tracker_client import TrackerClient
 from bittern.engine.sources.trackers import TrackerAnnouncer, TrackerStatus
 from bittern.policy.announcing import AnnounceDecision, TrackerState
 from bittern.testing.loop import VirtualLoop
-from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
 HOST = "203.0.113.99"
 HASH, OTHER = InfoHash(b"h" * 20), InfoHash(b"o" * 20)
@@ -124,298 +124,262 @@ class Scene:
         return next(status for status in self.announcer.trackers() if status.url == url)
 
 
-def test_a_life(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene("a")
-        async with scene:
-            await asyncio.sleep(2)
-            scene.torrent.left = 0
-            scene.announcer.completed()
-            await asyncio.sleep(2000)
-        assert scene.client.heard == [
-            (0, "a", Event.STARTED),
-            (2, "a", Event.COMPLETED),
-            (1803, "a", Event.NONE),
-            (2002, "a", Event.STOPPED),
-        ]
-        assert loop.time() == 2003
-        assert [request.left for request in scene.client.requests] == [100] * 2 + [0] * 6
-        assert [r.numwant for r in scene.client.requests] == [200] * 6 + [0] * 2
-        assert {r.info_hash for r in scene.client.requests} == {HASH, OTHER}
-        assert len({r.key for r in scene.client.requests}) == 1
-        assert scene.client.requests[0] == AnnounceRequest(
-            info_hash=HASH,
-            peer_id=PeerId(b"p" * 20),
-            port=6881,
-            uploaded=1,
-            downloaded=2,
-            left=100,
-            event=Event.STARTED,
-            key=scene.client.requests[0].key,
-            numwant=200,
-        )
-
-    simulate(main)
-
-
-def test_peers_and_reports_reach_the_torrent(simulate: Simulate) -> None:
-    async def main() -> None:
-        scene = Scene("a b")
-        scene.client.answers["a"] = TrackerFailure("closed today", retry_after=600)
-        scene.client.answers["b"] = AnnounceAnswer(
-            peers=PEERS, num_seeds=3, external_host="203.0.113.9", tracker_id=b"id"
-        )
-        async with scene:
-            await asyncio.sleep(3)
-            assert scene.torrent.peers == [PEERS[0]]
-            assert scene.torrent.told == ["203.0.113.9"]
-            assert scene.torrent.reports == [
-                events.TrackerAsked("a", "started"),
-                events.TrackerFailed("a", "closed today", 601, is_refusal=True),
-                events.TrackerAsked("b", "started"),
-                events.TrackerAnnounced("b", "started", 3, 3, None, 1800),
-            ]
-            await asyncio.sleep(1900)
-            assert scene.client.requests[-1].tracker_id == b"id"
-
-    simulate(main())
-
-
-def test_status_for_display(simulate: Simulate) -> None:
-    async def main() -> None:
-        scene = Scene("a b c d", announce_to_all_tiers=True)
-        scene.client.answers["a"] = AnnounceAnswer(
-            peers=PEERS, num_seeds=3, num_leechers=4, num_downloaded=5, warning="take care"
-        )
-        scene.client.answers["b"] = TrackerUnreachable("no route")
-        scene.client.answers["c"] = TrackerFailure(
-            "never come back", retry_after=math.inf, is_ours=True
-        )
-        scene.client.answers["d"] = 30.0
-        async with scene:
-            await asyncio.sleep(2)
-            assert scene.status("a") == TrackerStatus(
-                url="a",
-                tier=0,
-                state=TrackerState.WORKING,
-                next_at=1801,
-                last_asked_at=0,
-                last_at=1,
-                num_seeds=3,
-                num_leechers=4,
-                num_downloaded=5,
-                num_peers=3,
-                num_found=3,
-                message="take care",
-            )
-            failing = scene.status("b")
-            assert failing.state is TrackerState.FAILING
-            # Neither was said by a tracker.
-            failures = [e for e in scene.torrent.reports if isinstance(e, events.TrackerFailed)]
-            assert [(e.url, e.is_refusal) for e in failures] == [("b", False), ("c", False)]
-            assert (failing.num_failures, failing.message) == (1, "no route")
-            assert failing.next_at is not None
-            assert 31 <= failing.next_at <= 61
-            refused = scene.status("c")
-            assert (refused.state, refused.next_at) == (TrackerState.REFUSED, None)
-            assert refused.message == "never come back"
-            assert scene.status("d") == TrackerStatus(
-                "d", 3, TrackerState.ANNOUNCING, last_asked_at=0
-            )
-            # An answer without counts does not forget the scrape's.
-            scene.client.answers["a"] = AnnounceAnswer(num_seeds=1)
-            await asyncio.sleep(1900)
-            assert scene.status("a").num_downloaded == 5
-            assert scene.status("a").message is None
-
-    simulate(main())
-
-
-def test_announce_now_respects_the_minimum_interval(simulate: Simulate) -> None:
-    async def main() -> None:
-        scene = Scene("a")
-        async with scene:
-            await asyncio.sleep(10)
-            scene.announcer.announce_now()
-            scene.announcer.announce_now()
-            await asyncio.sleep(1000)
-            assert scene.client.heard == [(0, "a", Event.STARTED), (301, "a", Event.NONE)]
-
-    simulate(main())
-
-
-def test_a_dead_tracker_does_not_hold_up_the_others(simulate: Simulate) -> None:
-    async def main() -> None:
-        scene = Scene("d a", announce_to_all_tiers=True)
-        scene.client.answers["d"] = 1e6
-        async with scene:
-            await asyncio.sleep(5)
-            assert scene.torrent.peers == [PEERS[0]]
-            assert scene.status("a").state is TrackerState.WORKING
-
-    simulate(main())
-
-
-def test_stopping_takes_five_seconds_at_most(simulate: Simulate) -> None:
-    """Limit: F19."""
-
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene("a b c", announce_to_all_tiers=True)
-        async with scene:
-            await asyncio.sleep(2)
-            scene.client.answers |= {"b": 1e6, "c": TrackerFailure("no")}
-            begun = loop.time()
-            await scene.announcer.stop()
-            assert loop.time() == begun + 5
-            assert {e for _, e in scene.events()[3:]} == {Event.STOPPED}
-            assert {u for u, _ in scene.events()[3:]} == {"a", "b", "c"}
-            await scene.announcer.stop()
-            assert loop.time() == begun + 5
-        assert len(scene.events()) == 6
-
-    simulate(main)
-
-
-def test_stopping_during_an_announce_drops_it(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene("a")
-        async with scene:
-            await asyncio.sleep(0.5)
-            await scene.announcer.stop(timeout=2)
-            assert scene.events() == [("a", Event.STARTED), ("a", Event.STOPPED)]
-            assert loop.time() == 1.5
-        assert scene.torrent.peers == []
-        assert scene.torrent.reports == [events.TrackerAsked("a", "started")]
-
-    simulate(main)
-
-
-def test_stopping_before_the_start_is_quiet(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene("a")
-        await scene.announcer.stop()
-        scene.announcer.completed()
-        assert scene.events() == []
-        assert loop.time() == 0
-
-    simulate(main)
-
-
-def test_an_announce_that_begins_after_the_end_asks_nobody(simulate: Simulate) -> None:
-    async def main() -> None:
-        scene = Scene("a")
-        scene.announcer.start()
-        await scene.announcer.stop()
-        await asyncio.sleep(1)
-        assert scene.events() == [("a", Event.STOPPED)]
-        scene.announcer.announce_failed(
-            AnnounceDecision("a", Event.STARTED), TrackerUnreachable("late")
-        )
-        assert scene.torrent.reports == []
-
-    simulate(main())
-
-
-def test_trackers_can_be_replaced(simulate: Simulate) -> None:
-    async def main() -> None:
-        scene = Scene("a")
-        async with scene:
-            await asyncio.sleep(2)
-            scene.announcer.set_tiers([["b"], ["a"]])
-            scene.announcer.announce_now()
-            await asyncio.sleep(2)
-            assert scene.events() == [("a", Event.STARTED), ("b", Event.STARTED)]
-            assert scene.status("a").num_peers == 3
-            scene.announcer.set_tiers([["c"]])
-            assert [status.url for status in scene.announcer.trackers()] == ["c"]
-            await asyncio.sleep(2)
-            assert scene.events()[-2:] == [("b", Event.STARTED), ("c", Event.STARTED)]
-
-    simulate(main())
-
-
-def test_a_torrent_without_trackers_waits(simulate: Simulate) -> None:
-    async def main() -> None:
-        scene = Scene("")
-        async with scene:
-            scene.announcer.completed()
-            await asyncio.sleep(1)
-            assert await scene.announcer.scrape() == {}
-            scene.announcer.set_tiers([["a"]])
-            await asyncio.sleep(1)
-            assert scene.events() == [("a", Event.STARTED)]
-
-    simulate(main())
-
-
-def test_scrape(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene("abc d")
-        small, large = ScrapeEntry(1, 2, 3), ScrapeEntry(4, None, 6)
-        scene.client.counts = {
-            "a": {HASH: small, OTHER: large},
-            "b": TrackerUnreachable("no"),
-            "c": {},
-            "d": {OTHER: small},
-        }
-        async with scene:
-            begun = loop.time()
-            assert await scene.announcer.scrape() == {"a": large, "d": small}
-            assert loop.time() == begun + 1
-            assert scene.status("d").num_downloaded == 2
-
-    simulate(main)
-
-
-def test_many_torrents_with_dead_trackers_stop_in_time(simulate: Simulate) -> None:
-    """Limit: F19."""
-
-    async def main(loop: VirtualLoop) -> None:
-        scenes = [Scene("a") for _ in range(100)]
-        for scene in scenes:
-            scene.announcer.start()
+@simulated
+async def test_a_life(loop: VirtualLoop) -> None:
+    scene = Scene("a")
+    async with scene:
         await asyncio.sleep(2)
-        for scene in scenes:
-            scene.client.answers["a"] = 1e6
-        begun = loop.time()
-        await asyncio.gather(*(scene.announcer.stop() for scene in scenes))
-        assert loop.time() == begun + 5
+        scene.torrent.left = 0
+        scene.announcer.completed()
+        await asyncio.sleep(2000)
+    assert scene.client.heard == [
+        (0, "a", Event.STARTED),
+        (2, "a", Event.COMPLETED),
+        (1803, "a", Event.NONE),
+        (2002, "a", Event.STOPPED),
+    ]
+    assert loop.time() == 2003
+    assert [request.left for request in scene.client.requests] == [100] * 2 + [0] * 6
+    assert [r.numwant for r in scene.client.requests] == [200] * 6 + [0] * 2
+    assert {r.info_hash for r in scene.client.requests} == {HASH, OTHER}
+    assert len({r.key for r in scene.client.requests}) == 1
+    assert scene.client.requests[0] == AnnounceRequest(
+        info_hash=HASH,
+        peer_id=PeerId(b"p" * 20),
+        port=6881,
+        uploaded=1,
+        downloaded=2,
+        left=100,
+        event=Event.STARTED,
+        key=scene.client.requests[0].key,
+        numwant=200,
+    )
 
-    simulate(main)
+
+@simulated
+async def test_peers_and_reports_reach_the_torrent() -> None:
+    scene = Scene("a b")
+    scene.client.answers["a"] = TrackerFailure("closed today", retry_after=600)
+    scene.client.answers["b"] = AnnounceAnswer(
+        peers=PEERS, num_seeds=3, external_host="203.0.113.9", tracker_id=b"id"
+    )
+    async with scene:
+        await asyncio.sleep(3)
+        assert scene.torrent.peers == [PEERS[0]]
+        assert scene.torrent.told == ["203.0.113.9"]
+        assert scene.torrent.reports == [
+            events.TrackerAsked("a", "started"),
+            events.TrackerFailed("a", "closed today", 601, is_refusal=True),
+            events.TrackerAsked("b", "started"),
+            events.TrackerAnnounced("b", "started", 3, 3, None, 1800),
+        ]
+        await asyncio.sleep(1900)
+        assert scene.client.requests[-1].tracker_id == b"id"
 
 
-def test_who_completes_and_leaves_at_once_says_both(simulate: Simulate) -> None:
-    """A tracker counts downloads by ``completed``; it must not be lost in the hurry."""
+@simulated
+async def test_status_for_display() -> None:
+    scene = Scene("a b c d", announce_to_all_tiers=True)
+    scene.client.answers["a"] = AnnounceAnswer(
+        peers=PEERS, num_seeds=3, num_leechers=4, num_downloaded=5, warning="take care"
+    )
+    scene.client.answers["b"] = TrackerUnreachable("no route")
+    scene.client.answers["c"] = TrackerFailure(
+        "never come back", retry_after=math.inf, is_ours=True
+    )
+    scene.client.answers["d"] = 30.0
+    async with scene:
+        await asyncio.sleep(2)
+        assert scene.status("a") == TrackerStatus(
+            url="a",
+            tier=0,
+            state=TrackerState.WORKING,
+            next_at=1801,
+            last_asked_at=0,
+            last_at=1,
+            num_seeds=3,
+            num_leechers=4,
+            num_downloaded=5,
+            num_peers=3,
+            num_found=3,
+            message="take care",
+        )
+        failing = scene.status("b")
+        assert failing.state is TrackerState.FAILING
+        # Neither was said by a tracker.
+        failures = [e for e in scene.torrent.reports if isinstance(e, events.TrackerFailed)]
+        assert [(e.url, e.is_refusal) for e in failures] == [("b", False), ("c", False)]
+        assert (failing.num_failures, failing.message) == (1, "no route")
+        assert failing.next_at is not None
+        assert 31 <= failing.next_at <= 61
+        refused = scene.status("c")
+        assert (refused.state, refused.next_at) == (TrackerState.REFUSED, None)
+        assert refused.message == "never come back"
+        assert scene.status("d") == TrackerStatus("d", 3, TrackerState.ANNOUNCING, last_asked_at=0)
+        # An answer without counts does not forget the scrape's.
+        scene.client.answers["a"] = AnnounceAnswer(num_seeds=1)
+        await asyncio.sleep(1900)
+        assert scene.status("a").num_downloaded == 5
+        assert scene.status("a").message is None
 
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene("a b")
-        async with scene:
-            await asyncio.sleep(2)
-            scene.torrent.left = 0
-            scene.announcer.completed()
-            await scene.announcer.stop()
-            assert scene.events() == [
-                ("a", Event.STARTED),
-                ("a", Event.COMPLETED),
-                ("a", Event.STOPPED),
-            ]
 
-    simulate(main)
+@simulated
+async def test_announce_now_respects_the_minimum_interval() -> None:
+    scene = Scene("a")
+    async with scene:
+        await asyncio.sleep(10)
+        scene.announcer.announce_now()
+        scene.announcer.announce_now()
+        await asyncio.sleep(1000)
+        assert scene.client.heard == [(0, "a", Event.STARTED), (301, "a", Event.NONE)]
 
 
-def test_a_tracker_that_has_died_does_not_hold_up_the_completion(simulate: Simulate) -> None:
+@simulated
+async def test_a_dead_tracker_does_not_hold_up_the_others() -> None:
+    scene = Scene("d a", announce_to_all_tiers=True)
+    scene.client.answers["d"] = 1e6
+    async with scene:
+        await asyncio.sleep(5)
+        assert scene.torrent.peers == [PEERS[0]]
+        assert scene.status("a").state is TrackerState.WORKING
+
+
+@simulated
+async def test_stopping_takes_five_seconds_at_most(loop: VirtualLoop) -> None:
     """Limit: F19."""
+    scene = Scene("a b c", announce_to_all_tiers=True)
+    async with scene:
+        await asyncio.sleep(2)
+        scene.client.answers |= {"b": 1e6, "c": TrackerFailure("no")}
+        begun = loop.time()
+        await scene.announcer.stop()
+        assert loop.time() == begun + 5
+        assert {e for _, e in scene.events()[3:]} == {Event.STOPPED}
+        assert {u for u, _ in scene.events()[3:]} == {"a", "b", "c"}
+        await scene.announcer.stop()
+        assert loop.time() == begun + 5
+    assert len(scene.events()) == 6
 
-    async def main(loop: VirtualLoop) -> None:
-        scene = Scene("a")
-        async with scene:
-            await asyncio.sleep(2)
-            scene.client.answers["a"] = 3600.0
-            scene.announcer.completed()
-            await asyncio.sleep(1)
-            begun = loop.time()
-            await scene.announcer.stop(timeout=5)
-            assert loop.time() == begun + 5
-            await asyncio.sleep(0.1)
 
-    simulate(main)
+@simulated
+async def test_stopping_during_an_announce_drops_it(loop: VirtualLoop) -> None:
+    scene = Scene("a")
+    async with scene:
+        await asyncio.sleep(0.5)
+        await scene.announcer.stop(timeout=2)
+        assert scene.events() == [("a", Event.STARTED), ("a", Event.STOPPED)]
+        assert loop.time() == 1.5
+    assert scene.torrent.peers == []
+    assert scene.torrent.reports == [events.TrackerAsked("a", "started")]
+
+
+@simulated
+async def test_stopping_before_the_start_is_quiet(loop: VirtualLoop) -> None:
+    scene = Scene("a")
+    await scene.announcer.stop()
+    scene.announcer.completed()
+    assert scene.events() == []
+    assert loop.time() == 0
+
+
+@simulated
+async def test_an_announce_that_begins_after_the_end_asks_nobody() -> None:
+    scene = Scene("a")
+    scene.announcer.start()
+    await scene.announcer.stop()
+    await asyncio.sleep(1)
+    assert scene.events() == [("a", Event.STOPPED)]
+    scene.announcer.announce_failed(
+        AnnounceDecision("a", Event.STARTED), TrackerUnreachable("late")
+    )
+    assert scene.torrent.reports == []
+
+
+@simulated
+async def test_trackers_can_be_replaced() -> None:
+    scene = Scene("a")
+    async with scene:
+        await asyncio.sleep(2)
+        scene.announcer.set_tiers([["b"], ["a"]])
+        scene.announcer.announce_now()
+        await asyncio.sleep(2)
+        assert scene.events() == [("a", Event.STARTED), ("b", Event.STARTED)]
+        assert scene.status("a").num_peers == 3
+        scene.announcer.set_tiers([["c"]])
+        assert [status.url for status in scene.announcer.trackers()] == ["c"]
+        await asyncio.sleep(2)
+        assert scene.events()[-2:] == [("b", Event.STARTED), ("c", Event.STARTED)]
+
+
+@simulated
+async def test_a_torrent_without_trackers_waits() -> None:
+    scene = Scene("")
+    async with scene:
+        scene.announcer.completed()
+        await asyncio.sleep(1)
+        assert await scene.announcer.scrape() == {}
+        scene.announcer.set_tiers([["a"]])
+        await asyncio.sleep(1)
+        assert scene.events() == [("a", Event.STARTED)]
+
+
+@simulated
+async def test_scrape(loop: VirtualLoop) -> None:
+    scene = Scene("abc d")
+    small, large = ScrapeEntry(1, 2, 3), ScrapeEntry(4, None, 6)
+    scene.client.counts = {
+        "a": {HASH: small, OTHER: large},
+        "b": TrackerUnreachable("no"),
+        "c": {},
+        "d": {OTHER: small},
+    }
+    async with scene:
+        begun = loop.time()
+        assert await scene.announcer.scrape() == {"a": large, "d": small}
+        assert loop.time() == begun + 1
+        assert scene.status("d").num_downloaded == 2
+
+
+@simulated
+async def test_many_torrents_with_dead_trackers_stop_in_time(loop: VirtualLoop) -> None:
+    """Limit: F19."""
+    scenes = [Scene("a") for _ in range(100)]
+    for scene in scenes:
+        scene.announcer.start()
+    await asyncio.sleep(2)
+    for scene in scenes:
+        scene.client.answers["a"] = 1e6
+    begun = loop.time()
+    await asyncio.gather(*(scene.announcer.stop() for scene in scenes))
+    assert loop.time() == begun + 5
+
+
+@simulated
+async def test_who_completes_and_leaves_at_once_says_both() -> None:
+    """A tracker counts downloads by ``completed``; it must not be lost in the hurry."""
+    scene = Scene("a b")
+    async with scene:
+        await asyncio.sleep(2)
+        scene.torrent.left = 0
+        scene.announcer.completed()
+        await scene.announcer.stop()
+        assert scene.events() == [
+            ("a", Event.STARTED),
+            ("a", Event.COMPLETED),
+            ("a", Event.STOPPED),
+        ]
+
+
+@simulated
+async def test_a_tracker_that_has_died_does_not_hold_up_the_completion(loop: VirtualLoop) -> None:
+    """Limit: F19."""
+    scene = Scene("a")
+    async with scene:
+        await asyncio.sleep(2)
+        scene.client.answers["a"] = 3600.0
+        scene.announcer.completed()
+        await asyncio.sleep(1)
+        begun = loop.time()
+        await scene.announcer.stop(timeout=5)
+        assert loop.time() == begun + 5
+        await asyncio.sleep(0.1)

@@ -10,9 +10,7 @@ import pytest
 
 from bittern.engine.events import TorrentState
 from bittern.engine.source_status import SourceKind, SourceState
-from bittern.testing.loop import VirtualLoop
-from tests.conftest import Simulate
-from tests.engine.scene import NAME, Node, Scene
+from tests.engine.scene import NAME, Node, Scene, in_scene
 from tests.engine.web import BASE, Web
 
 
@@ -21,12 +19,9 @@ def states(node: Node) -> list[tuple[str, SourceState, str | None]]:
     return [(each.name, each.state, each.message) for each in found]
 
 
-def test_a_torrent_without_any_says_nothing(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            assert states(await scene.node()) == []
-
-    simulate(main)
+@in_scene()
+async def test_a_torrent_without_any_says_nothing(scene: Scene) -> None:
+    assert states(await scene.node()) == []
 
 
 @pytest.mark.parametrize(
@@ -34,73 +29,56 @@ def test_a_torrent_without_any_says_nothing(tmp_path: Path, simulate: Simulate) 
     [{"enable_web_seeds": False}, {"torrent": {"enable_web_seeds": False}}],
     ids=["session", "torrent"],
 )
-def test_switched_off_means_nobody_is_asked(
-    options: dict[str, Any], tmp_path: Path, simulate: Simulate
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, web_seeds=(BASE,)) as scene:
-            web = Web.of(scene)
-            node = await scene.node(make=web.session, **options)
-            await asyncio.sleep(10)
-            reason = "switched off by the setting enable_web_seeds"
-            assert states(node) == [("", SourceState.OFF, reason)]
-            assert web.requests == []
-
-    simulate(main)
+@in_scene(web_seeds=(BASE,))
+async def test_switched_off_means_nobody_is_asked(scene: Scene, options: dict[str, Any]) -> None:
+    web = Web.of(scene)
+    node = await scene.node(make=web.session, **options)
+    await asyncio.sleep(10)
+    reason = "switched off by the setting enable_web_seeds"
+    assert states(node) == [("", SourceState.OFF, reason)]
+    assert web.requests == []
 
 
-def test_the_first_request_does_not_wait_for_a_second(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, web_seeds=(BASE,)) as scene:
-            web = Web.of(scene)
-            node = await scene.node(make=web.session)
-            await asyncio.sleep(0)
-            assert web.num_open == 1
-            await node.complete(within=10)
-
-    simulate(main)
+@in_scene(web_seeds=(BASE,))
+async def test_the_first_request_does_not_wait_for_a_second(scene: Scene) -> None:
+    web = Web.of(scene)
+    node = await scene.node(make=web.session)
+    await asyncio.sleep(0)
+    assert web.num_open == 1
+    await node.complete(within=10)
 
 
 @pytest.mark.parametrize("where", ["link", "settings"])
-def test_a_link_waits_for_its_metadata(where: str, tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_a_link_waits_for_its_metadata(scene: Scene, where: str) -> None:
     """The peer that knows it uploads next to nothing; the data comes from the web (``ws=``)."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            web = Web.of(scene)
-            link = f"magnet:?xt=urn:btih:{scene.info_hash}"
-            if where == "link":
-                link += f"&ws={BASE}"
-            node = await scene.node(
-                make=web.session,
-                source=link,
-                torrent={"web_seeds": (BASE,)} if where == "settings" else {},
-            )
-            await asyncio.sleep(5)
-            assert node.torrent.state is TorrentState.METADATA
-            assert states(node) == [(BASE, SourceState.WAITING, "the metadata is not known")]
-            assert web.requests == []
-            seed = await scene.node(is_seed=True, max_upload_rate=20_000, peers=[node])
-            await node.complete(within=30)
-            assert node.has_content()
-            assert web.paths() == [BASE + NAME]
-            assert web.num_bytes > seed.torrent.num_uploaded
-
-    simulate(main)
+    web = Web.of(scene)
+    link = f"magnet:?xt=urn:btih:{scene.info_hash}"
+    if where == "link":
+        link += f"&ws={BASE}"
+    node = await scene.node(
+        make=web.session,
+        source=link,
+        torrent={"web_seeds": (BASE,)} if where == "settings" else {},
+    )
+    await asyncio.sleep(5)
+    assert node.torrent.state is TorrentState.METADATA
+    assert states(node) == [(BASE, SourceState.WAITING, "the metadata is not known")]
+    assert web.requests == []
+    seed = await scene.node(is_seed=True, max_upload_rate=20_000, peers=[node])
+    await node.complete(within=30)
+    assert node.has_content()
+    assert web.paths() == [BASE + NAME]
+    assert web.num_bytes > seed.torrent.num_uploaded
 
 
-def test_at_rest_nothing_is_missing(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, web_seeds=(BASE, "ftp://h/")) as scene:
-            node = await scene.node(
-                is_seed=True, make=Web.of(scene).session, state_dir=tmp_path / "state"
-            )
-            await asyncio.sleep(300)
-            assert node.torrent.is_resting
-            assert states(node) == [
-                (BASE, SourceState.WAITING, "nothing is missing"),
-                ("ftp://h/", SourceState.WAITING, "nothing is missing"),
-            ]
-            node.torrent.announce_now()
-
-    simulate(main)
+@in_scene(web_seeds=(BASE, "ftp://h/"))
+async def test_at_rest_nothing_is_missing(scene: Scene, tmp_path: Path) -> None:
+    node = await scene.node(is_seed=True, make=Web.of(scene).session, state_dir=tmp_path / "state")
+    await asyncio.sleep(300)
+    assert node.torrent.is_resting
+    assert states(node) == [
+        (BASE, SourceState.WAITING, "nothing is missing"),
+        ("ftp://h/", SourceState.WAITING, "nothing is missing"),
+    ]
+    node.torrent.announce_now()

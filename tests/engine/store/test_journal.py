@@ -7,7 +7,6 @@ import contextlib
 import logging
 import random
 import sqlite3
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,9 @@ from bittern.engine.store.keeper import make_record
 from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.testing.disk import SimWorker
 from bittern.testing.loop import VirtualLoop
+from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
-Simulate = Callable[..., Any]
 HASH = InfoHash(b"h" * 20)
 OTHER = InfoHash(b"o" * 20)
 
@@ -40,51 +40,47 @@ def record(info_hash: InfoHash, folder: Path) -> Any:
     return make_record(info_hash, "name", folder, [("name",)], 1.0)
 
 
-def test_what_was_committed_is_found_by_the_next_session(
-    tmp_path: Path, simulate: Simulate
+@simulated
+async def test_what_was_committed_is_found_by_the_next_session(
+    loop: VirtualLoop, tmp_path: Path
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        journal = await Journal.open(make_disk(loop), tmp_path / "state")
-        assert await journal.find(HASH) is None
-        await journal.save(record(HASH, tmp_path), b"torrent file")
-        have = Bitfield.of(10, [1, 7])
-        await journal.commit(HASH, have, downloaded=5, uploaded=6, stamps=[None], is_settled=True)
-        have.add(3)
-        await journal.close()
+    journal = await Journal.open(make_disk(loop), tmp_path / "state")
+    assert await journal.find(HASH) is None
+    await journal.save(record(HASH, tmp_path), b"torrent file")
+    have = Bitfield.of(10, [1, 7])
+    await journal.commit(HASH, have, downloaded=5, uploaded=6, stamps=[None], is_settled=True)
+    have.add(3)
+    await journal.close()
 
-        again = await Journal.open(make_disk(loop), tmp_path / "state")
-        found = await again.find(HASH)
-        assert found is not None
-        assert found.have == Bitfield.of(10, [1, 7])
-        assert (found.downloaded, found.uploaded) == (5, 6)
-        assert again.metainfo_path(HASH).read_bytes() == b"torrent file"
-        await again.forget([OTHER, HASH])
-        assert await again.find(HASH) is None
-        assert not again.metainfo_path(HASH).exists()
-        await again.close()
-
-    simulate(main)
+    again = await Journal.open(make_disk(loop), tmp_path / "state")
+    found = await again.find(HASH)
+    assert found is not None
+    assert found.have == Bitfield.of(10, [1, 7])
+    assert (found.downloaded, found.uploaded) == (5, 6)
+    assert again.metainfo_path(HASH).read_bytes() == b"torrent file"
+    await again.forget([OTHER, HASH])
+    assert await again.find(HASH) is None
+    assert not again.metainfo_path(HASH).exists()
+    await again.close()
 
 
-def test_what_is_found_damaged_is_said_once(
-    tmp_path: Path, simulate: Simulate, caplog: pytest.LogCaptureFixture
+@simulated
+async def test_what_is_found_damaged_is_said_once(
+    loop: VirtualLoop, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        journal = await Journal.open(make_disk(loop), tmp_path / "state")
-        await journal.save(record(HASH, tmp_path), b"torrent file")
-        await journal.close()
-        with contextlib.closing(sqlite3.connect(tmp_path / "state" / "resume.db")) as database:
-            database.execute("UPDATE records SET checksum=x'00'")
-            database.commit()
-        again = await Journal.open(make_disk(loop), tmp_path / "state")
-        assert await again.find(OTHER) is None
-        assert not caplog.records
-        assert await again.find(HASH) is None
-        assert await again.find(OTHER) is None
-        assert [str(HASH) in line.getMessage() for line in caplog.records] == [True]
-        await again.close()
-
-    simulate(main)
+    journal = await Journal.open(make_disk(loop), tmp_path / "state")
+    await journal.save(record(HASH, tmp_path), b"torrent file")
+    await journal.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "resume.db")) as database:
+        database.execute("UPDATE records SET checksum=x'00'")
+        database.commit()
+    again = await Journal.open(make_disk(loop), tmp_path / "state")
+    assert await again.find(OTHER) is None
+    assert not caplog.records
+    assert await again.find(HASH) is None
+    assert await again.find(OTHER) is None
+    assert [str(HASH) in line.getMessage() for line in caplog.records] == [True]
+    await again.close()
 
 
 def make_metainfo(folder: Path, version: Version) -> Metainfo:
@@ -111,103 +107,94 @@ def links_of(info: Info) -> dict[str, Magnet]:
     }
 
 
-def test_metadata_of_a_link_is_found_again_and_checked(tmp_path: Path, simulate: Simulate) -> None:
+@simulated
+async def test_metadata_of_a_link_is_found_again_and_checked(
+    loop: VirtualLoop, tmp_path: Path
+) -> None:
     """Of a hybrid by its v2 hash alone too, with the layers that came later under the other."""
-
-    async def main(loop: VirtualLoop) -> None:
-        whole = make_metainfo(tmp_path / "content", Version.HYBRID)
-        links = links_of(whole.info)
-        journal = await Journal.open(make_disk(loop), tmp_path / "state")
-        assert await journal.find_metainfo(links["v2"]) is None
-        assert await journal.find_metainfo(parse_magnet("magnet:?xs=urn:btpk:" + "cd" * 32)) is None
-        short = replace(whole, piece_layers={})
-        journal.keep_metainfo(links["v2"], short)
-        assert is_same(await journal.find_metainfo(links["v2"]), short)
-        journal.keep_metainfo(links["v1"], whole)
-        for name in ("v1", "v2", "both"):
-            assert is_same(await journal.find_metainfo(links[name]), whole)
-        assert await journal.find_metainfo(links["another"]) is None
-        await journal.close()
-
-    simulate(main)
+    whole = make_metainfo(tmp_path / "content", Version.HYBRID)
+    links = links_of(whole.info)
+    journal = await Journal.open(make_disk(loop), tmp_path / "state")
+    assert await journal.find_metainfo(links["v2"]) is None
+    assert await journal.find_metainfo(parse_magnet("magnet:?xs=urn:btpk:" + "cd" * 32)) is None
+    short = replace(whole, piece_layers={})
+    journal.keep_metainfo(links["v2"], short)
+    assert is_same(await journal.find_metainfo(links["v2"]), short)
+    journal.keep_metainfo(links["v1"], whole)
+    for name in ("v1", "v2", "both"):
+        assert is_same(await journal.find_metainfo(links[name]), whole)
+    assert await journal.find_metainfo(links["another"]) is None
+    await journal.close()
 
 
 @pytest.mark.parametrize("damage", ["cut", "layer", "empty", "folder"])
-def test_damaged_metadata_is_not_taken(
-    damage: str, tmp_path: Path, simulate: Simulate, caplog: pytest.LogCaptureFixture
+@simulated
+async def test_damaged_metadata_is_not_taken(
+    loop: VirtualLoop, damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        whole = make_metainfo(tmp_path / "content", Version.V2)
-        link = parse_magnet(f"magnet:?xt=urn:btmh:1220{whole.info.info_hash_v2}")
-        journal = await Journal.open(make_disk(loop), tmp_path / "state")
-        journal.keep_metainfo(link, whole)
-        assert is_same(await journal.find_metainfo(link), whole)
-        path = journal.metainfo_path(whole.info.wire_hash)
-        raw = path.read_bytes()
-        path.unlink()
-        [layer] = whole.piece_layers.values()
-        match damage:
-            case "cut":
-                path.write_bytes(raw[:-10])
-            case "layer":
-                path.write_bytes(raw.replace(layer, layer[::-1]))
-            case "empty":
-                path.write_bytes(b"")
-            case _:
-                path.mkdir()
-        assert await journal.find_metainfo(link) is None
-        assert "is fetched anew" in caplog.text
-        journal.keep_metainfo(link, whole)
-        found = await journal.find_metainfo(link)
-        assert found is None if damage == "folder" else is_same(found, whole)
-        await journal.forget([whole.info.wire_hash])
-        await journal.close()
-
-    simulate(main)
+    whole = make_metainfo(tmp_path / "content", Version.V2)
+    link = parse_magnet(f"magnet:?xt=urn:btmh:1220{whole.info.info_hash_v2}")
+    journal = await Journal.open(make_disk(loop), tmp_path / "state")
+    journal.keep_metainfo(link, whole)
+    assert is_same(await journal.find_metainfo(link), whole)
+    path = journal.metainfo_path(whole.info.wire_hash)
+    raw = path.read_bytes()
+    path.unlink()
+    [layer] = whole.piece_layers.values()
+    match damage:
+        case "cut":
+            path.write_bytes(raw[:-10])
+        case "layer":
+            path.write_bytes(raw.replace(layer, layer[::-1]))
+        case "empty":
+            path.write_bytes(b"")
+        case _:
+            path.mkdir()
+    assert await journal.find_metainfo(link) is None
+    assert "is fetched anew" in caplog.text
+    journal.keep_metainfo(link, whole)
+    found = await journal.find_metainfo(link)
+    assert found is None if damage == "folder" else is_same(found, whole)
+    await journal.forget([whole.info.wire_hash])
+    await journal.close()
 
 
-def test_pieces_that_were_opened_are_suspects_after_a_kill(
-    tmp_path: Path, simulate: Simulate
+@simulated
+async def test_pieces_that_were_opened_are_suspects_after_a_kill(
+    loop: VirtualLoop, tmp_path: Path
 ) -> None:
     """Limit: F7."""
+    journal = await Journal.open(make_disk(loop), tmp_path / "state")
+    for info_hash in (HASH, OTHER):
+        await journal.save(record(info_hash, tmp_path))
+        await journal.commit(
+            info_hash, Bitfield(50), downloaded=0, uploaded=0, stamps=[], is_settled=True
+        )
+    rng, opened = random.Random(3), {HASH: set[int](), OTHER: set[int]()}
+    for _ in range(30):
+        info_hash, piece = rng.choice([HASH, OTHER]), rng.randrange(50)
+        opened[info_hash].add(piece)
+        journal.pieces_opened(info_hash, [piece])
+        if rng.random() < 0.3:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(1)
+    journal._store.close(clean=False)
 
-    async def main(loop: VirtualLoop) -> None:
-        journal = await Journal.open(make_disk(loop), tmp_path / "state")
-        for info_hash in (HASH, OTHER):
-            await journal.save(record(info_hash, tmp_path))
-            await journal.commit(
-                info_hash, Bitfield(50), downloaded=0, uploaded=0, stamps=[], is_settled=True
-            )
-        rng, opened = random.Random(3), {HASH: set[int](), OTHER: set[int]()}
-        for _ in range(30):
-            info_hash, piece = rng.choice([HASH, OTHER]), rng.randrange(50)
-            opened[info_hash].add(piece)
-            journal.pieces_opened(info_hash, [piece])
-            if rng.random() < 0.3:
-                await asyncio.sleep(0.01)
-        await asyncio.sleep(1)
-        journal._store.close(clean=False)
-
-        again = await Journal.open(make_disk(loop), tmp_path / "state")
-        for info_hash, pieces in opened.items():
-            found = await again.find(info_hash)
-            assert found is not None
-            assert set(found.suspects or ()) == pieces
-        await again.close()
-
-    simulate(main)
+    again = await Journal.open(make_disk(loop), tmp_path / "state")
+    for info_hash, pieces in opened.items():
+        found = await again.find(info_hash)
+        assert found is not None
+        assert set(found.suspects or ()) == pieces
+    await again.close()
 
 
-def test_a_state_folder_in_use_is_refused(tmp_path: Path, simulate: Simulate) -> None:
+@simulated
+async def test_a_state_folder_in_use_is_refused(loop: VirtualLoop, tmp_path: Path) -> None:
     """Limit: F18."""
-
-    async def main(loop: VirtualLoop) -> None:
-        journal = await Journal.open(make_disk(loop), tmp_path / "state")
-        with pytest.raises(StorageError):
-            await Journal.open(make_disk(loop), tmp_path / "state")
-        await journal.close()
-
-    simulate(main)
+    journal = await Journal.open(make_disk(loop), tmp_path / "state")
+    with pytest.raises(StorageError):
+        await Journal.open(make_disk(loop), tmp_path / "state")
+    await journal.close()
 
 
 def test_a_note_that_fails_is_logged_and_the_next_is_made(

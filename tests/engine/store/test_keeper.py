@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from bittern.engine.store.keeper import _read_partial, make_record
 from bittern.storage import checker
 from bittern.testing.disk import FaultyCalls, SimWorker
 from bittern.testing.loop import VirtualLoop
+from tests.conftest import Simulate
 from tests.engine.scene import (
     NAME,
     NUM_PIECES,
@@ -35,12 +35,11 @@ from tests.engine.scene import (
     Scene,
     Watch,
     damage,
+    in_scene,
     restore,
     snapshot,
     until,
 )
-
-Simulate = Callable[..., Any]
 
 
 async def add_again(scene: Scene, node: Node, state: Path) -> tuple[Any, int]:
@@ -59,45 +58,38 @@ async def add_again(scene: Scene, node: Node, state: Path) -> tuple[Any, int]:
     return torrent, checked
 
 
-def test_after_a_clean_end_nothing_is_hashed(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            state = tmp_path / "state"
-            node = await scene.node(is_seed=True, state_dir=state)
-            torrent, checked = await add_again(scene, node, state)
-            assert torrent.is_complete
-            assert checked == 0
-
-    simulate(main)
+@in_scene()
+async def test_after_a_clean_end_nothing_is_hashed(scene: Scene, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    node = await scene.node(is_seed=True, state_dir=state)
+    torrent, checked = await add_again(scene, node, state)
+    assert torrent.is_complete
+    assert checked == 0
 
 
 @pytest.mark.parametrize("change", ["touched", "truncated", "moved away", "not resumed"])
-def test_what_was_changed_behind_our_back_is_hashed(
-    change: str, tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_what_was_changed_behind_our_back_is_hashed(
+    scene: Scene, change: str, tmp_path: Path
 ) -> None:
     """Limit: F5, F9."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            state = tmp_path / "state"
-            node = await scene.node(is_seed=True, state_dir=state)
-            await node.close()
-            path = node.folder / NAME
-            match change:
-                case "touched":
-                    os.utime(path, ns=(1, 1))
-                case "truncated":
-                    os.truncate(path, 3 * 65_536)
-                case "moved away":
-                    path.unlink()
-                case _:
-                    state = tmp_path / "another state"
-            torrent, checked = await add_again(scene, node, state)
-            num_have = {"truncated": 3, "moved away": 0}.get(change, NUM_PIECES)
-            assert torrent.stats().num_have == num_have
-            assert bool(checked) is (change != "moved away")
-
-    simulate(main)
+    state = tmp_path / "state"
+    node = await scene.node(is_seed=True, state_dir=state)
+    await node.close()
+    path = node.folder / NAME
+    match change:
+        case "touched":
+            os.utime(path, ns=(1, 1))
+        case "truncated":
+            os.truncate(path, 3 * 65_536)
+        case "moved away":
+            path.unlink()
+        case _:
+            state = tmp_path / "another state"
+    torrent, checked = await add_again(scene, node, state)
+    num_have = {"truncated": 3, "moved away": 0}.get(change, NUM_PIECES)
+    assert torrent.stats().num_have == num_have
+    assert bool(checked) is (change != "moved away")
 
 
 async def killed(node: Node, state: Path, *folders: Path) -> None:
@@ -109,191 +101,159 @@ async def killed(node: Node, state: Path, *folders: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["nothing", "a shorter file"])
-def test_after_a_kill_only_suspects_are_hashed_unless_something_is_missing(
-    what: str, tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_after_a_kill_only_suspects_are_hashed_unless_something_is_missing(
+    scene: Scene, what: str, tmp_path: Path
 ) -> None:
     """Limit: F7, F9."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            state = tmp_path / "state"
-            seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=200_000))
-            node = await scene.node(peers=[seed], state_dir=state, checkpoint_interval=1.0)
-            await until(lambda: node.torrent.stats().num_have > 8)
-            await killed(node, state, node.folder)
-            if what != "nothing":
-                os.truncate(node.folder / NAME, 8 * 65_536)
-            torrent, checked = await add_again(scene, node, state)
-            if what == "nothing":
-                assert torrent.stats().num_have > 8
-                assert 0 < checked < NUM_PIECES
-            else:
-                assert checked == NUM_PIECES
-
-    simulate(main)
+    state = tmp_path / "state"
+    seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=200_000))
+    node = await scene.node(peers=[seed], state_dir=state, checkpoint_interval=1.0)
+    await until(lambda: node.torrent.stats().num_have > 8)
+    await killed(node, state, node.folder)
+    if what != "nothing":
+        os.truncate(node.folder / NAME, 8 * 65_536)
+    torrent, checked = await add_again(scene, node, state)
+    if what == "nothing":
+        assert torrent.stats().num_have > 8
+        assert 0 < checked < NUM_PIECES
+    else:
+        assert checked == NUM_PIECES
 
 
-def test_a_torrent_that_was_put_elsewhere_is_hashed(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            state = tmp_path / "state"
-            node = await scene.node(is_seed=True, state_dir=state)
-            await node.close()
-            node.folder = node.folder.rename(tmp_path / "elsewhere")
-            torrent, checked = await add_again(scene, node, state)
-            assert torrent.is_complete
-            assert checked == NUM_PIECES
-
-    simulate(main)
+@in_scene()
+async def test_a_torrent_that_was_put_elsewhere_is_hashed(scene: Scene, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    node = await scene.node(is_seed=True, state_dir=state)
+    await node.close()
+    node.folder = node.folder.rename(tmp_path / "elsewhere")
+    torrent, checked = await add_again(scene, node, state)
+    assert torrent.is_complete
+    assert checked == NUM_PIECES
 
 
-def test_a_journal_that_knows_too_few_files_is_not_believed(
-    tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_a_journal_that_knows_too_few_files_is_not_believed(
+    scene: Scene, tmp_path: Path
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            state = tmp_path / "state"
-            node = await scene.node(is_seed=True, state_dir=state)
-            await node.close()
-            disk = Disk(SimWorker(loop), loop, max_queue=1)
-            journal = await Journal.open(disk, state)
-            have = Bitfield.full(NUM_PIECES)
-            await journal.commit(
-                scene.info_hash, have, downloaded=0, uploaded=0, stamps=[], is_settled=True
-            )
-            await journal.close()
-            _, checked = await add_again(scene, node, state)
-            assert checked == NUM_PIECES
-
-    simulate(main)
+    state = tmp_path / "state"
+    node = await scene.node(is_seed=True, state_dir=state)
+    await node.close()
+    disk = Disk(SimWorker(scene.loop), scene.loop, max_queue=1)
+    journal = await Journal.open(disk, state)
+    have = Bitfield.full(NUM_PIECES)
+    await journal.commit(
+        scene.info_hash, have, downloaded=0, uploaded=0, stamps=[], is_settled=True
+    )
+    await journal.close()
+    _, checked = await add_again(scene, node, state)
+    assert checked == NUM_PIECES
 
 
 @pytest.mark.parametrize("wait", [0.5, 1.5, 2.5])
-def test_a_check_that_is_cut_short_says_nothing_of_the_rest(
-    wait: float, tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_a_check_that_is_cut_short_says_nothing_of_the_rest(
+    scene: Scene, wait: float, tmp_path: Path
 ) -> None:
     """Whoever ends the session during a check finds everything again at the next start."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            state, folder = tmp_path / "state", tmp_path / "content"
-            scene.write_content(folder)
-            session = await scene.session(scene.add_host(), state_dir=state, worker_delay=1.0)
-            config = TorrentConfig(output=folder)
-            adding = asyncio.ensure_future(session.add(scene.raw, config))
-            await asyncio.sleep(wait)
-            assert session.torrents[0].state is TorrentState.CHECKING
-            scene.sessions.remove(session)
-            await session.__aexit__(None, None, None)
-            await adding
-            again = await scene.session(scene.add_host(), state_dir=state)
-            torrent = await again.add(scene.raw, config)
-            assert torrent.is_complete
-
-    simulate(main)
+    state, folder = tmp_path / "state", tmp_path / "content"
+    scene.write_content(folder)
+    session = await scene.session(scene.add_host(), state_dir=state, worker_delay=1.0)
+    config = TorrentConfig(output=folder)
+    adding = asyncio.ensure_future(session.add(scene.raw, config))
+    await asyncio.sleep(wait)
+    assert session.torrents[0].state is TorrentState.CHECKING
+    scene.sessions.remove(session)
+    await session.__aexit__(None, None, None)
+    await adding
+    again = await scene.session(scene.add_host(), state_dir=state)
+    torrent = await again.add(scene.raw, config)
+    assert torrent.is_complete
 
 
-def test_what_was_only_taken_on_trust_is_hashed_after_a_kill(
-    tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_what_was_only_taken_on_trust_is_hashed_after_a_kill(
+    scene: Scene, tmp_path: Path
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            state = tmp_path / "state"
-            node = await scene.node(is_seed=True, state_dir=state, torrent={"skip_check": True})
-            assert node.torrent.is_complete
-            await killed(node, state)
-            torrent, checked = await add_again(scene, node, state)
-            assert torrent.is_complete
-            assert checked == NUM_PIECES
-
-    simulate(main)
+    state = tmp_path / "state"
+    node = await scene.node(is_seed=True, state_dir=state, torrent={"skip_check": True})
+    assert node.torrent.is_complete
+    await killed(node, state)
+    torrent, checked = await add_again(scene, node, state)
+    assert torrent.is_complete
+    assert checked == NUM_PIECES
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
 @pytest.mark.parametrize("what", ["damaged", "missing"])
-def test_what_was_only_taken_on_trust_is_not_kept(
-    what: str, is_killed: bool, tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_what_was_only_taken_on_trust_is_not_kept(
+    scene: Scene, what: str, is_killed: bool, tmp_path: Path
 ) -> None:
     """Who trusts that data is there once must not be told so for ever."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            state = tmp_path / "state"
-            host, folder = scene.add_host_with_content(5)
-            if what == "missing":
-                (folder / NAME).unlink()
-            node = await scene.node(
-                host=host, state_dir=state, checkpoint_interval=1.0, torrent={"skip_check": True}
-            )
-            await asyncio.sleep(5)
-            assert node.torrent.is_complete
-            if is_killed:
-                await killed(node, state)
-            torrent, _ = await add_again(scene, node, state)
-            assert torrent.stats().num_have == (0 if what == "missing" else NUM_PIECES - 1)
-
-    simulate(main)
+    state = tmp_path / "state"
+    host, folder = scene.add_host_with_content(5)
+    if what == "missing":
+        (folder / NAME).unlink()
+    node = await scene.node(
+        host=host, state_dir=state, checkpoint_interval=1.0, torrent={"skip_check": True}
+    )
+    await asyncio.sleep(5)
+    assert node.torrent.is_complete
+    if is_killed:
+        await killed(node, state)
+    torrent, _ = await add_again(scene, node, state)
+    assert torrent.stats().num_have == (0 if what == "missing" else NUM_PIECES - 1)
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
-def test_trust_in_other_data_replaces_what_was_known(
-    is_killed: bool, tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_trust_in_other_data_replaces_what_was_known(
+    scene: Scene, is_killed: bool, tmp_path: Path
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            state = tmp_path / "state"
-            first = await scene.node(is_seed=True, state_dir=state)
-            await first.close()
-            host, _ = scene.add_host_with_content(5)
-            node = await scene.node(host=host, state_dir=state, torrent={"skip_check": True})
-            if is_killed:
-                await killed(node, state)
-            torrent, checked = await add_again(scene, node, state)
-            assert (torrent.stats().num_have, checked) == (NUM_PIECES - 1, NUM_PIECES)
-
-    simulate(main)
+    state = tmp_path / "state"
+    first = await scene.node(is_seed=True, state_dir=state)
+    await first.close()
+    host, _ = scene.add_host_with_content(5)
+    node = await scene.node(host=host, state_dir=state, torrent={"skip_check": True})
+    if is_killed:
+        await killed(node, state)
+    torrent, checked = await add_again(scene, node, state)
+    assert (torrent.stats().num_have, checked) == (NUM_PIECES - 1, NUM_PIECES)
 
 
 @pytest.mark.parametrize("verifies", [False, True])
-def test_trust_that_was_justified_is_kept(
-    verifies: bool, tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_trust_that_was_justified_is_kept(
+    scene: Scene, verifies: bool, tmp_path: Path
 ) -> None:
     """Every piece is hashed before its first upload, unless somebody wants it otherwise."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            state = tmp_path / "state"
-            node = await scene.node(
-                is_seed=True,
-                state_dir=state,
-                verify_before_upload=verifies,
-                torrent={"skip_check": True},
-            )
-            await (await scene.node(peers=[node])).complete()
-            torrent, checked = await add_again(scene, node, state)
-            assert torrent.is_complete
-            assert checked == (0 if verifies else NUM_PIECES)
-
-    simulate(main)
+    state = tmp_path / "state"
+    node = await scene.node(
+        is_seed=True,
+        state_dir=state,
+        verify_before_upload=verifies,
+        torrent={"skip_check": True},
+    )
+    await (await scene.node(peers=[node])).complete()
+    torrent, checked = await add_again(scene, node, state)
+    assert torrent.is_complete
+    assert checked == (0 if verifies else NUM_PIECES)
 
 
-def test_what_the_journal_knows_already_is_no_matter_of_trust(
-    tmp_path: Path, simulate: Simulate
+@in_scene()
+async def test_what_the_journal_knows_already_is_no_matter_of_trust(
+    scene: Scene, tmp_path: Path
 ) -> None:
     """Wherever the files are by now: they are the same."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            state = tmp_path / "state"
-            first = await scene.node(is_seed=True, state_dir=state)
-            await first.close()
-            host = scene.add_host()
-            first.folder.rename(tmp_path / host.addresses[0])
-            node = await scene.node(host=host, state_dir=state, torrent={"skip_check": True})
-            torrent, checked = await add_again(scene, node, state)
-            assert (torrent.is_complete, checked) == (True, 0)
-
-    simulate(main)
+    state = tmp_path / "state"
+    first = await scene.node(is_seed=True, state_dir=state)
+    await first.close()
+    host = scene.add_host()
+    first.folder.rename(tmp_path / host.addresses[0])
+    node = await scene.node(host=host, state_dir=state, torrent={"skip_check": True})
+    torrent, checked = await add_again(scene, node, state)
+    assert (torrent.is_complete, checked) == (True, 0)
 
 
 # --- failures --------------------------------------------------------------------------------
@@ -432,77 +392,57 @@ def test_a_torrent_file_that_becomes_whole_is_kept(
 
 
 @pytest.mark.parametrize(("interval", "num_reports"), [(0.0, NUM_PIECES), (0.1, 2)])
-def test_a_check_reports_now_and_then_and_at_its_end(
-    interval: float,
-    num_reports: int,
-    tmp_path: Path,
-    simulate: Simulate,
-    monkeypatch: pytest.MonkeyPatch,
+@in_scene()
+async def test_a_check_reports_now_and_then_and_at_its_end(
+    scene: Scene, interval: float, num_reports: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop's time stands still while one of its jobs hashes."""
     monkeypatch.setattr(checker, "BATCH_LENGTH", 1)
     monkeypatch.setattr(keeper, "PROGRESS_INTERVAL", interval)
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            watch = Watch(seed.torrent)
-            await seed.torrent.recheck()
-            await asyncio.sleep(0)
-            numbers = [event.num_checked for event in watch.of(CheckProgressed)]
-            assert len(numbers) == num_reports
-            assert numbers[0] == 1
-            assert numbers[-1] == NUM_PIECES
-
-    simulate(main)
+    seed = await scene.node(is_seed=True)
+    watch = Watch(seed.torrent)
+    await seed.torrent.recheck()
+    await asyncio.sleep(0)
+    numbers = [event.num_checked for event in watch.of(CheckProgressed)]
+    assert len(numbers) == num_reports
+    assert numbers[0] == 1
+    assert numbers[-1] == NUM_PIECES
 
 
-def test_checkpoints_come_by_time_and_by_length(tmp_path: Path, simulate: Simulate) -> None:
+@in_scene()
+async def test_checkpoints_come_by_time_and_by_length(scene: Scene, tmp_path: Path) -> None:
     """Limit: F8."""
-
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True, max_upload_rate=100_000)
-            slow = await scene.node(
-                peers=[seed], state_dir=tmp_path / "by time", checkpoint_interval=5.0
-            )
-            await asyncio.sleep(8)
-            journal = slow.session._services.journal
-            assert journal is not None
-            found = await journal.find(scene.info_hash)
-            assert found is not None
-            assert found.have is not None
-            assert 0 < len(found.have) <= slow.torrent.stats().num_have < NUM_PIECES
-
-    simulate(main)
+    seed = await scene.node(is_seed=True, max_upload_rate=100_000)
+    slow = await scene.node(peers=[seed], state_dir=tmp_path / "by time", checkpoint_interval=5.0)
+    await asyncio.sleep(8)
+    journal = slow.session._services.journal
+    assert journal is not None
+    found = await journal.find(scene.info_hash)
+    assert found is not None
+    assert found.have is not None
+    assert 0 < len(found.have) <= slow.torrent.stats().num_have < NUM_PIECES
 
 
-def test_a_session_without_a_state_folder_keeps_nothing(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path) as scene:
-            seed = await scene.node(is_seed=True)
-            leecher = await scene.node(peers=[seed], checkpoint_interval=1.0)
-            await leecher.complete(within=60)
-            assert leecher.session._services.journal is None
-            assert sorted(path.name for path in leecher.folder.iterdir()) == [NAME]
-
-    simulate(main)
+@in_scene()
+async def test_a_session_without_a_state_folder_keeps_nothing(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    leecher = await scene.node(peers=[seed], checkpoint_interval=1.0)
+    await leecher.complete(within=60)
+    assert leecher.session._services.journal is None
+    assert sorted(path.name for path in leecher.folder.iterdir()) == [NAME]
 
 
-def test_without_a_state_folder_no_torrent_file_is_kept(tmp_path: Path, simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
-            seed = await scene.node(is_seed=True)
-            link = f"magnet:?xt=urn:btih:{scene.info_hash}"
-            node = await scene.node(source=link, peers=[seed])
-            await node.complete(within=60)
-            await asyncio.sleep(5)
-            metainfo = node.torrent.metainfo
-            assert metainfo is not None
-            assert metainfo.piece_layers == scene.metainfo.piece_layers
-            assert not list(tmp_path.rglob("*.torrent"))
-
-    simulate(main)
+@in_scene(version=Version.HYBRID)
+async def test_without_a_state_folder_no_torrent_file_is_kept(scene: Scene, tmp_path: Path) -> None:
+    seed = await scene.node(is_seed=True)
+    link = f"magnet:?xt=urn:btih:{scene.info_hash}"
+    node = await scene.node(source=link, peers=[seed])
+    await node.complete(within=60)
+    await asyncio.sleep(5)
+    metainfo = node.torrent.metainfo
+    assert metainfo is not None
+    assert metainfo.piece_layers == scene.metainfo.piece_layers
+    assert not list(tmp_path.rglob("*.torrent"))
 
 
 @pytest.mark.parametrize(
