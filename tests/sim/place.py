@@ -52,7 +52,7 @@ class Place:
         *,
         num_pieces: int = 16,
         link: Link | None = None,
-        is_traced: bool = True,
+        is_traced: bool = False,
     ) -> None:
         self.loop = loop
         self.network = SimNetwork(loop, link=link or Link(delay=0.02), is_traced=is_traced)

@@ -46,7 +46,8 @@ async def live_through_churn(
     later; a tenth leaves once it is complete, half of those without a word.
     """
     chance = loop.random
-    async with Place(loop, folder, num_pieces=num_pieces, link=Link(delay=0.05)) as place:
+    link = Link(delay=0.05)
+    async with Place(loop, folder, num_pieces=num_pieces, link=link, is_traced=True) as place:
         hosts = [place.add_host(upload_rate=400_000) for _ in range(2)]
         for host in hosts:
             await place.add(host, is_seed=True)

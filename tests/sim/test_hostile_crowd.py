@@ -88,7 +88,7 @@ async def download(
     loop: VirtualLoop, folder: Path, attacks: Sequence[Attack], *, num_pieces: int
 ) -> float:
     """Let a session download from two honest seeds among attackers; return how long it took."""
-    async with Place(loop, folder, num_pieces=num_pieces, is_traced=False) as place:
+    async with Place(loop, folder, num_pieces=num_pieces) as place:
         honest = [place.add_host(upload_rate=HONEST_RATE) for _ in range(2)]
         victim = place.add_host()
         for host in honest:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def test_a_swarm_shares_its_content_and_repeats_with_its_seed(tmp_path: Path, seed: int) -> None:
     async def main(loop: VirtualLoop, folder: Path) -> list[tuple[float, str]]:
         link = Link(delay=0.02, jitter=0.02)
-        async with Place(loop, folder, num_pieces=64, link=link) as place:
+        async with Place(loop, folder, num_pieces=64, link=link, is_traced=True) as place:
             hosts = [place.add_host(upload_rate=500_000) for _ in range(6)]
             first, *others = hosts
             await place.add(first, is_seed=True)

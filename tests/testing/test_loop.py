@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import math
 import socket
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -399,6 +400,11 @@ async def leave_callback_error(loop: VirtualLoop) -> None:
     await asyncio.sleep(1)
 
 
+async def leave_background_error(loop: VirtualLoop) -> None:
+    loop.call_background(0.5, divide, 1, 0)
+    await asyncio.sleep(1)
+
+
 async def leave_own_thing(loop: VirtualLoop) -> None:
     loop.leak_checks.append(lambda: ["a door is open"])
 
@@ -417,6 +423,7 @@ async def leave_chain(loop: VirtualLoop) -> None:
         (leave_timer, r"timer <TimerHandle when=5"),
         (leave_error, r"never retrieved in task 'failing': ValueError"),
         (leave_callback_error, r"Exception in callback.*ZeroDivisionError"),
+        (leave_background_error, r"Exception in callback.*divide.*ZeroDivisionError"),
         (leave_own_thing, r"a door is open"),
         (leave_chain, r"callback <Handle"),
     ],
@@ -441,6 +448,29 @@ def test_what_ends_at_the_same_instant_is_not_left_behind(simulate: Simulate) ->
         loop.call_background(50, int)  # a packet under way when the program ends
 
     simulate(main)
+
+
+def test_what_is_under_way_at_the_very_end_is_not_left_behind(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> list[asyncio.Handle]:
+        loop.call_background(1, int)
+        loop.call_later(1, int)
+        found: list[asyncio.Handle] = []
+        # Due at the same instant, and so ready while this runs.
+        loop.call_at(0.5, loop.block, 0.5)
+        loop.call_at(0.5, lambda: loop.call_soon(lambda: found.extend(loop.pending_callbacks())))
+        await asyncio.sleep(2)
+        return found
+
+    assert [isinstance(each, asyncio.TimerHandle) for each in simulate(main)] == [True]
+
+
+def test_leaving_the_program_from_the_background_ends_it(simulate: Simulate) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        loop.call_background(1, sys.exit, 3)
+        await asyncio.sleep(2)
+
+    with pytest.raises(SystemExit, match="3"):
+        simulate(main)
 
 
 def test_async_generators_are_closed(simulate: Simulate) -> None:

@@ -60,17 +60,22 @@ class Endpoint(NamedTuple):
         if len(data) not in (COMPACT_LENGTH, COMPACT_LENGTH_V6):
             raise ValueError(f"compact endpoint of {len(data)} bytes")
         raw = bytes(data)
-        address: ipaddress.IPv4Address | ipaddress.IPv6Address
+        port = int.from_bytes(raw[-2:], "big")
         if len(raw) == COMPACT_LENGTH:
-            address = ipaddress.IPv4Address(raw[:4])
-        else:
-            address6 = ipaddress.IPv6Address(raw[:16])
-            address = address6.ipv4_mapped or address6
-        return cls(str(address), int.from_bytes(raw[-2:], "big"))
+            # Peers and trackers name hundreds at a time.
+            return cls(f"{raw[0]}.{raw[1]}.{raw[2]}.{raw[3]}", port)
+        address = ipaddress.IPv6Address(raw[:16])
+        return cls(str(address.ipv4_mapped or address), port)
 
     def to_compact(self) -> bytes:
         """Return the compact form, 6 bytes for IPv4 and 18 for IPv6."""
-        return ipaddress.ip_address(self.host).packed + self.port.to_bytes(2, "big")
+        if ":" in self.host:
+            packed = ipaddress.IPv6Address(self.host).packed
+        else:
+            packed = bytes(map(int, self.host.split(".")))
+            if len(packed) != COMPACT_LENGTH - 2:
+                raise ValueError(f"not an address: {self.host!r}")
+        return packed + self.port.to_bytes(2, "big")
 
     @property
     def is_ipv6(self) -> bool:

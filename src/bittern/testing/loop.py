@@ -77,10 +77,36 @@ class Leak(SimulationError):
     """The program ended and left tasks, timers, streams or unseen errors behind."""
 
 
-class _BackgroundTimer(asyncio.TimerHandle):
-    """A timer of the simulated world: a packet under way."""
+class _WorldTimer:
+    """
+    Something that the simulated world has under way, such as a packet.
 
-    __slots__ = ()
+    Nobody cancels it and it has no context of its own: a handle of asyncio's costs four times
+    as much, and there is one for each step of each transfer.
+    """
+
+    __slots__ = ("_args", "_callback", "_loop", "_scheduled")
+    _cancelled = False
+    _scheduled: bool
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], loop: VirtualLoop
+    ) -> None:
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+
+    def cancelled(self) -> bool:
+        return False
+
+    def _run(self) -> None:
+        try:
+            self._callback(*self._args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # as in asyncio: it ends nobody but its own callback
+            message = f"Exception in callback {self._callback!r}"
+            self._loop.call_exception_handler({"message": message, "exception": error})
 
 
 class VirtualLoop(base_events.BaseEventLoop):
@@ -101,7 +127,7 @@ class VirtualLoop(base_events.BaseEventLoop):
     """
 
     # Of BaseEventLoop, which typeshed does not show.
-    _ready: deque[asyncio.Handle]
+    _ready: deque[asyncio.Handle | _WorldTimer]
     _stopping: bool
 
     def __init__(self, *, seed: int = 0, start: float = 0.0, grace: float = DEFAULT_GRACE) -> None:
@@ -117,7 +143,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._now = start
         self._limit_at = math.inf
         self._grace = grace
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[tuple[float, int, asyncio.TimerHandle | _WorldTimer]] = []
         self._num_cancelled = 0
         self._num_idle_steps = 0
         self._woken = threading.Event()
@@ -141,24 +167,26 @@ class VirtualLoop(base_events.BaseEventLoop):
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Schedule ``callback`` for the instant ``when``; equal instants keep their order."""
-        return self._set(asyncio.TimerHandle(when, callback, args, self, context))
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._set(when, timer)
+        return timer
 
-    def call_background(
-        self, when: float, callback: Callable[[*_Ts], object], *args: *_Ts
-    ) -> asyncio.TimerHandle:
-        """Do as ``call_at`` for the simulated world: no leak when the program ends before it."""
-        return self._set(_BackgroundTimer(when, callback, args, self))
+    def call_background(self, when: float, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
+        """
+        Do as ``call_at`` for the simulated world.
 
-    def _set(self, timer: asyncio.TimerHandle) -> asyncio.TimerHandle:
-        when = timer.when()
+        It is no leak when the program ends before it, and cannot be cancelled.
+        """
+        self._set(when, _WorldTimer(callback, args, self))
+
+    def _set(self, when: float, timer: asyncio.TimerHandle | _WorldTimer) -> None:
         if self.is_closed():
             raise RuntimeError("Event loop is closed")
         if when != when:
             raise MisuseError("a timer for the instant nan")
-        timer._scheduled = True  # type: ignore[attr-defined]  # what TimerHandle.cancel looks at
+        timer._scheduled = True  # type: ignore[union-attr]  # what TimerHandle.cancel looks at
         self.num_timers += 1
         heapq.heappush(self._timers, (when, self.num_timers, timer))
-        return timer
 
     def call_later(
         self,
@@ -179,12 +207,16 @@ class VirtualLoop(base_events.BaseEventLoop):
         return [
             timer
             for _, _, timer in sorted(self._timers)
-            if not timer.cancelled() and not isinstance(timer, _BackgroundTimer)
+            if not timer.cancelled() and not isinstance(timer, _WorldTimer)
         ]
 
     def pending_callbacks(self) -> list[asyncio.Handle]:
         """Return the callbacks that are ready to run and not cancelled, next first."""
-        return [handle for handle in self._ready if not handle.cancelled()]
+        return [
+            handle
+            for handle in self._ready
+            if not (isinstance(handle, _WorldTimer) or handle.cancelled())
+        ]
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Count a cancelled timer, and sweep them out when they are many."""
@@ -210,7 +242,7 @@ class VirtualLoop(base_events.BaseEventLoop):
             if timer._cancelled:
                 self._num_cancelled -= 1
             else:
-                timer._scheduled = False  # type: ignore[attr-defined]
+                timer._scheduled = False  # type: ignore[union-attr]
                 ready.append(timer)
         count = len(ready)
         self._num_idle_steps += count

@@ -85,7 +85,7 @@ class SimNetwork:
         """One entry for each arrival that a cut link holds up."""
         self._is_traced = is_traced
         self._default_link = link
-        self._links: dict[frozenset[SimHost], Link] = {}
+        self._links: dict[tuple[SimHost, SimHost], Link] = {}
         self._cuts: set[frozenset[SimHost]] = set()
         self._hosts: dict[str, SimHost] = {}
         loop.leak_checks.append(self._find_open)
@@ -133,11 +133,11 @@ class SimNetwork:
         """Return the link between two hosts; a host reaches itself without delay."""
         if a is b:
             return _LOOPBACK
-        return self._links.get(frozenset((a, b)), self._default_link)
+        return self._links.get((a, b), self._default_link)
 
     def set_link(self, a: SimHost, b: SimHost, link: Link) -> None:
         """Give two hosts a link of their own; counts for what is sent from now on."""
-        self._links[frozenset((a, b))] = link
+        self._links[a, b] = self._links[b, a] = link
 
     def cut(self, a: SimHost, b: SimHost) -> None:
         """Let nothing pass between two hosts; streams hang, as in real life, without an error."""

@@ -62,6 +62,8 @@ class Upload:
     def take(self, quantum: int) -> bytearray | None:
         """Cut the next run of bytes, as much as the window allows."""
         buffer, stream = self.buffer, self.stream
+        if not buffer:
+            return None
         size = min(quantum, len(buffer), self._window() - self.num_unread)
         if size <= 0:
             return None
@@ -69,7 +71,7 @@ class Upload:
         del buffer[:size]
         self.num_unread += size
         self._num_passing += 1
-        if self.has_room:
+        if self.wants_room and self.has_room:
             stream.loop.call_soon(stream.tell_writable)
         return data
 
