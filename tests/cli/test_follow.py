@@ -175,7 +175,11 @@ def test_nobody_there(bittern: Program, tmp_path: Path) -> None:
         ([f"magnet:?xt=urn:btih:{'0' * 40}", "-o", "m"], 2, "names no public key"),
         ([LINK], 2, "requires an argument"),
         ([LINK, "-o", "m", "--salt", "x" * 65], 2, "more than 64 bytes"),
-        ([LINK, "-o", "m", "--no-dht", "--once", "--no-lsd", "--port", "0"], 2, "which is off"),
+        (
+            [LINK, "-o", "m", "--no-dht", "--once", "--no-lsd", "--port", "0"],
+            2,
+            "which is switched off by --no-dht",
+        ),
     ],
 )
 def test_wrong_usage(

@@ -78,7 +78,7 @@ async def test_a_key_is_asked_for_until_somebody_can_be_asked(
 
 async def test_without_a_dht_no_key_is_resolved() -> None:
     async with Session(ALONE) as session:
-        with pytest.raises(ConfigError, match="which is off"):
+        with pytest.raises(ConfigError, match="which is switched off by the setting enable_dht"):
             await session.add(LINK)
         assert not session.torrents
 

@@ -146,7 +146,7 @@ async def test_what_cannot_be_followed(tmp_path: Path) -> None:
         with pytest.raises(DhtUnreachable):
             await follower.look()
         session.network = None
-        with pytest.raises(ConfigError, match="which is off"):
+        with pytest.raises(ConfigError, match="which is switched off by the setting enable_dht"):
             await follower.look()
         await follower.keep_alive()
 

@@ -18,6 +18,7 @@ from bittern.dht.items import Item, is_genuine, mutable_target, signed_message
 from bittern.engine.mutable import (
     is_sound,
     item_of,
+    no_dht,
     publish,
     put_again,
     resolve,
@@ -170,3 +171,9 @@ async def test_what_cannot_be_resolved(network: Network) -> None:
 def test_versions_are_items() -> None:
     item = signed(KEY, B, 5, b"salt")
     assert item_of(version_of(item)) == item
+
+
+def test_without_a_dht_there_are_no_keys_and_it_is_said_why() -> None:
+    said = str(no_dht(is_enabled=False))
+    assert said.endswith("which is switched off by the setting enable_dht")
+    assert str(no_dht(is_enabled=True)).endswith("which has no UDP socket here")

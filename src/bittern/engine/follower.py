@@ -36,7 +36,6 @@ from bittern.codec.metainfo import Metainfo, decode_metainfo, encode_metainfo
 from bittern.codec.torrent_record import TorrentRecord, Version, decode_record
 from bittern.core.errors import (
     BencodeDecodeError,
-    ConfigError,
     KrpcDecodeError,
     MagnetError,
     MetainfoError,
@@ -45,7 +44,14 @@ from bittern.core.errors import (
 )
 from bittern.dht.items import mutable_target
 from bittern.engine.config import TorrentConfig
-from bittern.engine.mutable import ENOUGH_COPIES, PUT_INTERVAL, is_sound, put_again, resolve
+from bittern.engine.mutable import (
+    ENOUGH_COPIES,
+    PUT_INTERVAL,
+    is_sound,
+    no_dht,
+    put_again,
+    resolve,
+)
 from bittern.engine.opening import MAX_TORRENT_FILE_LENGTH
 from bittern.engine.session import Session
 from bittern.engine.stats import TorrentStats
@@ -143,14 +149,14 @@ class Follower:
         Ask the DHT what is the newest version; true if it is not the one known before.
 
         Raises:
-            ConfigError: the DHT is switched off.
+            ConfigError: the DHT is switched off, or has no socket.
             NotPublished, DhtUnreachable: nothing is known, here or there.
             KrpcDecodeError: what is there names no torrent.
             StorageError: it cannot be remembered.
         """
         dht = self._session.dht
         if dht is None:
-            raise ConfigError("what is under a public key is only known to the DHT, which is off")
+            raise no_dht(is_enabled=self._session.config.enable_dht)
         known = self.newest
         self._num_copies = 0
         try:

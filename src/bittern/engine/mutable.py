@@ -25,8 +25,9 @@ from bittern.codec.torrent_record import (
     decode_record,
     encode_record,
 )
-from bittern.core.errors import DhtUnreachable, MagnetError, NotPublished
+from bittern.core.errors import ConfigError, DhtUnreachable, MagnetError, NotPublished
 from bittern.dht.items import Item, is_genuine, mutable_target, signed_message
+from bittern.engine.sources.base import switched_off_by
 from bittern.net.dht_requests import ItemResult
 from bittern.net.signing import Signer, verify
 
@@ -50,6 +51,12 @@ class ItemNetwork(Protocol):
 
     async def put_item(self, item: Item, *, uses_cas: bool = False) -> ItemResult:
         """Store an item as it is; a newer one that is found is left alone."""
+
+
+def no_dht(*, is_enabled: bool) -> ConfigError:
+    """Return the error of who asks for what is under a key in a session without the DHT."""
+    why = "has no UDP socket here" if is_enabled else f"is {switched_off_by('enable_dht')}"
+    return ConfigError(f"what is under a public key is only known to the DHT, which {why}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.descriptors import divide_descriptors, raise_descriptor_limit
 from bittern.engine.gateway import Gateway, SharedDatagrams, open_udp_sockets
 from bittern.engine.limits import SharedLimit, make_bucket
-from bittern.engine.mutable import resolve_magnet
+from bittern.engine.mutable import no_dht, resolve_magnet
 from bittern.engine.opening import Source, open_source
 from bittern.engine.peers.acceptor import Acceptor
 from bittern.engine.peers.dialer import Dialer
@@ -335,13 +335,13 @@ class Session:
         Return a link to the torrent that is the newest under a link's public key (BEP 46).
 
         Raises:
-            ConfigError: the DHT is switched off.
+            ConfigError: the DHT is switched off, or has no socket.
             NotPublished: nobody has an item of that key.
             DhtUnreachable: nobody could be asked.
             KrpcDecodeError: what is there names no torrent.
         """
         if self.dht is None:
-            raise ConfigError("what is under a public key is only known to the DHT, which is off")
+            raise no_dht(is_enabled=self.config.enable_dht)
         return await resolve_magnet(self.dht, magnet)
 
     async def remove(
