@@ -752,6 +752,16 @@ def test_h7_extension_messages_for_a_peer_that_does_not_read_are_bounded() -> No
     assert protocol.send_extension("x", bytes(B))
 
 
+def test_h10_messages_made_elsewhere_fill_the_room_for_long_answers() -> None:
+    protocol = opened()
+    for _ in range(MAX_UNREAD_LENGTH // B):
+        assert protocol.has_room
+        protocol.send_message(bytes(B))
+    assert not protocol.has_room
+    sent(protocol)
+    assert protocol.has_room
+
+
 # --- what the peer has -----------------------------------------------------------------------
 
 

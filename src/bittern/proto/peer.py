@@ -46,7 +46,7 @@ MAX_ALLOWED_FAST = 100
 MAX_UNREAD_MESSAGES = 10_000
 """Limit: H2. Our messages that may wait while the peer sends and does not read."""
 MAX_UNREAD_LENGTH = 1_048_576
-"""Limit: H2, H7. Extension messages that may wait; 64 pieces of metadata."""
+"""Limit: H2, H7, H10. Bytes of extension and hash messages that may wait: 64 pieces of metadata."""
 _BEFORE_BITFIELD = frozenset(
     (
         MessageId.PORT,
@@ -575,7 +575,13 @@ class PeerProtocol:
         Dropped once the connection is closed: the owner may be acting on an event from before.
         """
         if self.state is not PeerState.CLOSED:
+            self._unread_length += len(message)
             self._out.append(message)
+
+    @property
+    def has_room(self) -> bool:
+        """False while so much waits for the peer to read that long answers are to be refused."""
+        return self._unread_length < MAX_UNREAD_LENGTH
 
     def __repr__(self) -> str:
         flags = self.am_choking, self.am_interested, self.peer_choking, self.peer_interested

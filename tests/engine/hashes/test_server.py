@@ -176,6 +176,23 @@ async def test_a_flood_is_refused_and_then_closed_and_others_are_served(scene: S
     assert await ask(modest, layer) == files.answer(layer)
 
 
+@in_scene(version=Version.V2, files={"": 1024 << 14}, piece_length=1 << 14)
+async def test_who_asks_and_does_not_read_is_refused(scene: Scene) -> None:
+    """Answers are hundreds of times as long as requests: they must not pile up."""
+    files, root, _, peer = await connect_to_node(scene, is_seed=True)
+    layer = HashRange(root, 0, 0, 1024, 0)
+    peer.stream.pause_reading()
+    for _ in range(200):
+        peer.send(wire.encode_hash_request(layer))
+        await asyncio.sleep(0.1)
+    peer.stream.resume_reading()
+    answers = [(await read_answer(peer))[1] for _ in range(200)]
+    num_answered = sum(answer is not None for answer in answers)
+    assert 32 <= num_answered < 100
+    assert peer.num_received < 3 << 20
+    assert await ask(peer, layer) == files.answer(layer), "it reads again"
+
+
 def all_requests(root: bytes) -> list[HashRange]:
     """More than a hundred requests that differ and that 16 pieces answer from memory."""
     return [

@@ -166,7 +166,8 @@ class HashServer:
     ) -> None:
         """Answer a request, or let it wait if it is not its turn to be read for."""
         needed = self._trees.needed(wanted)
-        if needed is None or not self._has(needed):
+        # Limit: H2, H10. Answers are long: who asks and does not read gets none.
+        if needed is None or not self._has(needed) or not peer.protocol.has_room:
             self._refuse(peer, wanted, now)
             return
         unknown = self._unread(needed)
