@@ -160,6 +160,7 @@ GOOD = f"info_hash={'a' * 20}&peer_id={'b' * 20}&port=1"
         (f"info_hash={'a' * 20}&peer_id=x&port=1", "peer_id must have 20 bytes"),
         (f"info_hash={'a' * 20}&peer_id={'b' * 20}", "port is missing"),
         (GOOD.replace("port=1", "port=65536"), "port is too large"),
+        (GOOD.replace("port=1", "port="), "port is missing"),
         (GOOD.replace("port=1", "port=-1"), "port is not a number"),
         (GOOD.replace("port=1", "port=%D9%A1"), "port is not a number"),
         (GOOD + "&left=1e9", "left is not a number"),
@@ -176,7 +177,11 @@ def test_bad_announce_queries_say_what_is_wrong(query: str, reason: str) -> None
 @pytest.mark.parametrize(
     ("extra", "field", "value"),
     [
-        ("", "left", 0),
+        ("", "left", 2**63 - 1),
+        ("&left=", "left", 2**63 - 1),
+        ("&left=0", "left", 0),
+        ("", "uploaded", 0),
+        ("&downloaded=", "downloaded", 0),
         ("&event=empty", "event", Event.NONE),
         ("&event=%ff", "event", Event.NONE),
         ("&event=stopped&event=started", "event", Event.STOPPED),

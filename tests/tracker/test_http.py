@@ -59,6 +59,16 @@ def refusal(tracker: HttpTracker, target: str) -> FailureAnswer:
     return answer
 
 
+@pytest.mark.parametrize("left", ["", "&left="])
+def test_who_does_not_say_what_it_lacks_is_no_seed(left: str) -> None:
+    """A seed is told of no seeds, so a magnet link would never get anywhere."""
+    tracker = make()
+    announce(tracker, "&port=1&left=0")
+    answer = announce(tracker, "&port=2" + left, "8.0.0.2")
+    assert answer.peers == (Endpoint("8.0.0.1", 1),)
+    assert (answer.num_seeds, answer.num_leechers) == (1, 1)
+
+
 def test_peers_find_each_other() -> None:
     tracker = make()
     assert announce(tracker) == AnnounceAnswer(

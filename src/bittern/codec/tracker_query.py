@@ -31,6 +31,7 @@ MAX_FIELDS = 80
 """Parameters of one query."""
 
 _MAX_NUMBER = (1 << 63) - 1
+_UNKNOWN_LEFT = _MAX_NUMBER
 _ANNOUNCE = re.compile(r"/announce(?![A-Za-z])")
 _EVENTS = {event.value: event for event in Event}
 
@@ -120,7 +121,8 @@ def parse_announce_query(query: str) -> AnnounceRequest:
     """
     Read the query string of an announce, as a tracker does.
 
-    Unknown parameters are ignored; of repeated ones the first counts.
+    Unknown parameters are ignored; of repeated ones the first counts. Numbers that are absent
+    or empty are 0, but for ``left``: then it is the highest, as nobody knows what is lacking.
 
     Raises:
         TrackerDecodeError: a parameter is missing or malformed; the text names it and
@@ -139,7 +141,9 @@ def parse_announce_query(query: str) -> AnnounceRequest:
         port=_number(fields, "port", None, 65535),
         uploaded=_number(fields, "uploaded", 0, _MAX_NUMBER),
         downloaded=_number(fields, "downloaded", 0, _MAX_NUMBER),
-        left=_number(fields, "left", 0, _MAX_NUMBER),
+        # Interop: webtorrent, with a magnet link, writes nothing behind it. Who does not know
+        # what it lacks is no seed, or it would never be told of one.
+        left=_number(fields, "left", _UNKNOWN_LEFT, _MAX_NUMBER),
         # Interop: some clients write event=empty; an event we do not know is a regular one.
         event=_EVENTS.get(event, Event.NONE),
         key=int(key, 16) if is_key else None,
@@ -182,7 +186,7 @@ def _fixed(fields: Mapping[str, bytes], name: str) -> bytes:
 
 def _number(fields: Mapping[str, bytes], name: str, default: int | None, limit: int) -> int:
     value = fields.get(name)
-    if value is None:
+    if not value:
         if default is None:
             raise TrackerDecodeError(f"{name} is missing")
         return default
