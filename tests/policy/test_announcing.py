@@ -356,9 +356,30 @@ def test_a_result_nobody_waits_for_is_a_bug() -> None:
 def test_a_tracker_taken_out_and_put_back_starts_anew() -> None:
     scheduler = make("ab")
     due(scheduler, 0)
+    scheduler.succeeded("a", ANSWER, now=0)
     scheduler.set_tiers([["b"]], now=1)
     scheduler.set_tiers([["a"], ["b"]], now=2)
     assert due(scheduler, 2) == [("a", STARTED)]
+
+
+def test_the_answer_of_a_tracker_taken_out_and_put_back_while_it_is_asked_counts() -> None:
+    """It was asked a second time, and its second answer raised an error."""
+    scheduler = make("ab")
+    due(scheduler, 0)
+    scheduler.set_tiers([["b"]], now=1)
+    assert due(scheduler, 1) == [("b", STARTED)]
+    scheduler.failed("b", now=1)
+    scheduler.set_tiers([["a"], ["b"]], now=2)
+    assert due(scheduler, 2) == []
+    scheduler.succeeded("a", ANSWER, now=3)
+    assert scheduler.next_timer() == 1803
+    # One that comes while it is out does not.
+    scheduler.request(now=400)
+    assert due(scheduler, 400) == [("a", NONE)]
+    scheduler.set_tiers([["b"]], now=401)
+    scheduler.succeeded("a", ANSWER, now=402)
+    scheduler.set_tiers([["a"], ["b"]], now=403)
+    assert due(scheduler, 403) == [("a", STARTED)]
 
 
 def test_announces_under_way_survive_a_new_order_of_tiers() -> None:

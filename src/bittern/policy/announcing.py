@@ -190,7 +190,7 @@ class AnnounceScheduler:
     call of ``succeeded`` or ``failed``.
     """
 
-    __slots__ = ("_is_started", "_lanes", "_rng", "_to_all_tiers")
+    __slots__ = ("_is_started", "_lanes", "_leaving", "_rng", "_to_all_tiers")
 
     def __init__(
         self,
@@ -203,6 +203,8 @@ class AnnounceScheduler:
         self._to_all_tiers = announce_to_all_tiers
         self._is_started = False
         self._lanes: tuple[_Lane, ...] = ()
+        self._leaving: dict[str, _Tracker] = {}
+        """Trackers that are no longer ours, and whose answer is still to come."""
         self.set_tiers(tiers, now=-math.inf)
 
     def __repr__(self) -> str:
@@ -219,9 +221,10 @@ class AnnounceScheduler:
         """
         Replace the trackers; those that stay keep their state.
 
-        Results of announces under way to trackers that went are ignored.
+        Results of announces under way to trackers that went are ignored, unless they come back
+        before that.
         """
-        known = {tracker.url: tracker for tracker in self._all()}
+        known = self._leaving | {tracker.url: tracker for tracker in self._all()}
         taken: set[str] = set()
         grouped: list[list[_Tracker]] = []
         for tier in tiers:
@@ -235,6 +238,11 @@ class AnnounceScheduler:
             if group:
                 self._rng.shuffle(group)
                 grouped.append(group)
+        self._leaving = {
+            url: tracker
+            for url, tracker in known.items()
+            if url not in taken and tracker.event is not None
+        }
         self._lanes = (
             tuple(_Lane([group], now) for group in grouped)
             if self._to_all_tiers
@@ -252,6 +260,7 @@ class AnnounceScheduler:
     def start(self, *, now: float) -> None:
         """Begin, or begin anew after ``stop``: every tracker hears ``started`` first."""
         self._is_started = True
+        self._leaving = {}
         for tracker in self._all():
             tracker.reset()
         for lane in self._lanes:
@@ -361,6 +370,7 @@ class AnnounceScheduler:
         """Take the announce under way to ``url`` off its lane; None if nobody wants to know."""
         tracker = next((each for each in self._all() if each.url == url), None)
         if tracker is None or not self._is_started:
+            self._leaving.pop(url, None)
             return None, None
         event, tracker.event = tracker.event, None
         if event is None:
