@@ -65,7 +65,19 @@ def test_literals_are_not_looked_up(simulate: Simulate) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["", ".", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "1.2.3.4.5", "a." * 127 + "com"],
+    [
+        "",
+        ".",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "1.2.3.4.5",
+        "a." * 127 + "com",
+        "127.0.0.1\0.example.org",
+        "127.1 .example.org",
+        "a\tb.example.org",
+    ],
 )
 def test_old_spellings_of_addresses_never_reach_the_system(host: str, simulate: Simulate) -> None:
     """Limit: N6."""
@@ -212,6 +224,26 @@ async def test_threads_that_hang_are_counted_and_outlive_nobody(
     release.set()
     resolver = Resolver(timeout=5)
     assert await resolver.resolve("later") == ("192.0.2.1",)
+
+
+async def test_a_system_without_threads_fails_lookups_and_keeps_their_places(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dns, "MAX_THREADS", 1)
+    monkeypatch.setattr(dns, "NEGATIVE_LIFETIME", -1.0)
+    resolver = Resolver(timeout=5.0)
+    with monkeypatch.context() as patch:
+
+        def start(_thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", start)
+        for _ in range(2):
+            with pytest.raises(ResolveError, match="can't start new thread"):
+                await resolver.resolve("tracker.example")
+    infos = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: infos)
+    assert await resolver.resolve("tracker.example") == ("192.0.2.1",)
 
 
 def test_a_lookup_that_ends_after_its_loop_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

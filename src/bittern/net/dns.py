@@ -145,8 +145,10 @@ class Resolver:
 def _check_name(name: str) -> None:
     """Refuse what the system's resolver would read as an old spelling of an IPv4 address."""
     last = name.rpartition(".")[2]
-    if not name or len(name) > 253 or last[:1].isdigit():
-        # Limit: N6. No top-level domain starts with a digit; 0x7f.1 and 2130706433 do.
+    # Limit: N6. No top-level domain starts with a digit; 0x7f.1 and 2130706433 do. What stands
+    # behind a NUL, with some systems behind a space, is not read: "127.1\0.example.org".
+    is_cut = not name.isprintable() or " " in name
+    if not name or len(name) > 253 or last[:1].isdigit() or is_cut:
         raise OSError("not a host name")
 
 
@@ -186,5 +188,9 @@ class _ThreadedLookup:
             except RuntimeError:  # the loop was closed meanwhile: nobody wants to know
                 return
 
-        threading.Thread(target=work, name=f"dns {name}", daemon=True).start()
+        try:
+            threading.Thread(target=work, name=f"dns {name}", daemon=True).start()
+        except RuntimeError as error:  # the system has no thread left
+            self._slots.release()
+            raise OSError(str(error)) from None
         return await done
