@@ -77,6 +77,7 @@ ALIKE: list[tuple[str, Magnet]] = [
     (f"{BTIH}&xt=urn:sha1:ABC&unknown=1&&novalue&=x", Magnet(H1)),
     (f"{BTIH}&dn=a+b%20c", Magnet(H1, name="a b c")),
     (f"{BTIH}&dn=", Magnet(H1)),
+    (f"{BTIH}&dn=\udcff&tr=\udcff&ws=\udcff", Magnet(H1, name="\udcff")),  # an argument in Latin-1
     (f"{BTIH}&dn=first&dn=second", Magnet(H1, name="first")),
     (f"{BTIH}&tr.1=udp://a&TR.2=udp://b&tr=udp://a", Magnet(H1, trackers=("udp://a", "udp://b"))),
     (f"{BTIH}&tr=&tr=%00&tr=%ff&tr=X%0aY&ws=+", Magnet(H1, web_seeds=("+",))),
@@ -117,6 +118,8 @@ REFUSED: list[tuple[str, str]] = [
     (str(H1), "does not begin with"),
     ("magnet:?", "no BitTorrent info hash"),
     ("magnet:?dn=x", "no BitTorrent info hash"),
+    (f"{BTIH}&dn=\ud83d", "half of a character"),
+    (f"{BTIH}&so=\udcff", "no file index or range"),
     ("magnet:?xt=urn:sha1:" + "A" * 32, "no BitTorrent info hash"),
     ("magnet:?xt=urn:btih:", "malformed info hash"),
     ("magnet:?xt=urn:btih:" + "g" * 40, "malformed info hash"),

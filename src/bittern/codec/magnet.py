@@ -91,6 +91,10 @@ def parse_magnet(text: str) -> Magnet:
         raise MagnetError(f"magnet link of {len(text)} characters, more than {MAX_LENGTH}")
     if text[: len(_SCHEME)].lower() != _SCHEME:
         raise MagnetError("no magnet link: it does not begin with 'magnet:?'")
+    try:
+        text_to(text)
+    except UnicodeEncodeError:
+        raise MagnetError("magnet link: half of a character that takes two") from None
     found: dict[str, list[str]] = {}
     for parameter in text[len(_SCHEME) :].split("&"):
         key, _, value = parameter.partition("=")
@@ -105,7 +109,7 @@ def parse_magnet(text: str) -> Magnet:
         info_hash,
         info_hash_v2,
         # Interop: many sites encode the name as forms do, with + for a space.
-        text_from(unquote_to_bytes(names[0].replace("+", " "))) or None if names else None,
+        text_from(_unquote(names[0].replace("+", " "))) or None if names else None,
         _read_urls(found.get("tr", ()), MAX_TRACKERS),
         _read_urls(found.get("ws", ()), MAX_WEB_SEEDS),
         tuple(dict.fromkeys(peers))[:MAX_PEERS],
@@ -132,6 +136,11 @@ def magnet_of_hash(text: str) -> Magnet | None:
         return None
 
 
+def _unquote(text: str) -> bytes:
+    """Return the bytes of a value; those of an argument that is no UTF-8 are what they were."""
+    return unquote_to_bytes(text_to(text))
+
+
 def _plain_key(key: str) -> str:
     """Return ``xt`` for ``xt.1`` and ``TR.2``: parameters may be numbered."""
     key = key.lower()
@@ -143,7 +152,7 @@ def _read_topics(values: list[str] | tuple[()]) -> tuple[InfoHash | None, InfoHa
     info_hash: InfoHash | None = None
     info_hash_v2: InfoHashV2 | None = None
     for value in values:
-        topic = unquote_to_bytes(value).decode("utf-8", "replace")
+        topic = _unquote(value).decode("utf-8", "replace")
         kind, text = topic[:9].lower(), topic[9:]
         try:
             if kind == "urn:btih:":
@@ -166,7 +175,7 @@ def _read_topics(values: list[str] | tuple[()]) -> tuple[InfoHash | None, InfoHa
 def _read_public_key(found: dict[str, list[str]]) -> tuple[bytes | None, bytes]:
     key: bytes | None = None
     for value in found.get("xs", ()):
-        source = unquote_to_bytes(value).decode("utf-8", "replace")
+        source = _unquote(value).decode("utf-8", "replace")
         if source[:9].lower() != "urn:btpk:":
             continue
         one = parse_public_key(source[9:])
@@ -198,7 +207,7 @@ def _read_urls(values: list[str] | tuple[()], limit: int) -> tuple[str, ...]:
     urls: dict[str, None] = {}
     for value in values:
         try:
-            url = unquote_to_bytes(value).decode().strip()
+            url = _unquote(value).decode().strip()
         except UnicodeDecodeError:
             continue
         if url and url.isprintable() and len(urls) < limit:
@@ -208,7 +217,7 @@ def _read_urls(values: list[str] | tuple[()], limit: int) -> tuple[str, ...]:
 
 def _read_peer(value: str) -> tuple[str, int] | None:
     """Read ``host:port``, ``1.2.3.4:port`` or ``[address]:port``; None if it is neither."""
-    text = unquote_to_bytes(value).decode("ascii", "replace").strip()
+    text = _unquote(value).decode("ascii", "replace").strip()
     host, _, digits = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -223,7 +232,7 @@ def _read_peer(value: str) -> tuple[str, int] | None:
 
 def _read_ranges(values: list[str] | tuple[()]) -> tuple[tuple[int, int], ...]:
     """Read file indices such as ``0,2,6-8`` into rising ranges that do not touch (BEP 53)."""
-    text = ",".join(unquote_to_bytes(value).decode("ascii", "replace") for value in values)
+    text = ",".join(_unquote(value).decode("ascii", "replace") for value in values)
     if not text:
         return ()
     items = text.split(",")
