@@ -225,6 +225,49 @@ def test_a_reserve_is_asked_only_after_a_while() -> None:
     assert len(fetch.next_requests("suspect", now=later, is_preferred=lambda _: False)) == 1
 
 
+class CountingPeer:
+    """Counts how often it is looked up: once for each part that is looked at for it."""
+
+    num_looks = 0
+
+    def __hash__(self) -> int:
+        self.num_looks += 1
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def test_who_refuses_the_layers_of_many_files_does_not_cost_their_square() -> None:
+    """16,000 files took most of a minute for each peer that had none of their layers."""
+    num_files = 3_000
+    fetch, span = HashFetch(), File(4).layer_span()
+    for number in range(num_files):
+        root = number.to_bytes(32, "big")
+        fetch.want(number, replace(span, pieces_root=root, top_hash=root), now=0.0)
+    refuser = CountingPeer()
+    asked: list[HashRange] = []
+    while requests := fetch.next_requests(refuser, now=1.0):
+        for wanted in requests:
+            assert fetch.rejected(refuser, wanted, now=1.0)
+            assert not fetch.rejected(refuser, wanted, now=1.0), "it is not asked any more"
+        asked += requests
+    assert len(asked) == len(set(asked)) == num_files
+    assert refuser.num_looks < 10 * num_files
+    # Those who come later are asked for all of it; what is not wanted any more is passed over.
+    for number in range(1_000):
+        fetch.drop(number)
+    found: list[HashRange] = []
+    for peer in range(-(-2_000 // MAX_OUTSTANDING)):
+        found += fetch.next_requests(peer, now=1.0)
+    assert sorted(found, key=str) == sorted(asked[1_000:], key=str)
+    for number in range(1_000, 2_900):
+        fetch.drop(number)
+    assert fetch.next_requests("another", now=1.0) == []
+    fetch.forget(2_000 // MAX_OUTSTANDING - 1)
+    assert fetch.next_requests("another", now=1.0)
+
+
 def test_hope_ends_when_all_have_refused() -> None:
     fetch = fetch_of(File(4).layer_span())
     assert fetch.is_hopeless("key", [])

@@ -38,6 +38,11 @@ READ_RATE = 16 << 20
 REFUSAL_PAUSE = 3.0
 """Seconds for which a peer is not asked for what it refused; twice as long after the next."""
 MAX_REFUSAL_PAUSE = 60.0
+MAX_LOOKED_AT = 512
+"""
+Limit: H10. Parts that are looked at to find what a peer may be asked for. Where there are more,
+the next search goes on behind the last: who refuses all of them must not cost their square.
+"""
 RESERVE_AFTER = 0.5
 """Seconds for which a part waits for a peer that surely has it before any other is asked."""
 
@@ -156,6 +161,12 @@ class HashFetch:
         self._jobs: dict[Key, _Job] = {}
         self._parts: dict[HashRange, Key] = {}
         """Every part not yet there, oldest first."""
+        self._order: list[HashRange] = []
+        """The same, with some that are there or wanted no more."""
+        self._places: dict[Hashable, int] = {}
+        """Where in that order to go on for a peer."""
+        self._place = 0
+        """Where to begin for a new one: behind what was asked of anybody last."""
         self._num_asked: dict[Hashable, int] = {}
         self._heard_at: dict[Hashable, float] = {}
         """When a peer has sent something that it was asked for."""
@@ -178,6 +189,7 @@ class HashFetch:
         parts = span.parts()
         self._jobs[key] = _Job(span, {part: _Part(part, now) for part in parts})
         self._parts.update(dict.fromkeys(parts, key))
+        self._order += parts
 
     def drop(self, key: Key) -> None:
         """Want a span no longer; answers that still come are ignored."""
@@ -213,9 +225,22 @@ class HashFetch:
         """
         space = MAX_OUTSTANDING - self._num_asked.get(peer, 0)
         found: list[HashRange] = []
-        for wanted, key in self._parts.items():
-            if space <= len(found):
+        if space <= 0:
+            return found
+        if len(self._order) > 2 * len(self._parts) + MAX_LOOKED_AT:
+            self._order, self._place = list(self._parts), 0
+            self._places.clear()
+        order, is_long = self._order, len(self._order) > MAX_LOOKED_AT
+        at = self._places.get(peer, self._place) if is_long else 0
+        num_looked_at = 0
+        for _ in range(len(order)):
+            if space <= len(found) or num_looked_at >= MAX_LOOKED_AT:
                 break
+            wanted, at = order[at], (at + 1) % len(order)
+            key = self._parts.get(wanted)
+            if key is None:
+                continue
+            num_looked_at += 1
             part = self._jobs[key].missing[wanted]
             if part.peer is not None or now < part.refusals.get(peer, (0.0, 0.0))[0]:
                 continue
@@ -223,6 +248,9 @@ class HashFetch:
                 continue
             part.peer, part.asked_at = peer, now
             found.append(wanted)
+            self._place = at
+        if is_long:
+            self._places[peer] = at
         if found:
             self._num_asked[peer] = self._num_asked.get(peer, 0) + len(found)
         return found
@@ -258,14 +286,14 @@ class HashFetch:
         whole = b"".join(job.found[index] for index in sorted(job.found))
         return HashAnswer(key=key, hashes=whole[: job.span.count * HASH_LENGTH])
 
-    def rejected(self, peer: Hashable, what: HashRange, *, now: float) -> None:
-        """Note that a peer will not send hashes."""
+    def rejected(self, peer: Hashable, what: HashRange, *, now: float) -> bool:
+        """Note that a peer will not send hashes; False when it was not asked for them."""
         key = self._parts.get(what)
-        if key is None:
-            return
-        part = self._jobs[key].missing[what]
-        if part.peer == peer:
-            self._refuse(part, now)
+        part = None if key is None else self._jobs[key].missing[what]
+        if part is None or part.peer != peer:
+            return False
+        self._refuse(part, now)
+        return True
 
     def _refuse(self, part: _Part, now: float) -> None:
         pause = part.refusals.get(part.peer, (0.0, REFUSAL_PAUSE))[1]
@@ -283,6 +311,7 @@ class HashFetch:
     def forget(self, peer: Hashable) -> None:
         """Drop a peer that has left or lied; others are asked for what it was asked for."""
         self._heard_at.pop(peer, None)
+        self._places.pop(peer, None)
         for wanted, key in self._parts.items():
             part = self._jobs[key].missing[wanted]
             part.refusals.pop(peer, None)

@@ -71,6 +71,7 @@ class HashSeeker:
         self._missing: set[bytes] = set()
         """Roots of the files whose piece layer is being fetched."""
         self._blocks: dict[tuple[bytes, int], _Blocks] = {}
+        self._is_asking_soon = False
         self._is_stopped = False
 
     # --- what is wanted ------------------------------------------------------------------
@@ -206,9 +207,8 @@ class HashSeeker:
 
     def rejected(self, peer: PeerConnection, wanted: HashRange, *, now: float) -> None:
         """Ask others for what a peer will not send."""
-        self._fetch.rejected(peer, wanted, now=now)
-        self._give_up_hopeless()
-        self._ask(now)
+        if self._fetch.rejected(peer, wanted, now=now):
+            self._ask_others()
 
     def _give_up_hopeless(self) -> None:
         askable = self.askable()
@@ -227,11 +227,18 @@ class HashSeeker:
 
     def forget(self, peer: PeerConnection) -> None:
         """Ask others for what a peer that has gone was asked for."""
+        self._fetch.forget(peer)
         if self._fetch:
-            self._fetch.forget(peer)
-            self._services.loop.call_soon(self._peer_has_gone)
+            self._ask_others()
 
-    def _peer_has_gone(self) -> None:
+    def _ask_others(self) -> None:
+        """Find somebody for what has become free, once for all that this wake-up brings."""
+        if not self._is_asking_soon:
+            self._is_asking_soon = True
+            self._services.loop.call_soon(self._ask_now)
+
+    def _ask_now(self) -> None:
+        self._is_asking_soon = False
         if not self._is_stopped:
             self._give_up_hopeless()
             self._ask(self._services.loop.time())
