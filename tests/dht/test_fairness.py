@@ -25,6 +25,15 @@ def test_adding_removing_sampling(rng: random.Random) -> None:
     assert len(set(fair.sample(3))) == 3
 
 
+def test_networks_that_are_gone_take_no_memory(rng: random.Random) -> None:
+    """Limit: N3. However many there were."""
+    fair = FairSet(rng=rng)
+    for number in range(100):
+        for key in fill(fair, b"%d" % number, 2):
+            fair.remove(key)
+    assert len(fair) == len(fair._entries) == len(fair._shares) == 0
+
+
 def test_a_crowded_network_displaces_its_own(rng: random.Random) -> None:
     fair = FairSet(rng=rng)
     fill(fair, b"crowd", 50)

@@ -47,6 +47,15 @@ def test_a_token_lives_five_to_ten_minutes(
     assert mint.is_valid(token, HERE, now=used_after) is is_good
 
 
+def test_a_token_may_be_kept_and_given_again_for_so_long(mint: TokenMint) -> None:
+    """As ``Responder`` does, so that it is not made for each answer."""
+    token = mint.make(HERE, now=130.0)
+    until = mint.good_until
+    assert mint.make(HERE, now=until - 0.001) == token
+    assert mint.make(HERE, now=until) != token
+    assert mint.good_until == until + TOKEN_INTERVAL
+
+
 def test_two_nodes_have_different_tokens(mint: TokenMint, rng: random.Random) -> None:
     other = TokenMint(rng.randbytes, now=100.0)
     assert not other.is_valid(mint.make(HERE, now=100.0), HERE, now=100.0)

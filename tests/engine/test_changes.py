@@ -47,18 +47,6 @@ async def test_a_wrong_value_changes_nothing(scene: Scene, wrong: dict[str, Any]
     assert (session.config, torrent.config) == before
 
 
-@pytest.mark.parametrize("rate", [float("nan"), float("-inf"), 0.5])
-async def test_a_session_takes_changes_before_it_runs_and_after(rate: float) -> None:
-    session = Session(SessionConfig(listen_host="127.0.0.1", listen_port=0, enable_dht=False))
-    session.change(max_upload_rate=1000.0)
-    with pytest.raises(ConfigError, match="max_upload_rate"):
-        session.change(max_upload_rate=rate)
-    async with session:
-        assert session._services.upload_limit.bucket.rate == 1000.0
-    session.change(max_upload_rate=None)
-    assert session.config.max_upload_rate is None
-
-
 @in_scene()
 async def test_what_cannot_change_while_it_runs_is_named(scene: Scene, tmp_path: Path) -> None:
     leecher = await scene.node()

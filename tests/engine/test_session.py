@@ -415,3 +415,39 @@ async def test_who_takes_no_connections_has_no_place_where_others_see_him(scene:
     node.session._address_learned("20.0.0.9")
     node.session._address_told("20.0.0.9")
     assert node.session._services.external == {}
+
+
+@in_scene(files={"": 20_000_000})
+async def test_limits_of_the_session_change_while_it_runs(scene: Scene) -> None:
+    """A lower one is felt at once: what was asked for is withdrawn, and each torrent hears."""
+    seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=2_000_000))
+    leecher = await scene.node(peers=[seed])
+    session, torrent = leecher.session, leecher.torrent
+    await asyncio.sleep(3)
+    assert torrent.roster is not None
+    session.change(max_download_rate=50_000, max_connections_per_torrent=3)
+    before = torrent.num_downloaded
+    await asyncio.sleep(5)
+    assert torrent.num_downloaded - before < 2 * 5 * 50_000, "what was on the way, too"
+    assert torrent.roster.max_connections == 3
+    # A limit that is not touched stays.
+    session.change(max_upload_rate=1_000)
+    assert session._services.download_limit.bucket.rate == 50_000
+    assert session._services.upload_limit.bucket.rate == 1_000
+    with pytest.raises(ConfigError):
+        session.change(max_download_rate=None, max_upload_rate=0)
+    assert session.config.max_download_rate == 50_000
+    session.change(max_download_rate=None)
+    await leecher.complete(within=20)
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("-inf"), 0.5])
+async def test_a_session_takes_changes_before_it_runs_and_after(rate: float) -> None:
+    session = Session(SessionConfig(listen_host="127.0.0.1", listen_port=0, enable_dht=False))
+    session.change(max_upload_rate=1000.0)
+    with pytest.raises(ConfigError, match="max_upload_rate"):
+        session.change(max_upload_rate=rate)
+    async with session:
+        assert session._services.upload_limit.bucket.rate == 1000.0
+    session.change(max_upload_rate=None)
+    assert session.config.max_upload_rate is None

@@ -27,5 +27,11 @@ async def test_leechers_hear_at_once_and_seeds_once_a_second(scene: Scene) -> No
     haves = [await seed.expect(MessageId.HAVE) for _ in range(3)]
     assert [int.from_bytes(have.payload) for have in haves] == [3, 1, 2]
     assert 0.3 < scene.loop.time() - began_at < 1.1
+    # Each is told of once, however many seconds pass.
+    await asyncio.sleep(3)
+    node.torrent.swarm.pieces_verified([4])
+    for peer in (leecher, seed):
+        have = await peer.expect(MessageId.HAVE)
+        assert int.from_bytes(have.payload) == 4
     leecher.close()
     seed.close()

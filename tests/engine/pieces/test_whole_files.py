@@ -98,6 +98,20 @@ def test_claimed_pieces_come_as_blocks_and_the_others_pass() -> None:
     assert walk.num_skipped == PIECE
 
 
+def test_a_claimed_piece_comes_in_parts() -> None:
+    torrent = Torrent([2 * PIECE], have=set())
+    walk, data = torrent.walk, random.Random(2).randbytes(PIECE)
+    walk.begin(torrent.all)
+    walk.claim(0)
+    blocks = []
+    for at in range(0, PIECE, 10_000):
+        assert walk.piece == 0
+        assert walk.room() == PIECE - at
+        blocks += [(i, b, bytes(d)) for i, b, d in walk.feed(data[at : at + 10_000])]
+    assert blocks == [(0, 0, data[:16_384]), (0, 16_384, data[16_384:])]
+    assert (walk.piece, walk.next_piece(), walk.num_skipped) == (None, 1, 0)
+
+
 def test_behind_the_end_of_a_v2_file_comes_a_gap() -> None:
     torrent = Torrent([PIECE + 100, PIECE], have={0}, is_v2=True)
     walk = torrent.walk

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from bittern.core.announce import Event
 from bittern.core.endpoint import Endpoint
 from bittern.engine.config import TorrentConfig
 from bittern.engine.source_status import SourceKind, SourceState
@@ -63,3 +66,35 @@ async def test_who_has_everything_looks_for_no_seeds(scene: Scene) -> None:
     finder.completed()
     assert SourceKind.INCOMING in {each.kind for each in finder.statuses()}
     await finder.stop()
+
+
+@in_scene()
+async def test_where_others_see_us_is_nobody_to_look_for(scene: Scene) -> None:
+    """Limit: H15. Also for a torrent that is added once that is known."""
+    services = (await scene.node()).torrent._services
+    ours = Endpoint("20.0.0.9", 6881), Endpoint("2a00::9", 6881)
+    services.external.update({each.is_ipv6: each for each in ours})
+    finder = PeerFinder(FakeTorrent(SEARCHED), services)
+    assert finder.add([*ours, PEER], "user", None) == 1
+    assert not any(each in finder.candidates for each in ours)
+
+
+@in_scene()
+async def test_asking_now_asks_before_the_time(scene: Scene) -> None:
+    client = FakeClient()
+    node = await scene.node(make=tracked(client), enable_trackers=True)
+    finder = PeerFinder(FakeTorrent(SEARCHED), node.torrent._services)
+    finder.start(node.torrent._services.sources, TorrentConfig(trackers=((URL,),)))
+    await asyncio.sleep(600)
+    assert len(client.heard) == 1
+    finder.ask_now()
+    await asyncio.sleep(60)
+    assert len(client.heard) == 2
+    # Once stopped there is nobody to ask, and stopping again says goodbye to nobody.
+    await finder.stop()
+    heard = list(client.heard)
+    assert heard[-1][1] is Event.STOPPED
+    finder.ask_now()
+    await finder.stop()
+    await asyncio.sleep(60)
+    assert client.heard == heard
