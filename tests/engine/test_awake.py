@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bittern.engine import events
 from bittern.engine.awake import locate
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import TorrentState
+from bittern.engine.store.reuse import Donor
 from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.testing.disk import CachedCalls
 from bittern.testing.loop import VirtualLoop
@@ -107,6 +109,28 @@ async def test_what_is_found_elsewhere_is_told_and_taken_on_trust(
     swarm = node.torrent.swarm
     assert swarm is not None
     assert swarm.assembly.unverified == swarm.picker.have
+
+
+@in_scene(files=FILES)
+async def test_only_a_torrent_that_lacks_something_looks_at_the_others(scene: Scene) -> None:
+    """R22. Each of thousands that start again as they were would look at all of them."""
+    node = await scene.node(is_seed=True)
+    num_looks = 0
+
+    def others() -> Iterator[Donor]:
+        nonlocal num_looks
+        num_looks += 1
+        yield from node.session.torrents
+
+    services: Any = node.session._services
+    services.torrents = others
+    for lacks in (False, True):
+        await node.torrent.pause()
+        if lacks:
+            (node.folder / NAME / "a").unlink()
+        await node.torrent.resume()
+        assert node.torrent.is_complete is not lacks
+        assert num_looks == lacks
 
 
 @pytest.mark.parametrize("where", ["torrent", "settings", "switched off"])

@@ -348,7 +348,8 @@ async def _reuse(
         config,
         reuse,
         disk=services.disk,
-        donors=[each for each in services.torrents() if each is not us],
+        # One by one, should they be asked: each of thousands that start would look at all.
+        donors=(each for each in services.torrents() if each is not us),
         locate=lambda metainfo, config: locate(services, metainfo, config),
     )
     for file in result.files:

@@ -111,7 +111,7 @@ async def reuse_files(
         config: of the torrent: ``reuse_from``, ``reuse_session``, ``files``.
         reuse: made for the torrent.
         disk: of the session.
-        donors: the other torrents of the session.
+        donors: the other torrents of the session; read only if something is lacking.
         locate: works out where their files are.
 
     Returns:
@@ -121,12 +121,10 @@ async def reuse_files(
         StorageError: our own side cannot be written.
         Inconsistent: the halves of a hybrid want different bytes (P13).
     """
-    others = list(donors) if config.reuse_session else []
-    if not config.reuse_from and not others:
-        return ReuseResult((), have)
     lacking = reuse.lacking(have, config.files)
     if not lacking:
         return ReuseResult((), have)
+    others = list(donors) if config.reuse_session else []
     known = await _find_in_session(lacking, info, others, disk, locate)
     if not known and not config.reuse_from:
         return ReuseResult((), have)
