@@ -6,7 +6,7 @@ which pieces we have, totals, listeners. While it runs, the swarm and the
 tracker announcer do the work; this module starts and stops them and carries
 their news to the outside.
 
-Sources: BEP 3; threats.md F1 (disk full), F6 (volume missing).
+Sources: BEP 3; threats.md F6 (volume missing).
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.errors import (
     BitTorrentError,
     ConfigError,
-    DiskFull,
     Inconsistent,
     MetainfoError,
     StorageError,
@@ -31,6 +30,7 @@ from bittern.core.errors import (
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import changes, events
 from bittern.engine.awake import Awake, locate, use_web_seeds, wake
+from bittern.engine.condition import Condition
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import Event, TorrentState
 from bittern.engine.ledger import Ledger
@@ -43,6 +43,7 @@ from bittern.engine.pieces.swarm import Swarm
 from bittern.engine.reasons.diagnosis import Diagnosis
 from bittern.engine.reasons.examination import diagnose
 from bittern.engine.reasons.stall import StallWatch
+from bittern.engine.rest import IdleClock
 from bittern.engine.shelf import Shelf
 from bittern.engine.source_status import SourceStatus
 from bittern.engine.sources.discovery import hinted_peers
@@ -54,9 +55,6 @@ from bittern.engine.torrent_services import TorrentServices
 from bittern.policy.candidates import Candidates
 from bittern.policy.peer_book import NEIGHBOURS
 from bittern.policy.picker import Picker
-
-DISK_FULL_RETRY = 30.0
-"""Limit: F1. Seconds until a torrent that ran out of room tries again by itself."""
 
 
 class Torrent:
@@ -73,8 +71,7 @@ class Torrent:
         self.shelf: Shelf = Shelf(source)
         """What it is called and made of."""
         self.config: TorrentConfig = config
-        self.state = TorrentState.PAUSED if config.paused else TorrentState.STOPPED
-        self.error: BitTorrentError | None = None
+        self._condition = Condition(self.report, is_paused=config.paused)
         self.listeners: Listeners = Listeners()
         self._stall = StallWatch()
         self._finder = PeerFinder(self, services)
@@ -82,12 +79,9 @@ class Torrent:
         self._awake: Awake | None = None
         self.ledger: Ledger = Ledger(self.shelf.num_pieces)
         """What is there, what is wanted, what was moved."""
-        self._idle_since = float("inf")
+        self._idle_clock = IdleClock(services, can_rest=services.journal is not None)
         self.num_checked: int = 0
         self._lock = asyncio.Lock()
-        self._changed: asyncio.Event | None = None
-        self._retry: asyncio.TimerHandle | None = None
-        self._was_closed = False
         self._was_resumed = False
         if self.shelf.has_metainfo:
             check_choice(config, self.info)
@@ -130,6 +124,16 @@ class Torrent:
         return self.shelf.info_hash_v2
 
     @property
+    def state(self) -> TorrentState:
+        """What it is at."""
+        return self._condition.state
+
+    @property
+    def error(self) -> BitTorrentError | None:
+        """What stopped it; None while nothing did."""
+        return self._condition.error
+
+    @property
     def is_resting(self) -> bool:
         """True while everything is there and nobody is connected; little is kept in memory."""
         return self.is_complete and self._awake is None
@@ -142,7 +146,7 @@ class Torrent:
     @property
     def is_complete(self) -> bool:
         """True when everything wanted is there."""
-        return self.state is TorrentState.SEEDING
+        return self._condition.is_complete
 
     def stats(self) -> TorrentStats:
         """Return the numbers of this instant; all lengths are 0 before the metadata is known."""
@@ -201,24 +205,11 @@ class Torrent:
 
         Raises:
             StorageError: our disk failed; the torrent is in ``TorrentState.ERROR``.
+            ConfigError: it was removed from its session.
         """
-        while not self.is_complete:
-            if self.error is not None:
-                raise self.error
-            if self.state is TorrentState.STOPPED and self._was_closed:
-                raise ConfigError("the torrent was removed from its session")
-            changed = self._changed = self._changed or asyncio.Event()
-            changed.clear()
-            await changed.wait()
+        await self._condition.wait_complete()
 
     # --- running -------------------------------------------------------------------------
-
-    def _set_state(self, state: TorrentState) -> None:
-        if state is not self.state:
-            self.state = state
-            self.report(events.StateChanged(state))
-        if self._changed is not None:
-            self._changed.set()
 
     async def start(self, *, force_check: bool = False) -> None:
         """
@@ -230,9 +221,9 @@ class Torrent:
         async with self._lock:
             if self.error is not None:
                 await self._leave()  # what has failed may not have ended yet
-            if self.roster is not None or self._was_closed:
+            if self.roster is not None or self._condition.was_closed:
                 return
-            self.error = None
+            self._condition.error = None
             try:
                 kept = await find_kept(self._services.journal, self.shelf)
                 if kept is not None and is_enough(kept.info, kept.piece_layers):
@@ -249,7 +240,7 @@ class Torrent:
     def _wait_for_metadata(self, roster: Roster, kept: Metainfo | None) -> None:
         shelf, services = self.shelf, self._services
         self.metadata_phase = MetadataPhase(self, services, roster, shelf, services.journal, kept)
-        self._set_state(TorrentState.METADATA)
+        self._condition.enter(TorrentState.METADATA)
         self._find_peers()
 
     def metadata_received(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
@@ -281,7 +272,7 @@ class Torrent:
 
     async def _wake(self, roster: Roster, *, force_check: bool = False) -> None:
         if not self.is_complete:
-            self._set_state(TorrentState.CHECKING)
+            self._condition.enter(TorrentState.CHECKING)
         self.num_checked = 0
         config = self.config
         awake = await wake(
@@ -292,7 +283,7 @@ class Torrent:
             roster,
             force_check=force_check,
             progress=self._check_progressed,
-            is_stopped=lambda: self._was_closed,
+            is_stopped=lambda: self._condition.was_closed,
         )
         self.ledger.have = awake.found.have
         is_first = not self._was_resumed
@@ -312,7 +303,7 @@ class Torrent:
         # Whoever starts complete and knows nobody may rest at once; a connection rouses it.
         knows_nobody = not (self.num_connections or self.config.peers or len(self.candidates))
         is_idle = is_first and picker.is_complete and knows_nobody
-        self._idle_since = float("-inf") if is_idle else self._services.loop.time()
+        self._idle_clock.start(knows_nobody=is_idle)
         was_complete = self.is_complete  # at rest until now
         self._settle(picker)
         if picker.is_complete and not was_complete:
@@ -350,11 +341,9 @@ class Torrent:
 
     async def _sleep(self, state: TorrentState) -> None:
         async with self._lock:
-            if self._retry is not None:
-                self._retry.cancel()
-                self._retry = None
+            self._condition.end_retry()
             await self._leave()
-            self._set_state(state)
+            self._condition.enter(state)
 
     async def move(self, output: Path) -> None:
         """
@@ -375,7 +364,7 @@ class Torrent:
 
     async def stop(self) -> None:
         """Leave the swarm for good; events end. Idempotent."""
-        self._was_closed = True
+        self._condition.was_closed = True
         await self._sleep(TorrentState.STOPPED)
         self.listeners.close()
 
@@ -440,8 +429,7 @@ class Torrent:
 
     def diagnose(self) -> Diagnosis:
         """Return all that is known of why the torrent does what it does, or nothing."""
-        retry_at = None if self._retry is None else self._retry.when()
-        return diagnose(self, self._services, retry_at=retry_at)
+        return diagnose(self, self._services, retry_at=self._condition.retry_at)
 
     def announce_now(self) -> None:
         """Ask trackers and other sources for peers again, as soon as their rules allow."""
@@ -473,11 +461,13 @@ class Torrent:
         if is_new and self.shelf.has_metainfo:
             self.ledger.wanted = wanted_bits(self.info, self.config)
             if self.num_left and self.rouse():
-                self._set_state(TorrentState.CHECKING)
+                self._condition.enter(TorrentState.CHECKING)
 
     def _settle(self, picker: Picker) -> None:
         self.candidates.is_seeding = picker.is_complete
-        self._set_state(TorrentState.SEEDING if picker.is_complete else TorrentState.DOWNLOADING)
+        self._condition.enter(
+            TorrentState.SEEDING if picker.is_complete else TorrentState.DOWNLOADING
+        )
 
     @property
     def num_connections(self) -> int:
@@ -522,7 +512,7 @@ class Torrent:
         """Count the addresses met; read no further while the disk cannot follow (Limit: F16)."""
         if self.swarm is not None and self._services.disk.is_congested:
             peer.stream.pause_reading()
-        self._idle_since = self._services.loop.time()
+        self._idle_clock.start()
         self.ledger.meet(peer.endpoint.host if peer.is_outgoing else str(peer.endpoint))
 
     def tick(self, *, now: float) -> None:
@@ -534,18 +524,11 @@ class Torrent:
             self._stall.tick(self, now=now)
         if self._awake is not None:
             self._awake.tick(self.num_downloaded, self.num_uploaded, now=now)
-            self._consider_rest(now)
+            is_idle = self.is_complete and not self.num_connections
+            if self._idle_clock.is_due(is_idle=is_idle, now=now):
+                self._services.spawn(self._rest(), f"rest of {self.name}")
         elif at_work is None:
             self._services.active.pop(self, None)
-
-    def _consider_rest(self, now: float) -> None:
-        """Go to rest after a while of having everything and nobody."""
-        # Without a journal it would have to hash everything to wake up.
-        if not self.is_complete or self.num_connections or self._services.journal is None:
-            self._idle_since = now
-        elif now - self._idle_since >= self._services.config.rest_after:
-            self._idle_since = float("inf")
-            self._services.spawn(self._rest(), f"rest of {self.name}")
 
     async def _rest(self) -> None:
         async with self._lock:
@@ -554,7 +537,7 @@ class Torrent:
 
     def rouse(self) -> bool:
         """Wake up from rest, because somebody wants to connect; False if it is not at rest."""
-        if self.is_resting and not self._was_closed:
+        if self.is_resting and not self._condition.was_closed:
             self._services.spawn(self.start(), f"rouse {self.name}")
             return True
         return False
@@ -572,7 +555,7 @@ class Torrent:
 
     def swarm_completed(self) -> None:
         """Change to seeding."""
-        self._set_state(TorrentState.SEEDING)
+        self._condition.enter(TorrentState.SEEDING)
         self._finder.completed()
         self.report(events.TorrentCompleted())
 
@@ -582,13 +565,9 @@ class Torrent:
         self._services.spawn(self._after_failure(), f"stop {self.name}")
 
     def _failed(self, error: BitTorrentError) -> None:
-        self.error = error
-        self.report(events.failure(error))
-        self._set_state(TorrentState.ERROR)
-        if isinstance(error, DiskFull) and not self._was_closed:
-            self._retry = self._services.loop.call_later(
-                DISK_FULL_RETRY, lambda: self._services.spawn(self.start(), f"retry {self.name}")
-            )
+        self._condition.fail(
+            error, try_again=lambda: self._services.spawn(self.start(), f"retry {self.name}")
+        )
 
     async def _after_failure(self) -> None:
         async with self._lock:

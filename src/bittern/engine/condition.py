@@ -1,0 +1,102 @@
+"""
+The state a torrent is in, who waits for its end, and what a failure comes to.
+
+A full disk is no end: the torrent is started again after a while, and again, until there is
+room or somebody pauses it. Every other failure stands until the user does something.
+
+Limit: F1 (disk full).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from bittern.core.errors import BitTorrentError, ConfigError, DiskFull
+from bittern.engine import events
+from bittern.engine.events import Event, TorrentState
+
+DISK_FULL_RETRY = 30.0
+"""Limit: F1. Seconds until a torrent that ran out of room tries again by itself."""
+
+
+class Condition:
+    """
+    The state described in the module's text.
+
+    Args:
+        report: tells the outside of changes and failures.
+        is_paused: it begins so; else as one that has not been started.
+
+    Attributes:
+        state: what the torrent is at.
+        error: what stopped it; None while nothing did.
+        was_closed: it has left its session for good.
+    """
+
+    __slots__ = ("_changed", "_report", "_retry", "error", "state", "was_closed")
+
+    def __init__(self, report: Callable[[Event], None], *, is_paused: bool) -> None:
+        self.state: TorrentState = TorrentState.PAUSED if is_paused else TorrentState.STOPPED
+        self.error: BitTorrentError | None = None
+        self.was_closed: bool = False
+        self._report = report
+        self._changed: asyncio.Event | None = None
+        """Made when somebody waits: there may be ten thousand torrents, and nobody does."""
+        self._retry: asyncio.TimerHandle | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """True when everything wanted is there."""
+        return self.state is TorrentState.SEEDING
+
+    @property
+    def retry_at(self) -> float | None:
+        """When the torrent is started again by itself; None when it is not."""
+        return None if self._retry is None else self._retry.when()
+
+    def enter(self, state: TorrentState) -> None:
+        """Be in a state from now on; the same one is no news."""
+        if state is not self.state:
+            self.state = state
+            self._report(events.StateChanged(state))
+        if self._changed is not None:
+            self._changed.set()
+
+    def fail(self, error: BitTorrentError, *, try_again: Callable[[], object]) -> None:
+        """
+        Be in error.
+
+        Args:
+            error: what happened.
+            try_again: called after ``DISK_FULL_RETRY`` if a full disk is all that it was.
+        """
+        self.error = error
+        self._report(events.failure(error))
+        self.enter(TorrentState.ERROR)
+        if isinstance(error, DiskFull) and not self.was_closed:
+            loop = asyncio.get_running_loop()
+            self._retry = loop.call_later(DISK_FULL_RETRY, try_again)
+
+    def end_retry(self) -> None:
+        """Do not start again by itself."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    async def wait_complete(self) -> None:
+        """
+        Wait until everything wanted is there and verified.
+
+        Raises:
+            BitTorrentError: what stopped the torrent.
+            ConfigError: it was removed from its session.
+        """
+        while not self.is_complete:
+            if self.error is not None:
+                raise self.error
+            if self.state is TorrentState.STOPPED and self.was_closed:
+                raise ConfigError("the torrent was removed from its session")
+            changed = self._changed = self._changed or asyncio.Event()
+            changed.clear()
+            await changed.wait()

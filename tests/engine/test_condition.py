@@ -1,0 +1,105 @@
+"""engine.condition: the state of a torrent, who waits for it, and what a failure comes to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from bittern.core.errors import BitTorrentError, ConfigError, DiskFull, StorageError
+from bittern.engine import events
+from bittern.engine.condition import DISK_FULL_RETRY, Condition
+from bittern.engine.events import Event, TorrentState
+from bittern.testing.loop import VirtualLoop
+from tests.conftest import Simulate
+
+
+def make(*, is_paused: bool = False) -> tuple[Condition, list[Event]]:
+    told: list[Event] = []
+    return Condition(told.append, is_paused=is_paused), told
+
+
+def test_it_begins_paused_or_not_started() -> None:
+    assert make()[0].state is TorrentState.STOPPED
+    assert make(is_paused=True)[0].state is TorrentState.PAUSED
+
+
+def test_a_change_is_told_once() -> None:
+    condition, told = make()
+    for state in (TorrentState.CHECKING, TorrentState.CHECKING, TorrentState.SEEDING):
+        condition.enter(state)
+        assert condition.is_complete is (state is TorrentState.SEEDING)
+    assert told == [
+        events.StateChanged(TorrentState.CHECKING),
+        events.StateChanged(TorrentState.SEEDING),
+    ]
+
+
+Outcome = Callable[[Condition], object]
+
+
+def close(condition: Condition) -> None:
+    condition.was_closed = True
+    condition.enter(TorrentState.STOPPED)
+
+
+@pytest.mark.parametrize(
+    ("ends", "error"),
+    [
+        (lambda condition: condition.enter(TorrentState.SEEDING), None),
+        (close, ConfigError),
+        (lambda c: c.fail(StorageError("gone"), try_again=lambda: None), StorageError),
+    ],
+)
+def test_all_who_wait_hear_how_it_ends(
+    ends: Outcome, error: type[BitTorrentError] | None, simulate: Simulate
+) -> None:
+    """Not before: a state in between, and a torrent that only has not been started, are no end."""
+
+    async def main(_: VirtualLoop) -> None:
+        condition = make()[0]
+        waiting = [asyncio.ensure_future(condition.wait_complete()) for _ in range(3)]
+        await asyncio.sleep(1)
+        condition.enter(TorrentState.CHECKING)
+        condition.enter(TorrentState.STOPPED)
+        await asyncio.sleep(1)
+        assert not any(task.done() for task in waiting)
+        ends(condition)
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        late = await asyncio.gather(condition.wait_complete(), return_exceptions=True)
+        for each in (*found, *late):
+            assert each is None if error is None else isinstance(each, error)
+
+    simulate(main)
+
+
+def test_a_full_disk_is_tried_again_unless_somebody_ends_that(simulate: Simulate) -> None:
+    """Limit: F1."""
+
+    async def main(_: VirtualLoop) -> None:
+        loop = asyncio.get_running_loop()
+        tries: list[float] = []
+
+        def try_again() -> None:
+            tries.append(loop.time())
+
+        condition, told = make()
+        error = DiskFull("no room on the volume")
+        condition.fail(error, try_again=try_again)
+        assert (condition.state, condition.error) == (TorrentState.ERROR, error)
+        assert told == [events.failure(error), events.StateChanged(TorrentState.ERROR)]
+        assert condition.retry_at == loop.time() + DISK_FULL_RETRY
+        await asyncio.sleep(2 * DISK_FULL_RETRY)
+        assert tries == [DISK_FULL_RETRY]
+        condition.fail(error, try_again=try_again)
+        condition.end_retry()
+        condition.end_retry()
+        assert condition.retry_at is None
+        condition.fail(StorageError("disk failed"), try_again=try_again)
+        condition.was_closed = True
+        condition.fail(error, try_again=try_again)
+        await asyncio.sleep(2 * DISK_FULL_RETRY)
+        assert tries == [DISK_FULL_RETRY]
+
+    simulate(main)
