@@ -59,7 +59,12 @@ class End:
                 *map(str, peers),
             ],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
+                # A process that has just compiled all it imports is a slower one for a while.
+                "PYTHONDONTWRITEBYTECODE": "",
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
