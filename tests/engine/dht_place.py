@@ -61,12 +61,13 @@ class DhtSession(Session):
 
 
 class Nodes:
-    """DHT nodes that belong to no session."""
+    """DHT nodes that belong to no session; the scene closes them."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.sockets: list[SimSocket] = []
         self.dhts: list[Dht] = []
+        scene.at_end.append(self.close)
 
     @property
     def endpoints(self) -> list[Endpoint]:

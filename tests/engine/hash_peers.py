@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +18,8 @@ from bittern.codec.extension import (
 from bittern.codec.merkle import HashTree, block_hashes
 from bittern.codec.wire import HashRange, MessageId, Reserved
 from bittern.testing.host import SimHost
-from bittern.testing.peer import ExpectationFailed, ScriptedPeer
-from tests.engine.scene import Node, Scene, endpoint_of
+from bittern.testing.peer import ScriptedPeer
+from tests.engine.scene import Node, Scene, Stranger
 
 V2 = Reserved(has_fast=True, has_extensions=True, has_v2=True)
 UT_METADATA = 3
@@ -41,9 +41,9 @@ class Files:
         return tree.proof(wanted.base_layer, wanted.index, wanted.length, wanted.proof_layers)
 
 
-class HashPeer:
+class HashPeer(Stranger):
     """
-    Listens, gives the metadata, and answers hash requests as ``answer`` says.
+    Gives the metadata, and answers hash requests as ``answer`` says.
 
     Args:
         scene: whose torrent it has.
@@ -60,52 +60,35 @@ class HashPeer:
         reserved: Reserved = V2,
         host: SimHost | None = None,
     ) -> None:
-        self.scene = scene
-        self.host = host or scene.add_host()
-        self.endpoint = endpoint_of(self.host)
+        super().__init__(scene, host)
         self.asked: list[HashRange] = []
-        self.num_connections = 0
         self._answer = answer
         self._does_metadata = does_metadata
         self._reserved = reserved
-        self._listener = scene.listener(self.host)
-        self._tasks = [asyncio.ensure_future(self._listen())]
-        self._peers: list[ScriptedPeer] = []
-        scene.at_end.append(self.close)
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                peer = await self._listener.accept(timeout=600)
-            except AssertionError:
-                return
-            self.num_connections += 1
-            self._peers.append(peer)
-            self._tasks.append(asyncio.ensure_future(self._talk(peer)))
+        self.play(self._talk)
 
     async def _talk(self, peer: ScriptedPeer) -> None:
         raw = self.scene.metainfo.info.raw
-        try:
-            named = (await peer.expect_handshake()).info_hash
-            peer.send_handshake(named, scene_peer_id(self.host), self._reserved)
-            peer.send(wire.HAVE_ALL)
-            extended = ExtendedHandshake(
-                extensions={"ut_metadata": UT_METADATA} if self._does_metadata else {},
-                metadata_length=len(raw) if self._does_metadata else None,
+        named = (await peer.expect_handshake()).info_hash
+        peer.send_handshake(named, scene_peer_id(self.host), self._reserved)
+        peer.send(wire.HAVE_ALL)
+        extended = ExtendedHandshake(
+            extensions={"ut_metadata": UT_METADATA} if self._does_metadata else {},
+            metadata_length=len(raw) if self._does_metadata else None,
+        )
+        peer.send(wire.encode_extended(0, encode_extended_handshake(extended)))
+        while True:
+            message = await peer.expect(
+                MessageId.HASH_REQUEST, MessageId.EXTENDED, timeout=math.inf
             )
-            peer.send(wire.encode_extended(0, encode_extended_handshake(extended)))
-            while True:
-                message = await peer.expect(MessageId.HASH_REQUEST, MessageId.EXTENDED, timeout=600)
-                if message.message_id == MessageId.HASH_REQUEST:
-                    self._hash_request(peer, wire.decode_hash_range(message.payload))
-                elif message.payload[0] == UT_METADATA:
-                    asked = decode_metadata_message(message.payload[1:])
-                    assert asked is not None
-                    data = raw[asked.piece * 16_384 :][:16_384]
-                    reply = MetadataMessage(MetadataMessageType.DATA, asked.piece, len(raw), data)
-                    peer.send(wire.encode_extended(2, encode_metadata_message(reply)))
-        except ExpectationFailed:
-            return
+            if message.message_id == MessageId.HASH_REQUEST:
+                self._hash_request(peer, wire.decode_hash_range(message.payload))
+            elif message.payload[0] == UT_METADATA:
+                asked = decode_metadata_message(message.payload[1:])
+                assert asked is not None
+                data = raw[asked.piece * 16_384 :][:16_384]
+                reply = MetadataMessage(MetadataMessageType.DATA, asked.piece, len(raw), data)
+                peer.send(wire.encode_extended(2, encode_metadata_message(reply)))
 
     def _hash_request(self, peer: ScriptedPeer, wanted: HashRange) -> None:
         self.asked.append(wanted)
@@ -114,13 +97,6 @@ class HashPeer:
             peer.send(wire.encode_hash_request(wanted, MessageId.HASH_REJECT))
         elif hashes:
             peer.send(wire.encode_hashes(wanted, [hashes]))
-
-    def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for peer in self._peers:
-            peer.close()
-        self._listener.close()
 
 
 def scene_peer_id(host: SimHost) -> bytes:
@@ -135,9 +111,9 @@ async def ask(peer: ScriptedPeer, wanted: HashRange) -> bytes | None:
     return message.payload[48:] if message.message_id == MessageId.HASHES else None
 
 
-class BlockPeer:
+class BlockPeer(Stranger):
     """
-    Listens, has everything, serves blocks, and corrupts those for which ``is_bad`` says so.
+    Has everything, serves blocks, and corrupts those for which ``is_bad`` says so.
 
     Args:
         scene: whose torrent it has.
@@ -145,49 +121,31 @@ class BlockPeer:
     """
 
     def __init__(self, scene: Scene, is_bad: Callable[[int, int, int], bool]) -> None:
-        self.host = scene.add_host()
-        self.endpoint = endpoint_of(self.host)
+        super().__init__(scene)
         self.bad: list[tuple[int, int]] = []
         self.num_served = 0
-        self._scene = scene
         self._is_bad = is_bad
-        self._listener = scene.listener(self.host)
-        self._peers: list[ScriptedPeer] = []
-        self._task = asyncio.ensure_future(self._listen())
-        scene.at_end.append(self.close)
+        self.play(self._talk)
 
-    async def _listen(self) -> None:
-        while True:
-            try:
-                peer = await self._listener.accept(timeout=600)
-                self._peers.append(peer)
-                named = (await peer.expect_handshake()).info_hash
-                peer.send_handshake(named, scene_peer_id(self.host), V2)
-                peer.send(wire.HAVE_ALL + wire.UNCHOKE)
-                await peer.serve(self._read)
-            except ExpectationFailed:
-                continue
+    async def _talk(self, peer: ScriptedPeer) -> None:
+        named = (await peer.expect_handshake()).info_hash
+        peer.send_handshake(named, scene_peer_id(self.host), V2)
+        peer.send(wire.HAVE_ALL + wire.UNCHOKE)
+        await peer.serve(self._read)
 
     def _read(self, index: int, begin: int, length: int) -> bytes:
         self.num_served += 1
-        at = index * self._scene.metainfo.info.piece_length + begin
-        block = self._scene.data[at : at + length]
+        at = index * self.scene.metainfo.info.piece_length + begin
+        block = self.scene.data[at : at + length]
         if self._is_bad(self.num_served, index, begin):
             self.bad.append((index, begin))
             return bytes([block[0] ^ 1]) + block[1:]
         return block
 
-    def close(self) -> None:
-        self._task.cancel()
-        for peer in self._peers:
-            peer.close()
-        self._listener.close()
-
 
 async def connect_v2(scene: Scene, node: Node) -> ScriptedPeer:
     """Connect a scripted peer that speaks v2 to a node, and go through the handshake."""
-    peer = await ScriptedPeer.connect(scene.add_host(), node.endpoint)
-    scene.at_end.append(peer.close)
+    peer = await scene.connect(node)
     peer.send_handshake(scene.info_hash, b"-SC0000-" + scene.loop.random.randbytes(12), V2)
     await peer.expect_handshake()
     return peer

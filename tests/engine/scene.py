@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from bittern.codec import wire
 from bittern.codec.extension import ExtendedHandshake, encode_extended_handshake
 from bittern.codec.info import Version
 from bittern.codec.metainfo import Metainfo, decode_metainfo
-from bittern.codec.wire import Reserved
+from bittern.codec.wire import MessageId, Reserved
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.events import Event
+from bittern.engine.peers.roster import Roster
+from bittern.engine.pieces.swarm import Swarm
 from bittern.engine.session import Session
 from bittern.engine.sources.local_peers import Multicast
 from bittern.engine.torrent import Torrent
@@ -35,8 +38,10 @@ from bittern.testing.disk import CachedCalls, SimWorker
 from bittern.testing.host import SimHost
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.network import Link, SimNetwork
-from bittern.testing.peer import ScriptedListener, ScriptedPeer
+from bittern.testing.peer import DEFAULT_TIMEOUT, ExpectationFailed, ScriptedListener, ScriptedPeer
 from tests.virtual_time import AsyncTest, Test, simulated, stand_in
+
+_T = TypeVar("_T")
 
 PORT = 6881
 PIECE_LENGTH = 65_536
@@ -76,6 +81,18 @@ class Node:
         """Where it listens."""
         return Endpoint(self.host.addresses[0], PORT)
 
+    @property
+    def swarm(self) -> Swarm:
+        """What moves its pieces; only while it is awake."""
+        assert self.torrent.swarm is not None
+        return self.torrent.swarm
+
+    @property
+    def roster(self) -> Roster:
+        """Its connections; only while it is awake."""
+        assert self.torrent.roster is not None
+        return self.torrent.roster
+
     def has_content(self) -> bool:
         """Tell whether its files are the torrent's, byte for byte."""
         root = self.folder / NAME
@@ -95,9 +112,17 @@ class Node:
         await self.session.__aexit__(None, None, None)
 
 
+class Place(Protocol):
+    """Whatever can be dialled."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it listens."""
+
+
 class Scene:
     """
-    Hosts, and what they share.
+    Hosts, and what they share. At its end scripted peers are closed, and then the sessions.
 
     Args:
         loop: of ``simulate``.
@@ -122,8 +147,8 @@ class Scene:
         self.folder = folder
         self.network = SimNetwork(loop, link=link or Link(delay=0.02), is_traced=True)
         self.sessions: list[Session] = []
-        self.at_end: list[Callable[[], None]] = []
-        """What scripted programs of a test want called at its end."""
+        self.at_end: list[Callable[[], object]] = []
+        """What is to be called at its end, before the sessions end."""
         rng = random.Random(1)
         self.files = {name: rng.randbytes(length) for name, length in files.items()}
         self.data = b"".join(self.files.values())
@@ -142,6 +167,24 @@ class Scene:
     def info_hash(self) -> InfoHash:
         return self.metainfo.info.wire_hash
 
+    @property
+    def link(self) -> str:
+        """A magnet link with all hashes of the torrent and nothing else."""
+        info = self.metainfo.info
+        known = {"btih": info.info_hash, "btmh": info.info_hash_v2}
+        return self.link_by(*(kind for kind, known_hash in known.items() if known_hash))
+
+    def link_by(self, *kinds: str) -> str:
+        """Return a magnet link with the torrent's hashes of these kinds: btih, btmh."""
+        info = self.metainfo.info
+        topics = {"btih": f"btih:{info.info_hash}", "btmh": f"btmh:1220{info.info_hash_v2}"}
+        return "magnet:?" + "&".join(f"xt=urn:{topics[kind]}" for kind in kinds)
+
+    @property
+    def state_dir(self) -> Path:
+        """A folder for the state of one session."""
+        return self.folder / "state"
+
     def write_content(self, folder: Path) -> None:
         """Put the torrent's files below a folder."""
         root = folder / NAME
@@ -157,13 +200,11 @@ class Scene:
             address or f"10.0.{number // 200}.{number % 200 + 1}", **options
         )
 
-    def add_host_with_content(self, *damaged: int) -> tuple[SimHost, Path]:
-        """Add a machine that has the torrent's files, but for a byte at each offset."""
-        host = self.add_host()
-        folder = self.folder / host.addresses[0]
-        self.write_content(folder)
-        damage(folder / NAME, *damaged)
-        return host, folder
+    def spawn(self, program: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """Run a program beside the test, until the scene ends."""
+        task = self.loop.create_task(program)
+        self.at_end.append(task.cancel)
+        return task
 
     async def session(
         self,
@@ -203,20 +244,34 @@ class Scene:
         self,
         *,
         is_seed: bool = False,
-        peers: Iterable[Node | Endpoint] = (),
+        damaged: Collection[int] = (),
+        peers: Iterable[Place | Endpoint] = (),
         host: SimHost | None = None,
         source: Any = None,
         torrent: Mapping[str, Any] | None = None,
         **session: Any,
     ) -> Node:
-        """Run a session with the torrent, on a host of its own unless one is given."""
+        """
+        Run a session with the torrent.
+
+        Args:
+            is_seed: its files are there.
+            damaged: they are there, but for a byte at each of these offsets of the one file.
+            peers: that the user names.
+            host: where it runs; None for a host of its own.
+            source: what is added; None for the torrent file.
+            torrent: of ``TorrentConfig``.
+            session: of ``session``.
+        """
         host = host or self.add_host()
         folder = self.folder / host.addresses[0]
         folder.mkdir(parents=True, exist_ok=True)
-        if is_seed:
+        if is_seed or damaged:
             self.write_content(folder)
+        if damaged:
+            damage(folder / NAME, *damaged)
         made = await self.session(host, **session)
-        endpoints = tuple(peer.endpoint if isinstance(peer, Node) else peer for peer in peers)
+        endpoints = tuple(peer if isinstance(peer, Endpoint) else peer.endpoint for peer in peers)
         added = await made.add(
             self.raw if source is None else source,
             TorrentConfig(output=folder, peers=endpoints, **(torrent or {})),
@@ -242,16 +297,29 @@ class Scene:
         extended: ExtendedHandshake | None = None,
     ) -> ScriptedPeer:
         """Connect a scripted peer and go through the handshake."""
-        peer = await ScriptedPeer.connect(host or self.add_host(), node.endpoint)
+        peer = await self.connect(node, host)
         await self.greet(
             peer, reserved=reserved, peer_id=peer_id, bitfield=bitfield, extended=extended
         )
         return peer
 
+    async def unchoked(self, node: Node, **said: Any) -> ScriptedPeer:
+        """Connect a scripted peer that wants everything, as ``scripted``, and see it unchoked."""
+        peer = await self.scripted(node, **{"bitfield": wire.HAVE_NONE, **said})
+        peer.send(wire.INTERESTED)
+        await peer.expect(MessageId.UNCHOKE)
+        return peer
+
     async def add_and_knock(self, node: Node, host: SimHost | None = None) -> ScriptedPeer:
-        """Connect a scripted peer, from a new host unless one is given, and send its handshake."""
-        peer = await ScriptedPeer.connect(host or self.add_host(), node.endpoint)
+        """Connect a scripted peer and send its handshake."""
+        peer = await self.connect(node, host)
         peer.send_handshake(self.info_hash, b"-SC0000-" + self.loop.random.randbytes(12), FAST)
+        return peer
+
+    async def connect(self, node: Node, host: SimHost | None = None) -> ScriptedPeer:
+        """Connect a scripted peer, from a new host unless one is given, and say nothing yet."""
+        peer = await ScriptedPeer.connect(host or self.add_host(), node.endpoint)
+        self.at_end.append(peer.close)
         return peer
 
     async def greet(
@@ -271,10 +339,6 @@ class Scene:
             peer.send(bitfield)
         if extended is not None:
             peer.send(wire.encode_extended(0, encode_extended_handshake(extended)))
-
-    def listener(self, host: SimHost) -> ScriptedListener:
-        """Listen at the port of all nodes."""
-        return ScriptedListener(host, host.addresses[0], PORT)
 
     async def __aenter__(self) -> Self:
         return self
@@ -320,6 +384,53 @@ def in_scene(**options: Any) -> Callable[[AsyncTest], Test]:
 def endpoint_of(host: SimHost) -> Endpoint:
     """Return where a session on a host listens."""
     return Endpoint(host.addresses[0], PORT)
+
+
+class Stranger:
+    """
+    A machine without a session, where nodes may call.
+
+    Args:
+        scene: closes what is open at its end.
+        host: an existing one.
+    """
+
+    def __init__(self, scene: Scene, host: SimHost | None = None) -> None:
+        self.scene = scene
+        self.host = host or scene.add_host()
+        self.endpoint = endpoint_of(self.host)
+        self.peers: list[ScriptedPeer] = []
+        """Who called so far."""
+        self._listener = ScriptedListener(self.host, self.host.addresses[0], PORT)
+        scene.at_end.append(self.close)
+
+    async def accept(self, *, timeout: float = DEFAULT_TIMEOUT) -> ScriptedPeer:
+        """Wait for the next connection; ``ExpectationFailed`` if none comes in time."""
+        peer = await self._listener.accept(timeout=timeout)
+        self.peers.append(peer)
+        self.scene.at_end.append(peer.close)
+        return peer
+
+    def play(self, script: Callable[[ScriptedPeer], Coroutine[Any, Any, object]]) -> None:
+        """Follow a script with each node that calls, up to the first thing that is not in it."""
+        self.scene.spawn(self._play(script))
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._listener.close()
+
+    async def _play(self, script: Callable[[ScriptedPeer], Coroutine[Any, Any, object]]) -> None:
+        while True:
+            self.scene.spawn(_follow(script, await self.accept(timeout=math.inf)))
+
+
+async def _follow(
+    script: Callable[[ScriptedPeer], Coroutine[Any, Any, object]], peer: ScriptedPeer
+) -> None:
+    try:
+        await script(peer)
+    except ExpectationFailed:
+        peer.close()
 
 
 class Watch:

@@ -26,7 +26,6 @@ from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.hash_peers import Files, HashPeer
 from tests.engine.scene import NAME, NUM_PIECES, PIECE_LENGTH, Scene, Watch, in_scene, until
-from tests.engine.test_metadata import link_of
 from tests.engine.web import BASE, Web
 from tests.virtual_time import simulated
 
@@ -35,10 +34,8 @@ FILES = {"a": 100_000, "d/b": 150_000}
 
 @in_scene()
 async def test_what_is_on_disk_is_found_and_the_rest_is_wanted(scene: Scene) -> None:
-    host, _ = scene.add_host_with_content(5 * PIECE_LENGTH)
-    node = await scene.node(host=host)
-    swarm = node.torrent.swarm
-    assert swarm is not None
+    node = await scene.node(damaged=[5 * PIECE_LENGTH])
+    swarm = node.swarm
     assert swarm.picker.num_have == NUM_PIECES - 1
     assert not swarm.picker.have >> (swarm.picker.top - 5) & 1
     assert swarm.assembly.unverified == 0
@@ -52,23 +49,18 @@ async def test_what_is_taken_on_trust_is_unverified(scene: Scene) -> None:
         torrent={"skip_check": True},
         peers=[Endpoint(stranger.addresses[0], 1)],
     )
-    swarm = node.torrent.swarm
-    assert swarm is not None
+    swarm = node.swarm
     assert swarm.picker.is_seed
     assert swarm.assembly.unverified == swarm.picker.have
 
 
 @in_scene(piece_length=1 << 20)
-async def test_blocks_of_a_piece_in_progress_outlive_a_clean_end(
-    scene: Scene, tmp_path: Path
-) -> None:
+async def test_blocks_of_a_piece_in_progress_outlive_a_clean_end(scene: Scene) -> None:
     seed = await scene.node(is_seed=True, max_upload_rate=100_000)
-    state = tmp_path / "state"
+    state = scene.state_dir
     first = await scene.node(peers=[seed], state_dir=state)
     await asyncio.sleep(5)
-    swarm = first.torrent.swarm
-    assert swarm is not None
-    kept = swarm.assembly.partial_blocks()
+    kept = first.swarm.assembly.partial_blocks()
     assert sum(map(len, kept.values())) > 5
     await first.close()
     again = await scene.session(scene.add_host(), state_dir=state)
@@ -106,8 +98,7 @@ async def test_what_is_found_elsewhere_is_told_and_taken_on_trust(
         (0, "a", FILES["a"]),
         (1, "d/b", FILES["d/b"]),
     ]
-    swarm = node.torrent.swarm
-    assert swarm is not None
+    swarm = node.swarm
     assert swarm.assembly.unverified == swarm.picker.have
 
 
@@ -159,15 +150,15 @@ async def test_web_seeds_of_the_torrent_and_of_its_settings_are_used(
 @pytest.mark.parametrize("is_there", [False, True])
 @in_scene(files=FILES, version=Version.HYBRID)
 async def test_the_layers_of_a_hybrid_come_from_peers_or_from_what_is_there(
-    scene: Scene, is_there: bool, tmp_path: Path
+    scene: Scene, is_there: bool
 ) -> None:
     """A link says enough to begin with; what is kept at last is the whole .torrent file."""
     peer = HashPeer(scene, Files(scene).answer)
     node = await scene.node(
         is_seed=is_there,
-        source=link_of(scene),
+        source=scene.link,
         peers=[peer.endpoint],
-        state_dir=tmp_path / "state",
+        state_dir=scene.state_dir,
     )
 
     def has_layers() -> bool:
@@ -178,15 +169,14 @@ async def test_the_layers_of_a_hybrid_come_from_peers_or_from_what_is_there(
     assert node.torrent.is_complete is is_there
     assert bool(peer.asked) is not is_there
     await node.close()
-    [kept] = (tmp_path / "state").rglob("*.torrent")
+    [kept] = (scene.state_dir).rglob("*.torrent")
     assert decode_metainfo(kept.read_bytes()).piece_layers == scene.metainfo.piece_layers
 
 
 @in_scene(version=Version.V2)
 async def test_of_a_damaged_piece_only_the_bad_block_is_fetched(scene: Scene) -> None:
     seed = await scene.node(is_seed=True)
-    host, _ = scene.add_host_with_content(5 * PIECE_LENGTH)
-    node = await scene.node(host=host, peers=[seed])
+    node = await scene.node(damaged=[5 * PIECE_LENGTH], peers=[seed])
     await node.complete()
     assert node.has_content()
     assert node.torrent.num_downloaded == BLOCK_LENGTH

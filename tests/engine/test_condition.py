@@ -13,6 +13,7 @@ from bittern.engine.condition import DISK_FULL_RETRY, Condition
 from bittern.engine.events import Event, TorrentState
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
+from tests.virtual_time import simulated
 
 
 def make(*, is_paused: bool = False) -> tuple[Condition, list[Event]]:
@@ -74,32 +75,29 @@ def test_all_who_wait_hear_how_it_ends(
     simulate(main)
 
 
-def test_a_full_disk_is_tried_again_unless_somebody_ends_that(simulate: Simulate) -> None:
+@simulated
+async def test_a_full_disk_is_tried_again_unless_somebody_ends_that() -> None:
     """Limit: F1."""
+    loop = asyncio.get_running_loop()
+    tries: list[float] = []
 
-    async def main(_: VirtualLoop) -> None:
-        loop = asyncio.get_running_loop()
-        tries: list[float] = []
+    def try_again() -> None:
+        tries.append(loop.time())
 
-        def try_again() -> None:
-            tries.append(loop.time())
-
-        condition, told = make()
-        error = DiskFull("no room on the volume")
-        condition.fail(error, try_again=try_again)
-        assert (condition.state, condition.error) == (TorrentState.ERROR, error)
-        assert told == [events.failure(error), events.StateChanged(TorrentState.ERROR)]
-        assert condition.retry_at == loop.time() + DISK_FULL_RETRY
-        await asyncio.sleep(2 * DISK_FULL_RETRY)
-        assert tries == [DISK_FULL_RETRY]
-        condition.fail(error, try_again=try_again)
-        condition.end_retry()
-        condition.end_retry()
-        assert condition.retry_at is None
-        condition.fail(StorageError("disk failed"), try_again=try_again)
-        condition.was_closed = True
-        condition.fail(error, try_again=try_again)
-        await asyncio.sleep(2 * DISK_FULL_RETRY)
-        assert tries == [DISK_FULL_RETRY]
-
-    simulate(main)
+    condition, told = make()
+    error = DiskFull("no room on the volume")
+    condition.fail(error, try_again=try_again)
+    assert (condition.state, condition.error) == (TorrentState.ERROR, error)
+    assert told == [events.failure(error), events.StateChanged(TorrentState.ERROR)]
+    assert condition.retry_at == loop.time() + DISK_FULL_RETRY
+    await asyncio.sleep(2 * DISK_FULL_RETRY)
+    assert tries == [DISK_FULL_RETRY]
+    condition.fail(error, try_again=try_again)
+    condition.end_retry()
+    condition.end_retry()
+    assert condition.retry_at is None
+    condition.fail(StorageError("disk failed"), try_again=try_again)
+    condition.was_closed = True
+    condition.fail(error, try_again=try_again)
+    await asyncio.sleep(2 * DISK_FULL_RETRY)
+    assert tries == [DISK_FULL_RETRY]

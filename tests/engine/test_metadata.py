@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import random
 import shutil
 import sys
@@ -39,7 +40,17 @@ from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ExpectationFailed, ScriptedListener, ScriptedPeer
 from tests.engine.hash_peers import Files, HashPeer, connect_v2
-from tests.engine.scene import FAST, GIVEN, NUM_PIECES, Scene, Watch, endpoint_of, in_scene, until
+from tests.engine.scene import (
+    FAST,
+    GIVEN,
+    NUM_PIECES,
+    Scene,
+    Stranger,
+    Watch,
+    endpoint_of,
+    in_scene,
+    until,
+)
 from tests.virtual_time import simulated
 
 FILES = {"a": 100_000, "b": 200_000, "c": 150_000}
@@ -47,21 +58,11 @@ UT_METADATA = 3
 """The id under which scripted peers take the messages."""
 
 
-def link_of(scene: Scene, rest: str = "") -> str:
-    info = scene.metainfo.info
-    topics = []
-    if info.info_hash is not None:
-        topics.append(f"xt=urn:btih:{info.info_hash}")
-    if info.info_hash_v2 is not None:
-        topics.append(f"xt=urn:btmh:1220{info.info_hash_v2}")
-    return "magnet:?" + "&".join(topics) + rest
-
-
 @pytest.mark.parametrize("version", [Version.V1, Version.HYBRID])
 @in_scene(files=FILES, version=GIVEN)
 async def test_from_a_link_to_the_content(scene: Scene) -> None:
     seed = await scene.node(is_seed=True)
-    leecher = await scene.node(peers=[seed], source=link_of(scene))
+    leecher = await scene.node(peers=[seed], source=scene.link)
     assert leecher.torrent.state is TorrentState.METADATA
     assert leecher.torrent.num_left == 1
     watch = Watch(leecher.torrent)
@@ -83,7 +84,7 @@ async def test_a_hybrid_of_which_the_layers_are_unknown_rests_and_wakes(
     """Its v1 hashes say enough; without the layers there is no .torrent file of it to put away."""
     seed = await scene.node(is_seed=True)
     node = await scene.node(
-        peers=[seed], source=link_of(scene), state_dir=tmp_path / "s", rest_after=3.0
+        peers=[seed], source=scene.link, state_dir=tmp_path / "s", rest_after=3.0
     )
     await node.complete()
     await asyncio.sleep(60)
@@ -96,7 +97,7 @@ async def test_a_hybrid_of_which_the_layers_are_unknown_rests_and_wakes(
 @in_scene(files=FILES, version=Version.V2)
 async def test_a_v2_torrent_whose_layers_nobody_gives_waits(scene: Scene) -> None:
     peer = HashPeer(scene, lambda _: None)
-    node = await scene.node(source=link_of(scene), peers=[peer.endpoint])
+    node = await scene.node(source=scene.link, peers=[peer.endpoint])
     await asyncio.sleep(60)
     assert node.torrent.state is TorrentState.METADATA
     assert node.torrent.num_connections == 1
@@ -121,11 +122,8 @@ async def test_metadata_that_was_here_once_is_asked_of_nobody(
 ) -> None:
     """A run that ends early, and one that knows nobody to ask."""
     info = scene.metainfo.info
-    link = {
-        "v1": f"magnet:?xt=urn:btih:{info.info_hash}",
-        "v2": f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}",
-        "both": link_of(scene),
-    }[topic]
+    links = {"v1": scene.link_by("btih"), "v2": scene.link_by("btmh"), "both": scene.link}
+    link = links[topic]
     seed = await scene.node(is_seed=True, max_upload_rate=2000)
     first = await scene.node(peers=[seed], source=link, state_dir=tmp_path / "s")
     await until(lambda: first.torrent.state is TorrentState.DOWNLOADING)
@@ -155,7 +153,7 @@ async def test_piece_layers_that_were_here_once_are_asked_of_nobody(
     files = Files(scene)
     given, *rest = files.trees
     some = HashPeer(scene, lambda what: files.answer(what) * (what.pieces_root == given))
-    first = await scene.node(source=link_of(scene), peers=[some.endpoint], state_dir=tmp_path / "s")
+    first = await scene.node(source=scene.link, peers=[some.endpoint], state_dir=tmp_path / "s")
     await asyncio.sleep(KEEP_INTERVAL + 5)
     # Killed: what is on disk by now must do.
     shutil.copytree(tmp_path / "s", tmp_path / "later")
@@ -163,7 +161,7 @@ async def test_piece_layers_that_were_here_once_are_asked_of_nobody(
     assert len(some.asked) > len(rest)
     others = HashPeer(scene, files.answer, does_metadata=False)
     again = await scene.node(
-        source=link_of(scene), peers=[others.endpoint], state_dir=tmp_path / "later"
+        source=scene.link, peers=[others.endpoint], state_dir=tmp_path / "later"
     )
     assert again.torrent.state is TorrentState.METADATA
     await until(lambda: again.torrent.state is TorrentState.DOWNLOADING)
@@ -175,13 +173,11 @@ async def test_layers_are_kept_when_a_run_ends(scene: Scene, tmp_path: Path) -> 
     files = Files(scene)
     given, *rest = files.trees
     some = HashPeer(scene, lambda what: files.answer(what) * (what.pieces_root == given))
-    first = await scene.node(source=link_of(scene), peers=[some.endpoint], state_dir=tmp_path / "s")
+    first = await scene.node(source=scene.link, peers=[some.endpoint], state_dir=tmp_path / "s")
     await asyncio.sleep(5)
     await first.close()
     others = HashPeer(scene, files.answer, does_metadata=False)
-    again = await scene.node(
-        source=link_of(scene), peers=[others.endpoint], state_dir=tmp_path / "s"
-    )
+    again = await scene.node(source=scene.link, peers=[others.endpoint], state_dir=tmp_path / "s")
     await until(lambda: again.torrent.state is TorrentState.DOWNLOADING)
     assert {what.pieces_root for what in others.asked} == set(rest)
 
@@ -189,12 +185,10 @@ async def test_layers_are_kept_when_a_run_ends(scene: Scene, tmp_path: Path) -> 
 @in_scene(files=FILES)
 async def test_a_choice_that_kept_metadata_does_not_fit(scene: Scene, tmp_path: Path) -> None:
     seed = await scene.node(is_seed=True)
-    first = await scene.node(peers=[seed], source=link_of(scene), state_dir=tmp_path / "s")
+    first = await scene.node(peers=[seed], source=scene.link, state_dir=tmp_path / "s")
     await first.complete()
     await first.close()
-    again = await scene.node(
-        source=link_of(scene), state_dir=tmp_path / "s", torrent={"files": {7}}
-    )
+    again = await scene.node(source=scene.link, state_dir=tmp_path / "s", torrent={"files": {7}})
     assert again.torrent.state is TorrentState.ERROR
     assert "there is no file 7" in str(again.torrent.error)
 
@@ -203,7 +197,7 @@ async def test_a_choice_that_kept_metadata_does_not_fit(scene: Scene, tmp_path: 
 async def test_a_link_that_selects_files(scene: Scene) -> None:
     """BEP 53."""
     seed = await scene.node(is_seed=True)
-    leecher = await scene.node(peers=[seed], source=link_of(scene, "&so=2"))
+    leecher = await scene.node(peers=[seed], source=scene.link + "&so=2")
     await leecher.complete(within=20)
     assert (leecher.folder / "content" / "c").read_bytes() == scene.files["c"]
     assert not (leecher.folder / "content" / "a").exists()
@@ -211,8 +205,8 @@ async def test_a_link_that_selects_files(scene: Scene) -> None:
 
 @in_scene()
 async def test_two_who_know_nothing_get_it_from_a_third(scene: Scene) -> None:
-    one = await scene.node(source=link_of(scene))
-    two = await scene.node(source=link_of(scene), peers=[one])
+    one = await scene.node(source=scene.link)
+    two = await scene.node(source=scene.link, peers=[one])
     await asyncio.sleep(5)
     assert one.torrent.num_connections == 1
     seed = await scene.node(is_seed=True, peers=[one])
@@ -225,7 +219,7 @@ async def test_two_who_know_nothing_get_it_from_a_third(scene: Scene) -> None:
 
 @in_scene()
 async def test_a_link_that_ends_before_anybody_came(scene: Scene, tmp_path: Path) -> None:
-    node = await scene.node(source=link_of(scene, "&dn=name"), state_dir=tmp_path / "s")
+    node = await scene.node(source=scene.link + "&dn=name", state_dir=tmp_path / "s")
     assert node.torrent.name == "name"
     await asyncio.sleep(100)
     assert node.torrent.state is TorrentState.METADATA
@@ -234,26 +228,14 @@ async def test_a_link_that_ends_before_anybody_came(scene: Scene, tmp_path: Path
     assert node.torrent.state is TorrentState.METADATA
 
 
-class Server:
-    """A scripted peer that serves metadata as it likes to whoever connects."""
+class Server(Stranger):
+    """Serves metadata as it likes to whoever connects."""
 
     def __init__(self, scene: Scene, data: bytes, *, claim: int | None = None) -> None:
-        self.scene = scene
+        super().__init__(scene)
         self.data = data
         self.claim = len(data) if claim is None else claim
-        self.host = scene.add_host()
-        self.listener: ScriptedListener = scene.listener(self.host)
-        self.task = scene.loop.create_task(self._run())
-
-    async def _run(self) -> None:
-        while True:
-            peer = await self.listener.accept(timeout=1e6)
-            try:
-                await self._serve(peer)
-            except ExpectationFailed:
-                pass
-            finally:
-                peer.close()
+        self.play(self._serve)
 
     async def _serve(self, peer: ScriptedPeer) -> None:
         extended = ExtendedHandshake(
@@ -261,7 +243,7 @@ class Server:
         )
         await self.scene.greet(peer, extended=extended)
         while True:
-            message = await peer.expect(MessageId.EXTENDED, timeout=1e6)
+            message = await peer.expect(MessageId.EXTENDED, timeout=math.inf)
             if message.payload[0] != UT_METADATA:
                 continue
             request = decode_metadata_message(message.payload[1:])
@@ -276,10 +258,6 @@ class Server:
             )
             # Their id for us was 2 in the extended handshake.
             peer.send(wire.encode_extended(2, encode_metadata_message(reply)))
-
-    def close(self) -> None:
-        self.task.cancel()
-        self.listener.close()
 
 
 async def lie(
@@ -380,22 +358,20 @@ async def test_fifty_liars_and_an_honest_one(scene: Scene) -> None:
         for number in range(50)
     ]
     seed = await scene.node(is_seed=True)
-    peers = [endpoint_of(liar.host) for liar in liars]
-    node = await scene.node(source=link_of(scene), peers=[*peers[:25], seed, *peers[25:]])
+    peers = [liar.endpoint for liar in liars]
+    node = await scene.node(source=scene.link, peers=[*peers[:25], seed, *peers[25:]])
     watch = Watch(node.torrent)
     await node.complete(within=60)
     assert node.has_content()
     await asyncio.sleep(0)
     banned = {event.endpoint for event in watch.of(events.PeerBanned)}
     assert seed.endpoint not in banned
-    for liar in liars:
-        liar.close()
 
 
 @in_scene()
 async def test_a_liar_alone_is_banned(scene: Scene) -> None:
     liar = Server(scene, bytes(len(scene.metainfo.info.raw)))
-    node = await scene.node(source=link_of(scene), peers=[endpoint_of(liar.host)])
+    node = await scene.node(source=scene.link, peers=[liar])
     watch = Watch(node.torrent)
     await asyncio.sleep(60)
     assert [e.reason for e in watch.of(events.PeerBanned)] == ["sent wrong metadata"]
@@ -403,61 +379,53 @@ async def test_a_liar_alone_is_banned(scene: Scene) -> None:
     seed = await scene.node(is_seed=True)
     node.torrent.add_peers([seed.endpoint], "user")
     await node.complete()
-    liar.close()
 
 
 @pytest.mark.parametrize("claim", [0, -1, 1 << 40])
 @in_scene()
 async def test_a_size_that_cannot_be_is_not_asked_for(scene: Scene, claim: int) -> None:
     liar = Server(scene, b"", claim=claim)
-    node = await scene.node(source=link_of(scene), peers=[endpoint_of(liar.host)])
+    node = await scene.node(source=scene.link, peers=[liar])
     await asyncio.sleep(20)
     assert node.torrent.state is TorrentState.METADATA
-    liar.close()
 
 
 @in_scene()
 async def test_what_a_peer_says_early_counts_later(scene: Scene) -> None:
     """Bitfield, haves and an unchoke that come before the metadata are not forgotten."""
-    node = await scene.node(source=link_of(scene))
+    node = await scene.node(source=scene.link)
     bitfield = wire.encode_bitfield(b"\x00" * (NUM_PIECES // 8))
     early = await scene.scripted(node, bitfield=bitfield)
     early.send(wire.encode_have(7) + wire.UNCHOKE + wire.encode_port(6881))
     await asyncio.sleep(1)
     server = Server(scene, scene.metainfo.info.raw)
-    node.torrent.add_peers([endpoint_of(server.host)], "user")
+    node.torrent.add_peers([server.endpoint], "user")
     await early.expect(MessageId.INTERESTED)
     request = await early.expect(MessageId.REQUEST)
     assert request.numbers[0] == 7
-    early.close()
-    server.close()
 
 
 @in_scene()
 async def test_who_has_nothing_says_so_first(scene: Scene) -> None:
     """BEP 6."""
-    node = await scene.node(source=link_of(scene))
+    node = await scene.node(source=scene.link)
     peer = await scene.scripted(node)
     await peer.expect_next(MessageId.HAVE_NONE)
     await peer.expect_next(MessageId.EXTENDED)
     plain = await scene.scripted(node, reserved=wire.Reserved(has_fast=False))
     await plain.expect_next(MessageId.EXTENDED)
-    peer.close()
-    plain.close()
 
 
 @in_scene()
 async def test_content_that_is_there_already_is_told_of(scene: Scene) -> None:
     """The connection that brought the metadata learns of every piece."""
-    node = await scene.node(source=link_of(scene), is_seed=True)
+    node = await scene.node(source=scene.link, is_seed=True)
     other = await scene.scripted(node, bitfield=wire.HAVE_NONE)
     server = Server(scene, scene.metainfo.info.raw)
-    node.torrent.add_peers([endpoint_of(server.host)], "user")
+    node.torrent.add_peers([server.endpoint], "user")
     told = {(await other.expect(MessageId.HAVE)).numbers[0] for _ in range(NUM_PIECES)}
     assert told == set(range(NUM_PIECES))
     assert node.torrent.is_complete
-    other.close()
-    server.close()
 
 
 @pytest.mark.parametrize(
@@ -469,18 +437,17 @@ async def test_content_that_is_there_already_is_told_of(scene: Scene) -> None:
 )
 @in_scene()
 async def test_what_turns_out_wrong_closes_the_peer(scene: Scene, early: bytes) -> None:
-    node = await scene.node(source=link_of(scene))
+    node = await scene.node(source=scene.link)
     peer = await scene.scripted(node, bitfield=early)
     server = Server(scene, scene.metainfo.info.raw)
-    node.torrent.add_peers([endpoint_of(server.host)], "user")
+    node.torrent.add_peers([server.endpoint], "user")
     await peer.expect_closed()
     assert node.torrent.state is TorrentState.DOWNLOADING
-    server.close()
 
 
 @in_scene()
 async def test_requests_and_garbage_before_the_metadata(scene: Scene) -> None:
-    node = await scene.node(source=link_of(scene))
+    node = await scene.node(source=scene.link)
     extended = ExtendedHandshake(extensions={"ut_metadata": UT_METADATA})
     peer = await scene.scripted(node, extended=extended)
     ask = MetadataMessage(MetadataMessageType.REQUEST, 0)
@@ -521,7 +488,7 @@ def test_files_that_a_link_selects(rest: str, found: set[int] | None) -> None:
 @simulated
 async def test_metainfo_knows_what_the_link_knew(loop: VirtualLoop, tmp_path: Path) -> None:
     scene = Scene(loop, tmp_path)
-    magnet = parse_magnet(link_of(scene, "&tr=http%3A%2F%2Ft.example%2Fa&ws=http%3A%2F%2Fw/"))
+    magnet = parse_magnet(scene.link + "&tr=http%3A%2F%2Ft.example%2Fa&ws=http%3A%2F%2Fw/")
     made = metainfo_from(magnet, scene.metainfo.info.raw)
     assert made.trackers == (("http://t.example/a",),)
     assert made.web_seeds == ("http://w/",)
@@ -535,18 +502,17 @@ async def test_metainfo_knows_what_the_link_knew(loop: VirtualLoop, tmp_path: Pa
 async def test_a_second_connection_of_a_peer_is_closed_before_the_metadata_too(
     scene: Scene,
 ) -> None:
-    node = await scene.node(source=link_of(scene))
-    first = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
+    node = await scene.node(source=scene.link)
+    await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
     second = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
     await second.expect_closed(timeout=1)
     assert len(node.torrent.peers()) == 1
-    first.close()
 
 
 @in_scene(version=Version.V2)
 async def test_requests_for_hashes_are_rejected_until_there_are_some(scene: Scene) -> None:
     """BEP 52: each request is answered."""
-    node = await scene.node(source=link_of(scene))
+    node = await scene.node(source=scene.link)
     peer = await connect_v2(scene, node)
     peer.send(wire.encode_hash_request(HashRange(bytes(32), 0, 0, 2, 0)))
     await peer.expect(MessageId.HASH_REJECT)
@@ -559,15 +525,14 @@ async def test_metadata_that_matches_its_hash_and_is_no_torrent_stops(
     """No peer is to blame: whoever made the link made it of this."""
     raw = b"d4:name1:xe"
     info_hash = hashlib.sha1(raw).digest()
-    host = scene.add_host()
-    listener = scene.listener(host)
+    stranger = Stranger(scene)
     session = await scene.session(scene.add_host())
     torrent = await session.add(
         f"magnet:?xt=urn:btih:{info_hash.hex()}",
-        TorrentConfig(output=tmp_path, peers=(endpoint_of(host),)),
+        TorrentConfig(output=tmp_path, peers=(stranger.endpoint,)),
     )
     watch = Watch(torrent)
-    peer = await listener.accept()
+    peer = await stranger.accept()
     await peer.expect_handshake()
     peer.send_handshake(info_hash, b"-SC0000-abcdefghijkl", FAST)
     offer = ExtendedHandshake(extensions={"ut_metadata": UT_METADATA}, metadata_length=len(raw))
@@ -582,19 +547,17 @@ async def test_metadata_that_matches_its_hash_and_is_no_torrent_stops(
     assert torrent.state is TorrentState.ERROR
     assert isinstance(torrent.error, MetainfoError)
     assert watch.of(events.PeerBanned) == []
-    listener.close()
 
 
 @in_scene()
 async def test_a_full_roster_dials_nobody_and_messages_are_told(scene: Scene) -> None:
-    node = await scene.node(source=link_of(scene), torrent={"max_connections": 1})
+    node = await scene.node(source=scene.link, torrent={"max_connections": 1})
     watch = Watch(node.torrent, trace=True)
     await asyncio.sleep(0)
-    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+    await scene.scripted(node, bitfield=wire.HAVE_NONE)
     other = endpoint_of(scene.add_host())
     node.torrent.add_peers([other], "user")
     await asyncio.sleep(5)
     assert not scene.network.attempts[other]
     assert watch.of(events.MessageReceived)[0].kind == "handshake"
     assert watch.of(events.MessageSent)[0].kind == "handshake"
-    peer.close()

@@ -23,7 +23,7 @@ async def test_a_download_goes_on_where_it_was_moved_to(
     leecher = await scene.node(
         peers=[seed],
         torrent={"max_download_rate": 100_000},
-        state_dir=tmp_path / "state" if has_journal else None,
+        state_dir=scene.state_dir if has_journal else None,
     )
     await asyncio.sleep(4)
     torrent, old, new = leecher.torrent, leecher.folder, tmp_path / "deep/new"
@@ -43,7 +43,7 @@ async def test_a_download_goes_on_where_it_was_moved_to(
 
 @in_scene(files=FILES)
 async def test_a_seed_moves_and_goes_on(scene: Scene, tmp_path: Path) -> None:
-    seed = await scene.node(is_seed=True, state_dir=tmp_path / "state", rest_after=1.0)
+    seed = await scene.node(is_seed=True, state_dir=scene.state_dir, rest_after=1.0)
     await asyncio.sleep(3)
     assert seed.torrent.is_resting
     await seed.torrent.move(tmp_path / "new")

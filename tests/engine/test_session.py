@@ -27,7 +27,6 @@ from bittern.policy.peer_priority import canonical_priority
 from bittern.storage.dht_state import write_dht_state
 from bittern.testing.disk import FaultyCalls
 from bittern.testing.loop import VirtualLoop
-from bittern.testing.peer import ScriptedPeer
 from tests.conftest import Simulate
 from tests.engine.dht_place import DhtSession, Nodes
 from tests.engine.scene import FAST, PORT, Scene, in_scene, until
@@ -51,7 +50,7 @@ async def test_a_torrent_is_added_in_any_form(scene: Scene, form: str, tmp_path:
 @pytest.mark.parametrize("form", ["magnet", "link", "hash"])
 @in_scene()
 async def test_a_torrent_is_added_by_its_hash(scene: Scene, form: str) -> None:
-    link = f"magnet:?xt=urn:btih:{scene.info_hash}"
+    link = scene.link
     sources = {"magnet": parse_magnet(link), "link": link, "hash": str(scene.info_hash)}
     seed = await scene.node(is_seed=True)
     node = await scene.node(source=sources[form], peers=[seed])
@@ -86,14 +85,12 @@ async def test_one_torrent_is_added_once(scene: Scene) -> None:
 
 
 @in_scene(version=Version.HYBRID)
-async def test_removing_takes_what_the_state_folder_knows_along(
-    scene: Scene, tmp_path: Path
-) -> None:
+async def test_removing_takes_what_the_state_folder_knows_along(scene: Scene) -> None:
     """It goes by two hashes; one that goes by the same, and could not begin, takes nothing."""
     info = scene.metainfo.info
-    link = f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}"
+    link = scene.link_by("btmh")
     seed = await scene.node(is_seed=True)
-    state = tmp_path / "state"
+    state = scene.state_dir
     node = await scene.node(peers=[seed], source=link, state_dir=state)
     await node.complete()
     kept = {path.name for path in (state / "torrents").iterdir()}
@@ -140,11 +137,11 @@ def test_a_bug_in_one_task_is_logged_and_ends_only_that(
 
 
 @in_scene()
-async def test_two_sessions_do_not_share_a_state_folder(scene: Scene, tmp_path: Path) -> None:
+async def test_two_sessions_do_not_share_a_state_folder(scene: Scene) -> None:
     """Limit: F18."""
-    await scene.session(scene.add_host(), state_dir=tmp_path / "state")
+    await scene.session(scene.add_host(), state_dir=scene.state_dir)
     with pytest.raises(StorageError):
-        await scene.session(scene.add_host(), state_dir=tmp_path / "state")
+        await scene.session(scene.add_host(), state_dir=scene.state_dir)
 
 
 @in_scene()
@@ -165,16 +162,14 @@ async def test_an_error_in_the_block_still_ends_the_session(scene: Scene) -> Non
 
 
 @in_scene()
-async def test_what_was_opened_is_closed_when_the_rest_takes_too_long(
-    scene: Scene, tmp_path: Path
-) -> None:
+async def test_what_was_opened_is_closed_when_the_rest_takes_too_long(scene: Scene) -> None:
     """Whoever gives up waiting can start again at once, with the same folder and port."""
     host = scene.add_host()
     options: Any = {
         "make": DhtSession,
         "enable_dht": True,
         "dht_bootstrap": (),
-        "state_dir": tmp_path / "state",
+        "state_dir": scene.state_dir,
         "worker_delay": 2.0,
     }
     with pytest.raises(TimeoutError):
@@ -236,12 +231,10 @@ async def test_what_is_removed_again_stays_out_of_the_way(scene: Scene) -> None:
 
 
 @in_scene()
-async def test_a_connection_rouses_a_torrent_at_rest_and_no_other(
-    scene: Scene, tmp_path: Path
-) -> None:
-    seed = await scene.node(is_seed=True, state_dir=tmp_path / "state", rest_after=1.0)
+async def test_a_connection_rouses_a_torrent_at_rest_and_no_other(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True, state_dir=scene.state_dir, rest_after=1.0)
     await until(lambda: seed.torrent.is_resting)
-    stranger = await ScriptedPeer.connect(scene.add_host(), seed.endpoint)
+    stranger = await scene.connect(seed)
     stranger.send_handshake(InfoHash(bytes(20)), b"-SC0000-abcdefghijkl", FAST)
     await stranger.expect_closed()
     assert seed.torrent.is_resting
@@ -312,7 +305,6 @@ async def test_a_link_with_a_public_key_is_resolved_in_the_dht(scene: Scene) -> 
     await node.complete(within=60)
     assert node.has_content()
     assert node.session.dht is not None
-    nodes.close()
 
 
 @in_scene()
@@ -374,8 +366,8 @@ async def test_bep40_peers_are_dialled_by_where_others_see_us_and_we_are_none(
 
 
 @in_scene()
-async def test_how_others_saw_us_is_known_from_an_earlier_run(scene: Scene, tmp_path: Path) -> None:
-    folder, host = tmp_path / "state", scene.add_host()
+async def test_how_others_saw_us_is_known_from_an_earlier_run(scene: Scene) -> None:
+    folder, host = scene.state_dir, scene.add_host()
     folder.mkdir()
     known = {b"id": bytes(20), b"ip": bytes([20, 0, 0, 9]), b"nodes": b""}
     write_dht_state(folder, write_states([(host.addresses[0], {**known})]))

@@ -14,8 +14,8 @@ from tests.engine.scene import NUM_PIECES, PIECE_LENGTH, Scene, in_scene, until
 
 @in_scene()
 async def test_before_the_metadata_is_known(scene: Scene) -> None:
-    node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}")
-    peer = await scene.scripted(node, bitfield=wire.HAVE_ALL)
+    node = await scene.node(source=scene.link)
+    await scene.scripted(node, bitfield=wire.HAVE_ALL)
     await asyncio.sleep(0.1)
     stats = node.torrent.stats()
     assert stats.state is TorrentState.METADATA
@@ -25,7 +25,6 @@ async def test_before_the_metadata_is_known(scene: Scene) -> None:
     (info,) = describe_peers(node.torrent.roster)
     assert info.progress == 0.0
     assert node.torrent.file_progress() == []
-    peer.close()
 
 
 @in_scene()

@@ -19,7 +19,7 @@ from bittern.engine import events
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import TorrentState
 from bittern.testing.disk import FaultyCalls
-from bittern.testing.peer import ExpectationFailed, ScriptedPeer
+from bittern.testing.peer import ExpectationFailed
 from tests.engine.scene import (
     BLOCK_LENGTH,
     FAST,
@@ -29,6 +29,7 @@ from tests.engine.scene import (
     PIECE_LENGTH,
     Node,
     Scene,
+    Stranger,
     Watch,
     damage,
     endpoint_of,
@@ -61,15 +62,12 @@ async def slow_pair(scene: Scene, state: Path, **options: object) -> tuple[Node,
 
 
 @in_scene()
-async def test_after_a_clean_end_nothing_is_hashed_or_fetched_again(
-    scene: Scene, tmp_path: Path
-) -> None:
+async def test_after_a_clean_end_nothing_is_hashed_or_fetched_again(scene: Scene) -> None:
     """Blocks of pieces in progress are kept as well."""
-    state = tmp_path / "state"
+    state = scene.state_dir
     seed, leecher = await slow_pair(scene, state)
     await get_some(scene, leecher, 5)
-    swarm = leecher.torrent.swarm
-    assert swarm is not None
+    swarm = leecher.swarm
     opened = swarm.assembly.pieces.open
     await until(lambda: any(0 < p.num_received < p.num_blocks for p in opened.values()))
     await leecher.torrent.pause()
@@ -87,11 +85,9 @@ async def test_after_a_clean_end_nothing_is_hashed_or_fetched_again(
 
 
 @in_scene()
-async def test_after_a_kill_no_complete_piece_is_fetched_again(
-    scene: Scene, tmp_path: Path
-) -> None:
+async def test_after_a_kill_no_complete_piece_is_fetched_again(scene: Scene) -> None:
     """Limit: F7. Only what was written since the last checkpoint is hashed."""
-    state = tmp_path / "state"
+    state = scene.state_dir
     seed, leecher = await slow_pair(scene, state, checkpoint_interval=2.0)
     await get_some(scene, leecher, 9)
     copies = snapshot(state, leecher.folder)
@@ -112,11 +108,9 @@ async def test_after_a_kill_no_complete_piece_is_fetched_again(
 
 @pytest.mark.parametrize("change", ["truncate", "touch", "remove"])
 @in_scene()
-async def test_files_that_changed_meanwhile_are_hashed(
-    scene: Scene, change: str, tmp_path: Path
-) -> None:
+async def test_files_that_changed_meanwhile_are_hashed(scene: Scene, change: str) -> None:
     """Limit: F5, F9."""
-    state = tmp_path / "state"
+    state = scene.state_dir
     seed = await scene.node(is_seed=True)
     leecher = await scene.node(peers=[seed], state_dir=state)
     await leecher.complete()
@@ -139,11 +133,9 @@ async def test_files_that_changed_meanwhile_are_hashed(
 
 
 @in_scene()
-async def test_a_resumed_seed_hashes_each_piece_before_it_sends_it(
-    scene: Scene, tmp_path: Path
-) -> None:
+async def test_a_resumed_seed_hashes_each_piece_before_it_sends_it(scene: Scene) -> None:
     """Limit: F5. Size and time of the file are as they were; its content is not."""
-    state = tmp_path / "state"
+    state = scene.state_dir
     seed = await scene.node(is_seed=True, state_dir=state)
     await seed.close()
     damage(seed.folder / NAME, 5 * PIECE_LENGTH, keeps_times=True)
@@ -186,12 +178,9 @@ async def test_skip_check_believes_and_verifies_before_it_sends(
 @in_scene()
 async def test_skip_check_of_nothing_at_all(scene: Scene) -> None:
     seed = await scene.node(torrent={"skip_check": True})
-    peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
-    peer.send(wire.INTERESTED)
-    await peer.expect(MessageId.UNCHOKE)
+    peer = await scene.unchoked(seed)
     peer.send(wire.encode_request(2, 0, BLOCK_LENGTH))
     await peer.expect(MessageId.REJECT_REQUEST)
-    peer.close()
 
 
 @in_scene()
@@ -295,12 +284,11 @@ async def test_a_hybrid_that_contradicts_itself_stops(scene: Scene, has_data: bo
     pieces = info[b"pieces"]
     info[b"pieces"] = pieces[:20] + bytes(20) + pieces[40:]
     scene.raw = encode(value)
-    host = scene.add_host()
-    listener = scene.listener(host)
-    node = await scene.node(peers=[endpoint_of(host)], is_seed=has_data)
+    stranger = Stranger(scene)
+    node = await scene.node(peers=[stranger], is_seed=has_data)
     watch = Watch(node.torrent)
     if not has_data:
-        peer = await listener.accept()
+        peer = await stranger.accept()
         await scene.greet(peer, bitfield=wire.HAVE_ALL + wire.UNCHOKE)
         await peer.serve(scene.block)
     with pytest.raises(Inconsistent):
@@ -312,7 +300,6 @@ async def test_a_hybrid_that_contradicts_itself_stops(scene: Scene, has_data: bo
     assert watch.of(events.StorageFailed) == []
     assert "piece 1 matches its v2 hash and not its v1 hash" in str(node.torrent.error)
     assert node.torrent.num_connections == 0
-    listener.close()
 
 
 @in_scene(version=Version.HYBRID)
@@ -332,7 +319,6 @@ async def test_a_hybrid_that_contradicts_itself_stops_at_its_first_upload(scene:
     await until(lambda: node.torrent.state is TorrentState.ERROR)
     assert isinstance(node.torrent.error, Inconsistent)
     assert len(watch.of(events.TorrentUnusable)) == 1
-    peer.close()
 
 
 # --- a disk that fails -----------------------------------------------------------------------
@@ -358,11 +344,11 @@ async def test_a_full_disk_is_waited_for(scene: Scene, room: int) -> None:
 
 
 @in_scene()
-async def test_a_full_disk_and_the_end(scene: Scene, tmp_path: Path) -> None:
+async def test_a_full_disk_and_the_end(scene: Scene) -> None:
     """Nothing is left behind when the session ends while it waits for room."""
     seed = await scene.node(is_seed=True)
     calls = FaultyCalls(room=100_000)
-    leecher = await scene.node(peers=[seed], os_calls=calls, state_dir=tmp_path / "state")
+    leecher = await scene.node(peers=[seed], os_calls=calls, state_dir=scene.state_dir)
     with pytest.raises(DiskFull):
         await leecher.complete()
 
@@ -405,14 +391,10 @@ async def test_whoever_goes_on_at_once_after_a_failure_does_go_on(
 
 
 @in_scene()
-async def test_a_torrent_at_rest_that_cannot_wake_up_asks_nobody_any_more(
-    scene: Scene, tmp_path: Path
-) -> None:
+async def test_a_torrent_at_rest_that_cannot_wake_up_asks_nobody_any_more(scene: Scene) -> None:
     """As when its volume is gone; who connects is refused."""
     calls = FaultyCalls()
-    seed = await scene.node(
-        is_seed=True, rest_after=1.0, state_dir=tmp_path / "state", os_calls=calls
-    )
+    seed = await scene.node(is_seed=True, rest_after=1.0, state_dir=scene.state_dir, os_calls=calls)
     await until(lambda: seed.torrent.is_resting)
     assert seed.torrent.sources() != []
     calls.fail_call(0, for_good=True)
@@ -459,7 +441,7 @@ async def test_who_connects_while_the_disk_is_slow_is_paused_once_greeted(scene:
         peers=[seed], os_calls=calls, max_write_queue=100_000, worker_delay=4.0
     )
     greeting = wire.encode_handshake(scene.info_hash, b"-SC0000-abcdefghijkl", FAST)
-    early = await ScriptedPeer.connect(scene.add_host(), leecher.endpoint)
+    early = await scene.connect(leecher)
     early.send(greeting[:48])
     await early.expect_handshake()
     calls.before_call = lambda name: scene.loop.block(0.1) if name == "pwritev" else None
@@ -530,7 +512,7 @@ async def test_waiting_ends_when_the_torrent_is_removed(scene: Scene) -> None:
 
 @in_scene()
 async def test_recheck_of_what_is_not_there(scene: Scene) -> None:
-    node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}")
+    node = await scene.node(source=scene.link)
     with pytest.raises(MetainfoError):
         assert node.torrent.info
     assert node.torrent.metainfo is None
@@ -554,8 +536,8 @@ async def test_an_output_folder_that_is_a_file(scene: Scene, tmp_path: Path) -> 
 
 
 @in_scene()
-async def test_a_seed_without_peers_rests_and_wakes(scene: Scene, tmp_path: Path) -> None:
-    seed = await scene.node(is_seed=True, rest_after=10.0, state_dir=tmp_path / "state")
+async def test_a_seed_without_peers_rests_and_wakes(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True, rest_after=10.0, state_dir=scene.state_dir)
     watch = Watch(seed.torrent)
     await asyncio.sleep(5)
     assert seed.torrent.is_resting, "nobody is known, so there is nothing to wait for"
@@ -586,10 +568,10 @@ async def test_without_a_journal_there_is_no_rest(scene: Scene) -> None:
 
 
 @in_scene(files=FILES)
-async def test_more_files_are_wanted_of_one_that_rests(scene: Scene, tmp_path: Path) -> None:
+async def test_more_files_are_wanted_of_one_that_rests(scene: Scene) -> None:
     other = await scene.node(is_seed=True)
     node = await scene.node(
-        torrent={"files": frozenset([1])}, state_dir=tmp_path / "state", rest_after=5.0
+        torrent={"files": frozenset([1])}, state_dir=scene.state_dir, rest_after=5.0
     )
     node.torrent.add_peers([other.endpoint], "user")
     await node.complete()
@@ -602,8 +584,8 @@ async def test_more_files_are_wanted_of_one_that_rests(scene: Scene, tmp_path: P
 
 
 @in_scene()
-async def test_at_rest_it_keeps_no_metainfo_in_memory(scene: Scene, tmp_path: Path) -> None:
-    state = tmp_path / "state"
+async def test_at_rest_it_keeps_no_metainfo_in_memory(scene: Scene) -> None:
+    state = scene.state_dir
     seed = await scene.node(is_seed=True, rest_after=1.0, state_dir=state)
     await asyncio.sleep(5)
     assert seed.torrent.is_resting
@@ -611,7 +593,7 @@ async def test_at_rest_it_keeps_no_metainfo_in_memory(scene: Scene, tmp_path: Pa
     with pytest.raises(MetainfoError):
         assert seed.torrent.info
     peer_host = scene.add_host()
-    peer = await ScriptedPeer.connect(peer_host, seed.endpoint)
+    peer = await scene.connect(seed, peer_host)
     peer.send_handshake(scene.info_hash)
     await peer.expect_closed(timeout=15)
     assert seed.torrent.state is TorrentState.ERROR
@@ -626,8 +608,6 @@ async def test_many_who_come_at_once_wake_it_once(scene: Scene, tmp_path: Path) 
     for peer in peers:
         await peer.expect_handshake()
     assert seed.torrent.num_connections == 5
-    for peer in peers:
-        peer.close()
 
 
 @in_scene()
@@ -636,15 +616,12 @@ async def test_nobody_is_forgotten_by_who_rests(scene: Scene, tmp_path: Path) ->
     seed = await scene.node(is_seed=True, rest_after=5.0, state_dir=tmp_path / "s")
     await asyncio.sleep(5)
     assert seed.torrent.is_resting
-    host = scene.add_host()
-    listener = scene.listener(host)
-    seed.torrent.add_peers([endpoint_of(host)], "user")
-    peer = await listener.accept()
+    stranger = Stranger(scene)
+    seed.torrent.add_peers([stranger.endpoint], "user")
+    peer = await stranger.accept()
     await peer.expect_handshake()
     with pytest.raises(ExpectationFailed):
-        await listener.accept(timeout=1)
-    peer.close()
-    listener.close()
+        await stranger.accept(timeout=1)
 
 
 @in_scene(files={"a": 200_000, "b": 300_000})
@@ -671,10 +648,7 @@ async def test_who_waits_for_a_torrent_finds_its_files_under_their_names(scene: 
 async def test_a_link_becomes_a_torrent_under_all_its_hashes(scene: Scene) -> None:
     seed = await scene.node(is_seed=True)
     info = scene.metainfo.info
-    link = f"magnet:?xt=urn:btih:{info.info_hash}"
-    if info.info_hash is None:
-        link = f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}"
-    node = await scene.node(source=link)
+    node = await scene.node(source=scene.link_by("btih" if info.has_v1 else "btmh"))
     assert node.torrent.state is TorrentState.METADATA
     assert node.torrent.num_left == 1
     assert len(node.torrent.all_hashes) == 1
@@ -698,7 +672,7 @@ async def test_a_link_whose_files_cannot_be_made_stops_and_asks_nobody_any_more(
     (tmp_path / "file").write_bytes(b"")
     session = await scene.session(scene.add_host())
     torrent = await session.add(
-        f"magnet:?xt=urn:btih:{scene.info_hash}",
+        scene.link,
         TorrentConfig(output=tmp_path / "file", peers=(seed.endpoint,)),
     )
     await until(lambda: torrent.state is TorrentState.ERROR)
@@ -714,7 +688,7 @@ async def test_a_link_whose_files_cannot_be_made_stops_and_asks_nobody_any_more(
 @in_scene()
 async def test_metadata_that_comes_after_a_pause_wakes_nobody(scene: Scene) -> None:
     seed = await scene.node(is_seed=True)
-    node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}", peers=[seed])
+    node = await scene.node(source=scene.link, peers=[seed])
     await node.torrent.pause()
     node.torrent.metadata_received(scene.metainfo.info.raw, {})
     await asyncio.sleep(1)
@@ -726,7 +700,7 @@ async def test_metadata_that_comes_after_a_pause_wakes_nobody(scene: Scene) -> N
 
 @in_scene()
 async def test_the_data_of_a_link_that_never_was_a_torrent_is_nothing(scene: Scene) -> None:
-    node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}")
+    node = await scene.node(source=scene.link)
     node.torrent.change(files=frozenset({0}), max_upload_rate=5_000)
     await node.session.remove(node.torrent, delete_data=True)
     assert node.torrent.state is TorrentState.STOPPED

@@ -172,7 +172,6 @@ async def test_requests_without_end_from_who_never_reads(loop: VirtualLoop, tmp_
         torrent = await place.add(leecher, peers=(endpoint_of(seed),))
         await torrent.wait_complete()
         assert place.has_content(leecher)
-        peer.close()
 
 
 @simulated
@@ -205,4 +204,3 @@ async def test_pieces_that_we_do_not_have_are_refused_and_never_made_up(
             at = answer.numbers[0] * PIECE_LENGTH
             assert answer.payload[8:] == place.data[at : at + 1_000]
         assert num_before <= num_served <= torrent.stats().num_have < NUM_PIECES
-        peer.close()

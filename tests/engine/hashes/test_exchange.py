@@ -72,7 +72,7 @@ async def test_hashes_of_wrong_lengths_close(scene: Scene, num_bytes: int) -> No
 @in_scene(version=Version.V1)
 async def test_the_bit_on_a_v1_magnet(scene: Scene) -> None:
     """Limit: H10. What the link does not tell, the metadata does: then such a peer is closed."""
-    node = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}")
+    node = await scene.node(source=scene.link)
     peer = await connect_v2(scene, node)
     peer.send(MESSAGES["request"])
     await peer.expect(MessageId.HASH_REJECT)
@@ -89,8 +89,7 @@ async def test_the_bit_on_a_v1_magnet(scene: Scene) -> None:
 async def test_a_lost_piece_is_mended_by_hashes(scene: Scene) -> None:
     """It is found bad at its first upload."""
     seed = await scene.node(is_seed=True)
-    host, _ = scene.add_host_with_content(2 * PIECE_LENGTH)
-    node = await scene.node(host=host, peers=[seed], torrent={"skip_check": True})
+    node = await scene.node(damaged=[2 * PIECE_LENGTH], peers=[seed], torrent={"skip_check": True})
     watch = Watch(node.torrent)
     other = await scene.node(peers=[node])
     await until(lambda: bool(watch.of(events.PieceLost)))

@@ -26,10 +26,6 @@ from tests.engine.scene import FAST, NAME, PIECE_LENGTH, Node, Scene, in_scene, 
 from tests.engine.test_metadata import FILES
 
 
-def v1_link(scene: Scene) -> str:
-    return f"magnet:?xt=urn:btih:{scene.metainfo.info.info_hash}"
-
-
 def layers_of(node: Node) -> Mapping[bytes, bytes]:
     found = node.torrent.metainfo
     assert found is not None
@@ -38,7 +34,7 @@ def layers_of(node: Node) -> Mapping[bytes, bytes]:
 
 @in_scene(files=FILES, version=Version.HYBRID)
 async def test_what_was_taken_on_trust_is_read_once(
-    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pieces that nobody hashed, and no peer that speaks v2; though the disk is slow."""
     read: list[int] = []
@@ -52,16 +48,16 @@ async def test_what_was_taken_on_trust_is_read_once(
     old = HashPeer(scene, lambda _: None, reserved=FAST)
     node = await scene.node(
         is_seed=True,
-        source=v1_link(scene),
+        source=scene.link_by("btih"),
         peers=[old.endpoint],
         torrent={"skip_check": True},
-        state_dir=tmp_path / "state",
+        state_dir=scene.state_dir,
         worker_delay=3.0,
     )
     await node.complete()
     expected = scene.metainfo.piece_layers
     await until(lambda: layers_of(node) == expected)
-    [kept] = (tmp_path / "state").rglob("*.torrent")
+    [kept] = (scene.state_dir).rglob("*.torrent")
 
     def kept_layers() -> Mapping[bytes, bytes]:
         return decode_metainfo(kept.read_bytes(), may_lack_layers=True).piece_layers
@@ -77,13 +73,12 @@ async def test_files_that_are_not_wanted_get_no_layer(scene: Scene) -> None:
     old = HashPeer(scene, lambda _: None, reserved=FAST)
     node = await scene.node(
         is_seed=True,
-        source=v1_link(scene) + "&so=1",
+        source=scene.link_by("btih") + "&so=1",
         peers=[old.endpoint],
         torrent={"skip_check": True},
     )
     await node.complete()
-    swarm = node.torrent.swarm
-    assert swarm is not None
+    swarm = node.swarm
     swarm.picker.lose(0)
     assert node.torrent.is_complete
     roots = [e.pieces_root for e in scene.metainfo.info.files if not e.is_pad]
@@ -101,7 +96,7 @@ async def test_a_file_that_is_gone_gets_no_layer(scene: Scene, tmp_path: Path) -
     os.truncate(folder / NAME / "a", 5)
     node = await scene.node(
         host=host,
-        source=v1_link(scene),
+        source=scene.link_by("btih"),
         peers=[old.endpoint],
         torrent={"skip_check": True},
     )
@@ -112,22 +107,19 @@ async def test_a_file_that_is_gone_gets_no_layer(scene: Scene, tmp_path: Path) -
 
 
 @in_scene(files=FILES, version=Version.HYBRID)
-async def test_a_torrent_that_is_paused_meanwhile_gets_its_layers_later(
-    scene: Scene, tmp_path: Path
-) -> None:
+async def test_a_torrent_that_is_paused_meanwhile_gets_its_layers_later(scene: Scene) -> None:
     """Nothing is done with what was read for a torrent that does not run any more."""
     old = HashPeer(scene, lambda _: None, reserved=FAST)
     node = await scene.node(
         is_seed=True,
-        source=v1_link(scene),
+        source=scene.link_by("btih"),
         peers=[old.endpoint],
         torrent={"skip_check": True},
         worker_delay=5.0,
-        state_dir=tmp_path / "state",
+        state_dir=scene.state_dir,
     )
     await node.complete()
-    swarm = node.torrent.swarm
-    assert swarm is not None
+    swarm = node.swarm
     hashes = swarm.assembly._hashes
     await asyncio.sleep(3)  # a file is being read
     await node.torrent.pause()
@@ -150,7 +142,7 @@ async def test_a_bug_while_reading_is_not_hidden(
     old = HashPeer(scene, lambda _: None, reserved=FAST)
     node = await scene.node(
         is_seed=True,
-        source=v1_link(scene),
+        source=scene.link_by("btih"),
         peers=[old.endpoint],
         torrent={"skip_check": True},
     )
@@ -180,7 +172,7 @@ async def test_data_that_is_not_that_of_the_root(scene: Scene, skip_check: bool)
     old = HashPeer(scene, lambda _: None, reserved=FAST)
     node = await scene.node(
         is_seed=True,
-        source=v1_link(scene),
+        source=scene.link_by("btih"),
         peers=[old.endpoint],
         torrent={"skip_check": skip_check},
     )

@@ -19,9 +19,9 @@ from bittern.engine.hashes.seeker import BLOCKS_TIMEOUT, HashSeeker
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.hash_peers import Files, HashPeer
-from tests.engine.hashes.test_layer_maker import contradict, v1_link
+from tests.engine.hashes.test_layer_maker import contradict
 from tests.engine.scene import FAST, GIVEN, PIECE_LENGTH, Node, Scene, Watch, in_scene, until
-from tests.engine.test_metadata import FILES, link_of
+from tests.engine.test_metadata import FILES
 
 
 @pytest.mark.parametrize(
@@ -34,21 +34,15 @@ from tests.engine.test_metadata import FILES, link_of
     ],
 )
 @in_scene(files=FILES, version=GIVEN)
-async def test_from_a_link_to_a_whole_torrent_file(
-    scene: Scene, topic: str, tmp_path: Path
-) -> None:
+async def test_from_a_link_to_a_whole_torrent_file(scene: Scene, topic: str) -> None:
     """The .torrent file that is kept has the layers, so it makes a seed."""
     seed = await scene.node(is_seed=True)
-    link = link_of(scene)
-    if topic != "both":
-        link = "magnet:?" + next(part for part in link[8:].split("&") if topic in part)
-    leecher = await scene.node(
-        peers=[seed], source=link, state_dir=tmp_path / "state", rest_after=2.0
-    )
+    link = scene.link if topic == "both" else scene.link_by(topic)
+    leecher = await scene.node(peers=[seed], source=link, state_dir=scene.state_dir, rest_after=2.0)
     await leecher.complete(within=20)
     assert leecher.has_content()
     await until(lambda: has_layers(leecher))
-    [kept] = (tmp_path / "state").rglob("*.torrent")
+    [kept] = (scene.state_dir).rglob("*.torrent")
     await until(lambda: len(decode_metainfo(kept.read_bytes()).piece_layers) == len(FILES))
     assert scene.network.attempts[seed.endpoint] <= 2
 
@@ -59,15 +53,14 @@ async def test_a_hybrid_known_by_its_v1_hash_gets_layers_from_peers_and_gives_th
 ) -> None:
     """Long before its data could bring them; the peer hears only now that we speak v2."""
     seed = await scene.node(is_seed=True, max_upload_rate=20_000)
-    link = f"magnet:?xt=urn:btih:{scene.metainfo.info.info_hash}"
+    link = scene.link_by("btih")
     leecher = await scene.node(peers=[seed], source=link)
     watch = Watch(leecher.torrent)
     await until(lambda: has_layers(leecher), within=10)
     assert not leecher.torrent.have_bits
     assert leecher.torrent.num_connections == 1
     assert scene.network.attempts[seed.endpoint] == 2
-    topic = f"magnet:?xt=urn:btmh:1220{scene.metainfo.info.info_hash_v2}"
-    third = await scene.node(peers=[leecher], source=topic)
+    third = await scene.node(peers=[leecher], source=scene.link_by("btmh"))
     await until(lambda: has_layers(third), within=10)
     await leecher.complete(within=60)
     await third.complete(within=60)
@@ -78,19 +71,19 @@ async def test_a_hybrid_known_by_its_v1_hash_gets_layers_from_peers_and_gives_th
 
 
 @in_scene(files=FILES, version=Version.HYBRID)
-async def test_layers_that_the_data_brings_are_kept_at_once(scene: Scene, tmp_path: Path) -> None:
+async def test_layers_that_the_data_brings_are_kept_at_once(scene: Scene) -> None:
     """A hybrid found by its v1 hash, from a seed that speaks no v2; the session ends at once."""
     seed = await scene.node(is_seed=True)
-    link = f"magnet:?xt=urn:btih:{scene.metainfo.info.info_hash}"
-    leecher = await scene.node(peers=[seed], source=link, state_dir=tmp_path / "state")
+    link = scene.link_by("btih")
+    leecher = await scene.node(peers=[seed], source=link, state_dir=scene.state_dir)
     await leecher.complete(within=20)
     await leecher.close()
-    [kept] = (tmp_path / "state").rglob("*.torrent")
+    [kept] = (scene.state_dir).rglob("*.torrent")
     assert decode_metainfo(kept.read_bytes()).piece_layers == scene.metainfo.piece_layers
 
 
 async def magnet_node(scene: Scene, *peers: HashPeer) -> Node:
-    return await scene.node(source=link_of(scene), peers=[peer.endpoint for peer in peers])
+    return await scene.node(source=scene.link, peers=[peer.endpoint for peer in peers])
 
 
 def has_layers(node: Node) -> bool:
@@ -118,7 +111,7 @@ async def test_a_liar_is_banned_and_another_gives_the_layers(scene: Scene) -> No
     await until(lambda: layers_there(node))
     assert has_layers(node)
     assert [event.endpoint for event in watch.of(events.PeerBanned)] == [liar.endpoint]
-    assert liar.num_connections == 1
+    assert len(liar.peers) == 1
 
 
 @in_scene(files=FILES, version=Version.V2)
@@ -144,7 +137,7 @@ async def test_a_peer_that_leaves_is_replaced(scene: Scene) -> None:
     await until(lambda: bool(silent.asked))
     honest = HashPeer(scene, files.answer)
     node.torrent.add_peers([honest.endpoint], "user")
-    await until(lambda: honest.num_connections == 1)
+    await until(lambda: len(honest.peers) == 1)
     began = scene.loop.time()
     for peer in list(node.torrent.roster.peers if node.torrent.roster else ()):
         if peer.endpoint == silent.endpoint:
@@ -167,8 +160,7 @@ async def test_nobody_without_v2_is_asked(scene: Scene) -> None:
 
 
 def seeker_of(node: Node) -> HashSeeker:
-    swarm = node.torrent.swarm
-    assert swarm is not None
+    swarm = node.swarm
     exchange = swarm.extensions.hashes
     assert isinstance(exchange, HashExchange)
     return exchange.seeker
@@ -181,7 +173,7 @@ async def test_the_hashes_of_a_pieces_blocks(scene: Scene) -> None:
     leaves = next(iter(files.trees.values())).nodes(0, 0, 61)
     honest = HashPeer(scene, files.answer)
     node = await scene.node(peers=[honest.endpoint])
-    await until(lambda: node.torrent.num_connections == 1 and bool(honest.num_connections))
+    await until(lambda: node.torrent.num_connections == 1 and bool(len(honest.peers)))
     await asyncio.sleep(1)
     found: dict[str, bytes | None] = {}
     fetch = seeker_of(node).fetch_block_hashes
@@ -334,7 +326,7 @@ async def test_hashes_that_come_too_late_are_ignored(scene: Scene) -> None:
     found: list[bytes | None] = []
     await until(lambda: seeker_of(node).fetch_block_hashes(5, found.append))
     await until(lambda: bool(found))
-    [wanted], [peer] = late.asked, late._peers
+    [wanted], [peer] = late.asked, late.peers
     right = files.answer(wanted)
     for hashes in (right, bytes(len(right))):
         peer.send(wire.encode_hashes(wanted, [hashes]))
@@ -349,8 +341,9 @@ async def test_a_layer_from_a_peer_that_contradicts_what_is_there(scene: Scene) 
     """Pieces were good by v1 when a peer brought the layer, which is that of the root."""
     other = contradict(scene)
     old = HashPeer(scene, lambda _: None, reserved=FAST)
-    host, _ = scene.add_host_with_content(3 * PIECE_LENGTH)
-    node = await scene.node(host=host, source=v1_link(scene), peers=[old.endpoint])
+    node = await scene.node(
+        damaged=[3 * PIECE_LENGTH], source=scene.link_by("btih"), peers=[old.endpoint]
+    )
     await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
     assert node.torrent.stats().num_have == 15
     scene.files = {"": other}

@@ -286,7 +286,7 @@ async def test_a_large_tree_is_made_in_the_worker(
 @in_scene(version=Version.V2)
 async def test_requests_while_the_metadata_is_unknown_are_rejected(scene: Scene) -> None:
     """BEP 52: a request is answered, one way or the other."""
-    link = f"magnet:?xt=urn:btmh:1220{scene.metainfo.info.info_hash_v2}"
+    link = scene.link_by("btmh")
     node = await scene.node(source=link)
     peer = await connect_v2(scene, node)
     assert await ask(peer, HashRange(bytes(32), 0, 0, 2, 0)) is None

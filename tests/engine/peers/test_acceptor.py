@@ -290,9 +290,8 @@ async def test_a_newcomer_waits_for_a_torrent_that_wakes_up(loop: VirtualLoop) -
 @in_scene()
 async def test_what_follows_the_handshake_is_not_lost(scene: Scene) -> None:
     seed = await scene.node(is_seed=True)
-    peer = await ScriptedPeer.connect(scene.add_host(), seed.endpoint)
+    peer = await scene.connect(seed)
     handshake = wire.encode_handshake(scene.info_hash, b"p" * 20, FAST)
     peer.send(handshake + wire.HAVE_NONE + wire.INTERESTED)
     await peer.expect_handshake()
     await peer.expect(wire.MessageId.UNCHOKE)
-    peer.close()

@@ -31,6 +31,7 @@ from tests.engine.scene import (
     PIECE_LENGTH,
     PORT,
     Scene,
+    Stranger,
     Watch,
     in_scene,
     until,
@@ -90,7 +91,6 @@ async def test_a_private_torrent_offers_neither_exchange_nor_metadata_and_ignore
     assert answer == MetadataMessage(MetadataMessageType.REJECT, 0)
     await asyncio.sleep(100)
     assert scene.network.attempts[victim] == 0
-    peer.close()
 
 
 @in_scene()
@@ -101,34 +101,27 @@ async def test_what_a_peer_is_told(scene: Scene) -> None:
     listening = ExtendedHandshake(listen_port=5555)
     other = await scene.scripted(node, host, bitfield=wire.HAVE_ALL, extended=listening)
     peer = await scene.scripted(node, extended=BOTH)
-    alive = [scene.loop.create_task(keep_alive(each)) for each in (peer, other)]
+    [scene.spawn(keep_alive(each)) for each in (peer, other)]
     message = decode_pex(await expect_extended(peer, PEX, timeout=70))
     theirs = Endpoint(host.addresses[0], 5555)
     assert message == PexMessage(((theirs, PexFlag.UPLOAD_ONLY),))
     other.close()
     message = decode_pex(await expect_extended(peer, PEX, timeout=70))
     assert message == PexMessage((), (theirs,))
-    for task in alive:
-        task.cancel()
-    peer.close()
 
 
 @in_scene()
 async def test_flags_say_what_a_peer_said_of_itself(scene: Scene) -> None:
     """BEP 11: encryption, holepunch; outgoing is what we know."""
-    host = scene.add_host()
-    listener = scene.listener(host)
-    node = await scene.node(peers=[Endpoint(host.addresses[0], PORT)])
-    other = await listener.accept()
+    stranger = Stranger(scene)
+    node = await scene.node(peers=[Endpoint(stranger.host.addresses[0], PORT)])
+    other = await stranger.accept()
     about = ExtendedHandshake(extensions={"ut_holepunch": 9}, prefers_encryption=True)
     await scene.greet(other, bitfield=wire.HAVE_NONE, extended=about)
     peer = await scene.scripted(node, extended=BOTH)
     message = decode_pex(await expect_extended(peer, PEX, timeout=70))
     flags = PexFlag.OUTGOING | PexFlag.ENCRYPTION | PexFlag.HOLEPUNCH
-    assert message == PexMessage(((Endpoint(host.addresses[0], PORT), flags),))
-    for each in (peer, other):
-        each.close()
-    listener.close()
+    assert message == PexMessage(((Endpoint(stranger.host.addresses[0], PORT), flags),))
 
 
 @in_scene()
@@ -142,18 +135,17 @@ async def test_a_seed_names_seeds_that_it_has_parted_from(scene: Scene) -> None:
     message = decode_pex(await expect_extended(peer, PEX, timeout=70))
     flags = PexFlag.OUTGOING | PexFlag.UPLOAD_ONLY
     assert message == PexMessage(((first.endpoint, flags),))
-    peer.close()
 
 
 @in_scene()
 async def test_metadata_that_arrives_does_not_make_the_exchange_begin_anew(scene: Scene) -> None:
     """BEP 11: one message a minute, and nobody is added twice."""
-    link = f"magnet:?xt=urn:btih:{scene.info_hash}"
+    link = scene.link
     node = await scene.node(source=link)
     watch = Watch(node.torrent)
     peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=BOTH)
-    alive = scene.loop.create_task(keep_alive(peer))
-    other = await scene.scripted(
+    scene.spawn(keep_alive(peer))
+    await scene.scripted(
         node, bitfield=wire.HAVE_NONE, extended=ExtendedHandshake(listen_port=5555)
     )
     message = decode_pex(await expect_extended(peer, PEX, timeout=10))
@@ -165,9 +157,6 @@ async def test_metadata_that_arrives_does_not_make_the_exchange_begin_anew(scene
     message = decode_pex(await expect_extended(peer, PEX, timeout=70))
     assert scene.loop.time() - began > 45
     assert [endpoint for endpoint, _ in message.added] == [seed.endpoint]
-    alive.cancel()
-    for each in (peer, other):
-        each.close()
 
 
 @in_scene()
@@ -206,8 +195,6 @@ async def test_one_victim_named_by_everybody(scene: Scene) -> None:
         for endpoint, count in scene.network.attempts.items()
         if endpoint.host == victim.addresses[0]
     ) in range(1, 4)
-    for peer in peers:
-        peer.close()
 
 
 @in_scene()
@@ -238,7 +225,6 @@ async def test_metadata_for_others(scene: Scene) -> None:
         assert answer is not None
         kinds.append(answer.kind)
     assert kinds.count(MetadataMessageType.DATA) <= 64
-    peer.close()
 
 
 @in_scene()
@@ -247,7 +233,6 @@ async def test_who_speaks_no_extensions_hears_of_none(scene: Scene) -> None:
     peer = await scene.scripted(node, reserved=wire.Reserved(has_extensions=False))
     with pytest.raises(ExpectationFailed):
         await peer.expect(MessageId.EXTENDED, timeout=5)
-    peer.close()
 
 
 # --- hashes of v2 ----------------------------------------------------------------------------
@@ -280,8 +265,7 @@ async def test_of_a_piece_that_was_lost_only_what_is_bad_is_fetched_where_hashes
     scene: Scene, version: Version
 ) -> None:
     seed = await scene.node(is_seed=True)
-    host, _ = scene.add_host_with_content(2 * PIECE_LENGTH)
-    node = await scene.node(host=host, peers=[seed], torrent={"skip_check": True})
+    node = await scene.node(damaged=[2 * PIECE_LENGTH], peers=[seed], torrent={"skip_check": True})
     watch = Watch(node.torrent)
     other = await scene.node(peers=[node])
     await until(lambda: bool(watch.of(events.PieceLost)))

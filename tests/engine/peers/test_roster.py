@@ -14,9 +14,9 @@ from bittern.core.endpoint import Endpoint
 from bittern.engine import events
 from bittern.engine.peers.roster import client_name, exchange_flags, is_loopback, reserved_bits
 from bittern.engine.shelf import Shelf
-from bittern.testing.peer import ExpectationFailed, ScriptedListener, ScriptedPeer
+from bittern.testing.peer import ExpectationFailed, ScriptedListener
 from tests.engine.dht_place import Nodes
-from tests.engine.scene import FAST, GIVEN, PORT, Scene, Watch, endpoint_of, in_scene
+from tests.engine.scene import FAST, GIVEN, PORT, Scene, Stranger, Watch, endpoint_of, in_scene
 
 
 @pytest.mark.parametrize("is_allowed", [False, True])
@@ -25,7 +25,7 @@ async def test_one_connection_for_each_address(scene: Scene, is_allowed: bool) -
     """Limit: H15."""
     node = await scene.node(allow_multiple_per_address=is_allowed)
     host = scene.add_host()
-    first = await scene.scripted(node, host)
+    await scene.scripted(node, host)
     second = await scene.add_and_knock(node, host)
     if is_allowed:
         await second.expect_handshake()
@@ -33,8 +33,6 @@ async def test_one_connection_for_each_address(scene: Scene, is_allowed: bool) -
     else:
         await second.expect_closed(timeout=1)
         assert node.torrent.num_connections == 1
-    first.close()
-    second.close()
 
 
 @in_scene()
@@ -46,7 +44,6 @@ async def test_a_peer_that_comes_from_two_addresses_is_one(scene: Scene) -> None
     await second.expect_closed(timeout=1)
     assert not first.is_closed
     assert len(node.torrent.peers()) == 1
-    first.close()
 
 
 @in_scene()
@@ -76,22 +73,17 @@ async def test_connections_of_a_torrent_are_limited(scene: Scene) -> None:
     await peers[2].expect_closed(timeout=1)
     peers[0].close()
     await asyncio.sleep(1)
-    last = await scene.scripted(node)
+    await scene.scripted(node)
     assert node.torrent.num_connections == 2
-    for peer in [*peers, last]:
-        peer.close()
 
 
 @in_scene()
 async def test_connections_of_the_session_are_limited(scene: Scene) -> None:
     node = await scene.node(max_connections=2)
-    targets = [scene.add_host() for _ in range(4)]
-    listeners = [scene.listener(host) for host in targets]
-    node.torrent.add_peers(map(endpoint_of, targets), "user")
+    strangers = [Stranger(scene) for _ in range(4)]
+    node.torrent.add_peers([stranger.endpoint for stranger in strangers], "user")
     await asyncio.sleep(5)
     assert node.torrent.num_connections == 2
-    for listener in listeners:
-        listener.close()
 
 
 @in_scene()
@@ -107,41 +99,35 @@ async def test_the_silent_are_closed_and_others_kept_alive(scene: Scene) -> None
             await asyncio.sleep(60)
             lively.send(wire.KEEP_ALIVE)
 
-    talking = scene.loop.create_task(talk())
+    scene.spawn(talk())
     await silent.expect(None, timeout=110)
     await silent.expect_closed(timeout=25)
     assert 119 < scene.loop.time() < 125
     assert watch.of(events.PeerDisconnected)[0].reason == "silent"
     await lively.expect(None, timeout=200)
     await lively.expect(None, timeout=200)
-    talking.cancel()
-    lively.close()
 
 
 @in_scene()
 async def test_one_that_we_dialled_and_that_says_nothing(scene: Scene) -> None:
     """Limit: H5. Ten seconds for the handshake on our side too."""
-    host = scene.add_host()
-    listener = scene.listener(host)
-    node = await scene.node(peers=[endpoint_of(host)])
-    peer = await listener.accept()
+    stranger = Stranger(scene)
+    node = await scene.node(peers=[stranger])
+    peer = await stranger.accept()
     await peer.expect_handshake()
     assert node.torrent.stats().num_connecting == 1
     await peer.expect_closed(timeout=12)
     assert node.torrent.peers() == []
-    listener.close()
 
 
 @in_scene()
 async def test_a_wrong_info_hash_from_who_we_dialled(scene: Scene) -> None:
-    host = scene.add_host()
-    listener = scene.listener(host)
-    node = await scene.node(peers=[endpoint_of(host)])
-    peer = await listener.accept()
+    stranger = Stranger(scene)
+    node = await scene.node(peers=[stranger])
+    peer = await stranger.accept()
     peer.send_handshake(b"x" * 20)
     await peer.expect_closed(timeout=1)
     assert node.torrent.num_connections == 0
-    listener.close()
 
 
 @in_scene()
@@ -151,8 +137,7 @@ async def test_what_a_peer_says_of_itself_is_shown(scene: Scene) -> None:
     peer = await scene.scripted(node, extended=said)
     await asyncio.sleep(0.1)
     assert [info.client for info in node.torrent.peers()] == ["Some client 1"]
-    roster = node.torrent.roster
-    assert roster is not None
+    roster = node.roster
     (connection,) = roster.peers
     assert connection.pipeline.reqq_limit == 7
     assert connection.listen_endpoint is not None
@@ -173,7 +158,6 @@ async def test_what_we_say_of_ourselves(scene: Scene) -> None:
     assert ours.request_queue == 500
     assert ours.your_host == peer.stream.local.host
     assert ours.client
-    peer.close()
 
 
 @in_scene()
@@ -183,8 +167,7 @@ async def test_a_banned_address_is_neither_dialled_nor_taken(scene: Scene) -> No
     host = scene.add_host()
     peer = await scene.scripted(node, host)
     await asyncio.sleep(0.1)
-    roster = node.torrent.roster
-    assert roster is not None
+    roster = node.roster
     roster.ban(host.addresses[0], "for a test", num_good_pieces=8)
     with pytest.raises(ExpectationFailed):
         await peer.expect_closed(timeout=1)
@@ -248,7 +231,7 @@ async def test_a_private_torrent_offers_neither_peers_nor_metadata_nor_a_dht_nod
     node = await scene.node(**nodes.options(dht_bootstrap=()))
     address = nodes.sockets[0].endpoint.host
     [host] = [each for each in scene.network.hosts if address in each.addresses]
-    peer = await ScriptedPeer.connect(host, node.endpoint)
+    peer = await scene.connect(node, host)
     await scene.greet(peer, reserved=replace(FAST, has_dht=True))
     told = decode_extended_handshake((await peer.expect(MessageId.EXTENDED)).payload[1:])
     assert ("ut_pex" in told.extensions) is not is_private
@@ -260,13 +243,11 @@ async def test_a_private_torrent_offers_neither_peers_nor_metadata_nor_a_dht_nod
     await asyncio.sleep(30)
     assert bool(dht.num_nodes) is not is_private
     if not is_private:
-        other = await ScriptedPeer.connect(scene.add_host(), node.endpoint)
+        other = await scene.connect(node)
         await scene.greet(other, reserved=replace(FAST, has_dht=True))
         port = await other.expect(MessageId.PORT)
         assert port.payload == PORT.to_bytes(2, "big")
         other.close()
-    peer.close()
-    nodes.close()
 
 
 @in_scene()
@@ -277,7 +258,6 @@ async def test_a_peer_that_says_little_of_itself(scene: Scene) -> None:
     await asyncio.sleep(1)
     [info] = node.torrent.peers()
     assert info.client == "qB4500"
-    peer.close()
 
 
 @in_scene()
@@ -285,12 +265,11 @@ async def test_messages_are_told_to_who_asks_from_the_first_byte(scene: Scene) -
     node = await scene.node()
     watch = Watch(node.torrent, trace=True)
     await asyncio.sleep(0)
-    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+    await scene.scripted(node, bitfield=wire.HAVE_NONE)
     await asyncio.sleep(1)
     received = [event.kind for event in watch.of(events.MessageReceived)]
     assert received == ["handshake", "have_none"]
     assert watch.of(events.MessageSent)[0].kind == "handshake"
-    peer.close()
 
 
 @pytest.mark.parametrize("kind", ["seed", "leecher", "encrypting", "behind a NAT"])
@@ -304,7 +283,7 @@ async def test_others_hear_what_a_peer_is(scene: Scene, kind: str) -> None:
         listen_port=5555,
     )
     has = wire.HAVE_ALL if kind == "seed" else wire.HAVE_NONE
-    peer = await scene.scripted(node, bitfield=has, extended=about)
+    await scene.scripted(node, bitfield=has, extended=about)
     await asyncio.sleep(0.1)
     assert node.torrent.roster is not None
     [found] = node.torrent.roster.peers
@@ -317,26 +296,22 @@ async def test_others_hear_what_a_peer_is(scene: Scene, kind: str) -> None:
             "behind a NAT": PexFlag.HOLEPUNCH,
         }[kind]
     )
-    peer.close()
 
 
 @in_scene()
 async def test_the_other_address_of_a_peer_is_told_to_others(scene: Scene) -> None:
     """BEP 11: who has both families is connected by one, and known by both."""
-    host = scene.network.add_host("10.9.0.1", "fd00::9")
+    stranger = Stranger(scene, scene.network.add_host("10.9.0.1", "fd00::9"))
     ours = scene.network.add_host("10.9.0.2", "fd00::a")
-    listener = scene.listener(host)
     node = await scene.node(host=ours, peers=[Endpoint("10.9.0.1", PORT)])
-    first = await listener.accept()
+    first = await stranger.accept()
     await scene.greet(first, peer_id=b"-SC0000-the-very-one")
-    six = ScriptedListener(host, "fd00::9", PORT)
+    six = ScriptedListener(stranger.host, "fd00::9", PORT)
     node.torrent.add_peers([Endpoint("fd00::9", PORT)], "user")
     second = await six.accept(timeout=100)
     second.send_handshake(scene.info_hash, b"-SC0000-the-very-one", FAST)
     await second.expect_closed(timeout=5)
-    roster = node.torrent.roster
-    assert roster is not None
+    roster = node.roster
     assert list(roster.exchange.recent.since(0, {})) == [Endpoint("fd00::9", PORT)]
     first.close()
-    listener.close()
     six.close()

@@ -528,8 +528,7 @@ async def test_bad_blocks_of_a_v2_piece_are_named_and_the_rest_is_kept(scene: Sc
     watch = Watch(node.torrent)
     await until(lambda: bool(poisoner.bad))
     await asyncio.sleep(1)
-    swarm = node.torrent.swarm
-    assert swarm is not None
+    swarm = node.swarm
     # Its blocks are not known to be good, so they are not kept as such.
     assert poisoner.bad[0][0] not in swarm.assembly.partial_blocks()
     seed = await scene.node(is_seed=True)

@@ -182,7 +182,7 @@ async def test_after_a_kill_only_what_was_being_taken_is_hashed(
 ) -> None:
     """Limit: F7. The journal was told of the pieces before they were written to."""
     monkeypatch.setattr(borrowing, "BATCH_LENGTH", 128 << 10)
-    state = tmp_path / "state"
+    state = scene.state_dir
     node = await scene.node(worker_delay=0.5, state_dir=state)
     await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
     node.torrent.take_file(names_of(node, NAME), tmp_path / "source" / NAME)

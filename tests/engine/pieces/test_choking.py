@@ -99,16 +99,12 @@ async def test_who_gives_gets(scene: Scene) -> None:
     for peer in (*takers, giver):
         peer.send(wire.INTERESTED)
     giver.send(wire.UNCHOKE)
-    serving = scene.loop.create_task(giver.serve(scene.block))
-    alive = scene.loop.create_task(keep_alive(takers))
+    scene.spawn(giver.serve(scene.block))
+    scene.spawn(keep_alive(takers))
     await asyncio.sleep(35)
     unchoked = {p.endpoint.host for p in node.torrent.peers() if not p.am_choking}
     assert giver.stream.local.host in unchoked
     assert len(unchoked) == 2
-    alive.cancel()
-    serving.cancel()
-    for peer in (*takers, giver):
-        peer.close()
 
 
 async def keep_alive(peers: list[ScriptedPeer]) -> None:
@@ -154,7 +150,7 @@ async def test_who_owes_us_blocks_snubs_us_until_it_sends_one(scene: Scene) -> N
     giver.send(wire.INTERESTED)
     giver.send(wire.UNCHOKE)
     takers = [await scene.scripted(node, bitfield=wire.HAVE_NONE) for _ in range(2)]
-    alive = scene.loop.create_task(keep_alive([giver, *takers]))
+    scene.spawn(keep_alive([giver, *takers]))
     await asyncio.sleep(20)
     connections = list(node.torrent.roster.peers) if node.torrent.roster else []
     (owing,) = (peer for peer in connections if peer.is_snubbing)
@@ -163,9 +159,6 @@ async def test_who_owes_us_blocks_snubs_us_until_it_sends_one(scene: Scene) -> N
     await asyncio.sleep(1)
     serving.cancel()
     assert not any(peer.is_snubbing for peer in connections)
-    alive.cancel()
-    for peer in (giver, *takers):
-        peer.close()
 
 
 @pytest.mark.slow

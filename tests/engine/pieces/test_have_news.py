@@ -33,5 +33,3 @@ async def test_leechers_hear_at_once_and_seeds_once_a_second(scene: Scene) -> No
     for peer in (leecher, seed):
         have = await peer.expect(MessageId.HAVE)
         assert int.from_bytes(have.payload) == 4
-    leecher.close()
-    seed.close()

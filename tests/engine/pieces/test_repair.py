@@ -42,9 +42,8 @@ async def damaged_node(
     scene: Scene, *offsets: int, peers: Collection[Node | Endpoint], **options: Any
 ) -> tuple[Node, Watch]:
     """Return a node whose data is there but for a byte at each offset, and what it reports."""
-    host, _ = scene.add_host_with_content(*offsets)
     options.setdefault("torrent", {"paused": True})
-    node = await scene.node(host=host, peers=peers, **options)
+    node = await scene.node(damaged=[*offsets], peers=peers, **options)
     watch = Watch(node.torrent)
     await node.torrent.resume()
     return node, watch
@@ -122,8 +121,7 @@ async def test_what_was_never_written_is_not_asked_about(scene: Scene, tmp_path:
 async def test_a_piece_found_damaged_at_its_first_upload_is_mended(scene: Scene) -> None:
     """Limit: F5."""
     seed = await scene.node(is_seed=True)
-    host, _ = scene.add_host_with_content(2 * PIECE_LENGTH)
-    node = await scene.node(host=host, peers=[seed], torrent={"skip_check": True})
+    node = await scene.node(damaged=[2 * PIECE_LENGTH], peers=[seed], torrent={"skip_check": True})
     watch = Watch(node.torrent)
     other = await scene.node(peers=[node])
     await until(lambda: bool(watch.of(events.PieceLost)))
@@ -203,13 +201,11 @@ async def test_a_piece_that_cannot_be_read_is_fetched_whole(scene: Scene) -> Non
 
 
 @in_scene(version=Version.V2)
-async def test_blocks_kept_survive_a_restart(scene: Scene, tmp_path: Path) -> None:
+async def test_blocks_kept_survive_a_restart(scene: Scene) -> None:
     """What was found out is not asked again: the good blocks are in the journal."""
     # It tells hashes and gives no blocks.
     teller = HashPeer(scene, Files(scene).answer)
-    node, watch = await damaged_node(
-        scene, 0, peers=[teller.endpoint], state_dir=tmp_path / "state"
-    )
+    node, watch = await damaged_node(scene, 0, peers=[teller.endpoint], state_dir=scene.state_dir)
     await until(lambda: bool(watch.of(events.PieceDamaged)))
     await node.torrent.pause()
     seed = await scene.node(is_seed=True)
@@ -224,8 +220,7 @@ async def test_blocks_kept_survive_a_restart(scene: Scene, tmp_path: Path) -> No
 async def test_after_its_end_nothing_is_done(scene: Scene) -> None:
     """Whatever is still under way comes to nothing."""
     node, watch = await damaged_node(scene, 0, PIECE_LENGTH, peers=[], worker_delay=5.0)
-    swarm = node.torrent.swarm
-    assert swarm is not None
+    swarm = node.swarm
     asked: list[BlocksDone] = []
 
     def fetch(index: int, done: BlocksDone, *, avoid: Collection[Hashable] = ()) -> bool:
@@ -246,11 +241,9 @@ async def test_after_its_end_nothing_is_done(scene: Scene) -> None:
 
 
 @in_scene(version=Version.V2)
-async def test_blocks_of_a_piece_that_was_being_written_survive_a_kill(
-    scene: Scene, tmp_path: Path
-) -> None:
+async def test_blocks_of_a_piece_that_was_being_written_survive_a_kill(scene: Scene) -> None:
     """Limit: F7. In v1 the whole piece is fetched again; here what had come of it is kept."""
-    state = tmp_path / "state"
+    state = scene.state_dir
     seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=50_000))
     leecher = await scene.node(peers=[seed], state_dir=state, preallocate=True)
     pieces = leecher.torrent.swarm.assembly.pieces.open  # type: ignore[union-attr]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bittern.codec.wire import MessageId, Reserved
 from bittern.engine import events
 from bittern.engine.events import TorrentState
 from bittern.testing.disk import FaultyCalls
+from bittern.testing.host import SimHost
 from bittern.testing.loop import VirtualLoop, run
 from bittern.testing.network import Link
 from bittern.testing.peer import ExpectationFailed, ScriptedPeer
@@ -27,6 +29,7 @@ from tests.engine.scene import (
     PIECE_LENGTH,
     PORT,
     Scene,
+    Stranger,
     Watch,
     endpoint_of,
     in_scene,
@@ -112,9 +115,7 @@ async def test_single_messages_are_told_to_who_asks(scene: Scene) -> None:
     """Metadata, blocks and all; what was sent on one side is received on the other."""
     seed = await scene.node(is_seed=True)
     theirs = Watch(seed.torrent, trace=True)
-    leecher = await scene.node(
-        source=f"magnet:?xt=urn:btih:{scene.info_hash}", torrent={"paused": True}
-    )
+    leecher = await scene.node(source=scene.link, torrent={"paused": True})
     ours = Watch(leecher.torrent, trace=True)
     await leecher.torrent.resume()
     leecher.torrent.add_peers([seed.endpoint], "user")
@@ -217,23 +218,19 @@ async def test_slots_are_limited_and_go_round(scene: Scene) -> None:
 @in_scene()
 async def test_blocks_of_a_peer_that_snubs_go_to_others(scene: Scene) -> None:
     """BEP 3, Limit: H5. It takes requests and never answers; after a minute others are asked."""
-    host = scene.add_host()
-    listener = scene.listener(host)
-    leecher = await scene.node(peers=[endpoint_of(host)], snub_timeout=20.0)
-    peer = await listener.accept()
+    stranger = Stranger(scene)
+    leecher = await scene.node(peers=[stranger], snub_timeout=20.0)
+    peer = await stranger.accept()
     await scene.greet(peer, bitfield=HAVE_ALL + wire.UNCHOKE)
     await peer.expect(MessageId.REQUEST)
     assert leecher.torrent.peers()[0].num_outstanding > 0
-    alive = scene.loop.create_task(keep_alive(peer))
+    scene.spawn(keep_alive(peer))
     await asyncio.sleep(23)
     assert leecher.torrent.peers()[0].num_outstanding <= 1
     seed = await scene.node(is_seed=True)
     leecher.torrent.add_peers([seed.endpoint], "user")
     await leecher.complete(within=10)
     assert leecher.has_content()
-    alive.cancel()
-    peer.close()
-    listener.close()
 
 
 async def keep_alive(peer: ScriptedPeer) -> None:
@@ -245,10 +242,9 @@ async def keep_alive(peer: ScriptedPeer) -> None:
 @in_scene()
 async def test_the_last_blocks_do_not_wait_for_a_slow_peer(scene: Scene) -> None:
     """BEP 3, endgame: what is long in coming is asked of a second peer, and then cancelled."""
-    slow_host = scene.add_host(upload_rate=1_000)
-    listener = scene.listener(slow_host)
-    leecher = await scene.node(peers=[endpoint_of(slow_host)])
-    slow = await listener.accept()
+    stranger = Stranger(scene, scene.add_host(upload_rate=1_000))
+    leecher = await scene.node(peers=[stranger])
+    slow = await stranger.accept()
     await scene.greet(slow, bitfield=HAVE_ALL + wire.UNCHOKE)
     serving = scene.loop.create_task(slow.serve(scene.block, also=[MessageId.CANCEL]))
     await asyncio.sleep(2)
@@ -258,8 +254,6 @@ async def test_the_last_blocks_do_not_wait_for_a_slow_peer(scene: Scene) -> None
     assert leecher.has_content()
     cancel = await asyncio.wait_for(serving, 60)
     assert cancel is not None
-    slow.close()
-    listener.close()
 
 
 # --- super seeding ---------------------------------------------------------------------------
@@ -288,8 +282,6 @@ async def test_a_super_seed_shows_pieces_one_by_one(scene: Scene) -> None:
     third = (await one.expect(MessageId.HAVE)).numbers[0]
     assert third not in (first, second), "the next one once the first was passed on"
     await no_have(two)
-    one.close()
-    two.close()
 
 
 async def no_have(peer: ScriptedPeer) -> None:
@@ -316,21 +308,23 @@ async def test_a_super_seed_sends_little_more_than_one_copy(scene: Scene) -> Non
 # --- liars -----------------------------------------------------------------------------------
 
 
-async def play(scene: Scene, listener: object, lie: object) -> None:
-    """Serve the torrent to whoever connects, with lies where ``lie`` says so."""
-    while True:
-        peer = await listener.accept(timeout=1e6)  # type: ignore[attr-defined]
+class Liar(Stranger):
+    """Serves the torrent to whoever connects, with lies where ``lies`` says so."""
 
-        def read(index: int, begin: int, length: int) -> bytes:
-            block = scene.block(index, begin, length)
-            return bytes(length) if lie(index, begin) else block  # type: ignore[operator]
+    def __init__(
+        self, scene: Scene, lies: Callable[[int, int], bool], host: SimHost | None = None
+    ) -> None:
+        super().__init__(scene, host)
+        self.lies = lies
+        self.play(self._talk)
 
-        try:
-            await scene.greet(peer, bitfield=BITFIELD_ALL + wire.UNCHOKE)
-            await peer.serve(read)
-        except ExpectationFailed:
-            pass
-        peer.close()
+    async def _talk(self, peer: ScriptedPeer) -> None:
+        await self.scene.greet(peer, bitfield=BITFIELD_ALL + wire.UNCHOKE)
+        await peer.serve(self._read)
+
+    def _read(self, index: int, begin: int, length: int) -> bytes:
+        block = self.scene.block(index, begin, length)
+        return bytes(length) if self.lies(index, begin) else block
 
 
 @pytest.mark.slow
@@ -341,22 +335,20 @@ async def test_liars_are_found_and_banned_and_nobody_else(scene: Scene, share: f
     honest = [
         await scene.node(is_seed=True, host=scene.add_host(upload_rate=60_000)) for _ in range(3)
     ]
-    liars = [scene.add_host(upload_rate=60_000) for _ in range(2)]
-    tasks, listeners = [], []
+    hosts = [scene.add_host(upload_rate=60_000) for _ in range(2)]
     lied: set[str] = set()
-    for liar in liars:
-        listener = scene.listener(liar)
-        listeners.append(listener)
 
-        def lie(index: int, begin: int, who: str = liar.addresses[0]) -> bool:
+    def lies_of(host: SimHost) -> Callable[[int, int], bool]:
+        def lies(_index: int, _begin: int) -> bool:
             is_lie = scene.loop.random.random() < share
             if is_lie:
-                lied.add(who)
+                lied.add(host.addresses[0])
             return is_lie
 
-        tasks.append(scene.loop.create_task(play(scene, listener, lie)))
-    everybody = [node.endpoint for node in honest] + [endpoint_of(h) for h in liars]
-    leecher = await scene.node(peers=everybody, enable_pex=False)
+        return lies
+
+    liars = [Liar(scene, lies_of(host), host) for host in hosts]
+    leecher = await scene.node(peers=[*honest, *liars], enable_pex=False)
     watch = Watch(leecher.torrent)
     await leecher.complete(within=600)
     await asyncio.sleep(1)
@@ -367,33 +359,25 @@ async def test_liars_are_found_and_banned_and_nobody_else(scene: Scene, share: f
         assert banned == lied
     failed = len(watch.of(events.PieceFailed))
     assert failed <= 2 * len(liars) * (1 if share >= 0.5 else 4)
-    for task in tasks:
-        task.cancel()
-    for listener in listeners:
-        listener.close()
 
 
 @in_scene()
 async def test_one_who_lies_alone_is_banned_at_once(scene: Scene) -> None:
-    host = scene.add_host()
-    listener = scene.listener(host)
-    leecher = await scene.node(peers=[endpoint_of(host)])
+    liar = Liar(scene, lambda *_: True)
+    leecher = await scene.node(peers=[liar])
     watch = Watch(leecher.torrent)
-    task = scene.loop.create_task(play(scene, listener, lambda *_: True))
     await asyncio.sleep(300)
-    assert [e.endpoint for e in watch.of(events.PeerBanned)] == [endpoint_of(host)]
+    assert [e.endpoint for e in watch.of(events.PeerBanned)] == [liar.endpoint]
     assert leecher.torrent.num_connections == 0
-    assert scene.network.attempts[endpoint_of(host)] == 1
+    assert scene.network.attempts[liar.endpoint] == 1
     assert leecher.torrent.have_bits == 0
     seed = await scene.node(is_seed=True)
     leecher.torrent.add_peers([seed.endpoint], "user")
     await leecher.complete()
     assert leecher.has_content()
-    again = await ScriptedPeer.connect(host, leecher.endpoint)
+    again = await scene.connect(leecher, liar.host)
     again.send_handshake(scene.info_hash)
     await again.expect_closed()
-    task.cancel()
-    listener.close()
 
 
 # --- fast extension and lost pieces ----------------------------------------------------------
@@ -439,7 +423,6 @@ async def test_a_newcomer_may_begin_while_it_is_choked(scene: Scene) -> None:
     other = next(number for number in range(NUM_PIECES - 1) if number not in granted)
     peer.send(wire.encode_request(other, 0, BLOCK_LENGTH))
     assert (await peer.expect(MessageId.REJECT_REQUEST)).numbers[0] == other
-    peer.close()
 
 
 @pytest.mark.parametrize("sequential", [False, True])
@@ -447,18 +430,14 @@ async def test_a_newcomer_may_begin_while_it_is_choked(scene: Scene) -> None:
 async def test_a_leecher_uses_what_it_is_allowed_unless_order_matters(
     scene: Scene, sequential: bool
 ) -> None:
-    host = scene.add_host()
-    listener = scene.listener(host)
-    leecher = await scene.node(peers=[endpoint_of(host)], torrent={"sequential": sequential})
-    peer = await listener.accept()
+    stranger = Stranger(scene)
+    leecher = await scene.node(peers=[stranger], torrent={"sequential": sequential})
+    peer = await stranger.accept()
     await scene.greet(peer, bitfield=HAVE_ALL)
     peer.send(wire.encode_index(MessageId.ALLOWED_FAST, 3))
-    serving = scene.loop.create_task(peer.serve(scene.block))
+    scene.spawn(peer.serve(scene.block))
     await asyncio.sleep(3)
     assert leecher.torrent.have_bits == (0 if sequential else 1 << NUM_PIECES - 1 - 3)
-    peer.close()
-    serving.cancel()
-    listener.close()
 
 
 @in_scene()
@@ -467,9 +446,7 @@ async def test_a_piece_that_was_cut_off_while_seeding_is_taken_back(scene: Scene
     seed = await scene.node(is_seed=True)
     watch = Watch(seed.torrent)
     extended = ExtendedHandshake(extensions={"lt_donthave": 9})
-    peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE, extended=extended)
-    peer.send(wire.INTERESTED)
-    await peer.expect(MessageId.UNCHOKE)
+    peer = await scene.unchoked(seed, extended=extended)
     with (seed.folder / "content").open("r+b") as file:
         file.truncate(10 * PIECE_LENGTH + 5)
     peer.send(wire.encode_request(12, 0, BLOCK_LENGTH))
@@ -493,9 +470,7 @@ async def test_a_piece_that_was_cut_off_while_seeding_is_taken_back(scene: Scene
 async def test_requests_behind_many_that_cannot_be_served_are(scene: Scene) -> None:
     """R8. More than one run asks for a piece that we have lost, then comes one that we have."""
     seed = await scene.node(is_seed=True)
-    peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
-    peer.send(wire.INTERESTED)
-    await peer.expect(MessageId.UNCHOKE)
+    peer = await scene.unchoked(seed)
     with (seed.folder / "content").open("r+b") as file:
         file.truncate(12 * PIECE_LENGTH)
     peer.send(wire.encode_request(12, 0, BLOCK_LENGTH))
@@ -506,15 +481,13 @@ async def test_requests_behind_many_that_cannot_be_served_are(scene: Scene) -> N
     assert piece.payload[8:] == scene.block(3, 0, BLOCK_LENGTH)
     for _ in lost:
         assert (await peer.expect(MessageId.REJECT_REQUEST)).numbers[0] == 12
-    peer.close()
 
 
 @in_scene()
 async def test_a_peer_that_rejects_everything_is_not_asked_in_a_circle(scene: Scene) -> None:
-    host = scene.add_host()
-    listener = scene.listener(host)
-    await scene.node(peers=[endpoint_of(host)])
-    peer = await listener.accept()
+    stranger = Stranger(scene)
+    await scene.node(peers=[stranger])
+    peer = await stranger.accept()
     await scene.greet(peer, bitfield=HAVE_ALL + wire.UNCHOKE)
     num_requests = 0
     while True:
@@ -525,8 +498,6 @@ async def test_a_peer_that_rejects_everything_is_not_asked_in_a_circle(scene: Sc
         num_requests += 1
         peer.send(wire.encode_reject(*request.numbers))
     assert 0 < num_requests <= 4 * NUM_PIECES
-    peer.close()
-    listener.close()
 
 
 # --- who says and does what it should not ----------------------------------------------------
@@ -566,10 +537,9 @@ async def test_what_comes_with_the_last_straw_is_not_forgotten(scene: Scene, ans
 
     Else its blocks would stay asked for with nobody to send them.
     """
-    host = scene.add_host()
-    listener = scene.listener(host)
-    leecher = await scene.node(peers=[endpoint_of(host)])
-    peer = await listener.accept()
+    stranger = Stranger(scene)
+    leecher = await scene.node(peers=[stranger])
+    peer = await stranger.accept()
     has_fast = Reserved(has_fast=answer != "choke")
     await scene.greet(peer, reserved=has_fast, bitfield=BITFIELD_ALL + wire.UNCHOKE)
     first = await peer.expect(MessageId.REQUEST)
@@ -583,7 +553,7 @@ async def test_what_comes_with_the_last_straw_is_not_forgotten(scene: Scene, ans
     }
     peer.send(flood + answers[answer])
     await peer.expect_closed(timeout=1)
-    listener.close()
+    stranger.close()
     seed = await scene.node(is_seed=True)
     leecher.torrent.add_peers([seed.endpoint], "user")
     await leecher.complete(within=20)
@@ -605,8 +575,6 @@ async def test_garbage_after_a_handshake(scene: Scene) -> None:
     leecher = await scene.node(peers=[seed])
     await leecher.complete()
     assert leecher.has_content()
-    for peer in peers:
-        peer.close()
 
 
 @in_scene()
@@ -632,7 +600,6 @@ async def test_who_wants_nothing_gets_no_interest(scene: Scene) -> None:
     peer.send(wire.UNCHOKE)
     serving = scene.loop.create_task(peer.serve(scene.block, also=[MessageId.NOT_INTERESTED]))
     assert await asyncio.wait_for(serving, 5) is not None
-    peer.close()
 
 
 @simulated
@@ -643,9 +610,7 @@ async def test_padding_that_a_v2_torrent_does_not_have_is_served_as_zeros(
     files = {"a": 20_000, "b": 70_000}
     async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
         node = await scene.node(is_seed=True)
-        peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
-        peer.send(wire.INTERESTED)
-        await peer.expect(MessageId.UNCHOKE)
+        peer = await scene.unchoked(node)
         peer.send(wire.encode_request(0, 16_384, 16_384) + wire.encode_request(1, 0, 16_384))
         tail = await peer.expect(MessageId.PIECE)
         assert tail.payload[8:] == scene.files["a"][16_384:] + bytes(2 * 16_384 - 20_000)
@@ -663,9 +628,7 @@ async def test_padding_that_a_v2_torrent_does_not_have_is_served_as_zeros(
 async def test_whoever_came_before_super_seeding_goes_on_being_served(scene: Scene) -> None:
     """It was told of everything; who comes later is shown piece by piece, until that ends."""
     seed = await scene.node(is_seed=True, max_upload_rate=100_000)
-    early = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
-    early.send(wire.INTERESTED)
-    await early.expect(MessageId.UNCHOKE)
+    early = await scene.unchoked(seed)
     seed.torrent.change(super_seeding=True)
     seed.torrent.change(super_seeding=True)
     early.send(wire.encode_request(9, 0, BLOCK_LENGTH))
@@ -682,8 +645,6 @@ async def test_whoever_came_before_super_seeding_goes_on_being_served(scene: Sce
         told.add((await late.expect(MessageId.HAVE)).numbers[0])
     late.send(wire.encode_request((shown + 1) % NUM_PIECES, 0, BLOCK_LENGTH))
     await late.expect(MessageId.PIECE)
-    early.close()
-    late.close()
 
 
 # --- what connections tell ---------------------------------------------------------------------
@@ -703,7 +664,6 @@ async def test_a_piece_that_a_peer_has_no_more_is_not_asked_of_it(scene: Scene) 
     peer.send(wire.UNCHOKE)
     for _ in range(4):
         assert (await peer.expect(MessageId.REQUEST)).numbers[0] == 0
-    peer.close()
 
 
 @in_scene()
@@ -714,7 +674,6 @@ async def test_blocks_that_nobody_asked_for_are_counted_as_waste(scene: Scene) -
     await asyncio.sleep(0.1)
     assert leecher.torrent.stats().wasted == BLOCK_LENGTH
     assert leecher.torrent.stats().num_have == 0
-    peer.close()
 
 
 @in_scene()
@@ -725,14 +684,12 @@ async def test_a_peer_names_its_dht_node(scene: Scene) -> None:
     node = await scene.node(**nodes.options(dht_bootstrap=()))
     address = nodes.sockets[0].endpoint.host
     [host] = [each for each in scene.network.hosts if address in each.addresses]
-    peer = await ScriptedPeer.connect(host, node.endpoint)
+    peer = await scene.connect(node, host)
     await scene.greet(peer, reserved=Reserved(has_fast=True, has_dht=True))
     peer.send(wire.encode_port(PORT))
     dht = node.session.dht
     assert dht is not None
     await until(lambda: bool(dht.num_nodes))
-    peer.close()
-    nodes.close()
 
 
 @in_scene(files={"a": 8 * PIECE_LENGTH, "b": 300_000})
@@ -741,9 +698,7 @@ async def test_of_a_run_only_what_is_there_is_served(scene: Scene) -> None:
     seed = await scene.node(is_seed=True)
     node = await scene.node(peers=[seed], torrent={"files": frozenset({0})})
     await node.complete()
-    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
-    peer.send(wire.INTERESTED)
-    await peer.expect(MessageId.UNCHOKE)
+    peer = await scene.unchoked(node)
     asked = [(1, 0, 5), (9, 0, 5), (2, 0, 5), (10, 0, 5)]
     peer.send(b"".join(wire.encode_request(*each) for each in asked))
     found: dict[int, int | None] = {}
@@ -756,31 +711,24 @@ async def test_of_a_run_only_what_is_there_is_served(scene: Scene) -> None:
         MessageId.PIECE,
         MessageId.REJECT_REQUEST,
     ]
-    peer.close()
 
 
 @in_scene()
 async def test_a_lost_piece_is_fetched_again_and_its_requests_are_rejected(scene: Scene) -> None:
     """BEP 54; Limit: F5."""
-    host, _ = scene.add_host_with_content(2 * PIECE_LENGTH)
-    node = await scene.node(host=host, torrent={"skip_check": True})
+    node = await scene.node(damaged=[2 * PIECE_LENGTH], torrent={"skip_check": True})
     declared = ExtendedHandshake(extensions={"lt_donthave": 7})
     other = await scene.scripted(node, bitfield=wire.encode_bitfield(b"\x30\0"))
-    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=declared)
-    peer.send(wire.INTERESTED)
-    await peer.expect(MessageId.UNCHOKE)
+    peer = await scene.unchoked(node, extended=declared)
     peer.send(wire.encode_request(2, 0, 5) + wire.encode_request(2, 5, 5))
     await peer.expect(MessageId.REJECT_REQUEST)
     await peer.expect(MessageId.REJECT_REQUEST)
     assert node.torrent.state is TorrentState.DOWNLOADING
     await other.expect(MessageId.INTERESTED)
     other.send(wire.UNCHOKE)
-    serving = scene.loop.create_task(other.serve(scene.block, also=[MessageId.NOT_INTERESTED]))
+    scene.spawn(other.serve(scene.block, also=[MessageId.NOT_INTERESTED]))
     await node.complete(within=30)
     assert node.has_content()
-    serving.cancel()
-    peer.close()
-    other.close()
 
 
 # --- metadata that arrives later ---------------------------------------------------------------
@@ -789,12 +737,9 @@ async def test_a_lost_piece_is_fetched_again_and_its_requests_are_rejected(scene
 @in_scene()
 async def test_connections_made_before_the_metadata_go_on_or_end(scene: Scene) -> None:
     """One says what cannot be, one has not finished its handshake, one may stay."""
-    host = scene.add_host()
-    listener = scene.listener(host)
-    node = await scene.node(
-        source=f"magnet:?xt=urn:btih:{scene.info_hash}", peers=[endpoint_of(host)]
-    )
-    mute = await listener.accept()
+    stranger = Stranger(scene)
+    node = await scene.node(source=scene.link, peers=[stranger])
+    mute = await stranger.accept()
     wrong = await scene.scripted(node, bitfield=wire.encode_bitfield(b"\xff" * 9))
     good = await scene.scripted(node, bitfield=wire.HAVE_ALL)
     teller = HashPeer(scene, lambda _: None)
@@ -803,9 +748,6 @@ async def test_connections_made_before_the_metadata_go_on_or_end(scene: Scene) -
     await good.expect(MessageId.INTERESTED)
     await scene.greet(mute, bitfield=wire.HAVE_ALL)
     await mute.expect(MessageId.INTERESTED)
-    for each in (mute, good):
-        each.close()
-    listener.close()
 
 
 # --- settings and failures ---------------------------------------------------------------------
@@ -814,7 +756,7 @@ async def test_connections_made_before_the_metadata_go_on_or_end(scene: Scene) -
 @in_scene(files={"a": 8 * PIECE_LENGTH, "b": 300_000})
 async def test_files_that_are_wanted_later_are_asked_for_at_once(scene: Scene) -> None:
     node = await scene.node(torrent={"files": frozenset({0})})
-    quiet = await scene.scripted(node)
+    await scene.scripted(node)
     peer = await scene.scripted(node, bitfield=wire.encode_bitfield(b"\0\xf8"))
     peer.send(wire.UNCHOKE)
     with pytest.raises(ExpectationFailed):
@@ -824,8 +766,6 @@ async def test_files_that_are_wanted_later_are_asked_for_at_once(scene: Scene) -
     assert (await peer.expect(MessageId.REQUEST, timeout=0.1)).numbers[0] >= 8
     node.torrent.change(files=frozenset({0}))
     await peer.expect(MessageId.NOT_INTERESTED, timeout=0.1)
-    for each in (peer, quiet):
-        each.close()
 
 
 @in_scene()
@@ -839,7 +779,6 @@ async def test_what_is_asked_for_is_taken_back_when_a_limit_falls(scene: Scene) 
     taken_back = [(await peer.expect(MessageId.CANCEL)).numbers for _ in range(2)]
     assert sorted(taken_back) == sorted(asked)
     await peer.expect(MessageId.REQUEST)
-    peer.close()
 
 
 @pytest.mark.parametrize("what", ["disk", "torrent"])

@@ -137,9 +137,9 @@ async def test_a_rate_limit_is_kept(scene: Scene, where: str) -> None:
 
 
 @in_scene(web_seeds=(BASE,))
-async def test_a_torrent_that_lacks_nothing_asks_nobody(scene: Scene, tmp_path: Path) -> None:
+async def test_a_torrent_that_lacks_nothing_asks_nobody(scene: Scene) -> None:
     web = Web.of(scene)
-    node = await leecher(scene, web, is_seed=True, state_dir=tmp_path / "state")
+    node = await leecher(scene, web, is_seed=True, state_dir=scene.state_dir)
     await asyncio.sleep(3_000)
     assert node.torrent.is_resting
     assert web.requests == []

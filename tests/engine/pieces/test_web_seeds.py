@@ -82,8 +82,7 @@ async def test_pieces_of_those_that_work_are_counted(scene: Scene) -> None:
         Answer(503) if len(web.requests) == 1 or scene.loop.time() > 40 else None
     )
     node = await scene.node(make=web.session)
-    swarm = node.torrent.swarm
-    assert swarm is not None
+    swarm = node.swarm
     await asyncio.sleep(1)
     assert swarm.web_seeds.bits == 0
     assert node.torrent.diagnose().num_unavailable == NUM_PIECES

@@ -83,14 +83,13 @@ async def test_peers_that_choke_or_have_nothing(scene: Scene) -> None:
     found = node.torrent.diagnose()
     assert codes(found) == [ReasonCode.CHOKED]
     assert (found.connections.num_choking, found.num_unavailable) == (1, 0)
-    empty = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+    await scene.scripted(node, bitfield=wire.HAVE_NONE)
     full.close()
     await asyncio.sleep(1)
     found = node.torrent.diagnose()
     assert codes(found)[0] is ReasonCode.PIECES_MISSING
     assert (found.connections.num_needless, found.num_unavailable) == (1, NUM_PIECES)
     assert found.availability == 0
-    empty.close()
 
 
 @in_scene()
@@ -105,25 +104,22 @@ async def test_a_peer_that_owes_us_blocks(scene: Scene) -> None:
     assert codes(found) == [ReasonCode.SNUBBED]
     assert found.connections.num_snubbing == 1
     assert [info.is_snubbing for info in node.torrent.peers()] == [True]
-    peer.close()
 
 
 @in_scene()
 async def test_metadata_that_nobody_offers(scene: Scene) -> None:
     node = await scene.node(source=str(scene.info_hash))
-    peer = await scene.scripted(node, extended=ExtendedHandshake())
+    await scene.scripted(node, extended=ExtendedHandshake())
     await asyncio.sleep(1)
     found = node.torrent.diagnose()
     assert found.state is TorrentState.METADATA
     assert codes(found) == [ReasonCode.NO_METADATA]
     offer = ExtendedHandshake(extensions={"ut_metadata": 3}, metadata_length=20_000)
-    other = await scene.scripted(node, extended=offer)
+    await scene.scripted(node, extended=offer)
     await asyncio.sleep(1)
     found = node.torrent.diagnose()
     assert codes(found) == [ReasonCode.FETCHING_METADATA]
     assert found.connections.num_offering_metadata == 1
-    peer.close()
-    other.close()
 
 
 @simulated(limit=20_000)
@@ -174,7 +170,6 @@ async def test_a_banned_liar(scene: Scene) -> None:
     (ban,) = node.torrent.diagnose().candidates.bans
     assert ban.address == liar.stream.local.host
     assert ban.reason == "sent corrupt data"
-    liar.close()
 
 
 @pytest.mark.parametrize("verb", ["pause", "stop"])

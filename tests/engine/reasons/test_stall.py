@@ -84,10 +84,8 @@ async def test_a_session_says_it_to_whom_listens(scene: Scene) -> None:
     (stalled,) = watch.of(events.Stalled)
     assert stalled.reasons[0].code is ReasonCode.CHOKED
     peer.send(wire.UNCHOKE)
-    serving = scene.loop.create_task(peer.serve(scene.block))
+    scene.spawn(peer.serve(scene.block))
     await node.complete()
     await asyncio.sleep(1.5)
     (ended,) = watch.of(events.StallEnded)
     assert 7 <= ended.seconds <= 12
-    serving.cancel()
-    peer.close()

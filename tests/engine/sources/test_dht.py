@@ -35,7 +35,7 @@ def num_known(node: Node) -> int:
 
 
 def magnet(scene: Scene) -> str:
-    return f"magnet:?xt=urn:btih:{scene.info_hash}"
+    return scene.link
 
 
 @in_scene()
@@ -51,7 +51,6 @@ async def test_a_magnet_link_alone_becomes_files(scene: Scene) -> None:
     assert leech.has_content()
     assert watch.of(events.PeersFound)[0].source == "dht"
     assert scene.loop.time() < 20
-    nodes.close()
 
 
 @pytest.mark.parametrize("version", list(Version))
@@ -68,7 +67,6 @@ async def test_all_hashes_are_announced(scene: Scene, version: Version) -> None:
         found = [peer async for peer in dht.get_peers(info_hash)]
         assert found == [seed.endpoint]
         assert (await dht.scrape(info_hash)).num_seeds == pytest.approx(1, abs=0.1)
-    nodes.close()
 
 
 @in_scene()
@@ -81,7 +79,6 @@ async def test_it_is_announced_again_every_quarter_of_an_hour(scene: Scene) -> N
     assert 4 <= len(announces) <= 5
     assert all(b"12:implied_porti1e" in data for data in announces)
     assert all(b"4:seedi1e" in data for data in announces)
-    nodes.close()
 
 
 @in_scene(is_private=True, nodes=(("10.0.0.99", 6881),))
@@ -99,7 +96,6 @@ async def test_a_private_torrent_never_appears(scene: Scene) -> None:
     # Neither nodes of its peers nor those that its file names are used.
     assert num_known(leech) == 0
     assert not any(target.host == "10.0.0.99" for _, target in scene.network.datagram_lengths)
-    nodes.close()
 
 
 @in_scene(is_private=True)
@@ -118,7 +114,6 @@ async def test_a_magnet_that_turns_out_to_be_private_leaves(scene: Scene) -> Non
     await asyncio.sleep(2 * ANNOUNCE_INTERVAL)
     asked = b"".join(data for data, _ in nodes.sockets[0].received)
     assert bytes(scene.info_hash) not in asked
-    nodes.close()
 
 
 @in_scene()
@@ -148,7 +143,6 @@ async def test_nodes_that_a_torrent_names_are_asked(scene: Scene) -> None:
     leech = await scene.node(**nodes.options(dht_bootstrap=()))
     await leech.complete(120)
     assert num_known(seed) >= 1
-    nodes.close()
 
 
 @in_scene()
@@ -188,11 +182,11 @@ async def test_what_stands_in_a_status(scene: Scene) -> None:
 
 
 @in_scene()
-async def test_the_routing_table_outlives_the_session(scene: Scene, tmp_path: Path) -> None:
+async def test_the_routing_table_outlives_the_session(scene: Scene) -> None:
     nodes = Nodes(scene)
     await nodes.add()
     host = scene.add_host()
-    state = tmp_path / "state"
+    state = scene.state_dir
     first = await scene.node(host=host, state_dir=state, **nodes.options())
     assert first.session.dht is not None
     own_id = first.session.dht.shells[0].node.table.own_id
@@ -208,7 +202,6 @@ async def test_the_routing_table_outlives_the_session(scene: Scene, tmp_path: Pa
     assert session.dht is not None
     assert session.dht.num_nodes == 1
     assert session.dht.shells[0].node.table.own_id == own_id
-    nodes.close()
 
 
 @in_scene()
@@ -216,7 +209,7 @@ async def test_torrents_at_rest_cost_no_task(scene: Scene, tmp_path: Path) -> No
     nodes = Nodes(scene)
     await nodes.add()
     dht = await nodes.add()
-    seed = await scene.node(is_seed=True, state_dir=tmp_path / "state", **nodes.options())
+    seed = await scene.node(is_seed=True, state_dir=scene.state_dir, **nodes.options())
     before = len(asyncio.all_tasks())
     others: list[Metainfo] = []
     for number in range(12):
@@ -230,7 +223,6 @@ async def test_torrents_at_rest_cost_no_task(scene: Scene, tmp_path: Path) -> No
     for metainfo in others:
         peers = [peer async for peer in dht.get_peers(metainfo.info.wire_hash)]
         assert peers == [seed.endpoint]
-    nodes.close()
 
 
 @in_scene()
@@ -245,7 +237,6 @@ async def test_without_a_port_nothing_is_announced(scene: Scene) -> None:
         source.host for data, source in nodes.sockets[0].received if b"announce_peer" in data
     }
     assert announced == {seed.endpoint.host}
-    nodes.close()
 
 
 @in_scene()
@@ -264,4 +255,3 @@ async def test_a_paused_torrent_is_not_looked_up(scene: Scene) -> None:
     await asyncio.sleep(5)
     asked = b"".join(data for data, _ in nodes.sockets[0].received)
     assert bytes(scene.info_hash) in asked
-    nodes.close()

@@ -23,7 +23,6 @@ from bittern.engine.sources.base import PRIVATE, DiscoveringTorrent, PeerSource,
 from bittern.engine.sources.discovery import hinted_peers, tiers_of
 from bittern.engine.sources.tracker_client import TrackerClient
 from bittern.testing.loop import VirtualLoop
-from bittern.testing.peer import ScriptedPeer
 from tests.engine.scene import Scene, Watch, endpoint_of, in_scene, until
 from tests.virtual_time import simulated
 
@@ -259,7 +258,7 @@ async def test_a_torrent_that_turns_out_to_be_private_leaves_its_other_sources(
     shared = FakeShared(SourceKind.DHT)
     seed = await scene.node(is_seed=True)
     seed.torrent.shelf.is_private = False  # so that it serves the metadata
-    link = f"magnet:?xt=urn:btih:{scene.info_hash}"
+    link = scene.link
     node = await scene.node(make=sharing(shared), enable_dht=True, source=link, peers=[seed])
     assert shared.log == ["join 1 False", f"start {node.torrent.name}"]
     await node.complete()
@@ -277,15 +276,10 @@ async def test_a_hybrid_known_by_one_hash_goes_by_both_once_its_metadata_is_ther
     """BEP 52. Trackers are told of both, and peers may name either."""
     info = scene.metainfo.info
     v1, v2 = info.all_hashes
-    assert info.info_hash_v2 is not None
     seed = await scene.node(is_seed=True)
-    link = (
-        f"magnet:?xt=urn:btih:{v1}"
-        if topic == "btih"
-        else f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}"
-    )
     client = FakeClient()
-    node = await scene.node(source=f"{link}&tr={URL}", enable_trackers=True, make=tracked(client))
+    link = f"{scene.link_by(topic)}&tr={URL}"
+    node = await scene.node(source=link, enable_trackers=True, make=tracked(client))
     await until(lambda: bool(client.hashes))
     assert client.hashes == [{v1 if topic == "btih" else v2}]
     node.torrent.add_peers([seed.endpoint], "user")
@@ -293,7 +287,7 @@ async def test_a_hybrid_known_by_one_hash_goes_by_both_once_its_metadata_is_ther
     assert node.torrent.all_hashes == (v1, v2)
     await until(lambda: client.hashes[-1] == {v1, v2}, within=3600)
     for named in (v1, v2):
-        peer = await ScriptedPeer.connect(scene.add_host(), node.endpoint)
+        peer = await scene.connect(node)
         peer.send_handshake(named, b"-SC0000-" + scene.loop.random.randbytes(12))
         assert (await peer.expect_handshake()).info_hash == named
         peer.close()
@@ -304,9 +298,9 @@ async def test_one_torrent_under_two_names_is_found_out(scene: Scene, tmp_path: 
     """Two links, one by each hash of a hybrid: the first to learn it says so and stops."""
     info = scene.metainfo.info
     seed = await scene.node(is_seed=True)
-    node = await scene.node(source=f"magnet:?xt=urn:btih:{info.info_hash}")
+    node = await scene.node(source=scene.link_by("btih"))
     other = await node.session.add(
-        f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}",
+        scene.link_by("btmh"),
         TorrentConfig(output=tmp_path / "other", peers=(seed.endpoint,)),
     )
     with pytest.raises(ConfigError, match="in this session already"):
@@ -315,7 +309,7 @@ async def test_one_torrent_under_two_names_is_found_out(scene: Scene, tmp_path: 
     node.torrent.add_peers([seed.endpoint], "user")
     await node.complete()
     for named in info.all_hashes:
-        peer = await ScriptedPeer.connect(scene.add_host(), node.endpoint)
+        peer = await scene.connect(node)
         peer.send_handshake(named, b"-SC0000-" + scene.loop.random.randbytes(12))
         await peer.expect_handshake()
         peer.close()

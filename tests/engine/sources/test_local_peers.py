@@ -72,7 +72,7 @@ async def test_a_magnet_that_turns_out_to_be_private_falls_silent(scene: Scene) 
     lan = MulticastLan(scene.loop)
     host = scene.add_host()
     plug = lan.plug(host.addresses[0])
-    link = f"magnet:?xt=urn:btih:{scene.info_hash}"
+    link = scene.link
     node = await scene.node(host=host, multicast=plug, source=link)
     await asyncio.sleep(5)
     seed = await scene.node(is_seed=True)
@@ -94,7 +94,7 @@ async def test_a_magnet_that_turns_out_to_be_private_falls_silent(scene: Scene) 
 
 @in_scene()
 async def test_a_resting_seed_wakes_for_a_new_neighbour_and_not_for_one_it_knows(
-    scene: Scene, tmp_path: Path
+    scene: Scene,
 ) -> None:
     lan = MulticastLan(scene.loop)
     host = scene.add_host()
@@ -102,7 +102,7 @@ async def test_a_resting_seed_wakes_for_a_new_neighbour_and_not_for_one_it_knows
         host=host,
         is_seed=True,
         multicast=lan.plug(host.addresses[0]),
-        state_dir=tmp_path / "state",
+        state_dir=scene.state_dir,
         rest_after=5.0,
     )
     await asyncio.sleep(30)

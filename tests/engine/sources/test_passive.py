@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from bittern.codec import wire
 from bittern.codec.extension import ExtendedHandshake, PexFlag, PexMessage, encode_pex
@@ -43,11 +42,10 @@ async def test_peers_that_connect_to_us(scene: Scene) -> None:
     silent = status(node, SourceKind.INCOMING)
     assert silent.state is SourceState.WAITING
     assert silent.message == f"nobody has connected to our port {PORT} yet"
-    peer = await scene.scripted(node, extended=EXCHANGES)
+    await scene.scripted(node, extended=EXCHANGES)
     await asyncio.sleep(1)
     heard = status(node, SourceKind.INCOMING)
     assert (heard.state, heard.num_found, heard.message) == (SourceState.WORKING, 1, None)
-    peer.close()
 
 
 @in_scene()
@@ -73,7 +71,7 @@ async def test_what_peers_name(scene: Scene) -> None:
     node = await scene.node()
     message = status(node, SourceKind.PEX).message
     assert message == "no peer is connected that could name others"
-    silent = await scene.scripted(node)
+    await scene.scripted(node)
     await asyncio.sleep(1)
     message = status(node, SourceKind.PEX).message
     assert message == "none of 1 connected peers does peer exchange"
@@ -88,13 +86,11 @@ async def test_what_peers_name(scene: Scene) -> None:
     heard = status(node, SourceKind.PEX)
     assert (heard.state, heard.num_peers, heard.num_found) == (SourceState.WORKING, 1, 1)
     assert heard.last_answer_at is not None
-    silent.close()
-    peer.close()
 
 
 @in_scene()
-async def test_nothing_is_connected_while_there_is_no_roster(scene: Scene, tmp_path: Path) -> None:
-    seed = await scene.node(is_seed=True, state_dir=tmp_path / "state", rest_after=1.0)
+async def test_nothing_is_connected_while_there_is_no_roster(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True, state_dir=scene.state_dir, rest_after=1.0)
     await asyncio.sleep(10)
     assert seed.torrent.is_resting
     message = status(seed, SourceKind.PEX).message

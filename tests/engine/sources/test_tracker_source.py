@@ -190,7 +190,7 @@ async def test_a_download_is_begun_ended_and_left_with_what_it_came_to(scene: Sc
 async def test_whoever_names_no_tracker_needs_none(scene: Scene) -> None:
     """A hybrid learns of its second hash, ends its download and leaves: nobody is told."""
     seed = await scene.node(is_seed=True)
-    leecher = await scene.node(source=f"magnet:?xt=urn:btih:{scene.info_hash}", peers=[seed])
+    leecher = await scene.node(source=scene.link_by("btih"), peers=[seed])
     await leecher.complete(within=30)
     leecher.torrent.announce_now()
     assert leecher.torrent.trackers() == []
@@ -205,7 +205,7 @@ async def test_a_hybrid_from_a_link_is_announced_under_its_other_hash_too(scene:
     seed = await scene.node(is_seed=True)
     client.peers = (seed.endpoint, Endpoint("10.0.77.1", 1))
     leecher = await scene.node(
-        source=f"magnet:?xt=urn:btih:{scene.info_hash}",
+        source=scene.link_by("btih"),
         torrent={"trackers": ((URL,),)},
         make=tracked(client),
         enable_trackers=True,

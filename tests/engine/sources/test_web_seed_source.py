@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,7 +52,7 @@ async def test_the_first_request_does_not_wait_for_a_second(scene: Scene) -> Non
 async def test_a_link_waits_for_its_metadata(scene: Scene, where: str) -> None:
     """The peer that knows it uploads next to nothing; the data comes from the web (``ws=``)."""
     web = Web.of(scene)
-    link = f"magnet:?xt=urn:btih:{scene.info_hash}"
+    link = scene.link
     if where == "link":
         link += f"&ws={BASE}"
     node = await scene.node(
@@ -73,8 +72,8 @@ async def test_a_link_waits_for_its_metadata(scene: Scene, where: str) -> None:
 
 
 @in_scene(web_seeds=(BASE, "ftp://h/"))
-async def test_at_rest_nothing_is_missing(scene: Scene, tmp_path: Path) -> None:
-    node = await scene.node(is_seed=True, make=Web.of(scene).session, state_dir=tmp_path / "state")
+async def test_at_rest_nothing_is_missing(scene: Scene) -> None:
+    node = await scene.node(is_seed=True, make=Web.of(scene).session, state_dir=scene.state_dir)
     await asyncio.sleep(300)
     assert node.torrent.is_resting
     assert states(node) == [

@@ -83,7 +83,7 @@ async def test_a_magnet_link_that_turns_out_to_be_private_is_withdrawn_without_a
 ) -> None:
     """BEP 27."""
     network = FakeServices(ServiceLan())
-    link = f"magnet:?xt=urn:btih:{scene.info_hash}"
+    link = scene.link
     node = await scene.node(make=using(network), enable_zeroconf=True, source=link)
     await asyncio.sleep(1)
     assert network.advertised == {scene.info_hash}

@@ -59,8 +59,8 @@ async def add_again(scene: Scene, node: Node, state: Path) -> tuple[Any, int]:
 
 
 @in_scene()
-async def test_after_a_clean_end_nothing_is_hashed(scene: Scene, tmp_path: Path) -> None:
-    state = tmp_path / "state"
+async def test_after_a_clean_end_nothing_is_hashed(scene: Scene) -> None:
+    state = scene.state_dir
     node = await scene.node(is_seed=True, state_dir=state)
     torrent, checked = await add_again(scene, node, state)
     assert torrent.is_complete
@@ -73,7 +73,7 @@ async def test_what_was_changed_behind_our_back_is_hashed(
     scene: Scene, change: str, tmp_path: Path
 ) -> None:
     """Limit: F5, F9."""
-    state = tmp_path / "state"
+    state = scene.state_dir
     node = await scene.node(is_seed=True, state_dir=state)
     await node.close()
     path = node.folder / NAME
@@ -103,10 +103,10 @@ async def killed(node: Node, state: Path, *folders: Path) -> None:
 @pytest.mark.parametrize("what", ["nothing", "a shorter file"])
 @in_scene()
 async def test_after_a_kill_only_suspects_are_hashed_unless_something_is_missing(
-    scene: Scene, what: str, tmp_path: Path
+    scene: Scene, what: str
 ) -> None:
     """Limit: F7, F9."""
-    state = tmp_path / "state"
+    state = scene.state_dir
     seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=200_000))
     node = await scene.node(peers=[seed], state_dir=state, checkpoint_interval=1.0)
     await until(lambda: node.torrent.stats().num_have > 8)
@@ -123,7 +123,7 @@ async def test_after_a_kill_only_suspects_are_hashed_unless_something_is_missing
 
 @in_scene()
 async def test_a_torrent_that_was_put_elsewhere_is_hashed(scene: Scene, tmp_path: Path) -> None:
-    state = tmp_path / "state"
+    state = scene.state_dir
     node = await scene.node(is_seed=True, state_dir=state)
     await node.close()
     node.folder = node.folder.rename(tmp_path / "elsewhere")
@@ -133,10 +133,8 @@ async def test_a_torrent_that_was_put_elsewhere_is_hashed(scene: Scene, tmp_path
 
 
 @in_scene()
-async def test_a_journal_that_knows_too_few_files_is_not_believed(
-    scene: Scene, tmp_path: Path
-) -> None:
-    state = tmp_path / "state"
+async def test_a_journal_that_knows_too_few_files_is_not_believed(scene: Scene) -> None:
+    state = scene.state_dir
     node = await scene.node(is_seed=True, state_dir=state)
     await node.close()
     disk = Disk(SimWorker(scene.loop), scene.loop, max_queue=1)
@@ -156,7 +154,7 @@ async def test_a_check_that_is_cut_short_says_nothing_of_the_rest(
     scene: Scene, wait: float, tmp_path: Path
 ) -> None:
     """Whoever ends the session during a check finds everything again at the next start."""
-    state, folder = tmp_path / "state", tmp_path / "content"
+    state, folder = scene.state_dir, tmp_path / "content"
     scene.write_content(folder)
     session = await scene.session(scene.add_host(), state_dir=state, worker_delay=1.0)
     config = TorrentConfig(output=folder)
@@ -172,10 +170,8 @@ async def test_a_check_that_is_cut_short_says_nothing_of_the_rest(
 
 
 @in_scene()
-async def test_what_was_only_taken_on_trust_is_hashed_after_a_kill(
-    scene: Scene, tmp_path: Path
-) -> None:
-    state = tmp_path / "state"
+async def test_what_was_only_taken_on_trust_is_hashed_after_a_kill(scene: Scene) -> None:
+    state = scene.state_dir
     node = await scene.node(is_seed=True, state_dir=state, torrent={"skip_check": True})
     assert node.torrent.is_complete
     await killed(node, state)
@@ -188,15 +184,15 @@ async def test_what_was_only_taken_on_trust_is_hashed_after_a_kill(
 @pytest.mark.parametrize("what", ["damaged", "missing"])
 @in_scene()
 async def test_what_was_only_taken_on_trust_is_not_kept(
-    scene: Scene, what: str, is_killed: bool, tmp_path: Path
+    scene: Scene, what: str, is_killed: bool
 ) -> None:
     """Who trusts that data is there once must not be told so for ever."""
-    state = tmp_path / "state"
-    host, folder = scene.add_host_with_content(5)
-    if what == "missing":
-        (folder / NAME).unlink()
+    state = scene.state_dir
     node = await scene.node(
-        host=host, state_dir=state, checkpoint_interval=1.0, torrent={"skip_check": True}
+        damaged=[5] if what == "damaged" else (),
+        state_dir=state,
+        checkpoint_interval=1.0,
+        torrent={"skip_check": True},
     )
     await asyncio.sleep(5)
     assert node.torrent.is_complete
@@ -208,14 +204,11 @@ async def test_what_was_only_taken_on_trust_is_not_kept(
 
 @pytest.mark.parametrize("is_killed", [False, True])
 @in_scene()
-async def test_trust_in_other_data_replaces_what_was_known(
-    scene: Scene, is_killed: bool, tmp_path: Path
-) -> None:
-    state = tmp_path / "state"
+async def test_trust_in_other_data_replaces_what_was_known(scene: Scene, is_killed: bool) -> None:
+    state = scene.state_dir
     first = await scene.node(is_seed=True, state_dir=state)
     await first.close()
-    host, _ = scene.add_host_with_content(5)
-    node = await scene.node(host=host, state_dir=state, torrent={"skip_check": True})
+    node = await scene.node(damaged=[5], state_dir=state, torrent={"skip_check": True})
     if is_killed:
         await killed(node, state)
     torrent, checked = await add_again(scene, node, state)
@@ -224,11 +217,9 @@ async def test_trust_in_other_data_replaces_what_was_known(
 
 @pytest.mark.parametrize("verifies", [False, True])
 @in_scene()
-async def test_trust_that_was_justified_is_kept(
-    scene: Scene, verifies: bool, tmp_path: Path
-) -> None:
+async def test_trust_that_was_justified_is_kept(scene: Scene, verifies: bool) -> None:
     """Every piece is hashed before its first upload, unless somebody wants it otherwise."""
-    state = tmp_path / "state"
+    state = scene.state_dir
     node = await scene.node(
         is_seed=True,
         state_dir=state,
@@ -246,7 +237,7 @@ async def test_what_the_journal_knows_already_is_no_matter_of_trust(
     scene: Scene, tmp_path: Path
 ) -> None:
     """Wherever the files are by now: they are the same."""
-    state = tmp_path / "state"
+    state = scene.state_dir
     first = await scene.node(is_seed=True, state_dir=state)
     await first.close()
     host = scene.add_host()
@@ -366,9 +357,7 @@ def test_a_torrent_file_that_becomes_whole_is_kept(
         async with Scene(loop, tmp_path, version=Version.HYBRID) as scene:
             state = tmp_path / "state"
             seed = await scene.node(is_seed=True)
-            node = await scene.node(
-                source=f"magnet:?xt=urn:btih:{scene.info_hash}", peers=[seed], state_dir=state
-            )
+            node = await scene.node(source=scene.link_by("btih"), peers=[seed], state_dir=state)
             await until(lambda: bool(list(state.rglob("*.torrent"))))
             [path] = state.rglob("*.torrent")
             moved = path.parent.with_name("moved")
@@ -435,7 +424,7 @@ async def test_a_session_without_a_state_folder_keeps_nothing(scene: Scene) -> N
 @in_scene(version=Version.HYBRID)
 async def test_without_a_state_folder_no_torrent_file_is_kept(scene: Scene, tmp_path: Path) -> None:
     seed = await scene.node(is_seed=True)
-    link = f"magnet:?xt=urn:btih:{scene.info_hash}"
+    link = scene.link_by("btih")
     node = await scene.node(source=link, peers=[seed])
     await node.complete(within=60)
     await asyncio.sleep(5)

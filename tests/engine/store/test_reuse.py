@@ -147,7 +147,7 @@ async def test_what_is_on_its_way_already_is_left_to_those_who_send_it(
 @in_scene(files=OLD, version=Version.V2)
 async def test_a_torrent_at_rest_gives_too(scene: Scene, tmp_path: Path) -> None:
     raw = make_new(scene, b=b"other" * 8_000)
-    node = await scene.node(is_seed=True, state_dir=tmp_path / "state", rest_after=0)
+    node = await scene.node(is_seed=True, state_dir=scene.state_dir, rest_after=0)
     await until(lambda: node.torrent.is_resting)
     _, watch = await add_new(node, raw, tmp_path / "out")
     assert indices(watch) == [0, 2]
@@ -156,7 +156,7 @@ async def test_a_torrent_at_rest_gives_too(scene: Scene, tmp_path: Path) -> None
 
 @in_scene(files=OLD, version=Version.V2)
 async def test_what_is_taken_is_kept_over_a_restart(scene: Scene, tmp_path: Path) -> None:
-    node = await scene.node(state_dir=tmp_path / "state")
+    node = await scene.node(state_dir=scene.state_dir)
     torrent, watch = await add_new(
         node,
         make_new(scene),
@@ -220,9 +220,9 @@ async def test_metainfo_that_cannot_be_read_costs_only_its_own_torrent(
     scene: Scene, tmp_path: Path
 ) -> None:
     raw = make_new(scene)
-    node = await scene.node(is_seed=True, state_dir=tmp_path / "state", rest_after=0)
+    node = await scene.node(is_seed=True, state_dir=scene.state_dir, rest_after=0)
     await until(lambda: node.torrent.is_resting)
-    for path in (tmp_path / "state" / "torrents").iterdir():
+    for path in (scene.state_dir / "torrents").iterdir():
         path.unlink()
     _, watch = await add_new(node, raw, tmp_path / "out")
     assert not watch.of(FileReused)
@@ -237,7 +237,7 @@ async def test_a_magnet_link_takes_files_too(scene: Scene, tmp_path: Path) -> No
         source=magnet_of(scene),
         peers=[teller.endpoint],
         torrent={"reuse_from": (tmp_path / "source",)},
-        state_dir=tmp_path / "state",
+        state_dir=scene.state_dir,
     )
     await node.complete()
     assert node.has_content()
@@ -248,7 +248,4 @@ async def test_a_magnet_link_takes_files_too(scene: Scene, tmp_path: Path) -> No
 
 
 def magnet_of(scene: Scene) -> Magnet:
-    info = scene.metainfo.info
-    if info.has_v1:
-        return parse_magnet(f"magnet:?xt=urn:btih:{info.info_hash}")
-    return parse_magnet(f"magnet:?xt=urn:btmh:1220{info.info_hash_v2}")
+    return parse_magnet(scene.link_by("btih" if scene.metainfo.info.has_v1 else "btmh"))
