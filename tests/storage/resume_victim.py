@@ -45,6 +45,7 @@ def main(folder: Path) -> None:
     else:
         have = found.have
     say("ready")
+    new: list[int] = []
     missing = [index for index in range(NUM_PIECES) if index not in have]
     for number in range(0, len(missing), BATCH):
         batch = missing[number : number + BATCH]
@@ -55,11 +56,13 @@ def main(folder: Path) -> None:
                 os.pwrite(fd, content[begin : begin + 1000], index * PIECE_LENGTH + begin)
             say(f"w{index}")
             have.add(index)
+            new.append(index)
         if number // BATCH % 3 == 2:
             os.fdatasync(fd)
             store.commit_have(info_hash, have)
-            for index in have:
-                say(f"c{index}")
+            # Each once: nobody reads until we are killed, and a full pipe would stop us.
+            while new:
+                say(f"c{new.pop()}")
     signal.pause()
 
 
