@@ -66,6 +66,10 @@ class Web:
         self.num_open = 0
         self.most_open = 0
         self.num_bytes = 0
+        self.redirects: dict[str, str] = {}
+        """Where a URL sends who asks for it."""
+        self.public: set[str] = set()
+        """URLs of servers at public addresses."""
         self.lie: Callable[[Request, Answer], Answer | None] = lambda _request, _answer: None
         """May change or replace an answer."""
 
@@ -111,12 +115,18 @@ class Web:
             await asyncio.sleep(0.01)
             answer = self._answer(request)
             changed = self.lie(request, answer)
-            yield _Body(self, changed or answer, read_timeout)
+            hops = [url]
+            while (target := self.redirects.get(hops[-1])) is not None:
+                hops.append(target)
+            yield _Body(self, changed or answer, read_timeout, hops)
         finally:
             self.num_open -= 1
 
     def _answer(self, request: Request) -> Answer:
-        data = self.files.get(request.url)
+        url = request.url
+        while (target := self.redirects.get(url)) is not None:
+            url = target
+        data = self.files.get(url)
         if data is None:
             return Answer(404)
         if request.range is None or not self.has_ranges:
@@ -130,7 +140,9 @@ class Web:
 
 
 class _Body:
-    def __init__(self, web: Web, answer: Answer, read_timeout: float) -> None:
+    def __init__(self, web: Web, answer: Answer, read_timeout: float, hops: list[str]) -> None:
+        self.url = hops[-1]
+        self.came_from_public = any(hop in web.public for hop in hops)
         self.status = answer.status
         self.headers = answer.headers
         self._web = web

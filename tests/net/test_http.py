@@ -341,6 +341,12 @@ async def test_public_to_public_is_followed_and_back_home_is_not() -> None:
             target[0] = f"http://127.0.0.9:{port}/b"
             url = f"http://127.0.0.9:{port}/announce"
             assert (await fetch(client, url, access=Access.PUBLIC)).body == b"end"
+            async with client.open(url, access=Access.PUBLIC, max_length=9) as stream:
+                assert (stream.url, stream.came_from_public) == (target[0], True)
+            local = f"http://127.0.0.1:{home_port}/announce"
+            async with client.open(local, access=Access.TRACKER, max_length=9) as stream:
+                assert (stream.url, stream.came_from_public) == (local, False)
+            home.num_connections = 0
             start = Server(redirect(url))
             async with serving(start, "127.0.0.2") as start_port:
                 # from a local tracker out, and from there back in
@@ -776,7 +782,12 @@ class DripResponse:
 async def test_parts_that_hold_no_text_yet_are_no_end() -> None:
     data = gzip.compress(b"text", mtime=0)
     response = DripResponse("gzip", [data[i : i + 1] for i in range(len(data))])
-    stream = HttpStream(response, "http://h/", 100)  # type: ignore[arg-type]
+    stream = HttpStream(
+        response,  # type: ignore[arg-type]
+        "http://h/",
+        100,
+        came_from_public=False,
+    )
     parts = []
     while part := await stream.read():
         parts.append(part)

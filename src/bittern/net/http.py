@@ -64,14 +64,31 @@ class HttpResponse:
 
 
 class HttpStream:
-    """An answer whose body is read as it comes; made by ``HttpClient.open``."""
+    """
+    An answer whose body is read as it comes; made by ``HttpClient.open``.
 
-    def __init__(self, response: aiohttp.ClientResponse, url: str, max_length: int) -> None:
+    Attributes:
+        status: of the answer.
+        headers: names in lower case.
+        url: what answered, normalised: where redirects have led.
+        came_from_public: some hop was at a public address. Whoever goes to ``url`` by itself
+            later must hold to that (``Access.PUBLIC``), as the redirect would have had to.
+    """
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        url: str,
+        max_length: int,
+        *,
+        came_from_public: bool,
+    ) -> None:
         self.status: int = response.status
         self.headers: Mapping[str, str] = {
             name.lower(): value for name, value in response.headers.items()
         }
         self.url = url
+        self.came_from_public = came_from_public
         self._response = response
         self._max_length = max_length
         self._length = 0
@@ -216,7 +233,9 @@ class HttpClient:
             else:
                 raise FetchError(f"more than {MAX_REDIRECTS} redirects")
             with _mapped_errors():
-                stream = HttpStream(response, request.url, max_length)
+                stream = HttpStream(
+                    response, request.url, max_length, came_from_public=request.came_from_public
+                )
             yield stream
 
     async def _ask(

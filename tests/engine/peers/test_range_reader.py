@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gzip
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from bittern.core.errors import FetchError, WebSeedError, WebSeedLacksFile, WebS
 from bittern.engine.limits import RateGate, SharedLimit, make_bucket
 from bittern.engine.peers import range_reader
 from bittern.engine.peers.range_reader import RangeReader
+from bittern.net.access import Access
 from bittern.net.dns import Resolver
 from bittern.net.http import HttpClient
 from bittern.policy.web_seeds import WebSeedRecord
@@ -188,6 +190,134 @@ async def test_redirects_are_followed_by_the_rules_of_all_fetches() -> None:
     async with reading(Script(head("302 Found", Location="/f", Content_Length=0))) as (reader, _):
         with pytest.raises(FetchError, match="redirects"):
             await fetch(reader)
+
+
+def moved_to(port: int, path: str = "/there", host: str = "127.0.0.1") -> bytes:
+    return head("302 Found", Location=f"http://{host}:{port}{path}", Content_Length=0)
+
+
+async def test_the_target_of_a_redirect_is_asked_directly_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = Script(partial(0, 10))
+    async with reading(target):
+        own = Script(moved_to(target.port))
+        async with reading(own) as (reader, _):
+            for _ in range(3):
+                assert await fetch(reader, 0, 10) == (True, DATA[:10])
+            assert (len(own.requests), len(target.requests)) == (1, 3)
+        monkeypatch.setattr(range_reader, "REDIRECT_LIFETIME", 0.0)
+        own = Script(moved_to(target.port))
+        async with reading(own) as (reader, _):
+            for _ in range(2):
+                assert await fetch(reader, 0, 10) == (True, DATA[:10])
+            assert len(own.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        head("403 Forbidden", Content_Length=0),
+        head("404 Not Found", Content_Length=0),
+        head("503 Busy", Content_Length=0, Retry_After=100),
+        head("206 Partial", Content_Range="bytes 0-9/5", Content_Length=10) + DATA[:10],
+        b"nonsense",
+        b"",
+    ],
+)
+async def test_whatever_goes_wrong_there_is_asked_of_the_server_itself(answer: bytes) -> None:
+    """A link that was good for minutes has expired, or a mirror has gone: nobody is to blame."""
+    target, other = Script(partial(0, 10), answer, closes=True), Script(partial(0, 10))
+    async with reading(target), reading(other):
+        own = Script(moved_to(target.port), moved_to(other.port))
+        async with reading(own) as (reader, record):
+            for _ in range(3):
+                assert await fetch(reader, 0, 10) == (True, DATA[:10])
+            assert (len(own.requests), len(target.requests), len(other.requests)) == (2, 2, 2)
+            assert record.may_be_asked(now=0)
+
+
+async def test_what_came_from_there_before_it_broke_off_is_not_asked_for_twice() -> None:
+    cut = head("206 Partial", Content_Range=f"bytes 0-9/{len(DATA)}", Content_Length=10) + DATA[:4]
+    target = Script(partial(0, 10), cut, closes=True)
+    async with reading(target):
+        own = Script(moved_to(target.port))
+        async with reading(own) as (reader, record):
+            assert await fetch(reader, 0, 10) == (True, DATA[:10])
+            reader._counted = lambda num: setattr(record, "num_bytes", record.num_bytes + num)
+            with pytest.raises(FetchError):
+                await fetch(reader, 0, 10)
+            assert len(own.requests) == 1
+
+
+@pytest.mark.parametrize("is_in", ["url", "redirect"])
+async def test_where_a_name_and_password_are_in_a_url_nothing_is_remembered(is_in: str) -> None:
+    """N6: they are shown to nobody but the server that they are for, and to that each time."""
+    target = Script(partial(0, 10))
+    async with reading(target):
+        host = "a:b@127.0.0.1" if is_in == "redirect" else "127.0.0.1"
+        own = Script(moved_to(target.port, host=host))
+        async with reading(own) as (reader, record):
+            if is_in == "url":
+                record.url = record.url.replace("127", "a:b@127")
+            for _ in range(2):
+                assert await fetch(reader, 0, 10) == (True, DATA[:10])
+            assert len(own.requests) == 2
+            assert not [asked for asked in target.requests if "authorization" in asked.lower()]
+
+
+def test_what_a_public_server_named_stays_public(simulate: Simulate) -> None:
+    """N6: its target may have a local address by the time that it is asked directly."""
+    found: list[list[Access]] = []
+
+    async def main(loop: VirtualLoop) -> None:
+        for public in (set(), {"http://own.example/f"}):
+            web = Web({"http://mirror.example/f": DATA}, rate=1e9)
+            web.redirects = {"http://own.example/f": "http://mirror.example/f"}
+            web.public = public
+            bucket = make_bucket(None, now=loop.time())
+            reader = RangeReader(
+                WebSeedRecord("http://own.example/f", is_trusted=True),
+                INFO,
+                http=web,
+                gate=RateGate(bucket, SharedLimit(bucket, loop=loop)),
+                loop=loop,
+                counted=lambda _: None,
+            )
+            for _ in range(2):
+                assert await fetch(reader, 0, 10) == (True, DATA[:10])
+            assert web.paths() == ["http://own.example/f", "http://mirror.example/f"]
+            found.append([request.access for request in web.requests])
+
+    simulate(main)
+    assert found == [[Access.ANY, Access.ANY], [Access.ANY, Access.PUBLIC]]
+
+
+def test_only_so_many_targets_are_remembered(simulate: Simulate) -> None:
+    """Of a torrent of many files the last ones, which are asked for now."""
+    number = range_reader.MAX_REDIRECTS_KEPT + 1
+
+    async def main(loop: VirtualLoop) -> None:
+        fields: dict[bytes, Any] = {b"name": b"n", b"piece length": 16_384, b"pieces": b"h" * 20}
+        fields[b"files"] = [{b"length": 10, b"path": [b"%d" % index]} for index in range(number)]
+        info = decode_info(encode(fields))
+        web = Web({f"http://m/{index}": DATA[:10] for index in range(number)}, rate=1e9)
+        web.redirects = {f"http://own/n/{index}": f"http://m/{index}" for index in range(number)}
+        bucket = make_bucket(None, now=loop.time())
+        reader = RangeReader(
+            WebSeedRecord("http://own/", is_trusted=False),
+            info,
+            http=web,
+            gate=RateGate(bucket, SharedLimit(bucket, loop=loop)),
+            loop=loop,
+            counted=lambda _: None,
+        )
+        for index in (*range(number), number - 1, 1, 0):
+            assert await reader.fetch(index, 0, 10, lambda _: True)
+        asked = [request.url for request in web.requests[number:]]
+        assert asked == [f"http://m/{number - 1}", "http://m/1", "http://own/n/0"]
+
+    simulate(main)
 
 
 async def test_what_a_torrent_names_may_not_ask_a_local_program_anything() -> None:
