@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from bittern.cli.session import (
     resolve_peers,
     session_config,
     state_key,
+    with_state_dir,
 )
 from bittern.cli.values import HostPort
 from bittern.core.endpoint import Endpoint
-from bittern.core.errors import ConfigError
+from bittern.core.errors import ConfigError, DiskFull, StorageError
 from bittern.dht.limits import WELL_KNOWN_ROUTERS
 from bittern.engine.config import SessionConfig
 from bittern.storage.statelock import StateLock
@@ -151,3 +153,47 @@ async def test_addresses_need_no_lookup_and_names_do(capsys: pytest.CaptureFixtu
 def test_an_address_that_is_not_ours_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1: "):
         session_config(NetworkOptions(bind=("127.0.0.1", "192.0.2.1")), None)
+
+
+async def test_a_folder_that_somebody_else_takes_first_is_left_to_him(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of runs that begin together all look before one of them locks."""
+    others: list[StateLock] = []
+
+    async def work(folder: Path | None) -> Path | None:
+        assert folder is not None
+        if not others:
+            others.append(StateLock(folder))
+        StateLock(folder).release()
+        return folder
+
+    assert await with_state_dir(tmp_path, "k", work) == tmp_path / "runs/k"
+    assert capsys.readouterr().err == ""
+    others[0].release()
+
+
+async def test_when_somebody_is_always_quicker_we_do_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def work(folder: Path | None) -> str:
+        if folder is None:
+            return "done"
+        raise StorageError("in use", path=str(folder), errno=errno.EAGAIN)
+
+    assert await with_state_dir(tmp_path, "k", work) == "done"
+    assert "others take every state folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [DiskFull("no room"), StorageError("try again", path="/data", errno=errno.EAGAIN)]
+)
+async def test_other_failures_of_the_work_are_no_reason_to_begin_anew(
+    error: StorageError, tmp_path: Path
+) -> None:
+    async def work(_: Path | None) -> None:
+        raise error
+
+    with pytest.raises(StorageError) as caught:
+        await with_state_dir(tmp_path, "k", work)
+    assert caught.value is error

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from bittern.cli.loop import StopSignal, run_loop
 from bittern.cli.options import ReportOptions
 from bittern.cli.output import complain, print_json, print_table
 from bittern.cli.report import Report
-from bittern.cli.session import choose_state_dir, state_key
+from bittern.cli.session import state_key, with_state_dir
 from bittern.core.ids import InfoHash, NodeId
 from bittern.net.dht import Dht, NodeStats
 from bittern.storage.statelock import StateLock
@@ -44,20 +45,20 @@ def node(
     """
     port = DEFAULT_PORT if dht.port is None else dht.port
     key = state_key(Path(), [f"dht node {' '.join(dht.bind) or 'everywhere'} {port}"])
-    state_dir = choose_state_dir(dht.state_dir, key)
-    settings = replace(dht, port=port, state_dir=state_dir)
+
+    async def serve(told: Report, stop: StopSignal, state_dir: Path | None) -> None:
+        settings = replace(dht, port=port, state_dir=state_dir)
+        async with _held(state_dir), opened_dht(settings, is_read_only=False) as own:
+            for each in own.stats():
+                text = f"node {each.status.node_id} on {each.endpoint}"
+                told.note("listening", text, endpoint=each.endpoint, node_id=each.status.node_id)
+            await _serve(own, told, stop, dht.timeout)
+            told.result([stats_json(own)])
 
     async def work(stop: StopSignal) -> int:
         told = Report(report)
         try:
-            async with _held(state_dir), opened_dht(settings, is_read_only=False) as own:
-                for each in own.stats():
-                    text = f"node {each.status.node_id} on {each.endpoint}"
-                    told.note(
-                        "listening", text, endpoint=each.endpoint, node_id=each.status.node_id
-                    )
-                await _serve(own, told, stop, dht.timeout)
-                told.result([stats_json(own)])
+            await with_state_dir(dht.state_dir, key, partial(serve, told, stop))
         finally:
             told.close()
         return stop.exit_code(unfinished=False)

@@ -24,7 +24,7 @@ from bittern.cli.loop import StopSignal, cancel, run_loop
 from bittern.cli.options import Duration, NetworkOptions, ReportOptions
 from bittern.cli.output import complain
 from bittern.cli.report import Report
-from bittern.cli.session import choose_state_dir, resolve_peers, session_config, state_key
+from bittern.cli.session import resolve_peers, session_config, state_key, with_state_dir
 from bittern.cli.source import load_magnet
 from bittern.cli.transfer import SESSION_STOP_TIMEOUT, row_of
 from bittern.cli.values import format_duration, format_size
@@ -79,12 +79,13 @@ def follow(
     """
     link = link_for(source, salt)
     prepare_output(output)
-    state_dir = choose_state_dir(network.state_dir, state_key(output, [format_magnet(link)]))
+    key = state_key(output, [format_magnet(link)])
     every = None if once else LOOK_INTERVAL if interval is None else interval
 
     async def work(stop: StopSignal) -> int:
         told = Report(report)
-        try:
+
+        async def run(state_dir: Path | None) -> tuple[int | None, Following]:
             peers = await resolve_peers(network.peer)
             hinted = await safe_hints(link.peers, network.bind)
             config = replace(session_config(network, state_dir), stop_timeout=SESSION_STOP_TIMEOUT)
@@ -99,13 +100,11 @@ def follow(
                     config=TorrentConfig(peers=peers, hinted_peers=hinted),
                     torrent_added=following.listen,
                 )
-                try:
-                    code = await before_end(following.run(follower), stop, timeout)
-                finally:
-                    following.was_reached |= follower.is_connected
-                    await following.close()
-                if stop.is_set():
-                    told.note("stopping", "stopping; once more to stop at once")
+                code = await following.run_until(follower, stop, timeout)
+            return code, following
+
+        try:
+            code, following = await with_state_dir(network.state_dir, key, run)
             summary = following.summary
             told.result([{**summary, "magnet": format_magnet(link)}] if summary else [])
         finally:
@@ -157,6 +156,19 @@ class Following:
         self._reused = 0
         self._torrent: Torrent | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run_until(
+        self, follower: Follower, stop: StopSignal, timeout: float | None
+    ) -> int | None:
+        """Follow as ``run`` does; None if a signal or the end of the time came first."""
+        try:
+            code = await before_end(self.run(follower), stop, timeout)
+        finally:
+            self.was_reached |= follower.is_connected
+            await self.close()
+        if stop.is_set():
+            self._report.note("stopping", "stopping; once more to stop at once")
+        return code
 
     async def run(self, follower: Follower) -> int:
         """

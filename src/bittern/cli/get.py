@@ -24,11 +24,11 @@ from bittern.cli.output import complain
 from bittern.cli.report import Report
 from bittern.cli.saving import check_place
 from bittern.cli.session import (
-    choose_state_dir,
     discard_run,
     resolve_peers,
     session_config,
     state_key,
+    with_state_dir,
 )
 from bittern.cli.source import SourceKind, kind_of, load_magnet, load_metainfo
 from bittern.cli.transfer import Goal, Job, Transfer, exit_code, run_transfers
@@ -146,11 +146,12 @@ async def _download(
     stop: StopSignal,
 ) -> int:
     output = jobs[0].config.output
-    state_dir = choose_state_dir(network.state_dir, state_key(output, map(_name_of, jobs)))
+    key = state_key(output, map(_name_of, jobs))
     peers = await resolve_peers(network.peer)
     jobs = [await _with_peers(job, peers, network.bind) for job in jobs]
     told = Report(report, several=len(jobs) > 1)
-    try:
+
+    async def run(state_dir: Path | None) -> list[Transfer]:
         transfers = await run_transfers(
             jobs,
             session_config(network, state_dir),
@@ -159,12 +160,15 @@ async def _download(
             stop=stop,
             timeout=timeout,
         )
-        code = finish(transfers, told, stop, output)
+        if all(transfer.is_complete for transfer in transfers):
+            discard_run(state_dir)
+        return transfers
+
+    try:
+        transfers = await with_state_dir(network.state_dir, key, run)
+        return finish(transfers, told, stop, output)
     finally:
         told.close()
-    if all(transfer.is_complete for transfer in transfers):
-        discard_run(state_dir)
-    return code
 
 
 async def _with_peers(job: Job, peers: tuple[Endpoint, ...], bind: tuple[str, ...]) -> Job:

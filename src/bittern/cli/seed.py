@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from bittern.cli.get import finish
 from bittern.cli.loop import StopSignal, run_loop
 from bittern.cli.options import Duration, NetworkOptions, Ratio, ReportOptions
 from bittern.cli.report import Report
-from bittern.cli.session import choose_state_dir, resolve_peers, session_config, state_key
+from bittern.cli.session import resolve_peers, session_config, state_key, with_state_dir
 from bittern.cli.source import SourceKind, kind_of, load_metainfo
 from bittern.cli.transfer import Goal, Job, run_transfers
 from bittern.engine.config import TorrentConfig
@@ -55,7 +56,6 @@ def seed(
     metainfo = load_metainfo(torrent)
     place = find_data(metainfo.info, data)
     key = state_key(place.root, [str(metainfo.info.wire_hash)])
-    config = session_config(network, choose_state_dir(network.state_dir, key))
 
     async def work(stop: StopSignal) -> int:
         job = Job(
@@ -71,14 +71,11 @@ def seed(
             must_be_complete=True,
         )
         told = Report(report)
+        goal = Goal(seeds=True, ratio=seed_ratio, seconds=seed_time)
+        begin = partial(run_transfers, [job], goal=goal, report=told, stop=stop, timeout=timeout)
         try:
-            transfers = await run_transfers(
-                [job],
-                config,
-                goal=Goal(seeds=True, ratio=seed_ratio, seconds=seed_time),
-                report=told,
-                stop=stop,
-                timeout=timeout,
+            transfers = await with_state_dir(
+                network.state_dir, key, lambda folder: begin(session_config(network, folder))
             )
             return finish(transfers, told, stop, place.root)
         finally:

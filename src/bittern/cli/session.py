@@ -7,8 +7,9 @@ import errno
 import hashlib
 import shutil
 import socket
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from bittern.cli.exits import describe
 from bittern.cli.options import NetworkOptions
@@ -21,6 +22,10 @@ from bittern.storage.statelock import StateLock
 
 RUNS_FOLDER = "runs"
 """Below the state folder: the state of runs that found it taken."""
+MAX_CHOICES = 5
+"""State folders that a run tries to take before it does without."""
+
+T = TypeVar("T")
 
 
 def session_config(network: NetworkOptions, state_dir: Path | None) -> SessionConfig:
@@ -109,6 +114,32 @@ def choose_state_dir(given: Path | None, key: str) -> Path | None:
             return folder
     complain(f"warning: {problem}; downloads will be checked anew next time")
     return None
+
+
+async def with_state_dir(
+    given: Path | None, key: str, work: Callable[[Path | None], Awaitable[T]]
+) -> T:
+    """
+    Do work that takes a state folder; again with another one when somebody was quicker.
+
+    Args:
+        given: as for ``choose_state_dir``.
+        key: as for ``choose_state_dir``.
+        work: takes the folder, first of all, as a session does that is entered.
+
+    Raises:
+        StorageError: of ``work``, unless it is that the folder is taken.
+    """
+    for _ in range(MAX_CHOICES):
+        folder = choose_state_dir(given, key)
+        try:
+            return await work(folder)
+        except StorageError as error:
+            # Between the look and the lock another run has taken it, as when many begin at once.
+            if folder is None or error.errno != errno.EAGAIN or error.path != str(folder):
+                raise
+    complain("warning: others take every state folder; downloads will be checked anew next time")
+    return await work(None)
 
 
 def discard_run(folder: Path | None) -> None:
