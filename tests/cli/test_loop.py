@@ -179,3 +179,19 @@ async def test_what_is_cancelled_is_waited_for() -> None:
     await cancel(*tasks)
     assert ended == [1, 1]
     assert all(task.done() for task in tasks)
+
+
+def test_a_terminal_that_is_closed_does_not_end_what_nohup_started() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+
+        async def work(stop: StopSignal) -> int:
+            signal_self(signal.SIGHUP)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 0.1)
+            return ExitCode.DONE
+
+        assert run_loop(work) == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

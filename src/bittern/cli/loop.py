@@ -115,8 +115,9 @@ async def _with_signals(work: Callable[[StopSignal], Coroutine[Any, Any, int]]) 
     stop = StopSignal()
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP"):
-        numbers.append(signal.SIGHUP)  # the terminal was closed
+    # The terminal was closed; nohup ignores that, and so that we go on without one.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     try:
         for number in numbers:
             _watch(loop, number, stop)
