@@ -249,3 +249,32 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert caught.value.code is ExitCode.DISK
     assert [path.name for path in tmp_path.iterdir()] == ["a.torrent"]
     assert target.read_bytes() == b"old"
+
+
+def test_a_link_gives_the_torrent_and_its_file_the_name(bittern: Program, here: Path) -> None:
+    (here / "kittens").symlink_to(here.parent / "data/cats")
+    assert bittern("create", "kittens").code == 0
+    assert read(here / "kittens.torrent").name == "kittens"
+
+
+@pytest.mark.parametrize("length", [240, 255])
+def test_a_long_name_is_shortened_for_the_torrent_file(
+    length: int, bittern: Program, here: Path
+) -> None:
+    name = "n" * (length - 4) + ".mp4"
+    write(here / name, content(20_000))
+    assert bittern("create", name, "-q").code == 0
+    [path] = here.glob("*.torrent")
+    assert path.name.startswith("n" * 220)
+    assert read(path).name == name
+    assert len(list(here.iterdir())) == 2
+
+
+def test_a_date_that_is_none_is_refused_before_hashing(
+    bittern: Program, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "9" * 24)
+    ran = bittern("create", "../data/cat.mp4")
+    assert ran.code == 2
+    assert ran.error == f"SOURCE_DATE_EPOCH: {'9' * 24} is no date"
+    assert list(here.iterdir()) == []

@@ -70,3 +70,11 @@ def test_nothing_is_a_line_too() -> None:
     Narrator(stream).say("")
     Narrator(stream).bytes("nothing", [])
     assert stream.getvalue() == "   \n   nothing\n"
+
+
+@pytest.mark.parametrize("columns", ["1", "3", "4"])
+def test_a_tiny_terminal_gets_it_all(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    stream = io.StringIO()
+    tell(Narrator(stream))
+    assert "An end" in stream.getvalue()

@@ -68,3 +68,14 @@ def test_places_are_checked_before_anything_begins(tmp_path: Path) -> None:
         check_place(tmp_path / "new.torrent", 2)
     with pytest.raises(CommandFailed, match="no such folder"):
         check_place(tmp_path / "no" / "new.torrent", 1)
+
+
+def test_a_long_name_is_shortened_for_the_torrent_file(tmp_path: Path) -> None:
+    metainfo = make(tmp_path, Version.V1, "n" * 255)
+    (tmp_path / "in").mkdir()
+    saver = TorrentSaver(tmp_path / "in")
+    assert saver.offer(metainfo)
+    [path] = (tmp_path / "in").iterdir()
+    assert path == saver.path
+    assert path.name.startswith("n" * 200)
+    assert path.suffix == ".torrent"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import pytest
 
 from bittern.cli import tracker as tracker_module
 from bittern.cli.exits import CommandFailed
+from bittern.cli.report import Report
 from bittern.cli.tracker import read_allowed, resolve_listeners
 from bittern.cli.values import HostPort
 from bittern.core.endpoint import Endpoint
@@ -160,3 +162,15 @@ def test_ipv6_is_there_only_if_a_socket_can_be_bound(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(socket, "socket", refuse)
     assert tracker_module._has_ipv6() is False
+
+
+@pytest.mark.usefixtures("stopped_soon")
+def test_a_reader_that_has_gone_is_no_address_in_use(
+    bittern: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Report, "note", fail)
+    ran = bittern("tracker", "--http", "127.0.0.1:0")
+    assert (ran.code, ran.error) == (5, "no space left on device")

@@ -25,8 +25,12 @@ from bittern.cli.values import format_size
 from bittern.codec.magnet import format_magnet
 from bittern.codec.metainfo import Metainfo, Version, decode_metainfo
 from bittern.storage.creator import CreateOptions, create_torrent
+from bittern.storage.file_paths import current_os
+from bittern.storage.names import MAX_NAME_LENGTH, sanitise
 
 TRACKER_SCHEMES = ("http://", "https://", "udp://", "ws://", "wss://")
+MAX_DATE_DIGITS = 18
+"""Digits of a date in seconds that a torrent can hold."""
 WEB_SEED_SCHEMES = ("http://", "https://", "ftp://")
 
 
@@ -156,6 +160,8 @@ def _date(is_wanted: bool | None) -> int | None:
         return None
     fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
     if fixed.isascii() and fixed.isdigit():
+        if len(fixed) > MAX_DATE_DIGITS:
+            raise CommandFailed(f"SOURCE_DATE_EPOCH: {fixed} is no date", ExitCode.USAGE)
         return int(fixed)
     return int(time.time()) if is_wanted else None
 
@@ -168,7 +174,11 @@ def _choose_target(path: Path, output: Path | None, name: str | None) -> Path:
         CommandFailed: no such folder, not writable, or something that is no .torrent
             would be overwritten.
     """
-    file_name = f"{name or path.absolute().resolve().name}.torrent".replace(os.sep, "_")
+    # As the torrent is called: of a link it is the link's name, of ".." that of the folder.
+    whole = os.path.abspath(path)  # noqa: PTH100
+    file_name = f"{name or os.path.basename(whole)}.torrent".replace(os.sep, "_")  # noqa: PTH119
+    if len(os.fsencode(file_name)) > MAX_NAME_LENGTH:
+        file_name = sanitise(file_name, current_os())
     if output is None:
         output = Path(file_name)
     elif output.is_dir():
@@ -202,7 +212,7 @@ def write_atomically(target: Path, data: bytes) -> None:
     Raises:
         CommandFailed: it cannot be written; nothing is left behind.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".bittern.{os.getpid()}.part")  # its own may be as long as can be
     try:
         try:
             with part.open("xb") as file:

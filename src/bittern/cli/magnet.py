@@ -12,6 +12,7 @@ from bittern.cli.output import print_json, print_line
 from bittern.cli.source import load_metainfo
 from bittern.codec.magnet import Magnet, format_magnet
 from bittern.codec.metainfo import Metainfo
+from bittern.core.errors import ConfigError
 
 
 def magnet(
@@ -34,6 +35,7 @@ def magnet(
         json: Write a JSON object with "magnet" and the hashes to stdout.
     """
     metainfo = load_metainfo(torrent)
+    _check_files(files, len(metainfo.info.files))
     link = format_magnet(magnet_of(metainfo, files=files, peers=peer, with_trackers=not no_tracker))
     if json:
         info = metainfo.info
@@ -48,6 +50,12 @@ def magnet(
     else:
         print_line(link)
     return ExitCode.DONE
+
+
+def _check_files(files: frozenset[int] | None, num_files: int) -> None:
+    """Refuse files that the torrent does not have."""
+    if files and max(files) >= num_files:
+        raise ConfigError(f"there is no file {max(files)}: the torrent has {num_files}")
 
 
 def magnet_of(

@@ -17,6 +17,8 @@ from bittern.cli.dissect import BYTES_PER_LINE, Part, hex_lines
 from bittern.cli.output import printable
 
 MAX_WIDTH = 96
+MIN_WIDTH = 20
+"""Columns that text is wrapped to at least; a terminal that has fewer wraps it once more."""
 _HEX_WIDTH = 3 * BYTES_PER_LINE - 1
 _STYLES = {
     "heading": "1;36",
@@ -41,7 +43,7 @@ class Narrator:
         self._stream = stream
         self._silent = silent
         self._is_coloured = is_terminal(stream) and not os.environ.get("NO_COLOR")
-        self._width = min(MAX_WIDTH, shutil.get_terminal_size().columns)
+        self._width = max(MIN_WIDTH, min(MAX_WIDTH, shutil.get_terminal_size().columns))
         self._num_headings = 0
 
     def heading(self, title: str) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from bittern.cli.exits import CommandFailed, ExitCode
 from bittern.codec.metainfo import Metainfo, format_metainfo
-from bittern.storage.file_paths import paths_of
+from bittern.storage.file_paths import current_os, paths_of
 from bittern.storage.hashing import PieceHashes
+from bittern.storage.names import sanitise
 
 
 class TorrentSaver:
@@ -45,8 +46,8 @@ class TorrentSaver:
         path = self._place
         if path.is_dir():
             (first, *_) = next(each for each in paths_of(metainfo.info) if each)
-            path /= f"{first}.torrent"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            path /= sanitise(f"{first}.torrent", current_os())
+        temporary = path.with_name(f".bittern.{os.getpid()}.part")
         try:
             temporary.write_bytes(format_metainfo(metainfo))
             temporary.replace(path)

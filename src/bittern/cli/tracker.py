@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -69,13 +70,16 @@ def tracker(
         )
         told = Report(report)
         try:
-            async with server:
+            async with AsyncExitStack() as stack:
+                try:
+                    await stack.enter_async_context(server)
+                except OSError as error:
+                    text = f"cannot listen: {describe(error)}"
+                    raise CommandFailed(text, exit_code_of(error)) from error
                 _tell_listening(server, told)
                 await _serve(server, told, stop)
             numbers = numbers_of(server)
             told.result([numbers])
-        except OSError as error:
-            raise CommandFailed(f"cannot listen: {describe(error)}", exit_code_of(error)) from error
         finally:
             told.close()
         return stop.exit_code(unfinished=False)
