@@ -1,8 +1,8 @@
 """
 Hash messages of a v2 or hybrid torrent that is awake, both ways.
 
-Joins to the swarm who asks (``hash_seeker``), who answers (``hash_server``), who mends pieces with
-what was learned (``repair``) and who makes what nobody gives (``layer_maker``).
+Joins to the swarm who asks (``seeker``), who answers (``server``), who mends pieces with what
+was learned (``engine.pieces.repair``) and who makes what nobody gives (``layer_maker``).
 
 Sources: BEP 52; threats.md H10.
 """

@@ -136,8 +136,9 @@ class PeerConnection:
         self.is_open: bool = False
         """True once the peer's handshake has been accepted by the owner."""
         self.is_upload_only: bool = False
-        self.prefers_encryption: bool = False
         """The peer says that it wants nothing (BEP 21)."""
+        self.prefers_encryption: bool = False
+        """The peer says that it would rather be connected to with encryption (BEP 10)."""
         self.client: str = ""
         self.share: PeerShare = PeerShare(self.address)
         self.pipeline: Pipeline = Pipeline(now=now)
