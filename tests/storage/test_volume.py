@@ -34,7 +34,27 @@ def test_a_folding_volume_is_found_out(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_asked_is_what_the_system_usually_has(tmp_path: Path) -> None:
+def test_a_folder_that_is_still_to_be_made_is_like_the_one_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a volume that folds case, as a stick has it, also the first torrent finds that out."""
+    monkeypatch.setattr(os.path, "lexists", lambda path: str(path).startswith(str(tmp_path)))
+    assert probe_folding(tmp_path / "a/b") == Folding(case=True, normalisation=True)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.chdir(tmp_path)
+    assert probe_folding(Path("new")) == Folding(case=True, normalisation=True)
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError("read-only"), UnicodeEncodeError("koi8-r", "\xe9", 0, 1, "no letter")]
+)
+def test_a_folder_that_cannot_be_asked_is_what_the_system_usually_has(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(os, "open", fail)
     missing = tmp_path / "missing"
     assert probe_folding(missing, target_os="posix") == Folding(False, False)
     assert probe_folding(missing, target_os="windows") == Folding(True, False)

@@ -22,16 +22,18 @@ def probe_folding(root: Path, *, target_os: TargetOs | None = None) -> Folding:
     Find out which names fall together in a folder.
 
     Args:
-        root: the folder; a file is made in it and removed again.
-        target_os: decides where the folder cannot be asked, because it is not there or
-            read-only; None for this machine's.
+        root: the folder; a file is made in it and removed again. While it is not there, the
+            first folder above it that is stands for it: it will be made on that volume.
+        target_os: decides where that cannot be asked, because it is read-only or knows no
+            such letters; None for this machine's.
     """
     target_os = target_os or current_os()
     name = _PROBE.format(os.getpid())
+    root = next((place for place in (root, *root.absolute().parents) if place.is_dir()), root)
     probe = root / name
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except OSError:
+    except (OSError, UnicodeEncodeError):
         return usual_folding(target_os)
     try:
         return Folding(
