@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,18 @@ def test_links_say_nothing_of_where_the_data_is(tmp_path: Path) -> None:
     assert [entry.symlink_target is not None for entry in info.files].count(True) == 1
     (tmp_path / "source/cats/link").unlink()
     assert find_data(info, tmp_path / "source") == DataPlace(tmp_path / "source")
+
+
+def test_a_name_that_the_locale_cannot_write_is_no_bug_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "two", b"defg")
+    real = Path.stat
+
+    def stat(path: Path, **options: bool) -> os.stat_result:
+        if path.name == "one":
+            raise UnicodeEncodeError("koi8-r", "\xe9", 0, 1, "no letter")
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert find_data(FOLDER, tmp_path).output == tmp_path.parent

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +114,15 @@ def test_a_file_where_a_folder_should_be(tree: RootedTree) -> None:
     with pytest.raises(UnsafePath, match="not a plain folder"):
         tree.open_file(("f", "g"), writable=True, create=True)
     assert tree.stat(("f", "g")) is None
+
+
+def test_a_name_that_the_locale_cannot_write_is_an_error_that_says_so(tree: RootedTree) -> None:
+    def fail(*_: object, **__: object) -> Any:
+        raise UnicodeEncodeError("koi8-r", "\xe9", 0, 1, "no letter")
+
+    tree._calls.stat = tree._calls.open = fail
+    with pytest.raises(StorageError, match=r"encoding \(koi8-r\) cannot write this name"):
+        tree.open_file(("\xe9",), writable=True, create=True)
 
 
 def test_folders_are_made_once(tree: RootedTree) -> None:

@@ -75,7 +75,7 @@ def _matching_length(info: Info, paths: Sequence[tuple[str, ...]], folder: Path)
             continue
         try:
             status = folder.joinpath(*stored).stat()
-        except OSError:
+        except (OSError, UnicodeEncodeError):  # storage says which and why
             continue
         if status.st_size == entry.length:
             found += entry.length + 1

@@ -222,6 +222,10 @@ class RootedTree:
             yield
         except OSError as error:
             raise storage_error(error, self.full_path(path)) from error
+        except UnicodeEncodeError as error:
+            # An old locale; what it can write depends on it, not on the volume.
+            reason = f"the locale's encoding ({error.encoding}) cannot write this name"
+            raise StorageError(reason, path=str(self.full_path(path))) from error
 
     @contextlib.contextmanager
     def _enter(
