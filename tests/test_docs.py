@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import re
 from collections.abc import AsyncIterator
 from functools import partial
@@ -284,6 +285,29 @@ def test_links_lead_to_files(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
         if "://" not in target and not target.startswith("mailto:"):
             assert (path.parent / target).exists(), target
+
+
+# --- the events ------------------------------------------------------------------------------
+
+
+def test_every_event_of_the_command_line_is_in_its_table_with_its_keys() -> None:
+    table = (DOCS / "command-line.md").read_text().partition("## Events")[2]
+    rows = {}
+    for names, _, keys in re.findall(r"^\|(.*?)\|(.*?)\|(.*)\|$", table, re.MULTILINE):
+        rows.update(dict.fromkeys(re.findall(r"`(\w+)`", names), keys))
+    kinds = [kind for kind in vars(bittern.events).values() if isinstance(kind, type)]
+    events = [kind for kind in kinds if issubclass(kind, bittern.Event)]
+    assert len(events) > 25
+    for kind in events:
+        if kind is not bittern.Event:
+            name = re.sub("(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
+            keys = {field.name for field in dataclasses.fields(kind)}
+            assert keys <= set(re.findall(r"`(\w+)`", rows[name])), name
+    assert rows.keys() >= NOTES
+
+
+NOTES = {"listening", "resolved", "added", "torrent_saved", "progress", "failed", "stopping"}
+"""What is told beside events."""
 
 
 # --- the threats -----------------------------------------------------------------------------
