@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from bittern.engine.session import Session
     from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
     from bittern.engine.sources.trackers import TrackerStatus
-    from bittern.engine.stats import PeerInfo, TorrentStats
+    from bittern.engine.stats import PeerInfo, TorrentStats, WebSeedInfo
     from bittern.engine.torrent import Torrent
     from bittern.storage.adopt import ReuseHow
     from bittern.storage.creator import CreateOptions, create_torrent
@@ -70,6 +70,7 @@ _HOMES = {
     "TorrentStats": "engine.stats",
     "TrackerStatus": "engine.sources.trackers",
     "Version": "codec.info",
+    "WebSeedInfo": "engine.stats",
     "create_torrent": "storage.creator",
     "decode_metainfo": "codec.metainfo",
     "format_magnet": "codec.magnet",
@@ -108,6 +109,7 @@ __all__ = [
     "TorrentStats",
     "TrackerStatus",
     "Version",
+    "WebSeedInfo",
     "create_torrent",
     "decode_metainfo",
     "events",

@@ -8,7 +8,13 @@ import pytest
 
 from bittern.codec import wire
 from bittern.engine.events import TorrentState
-from bittern.engine.stats import describe_peers, file_progress
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
+from bittern.engine.stats import (
+    WebSeedInfo,
+    describe_peers,
+    describe_web_seeds,
+    file_progress,
+)
 from tests.engine.scene import NUM_PIECES, PIECE_LENGTH, Scene, in_scene, until
 
 
@@ -87,3 +93,29 @@ async def test_nothing_wanted_is_complete(scene: Scene) -> None:
     stats = node.torrent.stats()
     assert (stats.progress, stats.wanted_length, stats.left) == (1.0, 0, 0)
     assert node.torrent.is_complete
+
+
+def test_web_seeds_are_told_from_other_sources() -> None:
+    """One that stands for all of them being off has no name, and is none."""
+    sources = [
+        SourceStatus(kind=SourceKind.TRACKER, name="http://t/", state=SourceState.WORKING),
+        SourceStatus(kind=SourceKind.WEB_SEED, state=SourceState.OFF, message="off"),
+        SourceStatus(
+            kind=SourceKind.WEB_SEED,
+            name="http://w/",
+            state=SourceState.FAILING,
+            message="HTTP status 503",
+            num_bytes=7,
+            next_at=9.0,
+        ),
+    ]
+    assert describe_web_seeds(sources, None) == [
+        WebSeedInfo(
+            url="http://w/",
+            state=SourceState.FAILING,
+            message="HTTP status 503",
+            download_rate=0.0,
+            downloaded=7,
+            next_at=9.0,
+        )
+    ]

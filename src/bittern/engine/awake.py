@@ -26,7 +26,7 @@ from bittern.engine.pieces.assembly import Assembly
 from bittern.engine.pieces.borrowing import Borrower
 from bittern.engine.pieces.repair import Repair
 from bittern.engine.pieces.swarm import Swarm, SwarmOwner
-from bittern.engine.pieces.web_seeds import note_web_seeds
+from bittern.engine.pieces.web_seeds import choose_web_seeds
 from bittern.engine.shelf import Shelf
 from bittern.engine.store.content import Content, open_content, wanted_priorities
 from bittern.engine.store.keeper import Found, Keeper, make_record
@@ -210,13 +210,16 @@ def use_web_seeds(
     config: TorrentConfig,
     ledger: Ledger,
 ) -> None:
-    """Let a swarm have the web seeds of its torrent, unless they are switched off (BEP 19)."""
+    """
+    Let a swarm have the web seeds of its torrent, unless they are switched off (BEP 19).
+
+    May be called again when settings have changed.
+    """
+    known = ledger.web_seeds or {}
     is_enabled = services.config.enable_web_seeds and config.enable_web_seeds
-    if is_enabled and (config.web_seeds or metainfo.web_seeds):
-        known = ledger.web_seeds = ledger.web_seeds or {}
-        note_web_seeds(known, config.web_seeds, is_trusted=True)
-        note_web_seeds(known, metainfo.web_seeds, is_trusted=False)
-        swarm.web_seeds.use(metainfo.info, known.values(), services.http())
+    if is_enabled and (known or config.web_seeds or metainfo.web_seeds):
+        ledger.web_seeds = choose_web_seeds(known, config.web_seeds, metainfo.web_seeds)
+        swarm.web_seeds.use(metainfo.info, ledger.web_seeds, services.http())
 
 
 def make_exchange(

@@ -44,6 +44,7 @@ class TorrentChanges(TypedDict, total=False):
     sequential: bool
     super_seeding: bool
     trackers: tuple[tuple[str, ...], ...]
+    web_seeds: tuple[str, ...]
     max_download_rate: float | None
     max_upload_rate: float | None
     max_connections: int | None

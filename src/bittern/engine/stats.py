@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.peers.roster import Roster
 from bittern.engine.pieces.swarm import Swarm
 from bittern.engine.shelf import Shelf
+from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from bittern.policy.candidates import Candidates
 from bittern.storage.layout import Layout
 
@@ -72,6 +74,24 @@ class PeerInfo:
     """It owes us blocks and has sent none for ``snub_timeout`` (BEP 3)."""
     is_upload_only: bool = False
     """It says that it wants nothing (BEP 21)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSeedInfo:
+    """One web seed at one instant (BEP 19)."""
+
+    url: str
+    """Normalised; as it was given if that cannot be done."""
+    state: SourceState
+    """``ASKING`` until the first byte of an answer, then ``WORKING``; ``WAITING`` in reserve."""
+    message: str
+    """Why it waits or fails; empty when there is nothing to say."""
+    download_rate: float
+    """Bytes per second."""
+    downloaded: int
+    """Bytes that it has sent in this session."""
+    next_at: float | None
+    """When it is asked again after a failure, on the event loop's clock; None if not, or now."""
 
 
 class MeasuredTorrent(Protocol):
@@ -173,6 +193,28 @@ def describe_peer(peer: PeerConnection) -> PeerInfo:
 def describe_peers(roster: Roster | None) -> list[PeerInfo]:
     """Return the numbers of all connections that have finished their handshake."""
     return [] if roster is None else [describe_peer(peer) for peer in roster.peers if peer.is_open]
+
+
+def describe_web_seeds(sources: Iterable[SourceStatus], swarm: Swarm | None) -> list[WebSeedInfo]:
+    """
+    Return how each web seed of a torrent stands.
+
+    Args:
+        sources: the state of each source; those that are web seeds by name are taken.
+        swarm: tells their rates, while there is one.
+    """
+    return [
+        WebSeedInfo(
+            url=source.name,
+            state=source.state,
+            message=source.message or "",
+            download_rate=0.0 if swarm is None else swarm.web_seeds.rate_of(source.name),
+            downloaded=source.num_bytes,
+            next_at=source.next_at,
+        )
+        for source in sources
+        if source.kind is SourceKind.WEB_SEED and source.name
+    ]
 
 
 def file_progress(info: Info, have_bits: int) -> list[int]:

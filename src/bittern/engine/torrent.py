@@ -49,7 +49,15 @@ from bittern.engine.source_status import SourceStatus
 from bittern.engine.sources.discovery import hinted_peers
 from bittern.engine.sources.finder import PeerFinder
 from bittern.engine.sources.trackers import TrackerStatus
-from bittern.engine.stats import PeerInfo, TorrentStats, describe_peers, file_progress, measure
+from bittern.engine.stats import (
+    PeerInfo,
+    TorrentStats,
+    WebSeedInfo,
+    describe_peers,
+    describe_web_seeds,
+    file_progress,
+    measure,
+)
 from bittern.engine.store.content import check_choice, wanted_bits
 from bittern.engine.torrent_services import TorrentServices
 from bittern.policy.candidates import Candidates
@@ -190,6 +198,10 @@ class Torrent:
         """Return the connected peers."""
         return describe_peers(self.roster)
 
+    def web_seeds(self) -> list[WebSeedInfo]:
+        """Return the web seeds that may be used; none while the torrent does not run (BEP 19)."""
+        return describe_web_seeds(self.sources(), self.swarm)
+
     def events(self, *, trace: bool = False) -> AsyncIterator[Event]:
         """
         Return an iterator over what happens from this call on, until the torrent is removed.
@@ -291,8 +303,8 @@ class Torrent:
             self._was_resumed = True
             found = awake.found
             self.ledger.resume(downloaded=found.downloaded, uploaded=found.uploaded)
-        use_web_seeds(awake.swarm, self._services, self.shelf.metainfo(), config, self.ledger)
         self._awake = awake
+        self._use_web_seeds(awake.swarm)
         self.ledger.open(awake.swarm)
         for peer in list(roster.peers):
             awake.swarm.take_over(peer)
@@ -446,7 +458,15 @@ class Torrent:
         config = self.config = changes.change_torrent(before, settings, self.shelf)
         if config.trackers != before.trackers:
             self._finder.set_trackers(config)
+        if config.web_seeds != before.web_seeds:
+            if self.swarm is not None:
+                self._use_web_seeds(self.swarm)
+            self._finder.set_web_seeds(config)
         self.apply_settings(before)
+
+    def _use_web_seeds(self, swarm: Swarm) -> None:
+        metainfo = self.shelf.metainfo()
+        use_web_seeds(swarm, self._services, metainfo, self.config, self.ledger)
 
     def apply_settings(self, before: TorrentConfig) -> None:
         """Let ours, and the session's, hold where ``before`` did."""

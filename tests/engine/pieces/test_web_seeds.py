@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from bittern.engine import events
-from bittern.engine.pieces.web_seeds import Records, note_web_seeds
+from bittern.engine.pieces.web_seeds import choose_web_seeds
 from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from bittern.net.access import Access
 from bittern.policy.web_seeds import FIRST_LENGTH
@@ -127,11 +127,72 @@ async def test_a_ban_outlives_a_pause(scene: Scene) -> None:
     assert (status.state, status.message) == (SourceState.FAILING, "sent corrupt data")
 
 
+@in_scene()
+async def test_servers_come_and_go_while_it_runs(scene: Scene) -> None:
+    web = mirrors(scene)
+    node = await scene.node(make=web.session)
+    torrent, swarm = node.torrent, node.torrent.swarm
+    assert swarm is not None
+    await asyncio.sleep(5)
+    assert torrent.web_seeds() == []
+    torrent.change(web_seeds=(MIRRORS[0].replace("mirror0", "MIRROR0"), MIRRORS[1]))
+    assert torrent.config.web_seeds[1] == MIRRORS[1]
+    await asyncio.sleep(2)
+    infos = {info.url: info for info in torrent.web_seeds()}
+    assert set(infos) == {*MIRRORS[:2]}
+    for info in infos.values():
+        assert info.state is SourceState.WORKING
+        assert info.download_rate == pytest.approx(50_000, rel=0.4)
+        assert info.downloaded >= 50_000
+        assert (info.message, info.next_at) == ("", None)
+    assert swarm.picker.distributed_copies() >= 2
+    torrent.change(web_seeds=(MIRRORS[1], "ftp://h/x"))
+    num_asked = len([each for each in web.requests if each.url == MIRRORS[0]])
+    await asyncio.sleep(3)
+    assert web.num_open == 1
+    assert swarm.picker.distributed_copies() < 2
+    kept, wrong = sorted(torrent.web_seeds(), key=lambda info: info.url, reverse=True)
+    assert (kept.url, kept.downloaded > infos[MIRRORS[1]].downloaded) == (MIRRORS[1], True)
+    assert (wrong.state, wrong.message) == (SourceState.FAILING, "URL has scheme 'ftp'")
+    assert wrong.download_rate == 0
+    await node.complete(within=60)
+    assert node.has_content()
+    assert len([each for each in web.requests if each.url == MIRRORS[0]]) == num_asked
+    torrent.change(web_seeds=())
+    assert torrent.web_seeds() == []
+
+
+@in_scene(web_seeds=MIRRORS[:1])
+async def test_what_the_torrent_names_cannot_be_taken_out(scene: Scene) -> None:
+    """Nor has it lost anything by being named, and no longer named, by the user."""
+    web = mirrors(scene)
+    node = await scene.node(make=web.session, torrent={"web_seeds": MIRRORS[:2]})
+    await asyncio.sleep(1)
+    node.torrent.change(web_seeds=())
+    assert [info.url for info in node.torrent.web_seeds()] == [MIRRORS[0]]
+    await node.complete(within=60)
+    assert {each.access for each in web.requests} == {Access.ANY, Access.WEB_SEED}
+
+
+@in_scene(web_seeds=MIRRORS[:1])
+async def test_changes_before_it_runs_hold_then(scene: Scene) -> None:
+    web = mirrors(scene)
+    node = await scene.node(make=web.session, torrent={"paused": True})
+    node.torrent.change(web_seeds=MIRRORS[1:2])
+    assert node.torrent.web_seeds() == []
+    await node.torrent.resume()
+    assert {info.url for info in node.torrent.web_seeds()} == {*MIRRORS[:2]}
+    await node.torrent.pause()
+    node.torrent.change(web_seeds=())
+    await node.torrent.resume()
+    assert [info.url for info in node.torrent.web_seeds()] == [MIRRORS[0]]
+
+
 def test_urls_that_cannot_be_used_say_why() -> None:
-    records: Records = {}
-    note_web_seeds(records, ["http://A.example/x", "ftp://h/x"], is_trusted=True)
-    note_web_seeds(
-        records, ["http://a.example/x", "http:///", "HTTPS://b.example"], is_trusted=False
+    records = choose_web_seeds(
+        {},
+        ["http://A.example/x", "ftp://h/x"],
+        ["http://a.example/x", "http:///", "HTTPS://b.example"],
     )
     assert [(each.url, each.is_trusted, each.is_out) for each in records.values()] == [
         ("http://a.example/x", True, False),
@@ -141,3 +202,16 @@ def test_urls_that_cannot_be_used_say_why() -> None:
     ]
     assert records["ftp://h/x"].reason == "URL has scheme 'ftp'"
     assert records["http://a.example/x"].reason == ""
+
+
+def test_what_is_known_of_a_server_stays_while_the_same_one_names_it() -> None:
+    before = choose_web_seeds({}, ["http://a/", "http://b/"], ["http://c/", "http://d/"])
+    after = choose_web_seeds(before, ["http://a/", "http://c/"], ["http://b/", "http://d/"])
+    same = [url for url, record in after.items() if before[url] is record]
+    assert same == ["http://a/", "http://d/"]
+    assert [(each.url, each.is_trusted) for each in after.values()] == [
+        ("http://a/", True),
+        ("http://c/", True),
+        ("http://b/", False),
+        ("http://d/", False),
+    ]

@@ -56,15 +56,24 @@ class WebSeeds:
         self._counted: dict[str, int] = {}
         """Pieces of each that the picker was told of."""
 
-    def use(self, info: Info, records: Iterable[WebSeedRecord], http: HttpOpener) -> None:
-        """Have these from now on; to be called once, when the swarm is whole."""
-        ordered = list(records)
+    def use(self, info: Info, records: Records, http: HttpOpener) -> None:
+        """Have these, and no others, from now on; once the swarm is whole."""
+        for seed in list(self._seeds.values()):
+            if records.get(seed.record.url) is not seed.record:
+                self._drop(seed)
+        ordered = [record for record in records.values() if record.url not in self._seeds]
         self._services.rng.shuffle(ordered)  # not everybody at the first of several mirrors
         for record in ordered:
             self._seeds[record.url] = WebSeed(
                 record, self._swarm, self._services, info, http, self._changed
             )
         self.set_reading(not self._services.disk.is_congested)
+
+    def _drop(self, seed: WebSeed) -> None:
+        del self._seeds[seed.record.url]
+        seed.stop()
+        if counted := self._counted.pop(seed.record.url, 0):
+            self._swarm.picker.remove_peer(counted)
 
     @property
     def num_active(self) -> int:
@@ -75,6 +84,10 @@ class WebSeeds:
     def rate(self) -> float:
         """Bytes per second that they send."""
         return sum(seed.down.rate for seed in self._seeds.values())
+
+    def rate_of(self, url: str) -> float:
+        """Bytes per second that one of them sends; 0 of one that there is not."""
+        return self._seeds[url].down.rate if url in self._seeds else 0.0
 
     @property
     def bits(self) -> int:
@@ -180,20 +193,28 @@ def status_of(record: WebSeedRecord, state: SourceState, message: str) -> Source
     )
 
 
-def note_web_seeds(records: Records, urls: Iterable[str], *, is_trusted: bool) -> None:
+def choose_web_seeds(known: Records, trusted: Iterable[str], others: Iterable[str]) -> Records:
     """
-    Add the web seeds that are not known yet; one that cannot be used says why.
+    Return the records of the web seeds that are named; one that cannot be used says why.
 
     Args:
-        records: of the torrent.
-        urls: as they were given.
-        is_trusted: by the user, not by the torrent.
+        known: what was known of them and of others. Whom another one names now, the user instead
+            of the torrent, is begun with anew.
+        trusted: URLs as the user gives them.
+        others: as the torrent gives them; what it names cannot be taken out.
     """
-    for given in urls:
-        try:
-            url, reason = normalise_url(given), ""
-        except DecodeError as error:
-            url, reason = given, str(error)
-        if url not in records:
-            record = records[url] = WebSeedRecord(url, is_trusted=is_trusted)
-            record.reason, record.is_out = reason, bool(reason)
+    records: Records = {}
+    for urls, is_trusted in ((trusted, True), (others, False)):
+        for given in urls:
+            try:
+                url, reason = normalise_url(given), ""
+            except DecodeError as error:
+                url, reason = given, str(error)
+            if url in records:
+                continue
+            record = known.get(url)
+            if record is None or record.is_trusted is not is_trusted:
+                record = WebSeedRecord(url, is_trusted=is_trusted)
+                record.reason, record.is_out = reason, bool(reason)
+            records[url] = record
+    return records

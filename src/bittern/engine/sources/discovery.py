@@ -160,6 +160,10 @@ class Discovery:
         """Announce to these trackers from now on."""
         self._trackers.set_tiers(tiers)
 
+    def set_web_seeds(self, urls: Sequence[str]) -> None:
+        """Have these web seeds from now on."""
+        self._web_seeds.set_urls(urls)
+
     def metadata_known(self) -> None:
         """
         Go on with what the metadata has told.

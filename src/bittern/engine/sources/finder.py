@@ -81,6 +81,11 @@ class PeerFinder:
         if self._discovery is not None:
             self._discovery.set_tiers(tiers_of(self._torrent.shelf, config))
 
+    def set_web_seeds(self, config: TorrentConfig) -> None:
+        """Go by the web seeds of changed settings; the swarm has been told of them."""
+        if self._discovery is not None:
+            self._discovery.set_web_seeds(web_seeds_of(self._torrent.shelf, config))
+
     def completed(self) -> None:
         """Say that the download has finished."""
         self.candidates.is_seeding = True

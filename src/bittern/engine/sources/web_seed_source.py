@@ -42,6 +42,11 @@ class WebSeedSource:
         self._services = services
         self._urls = tuple(urls)
 
+    def set_urls(self, urls: Sequence[str]) -> None:
+        """Have these from now on; the swarm is told by others."""
+        self._urls = tuple(urls)
+        self.ask_now()
+
     def start(self, name: str) -> None:  # noqa: ARG002  # as every source
         """Ask at once, where there is a swarm; later it does so by itself."""
         self.ask_now()
