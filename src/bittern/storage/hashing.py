@@ -58,7 +58,7 @@ class BlockHasher:
     def __init__(self, length: int) -> None:
         self._remaining = length
         self._leaves: list[bytes] = []
-        self._partial = hashlib.sha256()
+        self._partial: hashlib._Hash | None = None
         self._partial_length = 0
 
     def update(self, data: Buffer, /) -> None:
@@ -84,17 +84,19 @@ class BlockHasher:
             self._fill(view[whole_end:])
 
     def _fill(self, data: memoryview) -> None:
+        if self._partial is None:
+            self._partial = hashlib.sha256()
         self._partial.update(data)
         self._partial_length += len(data)
         if self._partial_length == BLOCK_LENGTH:
             self._leaves.append(self._partial.digest())
-            self._partial = hashlib.sha256()
+            self._partial = None
             self._partial_length = 0
 
     def leaves(self) -> bytes:
         """Return the SHA-256 of each block so far end to end, of an incomplete last one too."""
         hashes = b"".join(self._leaves)
-        return hashes + self._partial.digest() if self._partial_length else hashes
+        return hashes if self._partial is None else hashes + self._partial.digest()
 
 
 class HybridHasher:
@@ -150,6 +152,8 @@ class PieceHashes:
         if info.has_v2:
             self._files = [entry for entry in info.files if entry.pieces_root is not None]
             self._first_pieces = [entry.offset // info.piece_length for entry in self._files]
+        self._last_place = range(0)
+        """The pieces of the file that ``place_of`` last named."""
         self._by_root: dict[bytes, FileEntry] = {}
         for entry in self._files:
             assert entry.pieces_root is not None
@@ -159,7 +163,8 @@ class PieceHashes:
         """Return what takes the bytes of piece ``index``, all of them, in order."""
         if not self._has_v2:
             return hashlib.sha1()
-        length = self.plan_run(index, 1).v2_length
+        entry, number = self.place_of(index)
+        length = min(entry.length - number * self._piece_length, self._piece_length)
         return HybridHasher(length) if self._has_v1 else BlockHasher(length)
 
     def plan_run(self, first: int, count: int) -> RunPlan:
@@ -356,15 +361,18 @@ class PieceHashes:
     def top_of(self, index: int, blocks: BlockHasher) -> bytes:
         """Return the v2 hash of piece ``index`` if it has these blocks."""
         leaves = blocks.leaves()
-        level = self.plan_run(index, 1).v2_level
-        if not leaves or level is None:
+        if not leaves or self.place_of(index)[0].length <= self._piece_length:
             return root_of(leaves)
-        return layer_above(leaves, 0, level)
+        return layer_above(leaves, 0, self._level)
 
     def place_of(self, index: int) -> tuple[FileEntry, int]:
         """Return the file that a v2 piece belongs to and its number among that file's pieces."""
-        at = bisect_right(self._first_pieces, self._geometry.check_index(index)) - 1
-        return self._files[at], index - self._first_pieces[at]
+        if index not in self._last_place:  # Most often it is the file of the piece before.
+            at = bisect_right(self._first_pieces, self._geometry.check_index(index)) - 1
+            first, entry = self._first_pieces[at], self._files[at]
+            self._last_file = entry
+            self._last_place = range(first, first + -(-entry.length // self._piece_length))
+        return self._last_file, index - self._last_place.start
 
 
 def leaves_of(hasher: Hasher) -> bytes | None:
