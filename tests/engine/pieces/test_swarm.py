@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bittern.codec.info import Version
 from bittern.codec.wire import MessageId, Reserved
 from bittern.engine import events
 from bittern.engine.events import TorrentState
+from bittern.policy.pipeline import CROWD, CROWD_TARGET
 from bittern.testing.disk import FaultyCalls
 from bittern.testing.host import SimHost
 from bittern.testing.loop import VirtualLoop, run
@@ -254,6 +256,45 @@ async def test_the_last_blocks_do_not_wait_for_a_slow_peer(scene: Scene) -> None
     assert leecher.has_content()
     cancel = await asyncio.wait_for(serving, 60)
     assert cancel is not None
+
+
+# --- blocks that wait for us ------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_senders", "num_rounds"), [(4, 6), (10, 4), (16, 4)])
+@in_scene(files={"": 8 << 20})
+async def test_peers_whose_blocks_wait_for_us_share_what_is_asked_for(
+    scene: Scene, num_senders: int, num_rounds: int
+) -> None:
+    """Whoever owes us blocks counts, whoever chokes us does not; a few at once are no crowd."""
+    node = await scene.node()
+    many = ExtendedHandshake(request_queue=2_000)
+    quick = await scene.scripted(node, bitfield=wire.HAVE_ALL, extended=many)
+    others = [await scene.scripted(node, bitfield=wire.HAVE_ALL) for _ in range(num_senders + 2)]
+    for peer in (quick, *others[: num_senders - 1]):
+        peer.send(wire.UNCHOKE)
+    connection = next(peer for peer in node.roster.peers if peer.address == quick.stream.local.host)
+
+    def answer(requests: list[tuple[int, ...]]) -> int:
+        blocks = [wire.encode_piece(i, b, scene.block(i, b, n)) for i, b, n in requests]
+        connection.data_received(memoryview(b"".join(blocks)))  # as from a full socket
+        return connection.pipeline.target
+
+    targets = [answer(await requests_of(quick)) for _ in range(num_rounds)]
+    assert targets[:4] == [8, 16, 32, 64]
+    requests = await requests_of(quick)
+    share = max(CROWD, CROWD_TARGET // num_senders)
+    assert answer(requests[:-1]) == share < len(requests)
+
+
+async def requests_of(peer: ScriptedPeer) -> list[tuple[int, ...]]:
+    """Take what a peer is asked for until nothing more comes."""
+    found = []
+    with contextlib.suppress(ExpectationFailed):
+        while True:
+            found.append((await peer.expect(MessageId.REQUEST, timeout=0.1)).numbers)
+    return found
 
 
 # --- super seeding ---------------------------------------------------------------------------
