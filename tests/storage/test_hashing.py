@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import threading
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -288,6 +290,34 @@ def judge(torrent: Torrent, hashes: PieceHashes, index: int) -> bool:
     hasher = hashes.start(index)
     hasher.update(torrent.piece(index))
     return hashes.is_good(index, hasher)
+
+
+def test_threads_that_hash_side_by_side_find_the_places_of_their_own_pieces() -> None:
+    torrent = Torrent("2", [noise(PIECE * count, count) for count in (1, 3, 2)])
+    hashes = torrent.hashes()
+    files = [entry for entry in torrent.info.files if entry.pieces_root is not None]
+    expected = [
+        (entry, at) for entry, count in zip(files, (1, 3, 2), strict=True) for at in range(count)
+    ]
+    wrong: list[int] = []
+
+    def ask(first: int) -> None:
+        for number in range(20_000):
+            index = (first + number) % len(expected)
+            if hashes.place_of(index) != expected[index]:
+                wrong.append(index)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask, args=(first,)) for first in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
 
 
 def test_the_good_pieces_of_a_hybrid_make_the_layer_that_nobody_sent() -> None:

@@ -152,8 +152,8 @@ class PieceHashes:
         if info.has_v2:
             self._files = [entry for entry in info.files if entry.pieces_root is not None]
             self._first_pieces = [entry.offset // info.piece_length for entry in self._files]
-        self._last_place = range(0)
-        """The pieces of the file that ``place_of`` last named."""
+        self._last_place: tuple[range, FileEntry] | None = None
+        """The file that ``place_of`` last named, mostly that of the next piece, and its pieces."""
         self._by_root: dict[bytes, FileEntry] = {}
         for entry in self._files:
             assert entry.pieces_root is not None
@@ -367,12 +367,13 @@ class PieceHashes:
 
     def place_of(self, index: int) -> tuple[FileEntry, int]:
         """Return the file that a v2 piece belongs to and its number among that file's pieces."""
-        if index not in self._last_place:  # Most often it is the file of the piece before.
+        last = self._last_place  # Read and replaced whole: several threads hash at a time.
+        if last is None or index not in last[0]:
             at = bisect_right(self._first_pieces, self._geometry.check_index(index)) - 1
             first, entry = self._first_pieces[at], self._files[at]
-            self._last_file = entry
-            self._last_place = range(first, first + -(-entry.length // self._piece_length))
-        return self._last_file, index - self._last_place.start
+            pieces = range(first, first + -(-entry.length // self._piece_length))
+            self._last_place = last = pieces, entry
+        return last[1], index - last[0].start
 
 
 def leaves_of(hasher: Hasher) -> bytes | None:
