@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import http.server
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,3 +155,27 @@ class SeedingThread:
             self.port = session.port
             self._ready.set()
             await self._stop.wait()
+
+
+class _Refusing(http.server.BaseHTTPRequestHandler):
+    """A tracker that wants nobody."""
+
+    def do_GET(self) -> None:
+        body = b"d14:failure reason14:not registerede"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None: ...
+
+
+@contextmanager
+def refusing_tracker() -> Iterator[str]:
+    """Run a tracker that refuses; its address, ``http://`` included."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()

@@ -1,4 +1,8 @@
+"""The command line as it is parsed: values, environment, wrong usage, help."""
+
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
@@ -6,7 +10,7 @@ from bittern import __version__
 from bittern.cli.app import VERBS
 from bittern.cli.options import NetworkOptions, ReportOptions
 from bittern.cli.values import HostPort
-from tests.cli.support import Program
+from tests.cli.support import Program, single_file_torrent, write
 
 
 @pytest.fixture
@@ -130,6 +134,8 @@ def test_a_wrong_environment_is_wrong_usage(
     [
         (["gte"], "no verb 'gte'; did you mean get?"),
         (["zzzz"], "no verb 'zzzz'; bittern --help lists them"),
+        (["dht", "gte"], "no verb 'gte'; did you mean get?"),
+        (["dht", "zzzz"], "no verb 'zzzz'; bittern dht --help lists them"),
         (["get", "--jsno"], "unknown option: --jsno"),
         (["get", "--port", "65536"], "invalid value for --port: '65536' is not a port"),
         (["get", "--port", "1", "--port", "2"], "specified multiple times"),
@@ -151,6 +157,21 @@ def test_wrong_usage_is_one_line_and_code_2(
     assert ran.out == ""
     assert text in ran.error
     assert ran.error.isprintable()
+
+
+@pytest.mark.parametrize("name", ["NO_TRACKER", "NO_TRACKERS"])
+def test_each_name_of_an_option_has_a_twin(
+    bittern: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    torrent = single_file_torrent(b"a", b"x", trackers=[["http://t.example/announce"]])
+    path = write(tmp_path / "a.torrent", torrent)
+    assert "tr=" in bittern("magnet", path).out
+    monkeypatch.setenv("BITTERN_" + name, "1")
+    assert "tr=" not in bittern("magnet", path).out
+    # The first of them counts, where both are there.
+    monkeypatch.setenv("BITTERN_NO_TRACKERS", "1")
+    monkeypatch.setenv("BITTERN_NO_TRACKER", "0")
+    assert "tr=" in bittern("magnet", path).out
 
 
 def test_help_names_every_verb_and_exit_code(bittern: Program) -> None:

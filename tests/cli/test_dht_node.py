@@ -18,7 +18,7 @@ from bittern.cli.dht_node import status_text
 from bittern.net.dht import Dht
 from bittern.storage.statelock import StateLock
 from tests.cli.dht_network import DEADLINE, DhtNetwork
-from tests.cli.support import Program
+from tests.cli.support import Program, write
 
 KEYS = {
     "num_nodes", "num_nodes_estimate", "num_torrents", "num_peers", "num_items", "num_received",
@@ -89,6 +89,44 @@ def test_a_node_without_others_ends_in_time(bittern: Program, tmp_path: Path) ->
     assert " on 127.0.0.1:" in ran.out
     lock = StateLock(tmp_path)  # given back at the end
     lock.release()
+
+
+@pytest.mark.slow
+def test_a_state_folder_that_cannot_be_used_is_no_reason_to_end(
+    bittern: Program, tmp_path: Path
+) -> None:
+    """Limit: F18. It remembers nothing, and says so."""
+    write(tmp_path / "state", b"a file in the way")
+    place = ("--bind", "127.0.0.1", "--port", "0", "--state-dir", tmp_path / "state")
+    ran = bittern("dht", "node", "--no-bootstrap", *place, "--timeout", "0.1")
+    assert ran.code == 0, ran.err
+    assert ran.error.startswith("warning: ")
+    assert (tmp_path / "state").read_bytes() == b"a file in the way"
+
+
+@pytest.mark.slow
+def test_numbers_are_told_when_they_change(
+    bittern: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dht_node, "STATUS_INTERVAL", 0.01)
+    place = ("--bind", "127.0.0.1", "--port", "0", "--state-dir", tmp_path)
+    ran = bittern("dht", "node", "--no-bootstrap", *place, "--timeout", "0.3", "--jsonl")
+    assert ran.code == 0, ran.err
+    kinds = [json.loads(line)["type"] for line in ran.out.splitlines()]
+    assert kinds == ["listening", "progress", "result"]
+
+
+@pytest.mark.slow
+def test_stats_name_the_socket_that_reached_nobody(
+    bittern: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine whose IPv6 leads nowhere has a node of each family all the same."""
+    with DhtNetwork(2) as network:
+        ran = bittern("dht", "stats", "--bind", "::1", *network.options)
+        assert ran.code == 0, ran.err
+        assert ran.error.startswith("no nodes were reached from [::1]:")
+        assert "nodes in all  about 2\n" in ran.out
+        assert ran.out.count("node id") == 1
 
 
 @pytest.mark.slow

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from bittern.cli.report import Report
 from bittern.codec.magnet import Magnet
 from bittern.codec.metainfo import decode_metainfo
 from bittern.codec.torrent_record import TorrentRecord
+from bittern.core.errors import DhtUnreachable, StorageError
 from bittern.core.ids import InfoHash
 from bittern.engine import mutable
+from bittern.engine.follower import Follower, Update
 from bittern.net.signing import SigningKey
 from tests.cli.dht_network import DhtNetwork
 from tests.cli.support import Program, SeedingThread, content, folder_torrent, write
@@ -272,3 +276,157 @@ def test_a_folder_that_cannot_be_made_ends_it_at_once(
     ran = bittern("follow", LINK, *mode, "--timeout", "30", *options(network, tmp_path))
     assert ran.code == 5
     assert ran.error.endswith("mirror: not a folder")
+
+
+def on_note(monkeypatch: pytest.MonkeyPatch, react: Callable[[str], None]) -> None:
+    """Call ``react`` with the kind of each note, once it is told."""
+    note = Report.note
+
+    def watch(self: Report, kind: str, text: str, **fields: Any) -> None:
+        note(self, kind, text, **fields)
+        react(kind)
+
+    monkeypatch.setattr(Report, "note", watch)
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run_and_stay(
+    bittern: Program, network: DhtNetwork, seed: SeedingThread, folder: Path
+) -> list[str]:
+    """Follow until a signal comes and the folder is current; the kinds of what was told."""
+    ran = bittern("follow", LINK, "--interval", "0.1", "--jsonl", "--peer", seed.address,
+                  "--timeout", "60", *options(network, folder))  # fmt: skip
+    assert ran.code == 0, ran.err
+    check_mirror(folder)
+    return [json.loads(line)["type"] for line in ran.out.splitlines()]
+
+
+@pytest.mark.slow
+def test_a_version_that_is_outdated_on_its_way_is_not_waited_for(
+    bittern: Program,
+    network: DhtNetwork,
+    seed: SeedingThread,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody has the first one; the second is there before it."""
+    publish(network, TorrentRecord(InfoHash(b"h" * 20)))
+    found: list[str] = []
+
+    def react(kind: str) -> None:
+        if kind == "version_found":
+            found.append(kind)
+            if len(found) == 1:
+                publish(network, record())
+        if kind == "version_complete":
+            terminate()
+
+    update, steps = Follower.update, list[str]()
+
+    async def watch(follower: Follower) -> Update:
+        steps.append("begun")
+        try:
+            return await update(follower)
+        finally:
+            steps.append("ended")
+
+    monkeypatch.setattr(Follower, "update", watch)
+    on_note(monkeypatch, react)
+    kinds = run_and_stay(bittern, network, seed, tmp_path)
+    assert steps == ["begun", "ended", "begun", "ended"]
+    assert kinds.count("version_found") == 2
+    assert kinds.count("version_complete") == 1
+
+
+@pytest.mark.slow
+def test_a_dht_that_is_gone_for_a_while_does_not_end_it(
+    bittern: Program,
+    network: DhtNetwork,
+    seed: SeedingThread,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish(network, record())
+    # It is seeded meanwhile, so the next look is not waited for as the first one is.
+    monkeypatch.setattr("bittern.cli.follow.RETRY_INTERVAL", 1000.0)
+    look, num_failed = Follower.look, 0
+
+    async def fail_later(follower: Follower) -> bool:
+        nonlocal num_failed
+        if not follower.is_current or num_failed == 3:
+            return await look(follower)
+        num_failed += 1
+        if num_failed == 3:
+            asyncio.get_running_loop().call_later(0.5, terminate)
+        raise DhtUnreachable("no DHT node could be reached")
+
+    monkeypatch.setattr(Follower, "look", fail_later)
+    kinds = run_and_stay(bittern, network, seed, tmp_path)
+    assert num_failed == 3
+    assert kinds.count("version_found") == kinds.count("version_complete") == 1
+
+
+@pytest.mark.slow
+def test_an_update_that_fails_is_told_and_tried_again(
+    bittern: Program,
+    network: DhtNetwork,
+    seed: SeedingThread,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish(network, record())
+    update, num_tried = Follower.update, 0
+
+    async def fail_once(follower: Follower) -> Update:
+        nonlocal num_tried
+        num_tried += 1
+        if num_tried == 1:
+            raise StorageError("cannot be written", path="mirror", errno=5)
+        return await update(follower)
+
+    monkeypatch.setattr(Follower, "update", fail_once)
+    on_note(monkeypatch, lambda kind: terminate() if kind == "version_complete" else None)
+    kinds = run_and_stay(bittern, network, seed, tmp_path)
+    assert kinds.index("failed") < kinds.index("version_complete")
+    assert num_tried == 2
+
+
+@pytest.mark.slow
+def test_once_ends_with_an_update_that_fails(
+    bittern: Program, network: DhtNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the code that ``get`` has for it."""
+
+    async def fail(follower: Follower) -> Update:
+        raise StorageError("cannot be written", path="mirror", errno=errno.EACCES)
+
+    monkeypatch.setattr(Follower, "update", fail)
+    publish(network, record())
+    ran = bittern("follow", LINK, "--once", "-q", "--timeout", "30", *options(network, tmp_path))
+    assert ran.code == 5
+    assert "cannot be written" in ran.error
+
+
+@pytest.mark.slow
+def test_what_did_not_change_between_versions_is_not_fetched_again(
+    bittern: Program, network: DhtNetwork, seed: SeedingThread, tmp_path: Path
+) -> None:
+    common = ["--once", "--json", "--timeout", "30", *options(network, tmp_path)]
+    publish(network, record())
+    assert bittern("follow", LINK, "--peer", seed.address, *common).code == 0
+    files = [FILES[0], ((b"b",), content(20_000, 3))]
+    for (name,), data in files:
+        write(tmp_path / "newer" / "site" / name.decode(), data)
+    torrent = folder_torrent(b"site", files)
+    info = decode_metainfo(torrent).info
+    publish(network, TorrentRecord.of(info.info_hash, info.info_hash_v2))
+    with SeedingThread(torrent, tmp_path / "newer") as newer:
+        ran = bittern("follow", LINK, "--peer", newer.address, *common)
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "mirror" / "site" / "b").read_bytes() == files[1][1]
+    assert ran.json["reused"] == 30_000
+    # The piece that both files share has changed, too.
+    assert ran.json["downloaded"] == 50_000 - 16_384

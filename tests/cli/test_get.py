@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import signal
@@ -28,6 +27,7 @@ from tests.cli.support import (
     SeedingThread,
     content,
     folder_torrent,
+    refusing_tracker,
     single_file_torrent,
     write,
 )
@@ -283,6 +283,7 @@ def test_a_timeout_while_seeding_is_no_failure(bittern: Program, tmp_path: Path)
         ("cat.torrent --files 7", 2, "no file 7"),
         ("cat.torrent --peer nowhere", 2, "not HOST:PORT"),
         ("cat.torrent --max-upload x", 2, "not a rate"),
+        ("cat.torrent --web-seed ftp://x/y", 2, "web seed ftp://x/y: "),
         ("cat.torrent cat.torrent", 2, "cat.torrent: the same torrent as cat.torrent"),
         ("gone.torrent", 3, "gone.torrent: no such file"),
         ("cat.torrent gone.torrent", 3, "gone.torrent: no such file"),
@@ -317,28 +318,28 @@ def test_nobody_reached_in_time_is_code_4(bittern: Program, unused_port: int) ->
     assert ran.json["reasons"][0] == {"code": "peers_unreachable", "text": lines[1]}
 
 
-class Refusing(http.server.BaseHTTPRequestHandler):
-    """A tracker that wants nobody."""
+def test_a_source_that_does_not_come_is_named(
+    bittern: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is complete beside it is, and the code tells that not everything is."""
+    write(tmp_path / "out/cat.mp4", DATA)
 
-    def do_GET(self) -> None:
-        body = b"d14:failure reason14:not registerede"
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+    async def end(transfer: Transfer, *_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    def log_message(self, *args: object) -> None: ...
+    monkeypatch.setattr(Transfer, "_seed", end)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/dog.torrent"
+        ran = bittern("get", "cat.torrent", url, "-o", "out", *ALONE)
+    assert ran.code == 7
+    assert ran.out.splitlines()[-2:] == ["cat.mp4: complete in out", f"{url}: not begun"]
 
 
 @pytest.fixture
 def refusing() -> Iterator[str]:
     """The address of a tracker that refuses."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with refusing_tracker() as address:
+        yield address
 
 
 @pytest.mark.slow

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bittern.cli.oddities import EMPTY, FOLLOWED, LEADS_NOWHERE, NO_FILE, RENAMED
+from bittern.cli.oddities import (
+    EMPTY,
+    FOLLOWED,
+    LEADS_NOWHERE,
+    NO_FILE,
+    RENAMED,
+    warn_of_oddities,
+)
+from bittern.codec.metainfo import decode_metainfo
+from bittern.storage.creator import create_torrent
 from tests.cli.support import Program
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="names and things of Unix")
@@ -63,3 +73,22 @@ def test_what_is_left_out_or_followed(bittern: Program, tmp_path: Path) -> None:
     }
     ran = bittern("create", root, "-o", tmp_path, "--keep-symlinks")
     assert set(warnings(ran.err)) == {f"{root}/empty: {EMPTY}", f"{root}/pipe: {NO_FILE}"}
+
+
+def test_what_goes_while_it_is_looked_for_is_nothing_odd(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make(tmp_path)
+    info = decode_metainfo(create_torrent(root)).info
+    (root / "pipe").symlink_to("nowhere")
+    (root / "lock").symlink_to("nowhere")
+    really_walk = os.walk
+
+    def walk(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for listed in really_walk(path):
+            (root / "lock").unlink()
+            yield listed
+
+    monkeypatch.setattr(os, "walk", walk)
+    warn_of_oddities(root, info, keeps_links=False)
+    assert warnings(capsys.readouterr().err) == [f"{root}/pipe: {LEADS_NOWHERE}"]

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -25,11 +27,19 @@ from bittern.cli.transfer import (
 from bittern.codec.metainfo import decode_metainfo
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import DiskFull, MagnetError, MetainfoError, StorageError
+from bittern.engine import events
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.events import TorrentState
 from bittern.engine.stats import TorrentStats
 from bittern.engine.torrent import Torrent
-from tests.cli.support import PIECE_LENGTH, SeedingThread, content, single_file_torrent, write
+from tests.cli.support import (
+    PIECE_LENGTH,
+    SeedingThread,
+    content,
+    refusing_tracker,
+    single_file_torrent,
+    write,
+)
 
 STATS = TorrentStats(
     state=TorrentState.SEEDING,
@@ -210,6 +220,13 @@ def test_a_disk_that_refuses_is_not_writable(error: Exception, code: int) -> Non
     assert code_of_failure(error) == code
 
 
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """The address of a tracker that refuses."""
+    with refusing_tracker() as address:
+        yield address
+
+
 class _Bug(RuntimeError):
     pass
 
@@ -368,3 +385,79 @@ async def test_what_is_taken_from_elsewhere_is_counted(tmp_path: Path) -> None:
     transfer = await transfer_of(job, options=ReportOptions(quiet=True))
     assert transfer.summary is not None
     assert (transfer.summary["reused"], transfer.summary["downloaded"]) == (len(DATA), 0)
+
+
+async def test_a_refusal_of_a_tracker_is_kept_to_be_told(
+    refusing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no network that is down, and no peer either: the tracker has said no."""
+    stop = StopSignal(hard_exit=lambda code: None)
+    event = Report.event
+
+    def watch(self: Report, torrent: str, name: str, told: events.Event) -> None:
+        event(self, torrent, name, told)
+        if isinstance(told, events.TrackerFailed):
+            stop.receive(15)
+
+    monkeypatch.setattr(Report, "event", watch)
+    raw = single_file_torrent(b"cat", DATA, trackers=[[f"{refusing}/announce?passkey=secret"]])
+    job = Job(source=decode_metainfo(raw), label="cat", config=TorrentConfig(output=tmp_path))
+    report = Report(ReportOptions(quiet=True))
+    async with asyncio.timeout(60):
+        [transfer] = await run_transfers([job], ALONE, goal=Goal(), report=report, stop=stop)
+    stop.close()
+    assert transfer.refusal == f"tracker {refusing} refused: not registered"
+    assert not transfer.was_reached
+
+
+async def test_a_seed_whose_disk_fails_does_not_wait_for_its_goal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "cat", DATA)
+    seed = Transfer._seed
+
+    async def begin(transfer: Transfer, torrent: Torrent, completed_at: float) -> None:
+        torrent.swarm_failed(StorageError("the folder has gone", errno=5))
+        await seed(transfer, torrent, completed_at)
+
+    monkeypatch.setattr(Transfer, "_seed", begin)
+    job = Job(source=decode_metainfo(TORRENT), label="cat", config=TorrentConfig(output=tmp_path))
+    transfer = await transfer_of(job, Goal(seeds=True), options=ReportOptions(quiet=True))
+    assert isinstance(transfer.error, StorageError)
+    assert exit_code([transfer], StopSignal(hard_exit=lambda code: None)) is ExitCode.ERROR
+
+
+@pytest.mark.slow
+async def test_figures_come_as_lines_once_in_a_while(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bittern.cli.transfer.STATISTICS_INTERVAL", 0.5)
+    monkeypatch.setattr(Report, "interval", 0.01)
+    write(tmp_path / "cat", DATA)
+    job = Job(source=decode_metainfo(TORRENT), label="cat", config=TorrentConfig(output=tmp_path))
+    goal = Goal(seeds=True, seconds=0.8)
+    began_at = time.monotonic()
+    await transfer_of(job, goal, options=ReportOptions(jsonl=True))
+    seconds = time.monotonic() - began_at
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    figures = [line for line in told if line["type"] == "progress"]
+    assert 1 <= len(figures) <= seconds / 0.5
+    assert figures[-1]["progress"] == 1.0
+    assert figures[-1]["torrent"] == str(decode_metainfo(TORRENT).info.info_hash)
+
+
+async def test_a_signal_ends_it_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = StopSignal(hard_exit=lambda code: None)
+    job = Job(source=decode_metainfo(TORRENT), label="cat", config=TorrentConfig(output=tmp_path))
+    asyncio.get_running_loop().call_later(0.2, stop.receive, 15)
+    async with asyncio.timeout(30):
+        [transfer] = await run_transfers(
+            [job], ALONE, goal=Goal(), report=Report(ReportOptions(jsonl=True)), stop=stop
+        )
+    stop.close()
+    told = [json.loads(line)["type"] for line in capsys.readouterr().out.splitlines()]
+    assert "stopping" in told
+    assert transfer.summary is not None
+    assert exit_code([transfer], stop) is ExitCode.UNFINISHED

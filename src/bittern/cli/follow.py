@@ -26,7 +26,7 @@ from bittern.cli.output import complain
 from bittern.cli.report import Report
 from bittern.cli.session import resolve_peers, session_config, state_key, with_state_dir
 from bittern.cli.source import load_magnet
-from bittern.cli.transfer import SESSION_STOP_TIMEOUT, row_of
+from bittern.cli.transfer import SESSION_STOP_TIMEOUT, code_of_failure, row_of
 from bittern.cli.values import format_duration, format_size
 from bittern.codec.magnet import Magnet, format_magnet, parse_public_key
 from bittern.core.errors import BitTorrentError, DhtUnreachable, MagnetError, NotPublished
@@ -250,7 +250,7 @@ class Following:
                     await follower.serve(is_fresh=True)
         except BitTorrentError as error:
             if self._every is None:
-                raise
+                raise CommandFailed(describe(error), code_of_failure(error)) from error
             complain(describe(error))
             self._report.note("failed", "", reason=describe(error))
             return
