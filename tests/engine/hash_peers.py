@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from typing import Any
 
 from bittern.codec import wire
+from bittern.codec.bencode import decode, encode
 from bittern.codec.extension import (
     ExtendedHandshake,
     MetadataMessage,
@@ -15,11 +17,12 @@ from bittern.codec.extension import (
     encode_extended_handshake,
     encode_metadata_message,
 )
-from bittern.codec.merkle import HashTree, block_hashes
+from bittern.codec.merkle import HashTree, block_hashes, piece_layer_of, root_of
 from bittern.codec.wire import HashRange, MessageId, Reserved
+from bittern.engine import events
 from bittern.testing.host import SimHost
 from bittern.testing.peer import ScriptedPeer
-from tests.engine.scene import Node, Scene, Stranger
+from tests.engine.scene import FAST, NAME, PIECE_LENGTH, Node, Scene, Stranger, Watch, until
 
 V2 = Reserved(has_fast=True, has_extensions=True, has_v2=True)
 UT_METADATA = 3
@@ -157,3 +160,38 @@ async def connect_to_node(scene: Scene, **options: Any) -> tuple[Files, bytes, N
     [root] = files.trees
     node = await scene.node(**options)
     return files, root, node, await connect_v2(scene, node)
+
+
+async def mend_lost_piece(scene: Scene) -> tuple[Node, Watch]:
+    """
+    Let a node trust that it has everything, lose a piece at its first upload and fetch it again.
+
+    Returns:
+        The node, and what it told from its start on; the first block of piece 2 was bad.
+    """
+    seed = await scene.node(is_seed=True)
+    node = await scene.node(damaged=[2 * PIECE_LENGTH], peers=[seed], torrent={"skip_check": True})
+    watch = Watch(node.torrent)
+    other = await scene.node(peers=[node])
+    await until(lambda: bool(watch.of(events.PieceLost)))
+    node.torrent.add_peers([seed.endpoint], "user")
+    await other.complete()
+    await node.complete()
+    return node, watch
+
+
+async def node_of_v1_link(scene: Scene, **options: Any) -> Node:
+    """Run a node that starts from a link by the v1 hash, with a peer that knows nothing of v2."""
+    old = HashPeer(scene, lambda _: None, reserved=FAST)
+    return await scene.node(source=scene.link_by("btih"), peers=[old], **options)
+
+
+def contradict(scene: Scene) -> bytes:
+    """Give the torrent the v2 half of other data, its layer included; return that data."""
+    other = random.Random(9).randbytes(len(scene.data))
+    leaves = block_hashes(other)
+    value: Any = decode(scene.raw)
+    value[b"info"][b"file tree"][NAME.encode()][b""][b"pieces root"] = root_of(leaves)
+    value[b"piece layers"] = {root_of(leaves): piece_layer_of(leaves, PIECE_LENGTH)}
+    scene.raw = encode(value)
+    return other

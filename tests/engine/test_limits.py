@@ -9,6 +9,7 @@ import pytest
 
 from bittern.engine.limits import MIN_BURST, RateGate, SharedLimit, make_bucket
 from bittern.testing.loop import run
+from tests.virtual_time import simulated
 
 
 def make_gate(rate: float | None, shared: float | None = None) -> RateGate:
@@ -19,14 +20,12 @@ def make_gate(rate: float | None, shared: float | None = None) -> RateGate:
     )
 
 
-def test_no_limit_is_nothing_to_ask() -> None:
-    async def main() -> None:
-        gate = make_gate(None)
-        assert gate.is_unlimited
-        gate.take(1 << 40)
-        assert gate.available() > 1 << 40
-
-    run(main(), seed=1)
+@simulated
+async def test_no_limit_is_nothing_to_ask() -> None:
+    gate = make_gate(None)
+    assert gate.is_unlimited
+    gate.take(1 << 40)
+    assert gate.available() > 1 << 40
 
 
 @pytest.mark.parametrize("rate", [50_000, 1_000_000, 40_000_000])
@@ -62,86 +61,78 @@ def test_a_rate_holds_within_five_per_cent_over_five_seconds(rate: int, num_take
         assert max(passed) - min(passed) <= max(4 * MIN_BURST, 0.3 * max(passed))
 
 
-def test_the_stricter_of_two_buckets_decides() -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        shared = SharedLimit(make_bucket(100_000, now=loop.time()), loop=loop)
-        gate = RateGate(make_bucket(10_000_000, now=loop.time()), shared)
-        await asyncio.sleep(10)
-        assert gate.available() == MIN_BURST
-        shared.set_rate(None)
-        assert (gate.available(), gate.rate) == (1_000_000, 10_000_000)
-        gate.set_rate(None)
-        assert gate.is_unlimited
-        assert gate.rate is None
-
-    run(main(), seed=3)
+@simulated
+async def test_the_stricter_of_two_buckets_decides() -> None:
+    loop = asyncio.get_running_loop()
+    shared = SharedLimit(make_bucket(100_000, now=loop.time()), loop=loop)
+    gate = RateGate(make_bucket(10_000_000, now=loop.time()), shared)
+    await asyncio.sleep(10)
+    assert gate.available() == MIN_BURST
+    shared.set_rate(None)
+    assert (gate.available(), gate.rate) == (1_000_000, 10_000_000)
+    gate.set_rate(None)
+    assert gate.is_unlimited
+    assert gate.rate is None
 
 
-def test_the_same_rate_again_forgives_no_debt() -> None:
-    async def main() -> None:
-        gate = make_gate(100_000, 100_000)
-        gate.take(1_000_000)
-        gate.set_rate(100_000.0)
-        gate._shared.set_rate(100_000)
-        await asyncio.sleep(9)
-        assert gate.available() == 0
-        gate.set_rate(99_999)
-        gate._shared.set_rate(None)
-        await asyncio.sleep(0.1)
-        assert gate.available() == 9_999
-
-    run(main(), seed=3)
+@simulated
+async def test_the_same_rate_again_forgives_no_debt() -> None:
+    gate = make_gate(100_000, 100_000)
+    gate.take(1_000_000)
+    gate.set_rate(100_000.0)
+    gate._shared.set_rate(100_000)
+    await asyncio.sleep(9)
+    assert gate.available() == 0
+    gate.set_rate(99_999)
+    gate._shared.set_rate(None)
+    await asyncio.sleep(0.1)
+    assert gate.available() == 9_999
 
 
-def test_who_waits_twice_gets_one_turn_and_who_left_none() -> None:
-    async def main() -> None:
-        gate = make_gate(1_000_000)
-        calls: list[str] = []
+@simulated
+async def test_who_waits_twice_gets_one_turn_and_who_left_none() -> None:
+    gate = make_gate(1_000_000)
+    calls: list[str] = []
 
-        def first() -> None:
-            calls.append("first")
+    def first() -> None:
+        calls.append("first")
 
-        def second() -> None:
-            calls.append("second")
+    def second() -> None:
+        calls.append("second")
 
-        gate.wait(first)
-        gate.wait(first)
-        gate.wait(second)
-        gate.forget(second)
-        gate.forget(second)
-        await asyncio.sleep(1)
-        assert calls == ["first"]
-        gate.take(-random.Random(0).randrange(1, 10))
-        gate.close()
-
-    run(main(), seed=4)
+    gate.wait(first)
+    gate.wait(first)
+    gate.wait(second)
+    gate.forget(second)
+    gate.forget(second)
+    await asyncio.sleep(1)
+    assert calls == ["first"]
+    gate.take(-random.Random(0).randrange(1, 10))
+    gate.close()
 
 
-def test_whoever_is_gone_is_not_called_and_leaves_the_rest_their_turns() -> None:
-    async def main() -> None:
-        gate = make_gate(None, shared=20_000)
-        other = RateGate(make_bucket(None, now=0.0), gate._shared)
-        gate.take(1 << 20)
-        called: list[str] = []
+@simulated
+async def test_whoever_is_gone_is_not_called_and_leaves_the_rest_their_turns() -> None:
+    gate = make_gate(None, shared=20_000)
+    other = RateGate(make_bucket(None, now=0.0), gate._shared)
+    gate.take(1 << 20)
+    called: list[str] = []
 
-        def first() -> None:
-            called.append("first")
+    def first() -> None:
+        called.append("first")
 
-        def second() -> None:
-            called.append("second")
+    def second() -> None:
+        called.append("second")
 
-        gate.forget(first)
-        gate.wait(first)
-        other.wait(second)
-        gate.forget(first)
-        gate.forget(first)
-        assert gate._shared.has_waiters
-        assert not gate.serve_next()
-        await asyncio.sleep(120)
-        assert called == ["second"]
-        assert not gate._shared.has_waiters
-        gate.close()
-        other.close()
-
-    run(main(), seed=1)
+    gate.forget(first)
+    gate.wait(first)
+    other.wait(second)
+    gate.forget(first)
+    gate.forget(first)
+    assert gate._shared.has_waiters
+    assert not gate.serve_next()
+    await asyncio.sleep(120)
+    assert called == ["second"]
+    assert not gate._shared.has_waiters
+    gate.close()
+    other.close()

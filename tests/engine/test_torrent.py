@@ -38,7 +38,7 @@ from tests.engine.scene import (
     snapshot,
     until,
 )
-from tests.engine.sources.test_discovery import URL, FakeClient, tracked
+from tests.engine.sources.fake_tracker import URL, FakeClient, tracked
 
 
 async def get_some(scene: Scene, leecher: Node, num_pieces: int) -> None:

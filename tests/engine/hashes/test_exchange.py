@@ -8,8 +8,8 @@ from bittern.codec import wire
 from bittern.codec.info import Version
 from bittern.codec.wire import HashRange, MessageId
 from bittern.engine import events
-from tests.engine.hash_peers import V2, connect_v2
-from tests.engine.scene import GIVEN, PIECE_LENGTH, Scene, Watch, in_scene, until
+from tests.engine.hash_peers import V2, connect_v2, mend_lost_piece
+from tests.engine.scene import GIVEN, Scene, in_scene
 
 RANGE = HashRange(bytes(32), 0, 0, 2, 0)
 MESSAGES = {
@@ -88,12 +88,5 @@ async def test_the_bit_on_a_v1_magnet(scene: Scene) -> None:
 @in_scene(version=Version.V2)
 async def test_a_lost_piece_is_mended_by_hashes(scene: Scene) -> None:
     """It is found bad at its first upload."""
-    seed = await scene.node(is_seed=True)
-    node = await scene.node(damaged=[2 * PIECE_LENGTH], peers=[seed], torrent={"skip_check": True})
-    watch = Watch(node.torrent)
-    other = await scene.node(peers=[node])
-    await until(lambda: bool(watch.of(events.PieceLost)))
-    node.torrent.add_peers([seed.endpoint], "user")
-    await other.complete()
-    await node.complete()
+    _, watch = await mend_lost_piece(scene)
     assert watch.of(events.PieceDamaged) == [events.PieceDamaged(2, 1, 4)]

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bittern.codec.bencode import decode, encode
 from bittern.codec.info import Version
-from bittern.codec.merkle import block_hashes, piece_layer_of, root_of
 from bittern.codec.metainfo import decode_metainfo
 from bittern.core.errors import Inconsistent
 from bittern.engine.events import TorrentState
@@ -21,8 +17,8 @@ from bittern.engine.hashes import layer_maker
 from bittern.storage import hash_trees
 from bittern.storage.base import Storage
 from bittern.storage.hashing import PieceHashes
-from tests.engine.hash_peers import HashPeer
-from tests.engine.scene import FAST, NAME, PIECE_LENGTH, Node, Scene, in_scene, until
+from tests.engine.hash_peers import HashPeer, contradict, node_of_v1_link
+from tests.engine.scene import FAST, NAME, Node, Scene, in_scene, until
 from tests.engine.test_metadata import FILES
 
 
@@ -49,7 +45,7 @@ async def test_what_was_taken_on_trust_is_read_once(
     node = await scene.node(
         is_seed=True,
         source=scene.link_by("btih"),
-        peers=[old.endpoint],
+        peers=[old],
         torrent={"skip_check": True},
         state_dir=scene.state_dir,
         worker_delay=3.0,
@@ -89,15 +85,13 @@ async def test_files_that_are_not_wanted_get_no_layer(scene: Scene) -> None:
 
 @in_scene(files=FILES, version=Version.HYBRID)
 async def test_a_file_that_is_gone_gets_no_layer(scene: Scene, tmp_path: Path) -> None:
-    old = HashPeer(scene, lambda _: None, reserved=FAST)
     host = scene.add_host()
     folder = tmp_path / host.addresses[0]
     scene.write_content(folder)
     os.truncate(folder / NAME / "a", 5)
-    node = await scene.node(
+    node = await node_of_v1_link(
+        scene,
         host=host,
-        source=scene.link_by("btih"),
-        peers=[old.endpoint],
         torrent={"skip_check": True},
     )
     await node.complete()
@@ -109,11 +103,9 @@ async def test_a_file_that_is_gone_gets_no_layer(scene: Scene, tmp_path: Path) -
 @in_scene(files=FILES, version=Version.HYBRID)
 async def test_a_torrent_that_is_paused_meanwhile_gets_its_layers_later(scene: Scene) -> None:
     """Nothing is done with what was read for a torrent that does not run any more."""
-    old = HashPeer(scene, lambda _: None, reserved=FAST)
-    node = await scene.node(
+    node = await node_of_v1_link(
+        scene,
         is_seed=True,
-        source=scene.link_by("btih"),
-        peers=[old.endpoint],
         torrent={"skip_check": True},
         worker_delay=5.0,
         state_dir=scene.state_dir,
@@ -139,11 +131,9 @@ async def test_a_bug_while_reading_is_not_hidden(
         raise ZeroDivisionError
 
     monkeypatch.setattr(layer_maker, "read_piece_hash", read_piece_hash)
-    old = HashPeer(scene, lambda _: None, reserved=FAST)
-    node = await scene.node(
+    node = await node_of_v1_link(
+        scene,
         is_seed=True,
-        source=scene.link_by("btih"),
-        peers=[old.endpoint],
         torrent={"skip_check": True},
     )
     await until(lambda: bool(scene.loop.failures))
@@ -153,27 +143,14 @@ async def test_a_bug_while_reading_is_not_hidden(
     assert not scene.loop.failures
 
 
-def contradict(scene: Scene) -> bytes:
-    """Give the torrent the v2 half of other data, its layer included; return that data."""
-    other = random.Random(9).randbytes(len(scene.data))
-    leaves = block_hashes(other)
-    value: Any = decode(scene.raw)
-    value[b"info"][b"file tree"][NAME.encode()][b""][b"pieces root"] = root_of(leaves)
-    value[b"piece layers"] = {root_of(leaves): piece_layer_of(leaves, PIECE_LENGTH)}
-    scene.raw = encode(value)
-    return other
-
-
 @pytest.mark.parametrize("skip_check", [False, True])
 @in_scene(version=Version.HYBRID)
 async def test_data_that_is_not_that_of_the_root(scene: Scene, skip_check: bool) -> None:
     """Whether it is hashed as the torrent wakes up or once it is complete."""
     contradict(scene)
-    old = HashPeer(scene, lambda _: None, reserved=FAST)
-    node = await scene.node(
+    node = await node_of_v1_link(
+        scene,
         is_seed=True,
-        source=scene.link_by("btih"),
-        peers=[old.endpoint],
         torrent={"skip_check": skip_check},
     )
     await until(lambda: node.torrent.state is TorrentState.ERROR)

@@ -18,8 +18,7 @@ from bittern.engine.hashes.exchange import HashExchange
 from bittern.engine.hashes.seeker import BLOCKS_TIMEOUT, HashSeeker
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
-from tests.engine.hash_peers import Files, HashPeer
-from tests.engine.hashes.test_layer_maker import contradict
+from tests.engine.hash_peers import Files, HashPeer, contradict, node_of_v1_link
 from tests.engine.scene import FAST, GIVEN, PIECE_LENGTH, Node, Scene, Watch, in_scene, until
 from tests.engine.test_metadata import FILES
 
@@ -340,9 +339,9 @@ async def test_hashes_that_come_too_late_are_ignored(scene: Scene) -> None:
 async def test_a_layer_from_a_peer_that_contradicts_what_is_there(scene: Scene) -> None:
     """Pieces were good by v1 when a peer brought the layer, which is that of the root."""
     other = contradict(scene)
-    old = HashPeer(scene, lambda _: None, reserved=FAST)
-    node = await scene.node(
-        damaged=[3 * PIECE_LENGTH], source=scene.link_by("btih"), peers=[old.endpoint]
+    node = await node_of_v1_link(
+        scene,
+        damaged=[3 * PIECE_LENGTH],
     )
     await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
     assert node.torrent.stats().num_have == 15

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -23,7 +21,7 @@ from bittern.proto.peer_events import (
     Request,
     RequestRejected,
 )
-from bittern.testing.loop import run
+from tests.virtual_time import simulated
 
 HASH = InfoHash(b"h" * 20)
 REMOTE = Endpoint("10.0.0.9", 6881)
@@ -127,14 +125,13 @@ def connect(room: int = 1 << 30) -> tuple[PeerConnection, FakeStream, FakeOwner]
     return peer, stream, owner
 
 
-def simulated(test: Callable[[], Any]) -> Callable[[], None]:
-    """Run an async test in virtual time."""
-
-    def wrapped() -> None:
-        run(test(), seed=1)
-
-    wrapped.__name__ = test.__name__
-    return wrapped
+def serving(room: int = 1 << 30) -> tuple[PeerConnection, FakeStream, FakeOwner]:
+    """Return a connection whose handshake came and that unchokes."""
+    peer, stream, owner = connect(room)
+    peer.start()
+    peer.data_received(memoryview(HELLO))
+    peer.protocol.unchoke()
+    return peer, stream, owner
 
 
 @simulated
@@ -159,10 +156,7 @@ async def test_events_and_blocks_reach_the_owner() -> None:
 
 @simulated
 async def test_blocks_are_served_in_order_through_a_narrow_socket() -> None:
-    peer, stream, _ = connect(room=100)
-    peer.start()
-    peer.data_received(memoryview(HELLO))
-    peer.protocol.unchoke()
+    peer, stream, _ = serving(room=100)
     requests = [(index, 0, BLOCK_LENGTH) for index in range(9)]
     peer.data_received(memoryview(b"".join(wire.encode_request(*each) for each in requests)))
     peer.protocol.send_have(3)
@@ -180,11 +174,8 @@ async def test_blocks_are_served_in_order_through_a_narrow_socket() -> None:
 
 @simulated
 async def test_a_run_from_the_worker_is_sent_when_it_comes() -> None:
-    peer, stream, owner = connect()
+    peer, stream, owner = serving()
     owner.is_slow = True
-    peer.start()
-    peer.data_received(memoryview(HELLO))
-    peer.protocol.unchoke()
     peer.data_received(memoryview(wire.encode_request(1, 0, 5) + wire.encode_request(3, 0, 5)))
     before = len(stream.sent)
     assert before == 68 + len(wire.UNCHOKE)
@@ -234,15 +225,13 @@ async def test_every_message_is_traced_once_however_it_leaves() -> None:
 
 
 @pytest.mark.parametrize("is_closed", [False, True])
-def test_a_turn_of_a_rate_limit_fills_only_what_lives(is_closed: bool) -> None:
-    async def main() -> None:
-        peer, _, owner = connect()
-        if is_closed:
-            peer.close("gone")
-        peer.fill()
-        assert owner.num_fills == (0 if is_closed else 1)
-
-    run(main(), seed=1)
+@simulated
+async def test_a_turn_of_a_rate_limit_fills_only_what_lives(is_closed: bool) -> None:
+    peer, _, owner = connect()
+    if is_closed:
+        peer.close("gone")
+    peer.fill()
+    assert owner.num_fills == (0 if is_closed else 1)
 
 
 @simulated
@@ -274,10 +263,7 @@ async def test_what_became_of_requests_is_heard_of_a_peer_that_is_closed_meanwhi
 
 @simulated
 async def test_a_peer_that_is_closed_while_its_pipeline_is_filled_is_served_no_more() -> None:
-    peer, stream, owner = connect()
-    peer.start()
-    peer.data_received(memoryview(HELLO))
-    peer.protocol.unchoke()
+    peer, stream, owner = serving()
     peer.flush()
     before = len(stream.sent)
     owner.closes_when_filled = True
@@ -288,10 +274,7 @@ async def test_a_peer_that_is_closed_while_its_pipeline_is_filled_is_served_no_m
 
 @simulated
 async def test_other_peers_have_their_turn_between_many_runs() -> None:
-    peer, stream, _ = connect()
-    peer.start()
-    peer.data_received(memoryview(HELLO))
-    peer.protocol.unchoke()
+    peer, stream, _ = serving()
     peer.flush()
     before, piece = len(stream.sent), len(wire.encode_piece(0, 0, bytes(BLOCK_LENGTH)))
     asked = [
@@ -307,21 +290,16 @@ async def test_other_peers_have_their_turn_between_many_runs() -> None:
 
 
 @pytest.mark.parametrize("ending", ["closed", "served"])
-def test_a_turn_that_was_put_off_ends_with_the_connection(ending: str) -> None:
-    async def main() -> None:
-        peer, stream, _ = connect()
-        peer.start()
-        peer.data_received(memoryview(HELLO))
-        peer.protocol.unchoke()
-        asked = [(index, 0, BLOCK_LENGTH) for index in range(10)]
-        peer.data_received(memoryview(b"".join(wire.encode_request(*each) for each in asked)))
-        before = len(stream.sent)
-        if ending == "closed":
-            peer.close("gone")
-        await asyncio.sleep(0.01)
-        assert (len(stream.sent) == before) is (ending == "closed")
-
-    run(main(), seed=1)
+@simulated
+async def test_a_turn_that_was_put_off_ends_with_the_connection(ending: str) -> None:
+    peer, stream, _ = serving()
+    asked = [(index, 0, BLOCK_LENGTH) for index in range(10)]
+    peer.data_received(memoryview(b"".join(wire.encode_request(*each) for each in asked)))
+    before = len(stream.sent)
+    if ending == "closed":
+        peer.close("gone")
+    await asyncio.sleep(0.01)
+    assert (len(stream.sent) == before) is (ending == "closed")
 
 
 @simulated
@@ -338,10 +316,7 @@ async def test_a_peer_that_owes_blocks_snubs_until_it_sends_one() -> None:
 
 @simulated
 async def test_nothing_is_served_while_a_limit_forbids_it() -> None:
-    peer, stream, owner = connect()
-    peer.start()
-    peer.data_received(memoryview(HELLO))
-    peer.protocol.unchoke()
+    peer, stream, owner = serving()
     owner.is_limited = True
     peer.data_received(memoryview(wire.encode_request(1, 0, 5)))
     before = len(stream.sent)
@@ -352,11 +327,8 @@ async def test_nothing_is_served_while_a_limit_forbids_it() -> None:
 
 @simulated
 async def test_what_the_worker_cannot_read_is_rejected() -> None:
-    peer, stream, owner = connect()
+    peer, stream, owner = serving()
     owner.is_slow = True
-    peer.start()
-    peer.data_received(memoryview(HELLO))
-    peer.protocol.unchoke()
     peer.data_received(memoryview(wire.encode_request(1, 0, 5)))
     before = len(stream.sent)
     peer.run_refused([(1, 0, 5)])
@@ -366,11 +338,8 @@ async def test_what_the_worker_cannot_read_is_rejected() -> None:
 
 @simulated
 async def test_a_loaded_run_that_does_not_fit_waits_for_room() -> None:
-    peer, stream, owner = connect()
+    peer, stream, owner = serving()
     owner.is_slow = True
-    peer.start()
-    peer.data_received(memoryview(HELLO))
-    peer.protocol.unchoke()
     peer.data_received(memoryview(wire.encode_request(1, 0, 5) + wire.encode_request(3, 0, 5)))
     before = len(stream.sent)
     owner.is_slow = False

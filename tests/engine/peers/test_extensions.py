@@ -24,7 +24,7 @@ from bittern.codec.wire import HashRange, MessageId
 from bittern.core.endpoint import Endpoint
 from bittern.engine import events
 from bittern.testing.peer import ExpectationFailed, ScriptedPeer
-from tests.engine.hash_peers import ask, connect_to_node, connect_v2
+from tests.engine.hash_peers import ask, connect_to_node, connect_v2, mend_lost_piece
 from tests.engine.scene import (
     BLOCK_LENGTH,
     GIVEN,
@@ -264,13 +264,6 @@ async def test_a_peer_that_speaks_of_hashes_which_a_torrent_has_not_is_closed(sc
 async def test_of_a_piece_that_was_lost_only_what_is_bad_is_fetched_where_hashes_tell(
     scene: Scene, version: Version
 ) -> None:
-    seed = await scene.node(is_seed=True)
-    node = await scene.node(damaged=[2 * PIECE_LENGTH], peers=[seed], torrent={"skip_check": True})
-    watch = Watch(node.torrent)
-    other = await scene.node(peers=[node])
-    await until(lambda: bool(watch.of(events.PieceLost)))
-    node.torrent.add_peers([seed.endpoint], "user")
-    await other.complete()
-    await node.complete()
+    node, _ = await mend_lost_piece(scene)
     fetched = BLOCK_LENGTH if version is Version.V2 else PIECE_LENGTH
     assert node.torrent.num_downloaded == fetched

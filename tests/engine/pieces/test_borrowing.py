@@ -19,7 +19,7 @@ from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.storage.donors import DonorStorage
 from bittern.testing.disk import CachedCalls, FaultyCalls
 from bittern.testing.loop import VirtualLoop
-from tests.engine.hashes.test_layer_maker import contradict
+from tests.engine.hash_peers import contradict
 from tests.engine.scene import (
     NAME,
     NUM_PIECES,
@@ -136,6 +136,12 @@ def names_of(node: Node, name: str) -> set[bytes]:
     return set(fingerprints(info, index))
 
 
+def offer(node: Node, name: str) -> None:
+    """Tell a node of the file of the scene that goes by this name."""
+    root = node.scene.folder / "source" / NAME
+    node.torrent.take_file(names_of(node, name), root if name == NAME else root / name)
+
+
 @pytest.mark.parametrize("version", [Version.V2, Version.HYBRID])
 @simulated
 async def test_a_long_file_is_taken_in_batches_and_told_of_once(
@@ -164,7 +170,7 @@ async def test_a_long_file_is_taken_in_batches_and_told_of_once(
         await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
         assert node.torrent.swarm is not None
         picker, at_once = node.torrent.swarm.picker, set()
-        node.torrent.take_file(names_of(node, "b"), tmp_path / "source" / NAME / "b")
+        offer(node, "b")
         while not watch.of(FileReused):
             at_once.add(picker.open.bit_count())
             await asyncio.sleep(0.05)
@@ -185,7 +191,7 @@ async def test_after_a_kill_only_what_was_being_taken_is_hashed(
     state = scene.state_dir
     node = await scene.node(worker_delay=0.5, state_dir=state)
     await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
-    node.torrent.take_file(names_of(node, NAME), tmp_path / "source" / NAME)
+    offer(node, NAME)
     await until(lambda: node.torrent.stats().num_have >= 6)
     have = node.torrent.have_bits
     copies = snapshot(state, node.folder)
@@ -207,9 +213,8 @@ async def test_a_torrent_that_is_paused_meanwhile_takes_no_more(
         node = await scene.node(worker_delay=0.5)
         watch = Watch(node.torrent)
         await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
-        source = tmp_path / "source" / NAME
         for name in files:
-            node.torrent.take_file(names_of(node, name), source / name)
+            offer(node, name)
         await asyncio.sleep(0.1)
         await node.torrent.pause()
         assert node.torrent.state is TorrentState.PAUSED
@@ -219,7 +224,7 @@ async def test_a_torrent_that_is_paused_meanwhile_takes_no_more(
         await node.torrent.resume()
         await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
         for name in files:
-            node.torrent.take_file(names_of(node, name), source / name)
+            offer(node, name)
         await node.complete()
         assert node.has_content()
 
@@ -236,9 +241,8 @@ async def test_a_disk_that_is_full_stops_the_torrent_and_what_was_to_be_taken(
         watch = Watch(node.torrent)
         await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
         calls.room = 150_000
-        source = tmp_path / "source" / NAME
         for name in files:
-            node.torrent.take_file(names_of(node, name), source / name)
+            offer(node, name)
         await until(lambda: node.torrent.state is TorrentState.ERROR)
         assert isinstance(node.torrent.error, DiskFull)
         assert node.torrent.num_left == 300_000
@@ -246,7 +250,7 @@ async def test_a_disk_that_is_full_stops_the_torrent_and_what_was_to_be_taken(
         calls.room = None
         await until(lambda: node.torrent.state is TorrentState.DOWNLOADING, within=120)
         for name in files:
-            node.torrent.take_file(names_of(node, name), source / name)
+            offer(node, name)
         await node.complete()
         assert node.has_content()
 
@@ -262,12 +266,11 @@ async def test_a_donor_that_cannot_be_read_is_no_error_of_ours(
         node = await scene.node(os_calls=calls)
         watch = Watch(node.torrent)
         await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
-        source = tmp_path / "source" / NAME
         calls.fail_call(0, errno.EIO, names={"preadv"}, for_good=True)
-        node.torrent.take_file(names_of(node, "a"), source / "a")
+        offer(node, "a")
         await asyncio.sleep(1)
         calls.heal()
-        node.torrent.take_file(names_of(node, "b"), source / "b")
+        offer(node, "b")
         await until(lambda: node.torrent.num_left == 200_000)
         await until(lambda: bool(watch.of(FileReused)))
         assert [event.index for event in watch.of(FileReused)] == [1]
@@ -298,7 +301,7 @@ async def test_a_bug_while_copying_is_not_hidden(
     seed = await scene.node(is_seed=True)
     node = await scene.node()
     monkeypatch.setattr(DonorStorage, "read_into", read_into)
-    node.torrent.take_file(names_of(node, NAME), tmp_path / "source" / NAME)
+    offer(node, NAME)
     await until(lambda: bool(scene.loop.failures))
     assert "ZeroDivisionError" in scene.loop.failures.pop()
     node.torrent.add_peers([seed.endpoint], "user")

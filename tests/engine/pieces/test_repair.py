@@ -19,7 +19,7 @@ from bittern.engine.pieces import repair
 from bittern.engine.pieces.block_judge import BlocksDone
 from bittern.testing.disk import FaultyCalls
 from bittern.testing.loop import VirtualLoop
-from tests.engine.hash_peers import BlockPeer, Files, HashPeer
+from tests.engine.hash_peers import BlockPeer, Files, HashPeer, mend_lost_piece
 from tests.engine.scene import (
     GIVEN,
     NAME,
@@ -120,14 +120,7 @@ async def test_what_was_never_written_is_not_asked_about(scene: Scene, tmp_path:
 @in_scene(version=Version.V2)
 async def test_a_piece_found_damaged_at_its_first_upload_is_mended(scene: Scene) -> None:
     """Limit: F5."""
-    seed = await scene.node(is_seed=True)
-    node = await scene.node(damaged=[2 * PIECE_LENGTH], peers=[seed], torrent={"skip_check": True})
-    watch = Watch(node.torrent)
-    other = await scene.node(peers=[node])
-    await until(lambda: bool(watch.of(events.PieceLost)))
-    node.torrent.add_peers([seed.endpoint], "user")
-    await node.complete()
-    await other.complete()
+    node, _ = await mend_lost_piece(scene)
     assert node.has_content()
     assert node.torrent.num_downloaded == BLOCK_LENGTH
 

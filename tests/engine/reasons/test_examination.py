@@ -19,7 +19,7 @@ from bittern.testing.disk import FaultyCalls
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.network import Link
 from tests.engine.scene import NUM_PIECES, Node, Scene, Watch, in_scene
-from tests.engine.sources.test_discovery import URL, FakeClient, tracked
+from tests.engine.sources.fake_tracker import URL, FakeClient, tracked
 from tests.virtual_time import simulated
 
 NOWHERE = Endpoint("10.0.77.1", 1)

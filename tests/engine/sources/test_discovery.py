@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from bittern.codec.info import Version
 from bittern.codec.magnet import parse_magnet
-from bittern.core.announce import AnnounceAnswer, AnnounceRequest, Event, ScrapeEntry
-from bittern.core.endpoint import Endpoint
-from bittern.core.errors import ConfigError, TrackerUnreachable
-from bittern.core.ids import InfoHash
+from bittern.core.announce import Event
+from bittern.core.errors import ConfigError
 from bittern.engine import events
 from bittern.engine.config import TorrentConfig
 from bittern.engine.session import Session
@@ -21,58 +18,10 @@ from bittern.engine.shelf import Shelf
 from bittern.engine.source_status import SourceKind
 from bittern.engine.sources.base import PRIVATE, DiscoveringTorrent, PeerSource, SwitchedOff
 from bittern.engine.sources.discovery import hinted_peers, tiers_of
-from bittern.engine.sources.tracker_client import TrackerClient
 from bittern.testing.loop import VirtualLoop
 from tests.engine.scene import Scene, Watch, endpoint_of, in_scene, until
+from tests.engine.sources.fake_tracker import URL, FakeClient, tracked
 from tests.virtual_time import simulated
-
-URL = "http://tracker.example/announce"
-TRACKER_HOST = "10.0.99.1"
-
-
-class FakeClient(TrackerClient):
-    """A tracker that names peers, or never answers."""
-
-    def __init__(self) -> None:
-        self.peers: tuple[Endpoint, ...] = ()
-        self.is_dead = False
-        self.heard: list[tuple[str, Event, int]] = []
-        self.hashes: list[set[InfoHash]] = []
-
-    async def announce(
-        self,
-        url: str,
-        requests: Sequence[AnnounceRequest],
-        *,
-        answered: Callable[[AnnounceAnswer, str], None] = lambda answer, host: None,
-    ) -> AnnounceAnswer:
-        self.heard.append((url, requests[0].event, requests[0].left))
-        self.hashes.append({request.info_hash for request in requests})
-        if self.is_dead:
-            await asyncio.sleep(3600)
-            raise TrackerUnreachable("silent")
-        await asyncio.sleep(0.1)
-        answer = AnnounceAnswer(peers=self.peers)
-        answered(answer, TRACKER_HOST)
-        return answer
-
-    async def scrape(
-        self, url: str, info_hashes: Sequence[InfoHash]
-    ) -> dict[InfoHash, ScrapeEntry]:
-        return {}
-
-
-class TrackedSession(Session):
-    """A session whose trackers are played by ``client``."""
-
-    client: FakeClient
-
-    def _make_tracker_client(self) -> TrackerClient:
-        return self.client
-
-
-def tracked(client: FakeClient) -> type[Session]:
-    return type("Tracked", (TrackedSession,), {"client": client})
 
 
 @in_scene(trackers=((URL,),))

@@ -10,8 +10,8 @@ from bittern.engine.config import TorrentConfig
 from bittern.engine.source_status import SourceKind, SourceState
 from bittern.engine.sources.finder import PeerFinder
 from tests.engine.scene import Scene, in_scene
+from tests.engine.sources.fake_tracker import URL, FakeClient, tracked
 from tests.engine.sources.local_scene import OTHER, SEARCHED, FakeTorrent
-from tests.engine.sources.test_discovery import URL, FakeClient, tracked
 
 PEER = Endpoint("10.0.0.77", 7000)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
 
 from bittern.codec.info import Version
-from bittern.core.announce import AnnounceAnswer, AnnounceRequest, Event
+from bittern.core.announce import AnnounceAnswer, Event
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import TrackerUnreachable
 from bittern.engine import events
@@ -15,7 +14,7 @@ from bittern.engine.sources.tracker_source import STATES, status_of
 from bittern.engine.sources.trackers import TrackerStatus
 from bittern.policy.announcing import TrackerState
 from tests.engine.scene import Scene, Watch, in_scene, until
-from tests.engine.sources.test_discovery import URL, FakeClient, tracked
+from tests.engine.sources.fake_tracker import URL, FakeClient, tracked
 
 OTHER_URL = "http://other.example/announce"
 
@@ -71,24 +70,11 @@ async def test_what_was_asked_and_answered_and_when_it_goes_on(scene: Scene) -> 
     assert told[3] == answered
 
 
-class SeeingClient(FakeClient):
-    """Tells us where it sees us."""
-
-    async def announce(
-        self,
-        url: str,
-        requests: Sequence[AnnounceRequest],
-        *,
-        answered: Callable[[AnnounceAnswer, str], None] = lambda answer, host: None,
-    ) -> AnnounceAnswer:
-        answer = AnnounceAnswer(external_host="20.0.0.9")
-        answered(answer, "203.0.113.99")
-        return answer
-
-
 @in_scene(trackers=((URL,),))
 async def test_bep24_where_a_tracker_sees_us_is_passed_on(scene: Scene) -> None:
-    node = await scene.node(make=tracked(SeeingClient()), enable_trackers=True)
+    client = FakeClient()
+    client.host, client.external_host = "203.0.113.99", "20.0.0.9"
+    node = await scene.node(make=tracked(client), enable_trackers=True)
     ours = Endpoint("20.0.0.9", node.session.port)
     await asyncio.sleep(0.2)
     assert node.session._services.external == {False: ours}
