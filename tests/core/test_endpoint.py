@@ -154,6 +154,11 @@ def test_who_can_be_dialled(text: str, is_good: bool) -> None:
         ("2002:7f00:1::", True),
         ("64:ff9b::808:808", False),
         ("2002:808:808::1", False),
+        ("::10.0.0.1", True),
+        ("::8.8.8.8", False),
+        # What the library takes for global.
+        ("fec0::1", True),
+        ("64:ff9b:1::808:808", True),
     ],
 )
 def test_which_addresses_are_local(host: str, expected: bool) -> None:

@@ -16,9 +16,15 @@ COMPACT_LENGTH_V6 = 18
 
 # Networks of IPv6 whose addresses carry an IPv4 address, and the bit at which it ends.
 _CARRIERS = (
+    (ipaddress.IPv6Network("::/96"), 0),
     (ipaddress.IPv6Network("::ffff:0:0/96"), 0),
     (ipaddress.IPv6Network("64:ff9b::/96"), 0),
     (ipaddress.IPv6Network("2002::/16"), 80),
+)
+# Networks of IPv6 that ``ipaddress`` takes for global.
+_LOCAL_V6 = (
+    ipaddress.IPv6Network("fec0::/10"),  # site-local, given up
+    ipaddress.IPv6Network("64:ff9b:1::/48"),  # local-use NAT64
 )
 
 
@@ -108,17 +114,27 @@ def is_dialable(endpoint: Endpoint) -> bool:
     )
 
 
+def carried_address(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return what an IPv6 address leads to that carries an IPv4 one (mapped, NAT64, ...)."""
+    for network, shift in _CARRIERS:
+        if address in network:
+            return ipaddress.IPv4Address(int(address) >> shift & 0xFFFF_FFFF)
+    return None
+
+
 def is_local(host: str) -> bool:
     """
-    Tell whether an address is loopback, private, link-local or shared (CGNAT) space.
+    Tell whether an address is loopback, private, link-local, site-local or shared (CGNAT) space.
 
-    An IPv6 address that carries an IPv4 address (mapped, NAT64, 6to4) is judged by that.
+    An IPv6 address that carries an IPv4 address is judged by that.
     """
     address = ipaddress.ip_address(host)
     if isinstance(address, ipaddress.IPv6Address):
-        for network, shift in _CARRIERS:
-            if address in network:
-                return is_local(str(ipaddress.IPv4Address(int(address) >> shift & 0xFFFF_FFFF)))
+        carried = carried_address(address)
+        if carried is not None:
+            return not carried.is_global
+        if any(address in network for network in _LOCAL_V6):
+            return True
     return not address.is_global
 
 

@@ -27,6 +27,8 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
+from bittern.core.endpoint import carried_address
+
 
 class AddressClass(enum.Enum):
     """What kind of address it is."""
@@ -65,13 +67,6 @@ _HARMLESS = tuple(
         "2001:db8::/32",
     )
 )
-# Networks of IPv6 whose addresses carry an IPv4 address, and the bit at which it ends.
-_CARRIERS = (
-    (ipaddress.IPv6Network("::/96"), 0),
-    (ipaddress.IPv6Network("::ffff:0:0/96"), 0),
-    (ipaddress.IPv6Network("64:ff9b::/96"), 0),
-    (ipaddress.IPv6Network("2002::/16"), 80),
-)
 _NEVER_V6 = (
     ipaddress.IPv6Network("fec0::/10"),  # site-local, given up
     ipaddress.IPv6Network("64:ff9b:1::/48"),  # local-use NAT64
@@ -85,10 +80,9 @@ def classify(host: str) -> AddressClass:
     if address.is_loopback:
         return AddressClass.LOOPBACK
     if isinstance(address, ipaddress.IPv6Address):
-        for network, shift in _CARRIERS:
-            if address in network:
-                carried = ipaddress.IPv4Address(int(address) >> shift & 0xFFFF_FFFF)
-                return classify(str(carried))
+        carried = carried_address(address)
+        if carried is not None:
+            return classify(str(carried))
         if any(address in network for network in _NEVER_V6):
             return AddressClass.FORBIDDEN
     if any(address in network for network in _PRIVATE):
