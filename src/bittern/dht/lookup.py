@@ -73,7 +73,7 @@ class Candidate:
 
     Attributes:
         node_id: 20 bytes, or empty when only the address is known.
-        distance: to the target; above all others without a node id.
+        distance: to the target; -1, so nearer than all others, as long as the id is not known.
         compact: address and port, 6 or 18 bytes.
         network: its /24 or /64, empty for a local address.
         path: the path it belongs to.

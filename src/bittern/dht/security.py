@@ -13,34 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from bittern.core.crc32c import crc32c
 from bittern.core.ids import NodeId
 from bittern.dht.address import PACKED_LENGTH, Reach, reach_of
 
 _MASK: Final = bytes.fromhex("030f3fff")
 _MASK_V6: Final = bytes.fromhex("0103070f1f3f7fff")
-_POLYNOMIAL = 0x82F63B78
-"""CRC32C (Castagnoli), bits reversed."""
-
-
-def _make_table() -> tuple[int, ...]:
-    table = []
-    for byte in range(256):
-        value = byte
-        for _ in range(8):
-            value = value >> 1 ^ (_POLYNOMIAL if value & 1 else 0)
-        table.append(value)
-    return tuple(table)
-
-
-_TABLE: Final = _make_table()
-
-
-def crc32c(data: bytes | bytearray) -> int:
-    """Return the CRC32C of ``data``."""
-    value = 0xFFFFFFFF
-    for byte in data:
-        value = value >> 8 ^ _TABLE[(value ^ byte) & 0xFF]
-    return value ^ 0xFFFFFFFF
 
 
 def _prefix_of(packed: bytes, number: int) -> int:

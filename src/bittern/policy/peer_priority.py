@@ -5,34 +5,15 @@ Everybody prefers the pairs of addresses with a high number, so newcomers find
 room in a full swarm and an attacker who fills slots is displaced as likely as
 anybody else.
 
-Source: BEP 40; CRC32-C as in RFC 3720, appendix B.4.
+Source: BEP 40.
 """
 
 from __future__ import annotations
 
 import ipaddress
 
+from bittern.core.crc32c import crc32c
 from bittern.core.endpoint import Endpoint
-
-
-def _make_table() -> tuple[int, ...]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return tuple(table)
-
-
-_TABLE = _make_table()
-
-
-def crc32c(data: bytes) -> int:
-    """Return the CRC32-C (Castagnoli) of ``data``; about 50 ns per byte."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
 
 
 def canonical_priority(ours: Endpoint, theirs: Endpoint) -> int:
