@@ -16,7 +16,6 @@ from bittern.codec.bencode import (
     DHT_LIMITS,
     EXTENSION_LIMITS,
     METAINFO_LIMITS,
-    RESUME_LIMITS,
     TRACKER_LIMITS,
     Encodable,
     Limits,
@@ -239,7 +238,6 @@ class TestSpans:
 
 ALL_LIMITS = {
     "metainfo": METAINFO_LIMITS,
-    "resume": RESUME_LIMITS,
     "extension": EXTENSION_LIMITS,
     "tracker": TRACKER_LIMITS,
     "dht": DHT_LIMITS,

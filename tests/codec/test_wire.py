@@ -185,7 +185,7 @@ LENGTHS: list[tuple[int, int | None, int, int]] = [
     (17, None, 5, 5),
     (20, None, 2, 262_144),
     (21, None, 49, 49),
-    (22, None, 81, 49 + 32 * 544),
+    (22, None, 81, 49 + 32 * 8224),
     (23, None, 49, 49),
     (255, None, 1, 524_284),
 ]
@@ -198,7 +198,7 @@ def test_h1_lengths_at_the_limits_and_beyond(
 ) -> None:
     for length in (low, high):
         check_length(message_id, length, num_pieces=num_pieces)
-    for length in {low - 1, high + 1, 1 << 31, (1 << 32) - 1} - {0}:
+    for length in {low - 1, high + 1, high + 32, 1 << 31, (1 << 32) - 1} - {0}:
         with pytest.raises(WireDecodeError) as caught:
             check_length(message_id, length, num_pieces=num_pieces)
         assert caught.value.limit in (low, high, None)

@@ -51,7 +51,6 @@ class Limits:
 
 # Limit: P1, P2, P6. Depth and tokens as in libtorrent (100 and 3,000,000; DHT 10 and 500).
 METAINFO_LIMITS: Final = Limits(100, 2_000_000, 64 << 20)
-RESUME_LIMITS: Final = Limits(32, 2_000_000, 64 << 20)
 EXTENSION_LIMITS: Final = Limits(32, 10_000, 1 << 20)
 TRACKER_LIMITS: Final = Limits(10, 20_000, 1 << 20)
 DHT_LIMITS: Final = Limits(10, 500, 2048)
