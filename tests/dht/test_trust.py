@@ -39,8 +39,9 @@ def test_a_claim_is_how_dense_the_named_nodes_lie() -> None:
 
 @pytest.mark.parametrize("num_nodes", [100, 3000])
 def test_the_estimate_is_near(rng: random.Random, num_nodes: int) -> None:
+    """A claim is 8 / Gamma(8) of the truth; of 60,000 estimates all were 0.95 to 2.16 of it."""
     estimate = settled(rng, num_nodes).estimate_nodes(0)
-    assert num_nodes / 1.6 <= estimate <= num_nodes * 1.6
+    assert num_nodes / 1.2 <= estimate <= num_nodes * 2.3
 
 
 def test_until_others_have_spoken_our_own_table_counts() -> None:
@@ -60,7 +61,7 @@ def test_two_thirds_of_accomplices_do_not_move_the_estimate(rng: random.Random) 
     trust = settled(rng, 3000, 11)
     for _ in range(21):
         trust.note_size(300)
-    assert 1500 <= trust.estimate_nodes(0) <= 6000
+    assert 1400 <= trust.estimate_nodes(0) <= 6000
     assert not trust.is_credible(300)
 
 
@@ -68,7 +69,7 @@ def test_a_sixth_who_make_nodes_up_do_not_move_the_estimate(rng: random.Random) 
     trust = settled(rng, 3000, 27)
     for _ in range(5):
         trust.note_size(1_000_000)
-    assert 1500 <= trust.estimate_nodes(0) <= 9000
+    assert 2700 <= trust.estimate_nodes(0) <= 12_000
     assert not trust.is_credible(1_000_000)
 
 
@@ -90,9 +91,9 @@ def test_honest_nodes_are_believed(rng: random.Random) -> None:
             target = rng.randbytes(20)
             named = neighbours(rng, target, size)
             passed[size] += trust.is_credible(claimed_size(target, named, INFO_LENGTH))
-    assert passed[3000] >= 95
-    assert passed[2000] >= 60
-    assert passed[450] <= 20
+    assert passed[3000] >= 90
+    assert passed[2000] >= 50
+    assert passed[450] <= 10
 
 
 def test_nobody_is_judged_by_few_claims_or_in_a_small_network() -> None:
