@@ -17,7 +17,7 @@ import pytest
 
 from bittern.core.endpoint import Endpoint
 from bittern.net.interfaces import Interface, interfaces_for, list_interfaces
-from bittern.net.multicast import LocalNetwork
+from bittern.net.multicast import READS_PER_WAKEUP, LocalNetwork
 
 GROUP_V4, GROUP_V6 = "239.192.152.143", "ff15::efc0:988f"
 DATA = {GROUP_V4: b"four", GROUP_V6: b"six"}
@@ -176,6 +176,20 @@ async def test_errors_of_reading_are_survived(monkeypatch: pytest.MonkeyPatch) -
     await one.until(lambda: bool(one.heard))
     assert not errors
     one.network.close()
+
+
+async def test_a_burst_is_read_in_turns() -> None:
+    """Limit: N9. However much comes, the loop gets to other things in between."""
+    port = free_port()
+    one, two = Listener(port, groups=(GROUP_V4,)), Listener(port, groups=(GROUP_V4,))
+    for number in range(READS_PER_WAKEUP + 5):
+        assert one.network.send({GROUP_V4: b"%d" % number}) == 1
+    (sock,) = two.network._sockets.values()
+    sock._read()
+    assert len(two.heard) == READS_PER_WAKEUP
+    await two.until(lambda: len(two.heard) == READS_PER_WAKEUP + 5)
+    for each in (one, two):
+        each.network.close()
 
 
 async def test_by_default_it_uses_the_interfaces_of_this_machine() -> None:

@@ -242,13 +242,26 @@ async def test_errors_are_only_counted(data: bytes, target: Endpoint) -> None:
         assert sock.num_errors == 1
 
 
-async def test_errors_while_receiving_are_passed_over(moody: tuple[UdpSocket, Moody]) -> None:
+@pytest.mark.parametrize("first_bytes", [DHT_BYTES, UTP_BYTES], ids=["plain", "runs"])
+async def test_errors_while_receiving_are_passed_over(
+    moody: tuple[UdpSocket, Moody], first_bytes: tuple[int, ...]
+) -> None:
     sock, raw = moody
+    data = bytes(first_bytes[:1])
     with opened("127.0.0.1") as (other,):
-        collector = listen(sock)
+        collector = listen(sock, first_bytes)
         raw.outcomes = [OSError(errno.ECONNREFUSED, "earlier")]
-        other.send(b"d", sock.endpoint)
+        other.send(data, sock.endpoint)
+        assert await collector.wait(1) == [data]
+
+
+async def test_what_nobody_claims_is_counted_without_utp_too() -> None:
+    with opened("127.0.0.1", "127.0.0.1") as (one, other):
+        collector = listen(other)
+        for data in (b"\x01u", b"\xff", b"d"):
+            one.send(data, other.endpoint)
         assert await collector.wait(1) == [b"d"]
+        assert (other.num_received, other.num_unclaimed) == (1, 2)
 
 
 async def test_batches_end_once_per_wakeup() -> None:
@@ -260,7 +273,9 @@ async def test_batches_end_once_per_wakeup() -> None:
         assert len(collector.batches) <= 3
 
 
-async def test_closing_inside_a_callback_is_safe() -> None:
+@pytest.mark.parametrize("first_bytes", [DHT_BYTES, UTP_BYTES], ids=["plain", "runs"])
+async def test_closing_inside_a_callback_is_safe(first_bytes: tuple[int, ...]) -> None:
+    """Nothing is heard after it, though it came in the same wake-up or the same run."""
     with opened("127.0.0.1", "127.0.0.1") as (one, other):
         got: list[bytes] = []
 
@@ -268,12 +283,13 @@ async def test_closing_inside_a_callback_is_safe() -> None:
             got.append(bytes(data))
             other.close()
 
-        other.add_receiver(DHT_BYTES, receive)
-        one.send(b"d1", other.endpoint)
-        one.send(b"d2", other.endpoint)
+        other.add_receiver(first_bytes, receive)
+        start = bytes(first_bytes[:1])
+        one.send_segments(start + b"1" + start + b"2", 2, other.endpoint)
+        one.send(start + b"3", other.endpoint)
         for _ in range(10):
             await asyncio.sleep(0)
-        assert got == [b"d1"]
+        assert got == [start + b"1"]
         other.send(b"d3", one.endpoint)
         other.send_segments(b"d3", 1, one.endpoint)
         assert other.num_errors == 0

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bittern.codec import wire
+from bittern.codec.wire import REQUEST_BATCH, REQUEST_BATCH_LENGTH
 from bittern.core.errors import PeerViolation
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.proto.incoming import (
@@ -191,6 +193,74 @@ def test_requests_of_an_unchoked_peer_do_not_use_up_the_allowance() -> None:
     assert incoming.admit(block(4), is_choked=True, now=0.0)
 
 
+# --- sixteen at a time -----------------------------------------------------------------------
+
+
+def messages(*requests: Request) -> memoryview:
+    return memoryview(b"".join(wire.encode_request(*request) for request in requests))
+
+
+USUAL = [block(number) for number in range(REQUEST_BATCH)]
+
+
+def test_a_batch_of_whole_blocks_is_queued_as_if_one_by_one() -> None:
+    incoming = IncomingRequests()
+    admit(incoming, 3, 30)
+    view = messages((7, 0, 1), *USUAL)
+    at = len(view) - REQUEST_BATCH_LENGTH
+    assert incoming.admit_batch(view, at, GEOMETRY)
+    # The one that waited keeps its place.
+    assert take(incoming) == [block(3), block(30), *USUAL[:3], *USUAL[4:]]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        (10, 0, BLOCK_LENGTH),  # there is no such piece
+        (0, PIECE_LENGTH, BLOCK_LENGTH),  # behind the end of the piece
+        (0, PIECE_LENGTH - BLOCK_LENGTH + 1, BLOCK_LENGTH),  # beyond its end
+        (9, 3 * BLOCK_LENGTH, BLOCK_LENGTH),  # the last piece is short
+        (0, 0, BLOCK_LENGTH - 1),
+        (0, 0, 2 * BLOCK_LENGTH),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 7, REQUEST_BATCH - 1])
+def test_a_batch_with_one_that_is_not_usual_is_looked_at_one_by_one(
+    odd: Request, place: int
+) -> None:
+    """Nothing that does not exist is queued unseen (H2)."""
+    incoming = IncomingRequests()
+    view = messages(*USUAL[:place], odd, *USUAL[place + 1 :])
+    assert not incoming.admit_batch(view, 0, GEOMETRY)
+    assert not incoming
+
+
+def test_a_batch_with_another_message_in_it_is_looked_at_one_by_one() -> None:
+    incoming = IncomingRequests()
+    cancel = wire.encode_cancel(*block(40))
+    view = memoryview(bytes(messages(*USUAL[:8])) + cancel + bytes(messages(*USUAL[9:])))
+    assert not incoming.admit_batch(view, 0, GEOMETRY)
+    assert not incoming
+
+
+def test_a_batch_of_pieces_smaller_than_a_block_is_looked_at_one_by_one() -> None:
+    small = Geometry.contiguous(BLOCK_LENGTH // 2, 100 * BLOCK_LENGTH, 100 * BLOCK_LENGTH)
+    incoming = IncomingRequests()
+    requests = [(number, 0, BLOCK_LENGTH) for number in range(REQUEST_BATCH)]
+    assert not incoming.admit_batch(messages(*requests), 0, small)
+    assert not incoming
+
+
+def test_h2_a_batch_never_fills_the_queue_beyond_its_limit() -> None:
+    incoming = IncomingRequests()
+    for number in range(MAX_INCOMING_REQUESTS - REQUEST_BATCH + 1):
+        incoming.admit((0, number, 1), is_choked=False, now=0.0)
+    assert not incoming.admit_batch(messages(*USUAL), 0, GEOMETRY)
+    incoming.cancel((0, 0, 1))
+    assert incoming.admit_batch(messages(*USUAL), 0, GEOMETRY)
+    assert len(incoming) == MAX_INCOMING_REQUESTS
+
+
 # --- taking ----------------------------------------------------------------------------------
 
 TAKEN = [
@@ -211,6 +281,14 @@ def test_requests_are_taken(numbers: list[int], num_blocks: int, runs: list[list
         [block(number) for number in run] for run in runs
     ]
     assert not incoming
+
+
+def test_requests_longer_than_a_block_are_taken_by_their_bytes() -> None:
+    incoming = IncomingRequests()
+    requests = [(0, 0, 2 * BLOCK_LENGTH), (1, 0, 2 * BLOCK_LENGTH), (2, 0, 1)]
+    for request in requests:
+        incoming.admit(request, is_choked=False, now=0.0)
+    assert [take(incoming, 3) for _ in range(2)] == [requests[:1], requests[1:]]
 
 
 @given(st.lists(st.integers(1, 5 * BLOCK_LENGTH), max_size=30), st.integers(0, 8 * BLOCK_LENGTH))

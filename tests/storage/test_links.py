@@ -53,6 +53,10 @@ def test_links_to_files_of_the_torrent(link: str, text: str) -> None:
     assert plan("f", "d/e/g", link) == {2: Link(target, text)}
 
 
+def test_a_torrent_without_links_has_none() -> None:
+    assert plan("f", "d/e/g", "pad!") == {}
+
+
 @pytest.mark.parametrize(
     "target",
     ["", "..", "../f", "/etc/passwd", "d", "d/e", "missing", "other", "l", "pad", "f/", "./f"],

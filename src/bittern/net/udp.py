@@ -217,6 +217,8 @@ class UdpSocket:
             if ancillary:  # nothing but UDP_GRO was asked for
                 (segment_length,) = struct.unpack_from("i", ancillary[0][2])
             for at in range(0, length, segment_length or 1):
+                if self._sock is None:  # closed by a receiver
+                    return
                 self._dispatch(buffer[at : min(at + segment_length, length)], source)
 
     def _remember(self, address: tuple[str, int]) -> Endpoint:
