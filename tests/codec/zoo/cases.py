@@ -551,7 +551,8 @@ _BESIDE: list[Row] = [
     ("v1", {"announce-list": [5, [5], [[]], b"udp://x"]}, None),
     ("v1", {"announce-list": [[b"udp://t"] * 3, []]}, None),
     ("v1", {"url-list": 5}, None),
-    ("v1", {"url-list": [5, [], b"http://x"]}, None),
+    # An address, since a name would be looked up.
+    ("v1", {"url-list": [5, [], b"http://127.0.0.1:9"]}, None),
     ("v1", {"httpseeds": [5]}, None),
     ("v1", {"nodes": 5}, None),
     ("v1", {"nodes": [5, [b"h"], [1, 2], [b"h", -1], [b"h", 70_000], [b"h", 1]]}, None),
