@@ -129,7 +129,7 @@ async def test_adjust(examples: Examples, tmp_path: Path) -> None:
             await torrent.wait_complete()
         assert session.config.max_download_rate == 2_000_000
         assert (torrent.config.max_upload_rate, torrent.config.priorities) == (50_000, {0: 7})
-    assert (tmp_path / "new/content/a.txt").read_bytes() == CONTENT["a.txt"]
+    assert (tmp_path / "new/pictures/first.txt").read_bytes() == CONTENT["a.txt"]
 
 
 async def test_follow(examples: Examples, tmp_path: Path) -> None:

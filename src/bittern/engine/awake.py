@@ -133,7 +133,7 @@ async def wake(
     info = metainfo.info
     content = await locate(services, metainfo, config)
     storage = content.storage
-    keeper = _make_keeper(services, metainfo, content)
+    keeper = _make_keeper(services, metainfo, content, config)
     found = await keeper.find(
         skip_check=config.skip_check and not force_check,
         force_check=force_check,
@@ -311,7 +311,9 @@ def _make_borrower(
     )
 
 
-def _make_keeper(services: TorrentServices, metainfo: Metainfo, content: Content) -> Keeper:
+def _make_keeper(
+    services: TorrentServices, metainfo: Metainfo, content: Content, config: TorrentConfig
+) -> Keeper:
     info, root = metainfo.info, content.storage.root
     return Keeper(
         services,
@@ -319,7 +321,9 @@ def _make_keeper(services: TorrentServices, metainfo: Metainfo, content: Content
         info_hash=info.wire_hash,
         content=content,
         geometry=info.geometry,
-        record=make_record(info.wire_hash, info.name, root, content.paths, time.time()),
+        record=make_record(
+            info.wire_hash, info.name, root, content.paths, time.time(), config.renames
+        ),
         metainfo=format_metainfo(metainfo),
     )
 

@@ -18,6 +18,7 @@ from bittern.core.errors import ConfigError
 from bittern.dht.limits import WELL_KNOWN_ROUTERS
 from bittern.policy.picker import LOWEST_PRIORITY, TOP_PRIORITY
 from bittern.storage.adopt import ReuseHow
+from bittern.storage.renaming import parse_path
 
 
 def _check(name: str, value: float | None, low: float, high: float = float("inf")) -> None:
@@ -187,6 +188,8 @@ class TorrentConfig:
     """The folder that holds, or will hold, the torrent's file or folder."""
     data_path: Path | None = None
     """Exactly the file or folder of the content, when its name differs from the torrent's."""
+    renames: Mapping[int, str] = field(default_factory=dict)
+    """By index of a file, its path below ``output``, with ``/``, in place of the torrent's own."""
     files: frozenset[int] | None = None
     """Indices of the files wanted; None for all."""
     priorities: Mapping[int, int] = field(default_factory=dict)
@@ -224,6 +227,8 @@ class TorrentConfig:
     def __post_init__(self) -> None:
         for name in ("max_download_rate", "max_upload_rate", "max_connections", "upload_slots"):
             _check(name, getattr(self, name), 1)
+        for path in self.renames.values():
+            parse_path(path)
         if self.files is not None and any(index < 0 for index in self.files):
             raise ConfigError("files must not be negative")
         for index, priority in self.priorities.items():

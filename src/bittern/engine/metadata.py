@@ -34,6 +34,7 @@ from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
 from bittern.engine.config import TorrentConfig
 from bittern.engine.hashes.seeker import HashSeeker
+from bittern.engine.ledger import Ledger
 from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.peers.extensions import Extensions
 from bittern.engine.peers.roster import Roster
@@ -67,6 +68,17 @@ class MetadataOwner(Protocol):
     @property
     def is_private(self) -> bool:
         """True when only trackers may name peers (BEP 27)."""
+
+
+class LearningTorrent(Protocol):
+    """What is told to a torrent when its metadata has come."""
+
+    config: TorrentConfig
+    shelf: Shelf
+    ledger: Ledger
+
+    def report(self, event: events.Event) -> None:
+        """Tell the outside."""
 
 
 class MetadataPhase:
@@ -345,25 +357,36 @@ def metainfo_from(
 
 
 def learn(
-    shelf: Shelf, config: TorrentConfig, raw: bytes, piece_layers: Mapping[bytes, bytes]
-) -> TorrentConfig:
+    torrent: LearningTorrent,
+    raw: bytes,
+    piece_layers: Mapping[bytes, bytes],
+    hashes_learned: Callable[[object], None],
+) -> None:
     """
-    Put what has come for a magnet link on the shelf, beside the link.
+    Make of a torrent that was added by a link one of which the metadata is known.
 
-    Returns:
-        The torrent's settings, with the files that the link selects.
+    Args:
+        torrent: its settings take the files that the link selects.
+        raw: the info dictionary.
+        piece_layers: of v2, as far as they have come.
+        hashes_learned: hears of the torrent if it goes by another hash as well.
 
     Raises:
         MetainfoError: the info dictionary is unusable.
-        ConfigError: it lacks a file that was chosen.
+        ConfigError: it lacks a file that was chosen, or another torrent goes by its hash.
     """
+    shelf, config, known = torrent.shelf, torrent.config, torrent.shelf.all_hashes
     assert shelf.magnet is not None
     shelf.put(metainfo_from(shelf.magnet, raw, piece_layers))
     info = shelf.metainfo().info
     chosen = config.files
     if chosen is None:
         chosen = selection_of(shelf.magnet, len(info.files))
-    return check_choice(replace(config, files=chosen), info)
+    torrent.config = check_choice(replace(config, files=chosen), info)
+    torrent.ledger.learn(shelf.num_pieces)
+    if shelf.all_hashes != known:
+        hashes_learned(torrent)
+    torrent.report(events.MetadataReceived(shelf.name, len(raw)))
 
 
 def selection_of(magnet: Magnet, num_files: int) -> frozenset[int] | None:

@@ -1,18 +1,44 @@
-"""Moving a torrent's content to another folder."""
+"""Moving a torrent's content to another folder, and giving its files other names."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from bittern.core.errors import ConfigError
 from bittern.engine.awake import locate
 from bittern.engine.config import TorrentConfig
 from bittern.engine.shelf import Shelf
+from bittern.engine.store.content import check_choice
+from bittern.engine.store.keeper import read_renames, with_renames
 from bittern.engine.torrent_services import TorrentServices
 
 
-async def move_content(
-    services: TorrentServices, shelf: Shelf, config: TorrentConfig, output: Path
+def in_folder(config: TorrentConfig, output: Path) -> TorrentConfig:
+    """Return settings with the content in another folder."""
+    data_path = None if config.data_path is None else output / config.data_path.name
+    return replace(config, output=output, data_path=data_path)
+
+
+def under_name(shelf: Shelf, config: TorrentConfig, index: int, path: str) -> TorrentConfig:
+    """
+    Return settings with a file under another name.
+
+    Raises:
+        ConfigError: there is no such file, or none is known yet; the name is not safe.
+    """
+    if not shelf.has_metainfo:
+        raise ConfigError("the files of this torrent are not known yet")
+    changed = replace(config, renames={**config.renames, index: path})
+    return check_choice(changed, shelf.metainfo().info)
+
+
+async def move(
+    services: TorrentServices,
+    shelf: Shelf,
+    config: TorrentConfig,
+    change: Callable[[TorrentConfig], TorrentConfig],
 ) -> TorrentConfig:
     """
     Move what a torrent has on disk, by renaming or else by copying; nothing is overwritten.
@@ -21,20 +47,19 @@ async def move_content(
         services: of the session.
         shelf: of the torrent, which must not be at work.
         config: says where it is.
-        output: the folder that is to hold its file or folder; made if it is missing.
+        change: makes of that the settings that say where it is to be; folders are made where
+            they are missing.
 
     Returns:
         The settings with the new place. The journal knows it as well, so that nothing is hashed
         again after a rename.
 
     Raises:
+        ConfigError: a name is that of another file; nothing was moved.
         StorageError: nothing was moved, or the text says what is left where.
     """
-    moved = replace(
-        config,
-        output=output,
-        data_path=None if config.data_path is None else output / config.data_path.name,
-    )
+    config = await with_kept_names(services, shelf, config)
+    moved = change(config)
     if not shelf.has_metainfo:
         return moved
     metainfo = shelf.metainfo()
@@ -45,6 +70,30 @@ async def move_content(
     journal = services.journal
     known = None if journal is None else await journal.find(metainfo.info.wire_hash)
     if journal is not None and known is not None:
-        record = replace(known.record, save_path=str(root), paths=tuple(new.paths))
-        await journal.save(record)
+        record, paths = known.record, tuple(new.paths)
+        options = with_renames(record.options, moved.renames)
+        await journal.save(replace(record, save_path=str(root), paths=paths, options=options))
     return moved
+
+
+async def with_kept_names(
+    services: TorrentServices, shelf: Shelf, config: TorrentConfig
+) -> TorrentConfig:
+    """Return settings with the names that files were given in an earlier run, in this place."""
+    journal = services.journal
+    if journal is None or config.renames or not shelf.has_metainfo:
+        return config
+    known = await journal.find(shelf.metainfo().info.wire_hash)
+    if known is None or not (renames := read_renames(known.record)):
+        return config
+    content = await locate(services, shelf.metainfo(), config)
+    is_there = known.record.save_path == str(content.storage.root)
+    return replace(config, renames=renames) if is_there else config
+
+
+async def delete_content(services: TorrentServices, shelf: Shelf, config: TorrentConfig) -> None:
+    """Remove the files of a torrent that is not at work, and nothing else."""
+    if shelf.has_metainfo:
+        config = await with_kept_names(services, shelf, config)
+        content = await locate(services, shelf.metainfo(), config)
+        await services.disk.run(content.storage.delete)

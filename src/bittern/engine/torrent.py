@@ -12,7 +12,7 @@ Sources: BEP 3; threats.md F6 (volume missing).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Unpack
 
@@ -28,15 +28,14 @@ from bittern.core.errors import (
     StorageError,
 )
 from bittern.core.ids import InfoHash, InfoHashV2
-from bittern.engine import changes, events
-from bittern.engine.awake import Awake, locate, use_web_seeds, wake
+from bittern.engine import changes, events, moving
+from bittern.engine.awake import Awake, use_web_seeds, wake
 from bittern.engine.condition import Condition
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import Event, TorrentState
 from bittern.engine.ledger import Ledger
 from bittern.engine.listeners import Listeners
 from bittern.engine.metadata import MetadataPhase, find_kept, is_enough, learn
-from bittern.engine.moving import move_content
 from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.peers.roster import Roster
 from bittern.engine.pieces.swarm import Swarm
@@ -46,7 +45,6 @@ from bittern.engine.reasons.stall import StallWatch
 from bittern.engine.rest import IdleClock
 from bittern.engine.shelf import Shelf
 from bittern.engine.source_status import SourceStatus
-from bittern.engine.sources.discovery import hinted_peers
 from bittern.engine.sources.finder import PeerFinder
 from bittern.engine.sources.trackers import TrackerStatus
 from bittern.engine.stats import (
@@ -239,7 +237,7 @@ class Torrent:
             try:
                 kept = await find_kept(self._services.journal, self.shelf)
                 if kept is not None and is_enough(kept.info, kept.piece_layers):
-                    self._take(kept.info.raw, kept.piece_layers)
+                    learn(self, kept.info.raw, kept.piece_layers, self._services.hashes_learned)
                 roster = Roster(self, self._services, self.config, self.shelf, self.candidates)
                 if self.shelf.has_metainfo:
                     await self._wake(roster, force_check=force_check)
@@ -253,20 +251,12 @@ class Torrent:
         shelf, services = self.shelf, self._services
         self.metadata_phase = MetadataPhase(self, services, roster, shelf, services.journal, kept)
         self._condition.enter(TorrentState.METADATA)
-        self._find_peers()
+        self._services.active[self] = None
+        self._finder.start(self._services.sources, self.config)
 
     def metadata_received(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
         """Go on as a torrent whose metadata is known."""
         self._services.spawn(self._learn(raw, piece_layers), f"metadata of {self.name}")
-
-    def _take(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
-        """Be a torrent whose metadata is known."""
-        known = self.all_hashes
-        self.config = learn(self.shelf, self.config, raw, piece_layers)
-        self.ledger.learn(self.shelf.num_pieces)
-        if self.all_hashes != known:
-            self._services.hashes_learned(self)
-        self.report(events.MetadataReceived(self.name, len(raw)))
 
     async def _learn(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
         async with self._lock:
@@ -274,7 +264,7 @@ class Torrent:
             if phase is None:
                 return
             try:
-                self._take(raw, piece_layers)
+                learn(self, raw, piece_layers, self._services.hashes_learned)
                 self.metadata_phase = None
                 await self._wake(phase.roster)
             except (StorageError, MetainfoError, ConfigError, Inconsistent) as error:
@@ -286,6 +276,8 @@ class Torrent:
         if not self.is_complete:
             self._condition.enter(TorrentState.CHECKING)
         self.num_checked = 0
+        if not self._was_resumed:
+            self.config = await moving.with_kept_names(self._services, self.shelf, self.config)
         config = self.config
         awake = await wake(
             self,
@@ -320,15 +312,7 @@ class Torrent:
         self._settle(picker)
         if picker.is_complete and not was_complete:
             self.report(events.TorrentCompleted())
-        self._find_peers()
-
-    def _find_peers(self) -> None:
-        """Begin to ask all sources of peers."""
         self._services.active[self] = None
-        self.add_peers(self.config.peers, "user")
-        self.add_peers((*self.config.hinted_peers, *hinted_peers(self.shelf)), "link")
-        if len(self.candidates):  # the dialer looks at every torrent that runs
-            self._services.request_dial()
         self._finder.start(self._services.sources, self.config)
 
     async def recheck(self) -> None:
@@ -364,12 +348,30 @@ class Torrent:
         Raises:
             StorageError: it cannot be moved, or there is something in its place; nothing was.
         """
+        await self._relocate(lambda config: moving.in_folder(config, output))
+
+    async def rename_file(self, index: int, path: str) -> None:
+        """
+        Give a file another name, or a place in another folder; kept in the state folder.
+
+        Args:
+            index: of the file.
+            path: below the output folder, its elements joined by ``/``.
+
+        Raises:
+            ConfigError: there is no such file, or the path is unsafe or another file's.
+            StorageError: as ``move``.
+        """
+        await self._relocate(lambda config: moving.under_name(self.shelf, config, index, path))
+
+    async def _relocate(self, change: Callable[[TorrentConfig], TorrentConfig]) -> None:
+        change(self.config)  # what cannot be is said before anything stops
         was_running = self.roster is not None or self.is_resting
         if was_running:
             await self._sleep(TorrentState.CHECKING)
         try:
             async with self._lock:
-                self.config = await move_content(self._services, self.shelf, self.config, output)
+                self.config = await moving.move(self._services, self.shelf, self.config, change)
         finally:
             if was_running:
                 await self.start()
@@ -382,9 +384,7 @@ class Torrent:
 
     async def delete_data(self) -> None:
         """Remove the torrent's files, and nothing else; the torrent must be stopped."""
-        if self.shelf.has_metainfo:
-            content = await locate(self._services, self.shelf.metainfo(), self.config)
-            await self._services.disk.run(content.storage.delete)
+        await moving.delete_content(self._services, self.shelf, self.config)
 
     async def _leave(self) -> None:
         """Stop the swarm and let go of the files; totals and pieces are kept."""
@@ -484,10 +484,8 @@ class Torrent:
                 self._condition.enter(TorrentState.CHECKING)
 
     def _settle(self, picker: Picker) -> None:
-        self.candidates.is_seeding = picker.is_complete
-        self._condition.enter(
-            TorrentState.SEEDING if picker.is_complete else TorrentState.DOWNLOADING
-        )
+        is_complete = self.candidates.is_seeding = picker.is_complete
+        self._condition.enter(TorrentState.SEEDING if is_complete else TorrentState.DOWNLOADING)
 
     @property
     def num_connections(self) -> int:

@@ -246,15 +246,20 @@ class _Chooser:
                 return tried, tried_key
 
     def _fold(self, name: str) -> str:
-        if name.isascii():
-            return name.lower() if self._folds_case else name
-        if self._folds_normalisation:
+        return fold_name(name, self._folds_case, self._folds_normalisation)
+
+
+def fold_name(name: str, folds_case: bool, folds_normalisation: bool) -> str:
+    """Return what all names have in common that a volume takes for the same (P10)."""
+    if name.isascii():
+        return name.lower() if folds_case else name
+    if folds_normalisation:
+        name = unicodedata.normalize("NFD", name)
+    if folds_case:
+        name = name.casefold()
+        if folds_normalisation:
             name = unicodedata.normalize("NFD", name)
-        if self._folds_case:
-            name = name.casefold()
-            if self._folds_normalisation:
-                name = unicodedata.normalize("NFD", name)
-        return name
+    return name
 
 
 def _with_number(name: str, number: int) -> str:

@@ -16,7 +16,13 @@ from bittern.engine.config import TorrentConfig
 from bittern.engine.services import Services
 from bittern.engine.source_status import SourceStatus
 from bittern.engine.sources.base import DiscoveringTorrent
-from bittern.engine.sources.discovery import Discovery, SessionSources, tiers_of, web_seeds_of
+from bittern.engine.sources.discovery import (
+    Discovery,
+    SessionSources,
+    hinted_peers,
+    tiers_of,
+    web_seeds_of,
+)
 from bittern.engine.sources.trackers import TrackerStatus
 from bittern.policy.candidates import Candidates, Source
 
@@ -59,7 +65,13 @@ class PeerFinder:
         return self.candidates.add(endpoints, Source(source), now=now, from_host=from_host)
 
     def start(self, common: SessionSources, config: TorrentConfig) -> None:
-        """Ask all sources from now on; again, when the metadata has come."""
+        """Ask all sources from now on, and begin with whom the user or a link names; again, when
+        the metadata has come.
+        """
+        self._torrent.add_peers(config.peers, "user")
+        self._torrent.add_peers((*config.hinted_peers, *hinted_peers(self._torrent.shelf)), "link")
+        if len(self.candidates):  # the dialer looks at every torrent that runs
+            self._services.request_dial()
         if self._discovery is None:
             shelf = self._torrent.shelf
             self._discovery = Discovery(

@@ -19,6 +19,7 @@ from bittern.storage.files import FileStorage
 from bittern.storage.handles import HandleCache
 from bittern.storage.hashing import PieceHashes
 from bittern.storage.layout import Layout
+from bittern.storage.renaming import renamed_paths
 from bittern.storage.system import OsCalls
 
 
@@ -70,6 +71,7 @@ def open_content(
 
     Raises:
         UnsafePath: a path cannot be made safe.
+        ConfigError: a name that a person has chosen is taken.
         MetainfoError: a v2 torrent lacks the hashes of its pieces.
     """
     info = metainfo.info
@@ -83,6 +85,7 @@ def open_content(
         data_path = config.data_path.absolute()
         root = data_path.parent
         paths = [(data_path.name, *path[1:]) if path else () for path in paths]
+    paths = renamed_paths(paths, config.renames, folding)
     storage = FileStorage(
         layout,
         root,
@@ -111,7 +114,7 @@ def wanted_priorities(layout: Layout, num_pieces: int, config: TorrentConfig) ->
 def check_choice(config: TorrentConfig, info: Info) -> TorrentConfig:
     """Return settings whose files the torrent has; else ConfigError."""
     num_files = len(info.files)
-    for index in (*(config.files or ()), *config.priorities):
+    for index in (*(config.files or ()), *config.priorities, *config.renames):
         if not 0 <= index < num_files:
             raise ConfigError(f"there is no file {index}: the torrent has {num_files}")
     return config

@@ -15,9 +15,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from bittern.core.bitfield import Bitfield
-from bittern.core.errors import StorageError
+from bittern.core.errors import ConfigError, StorageError
 from bittern.core.geometry import Geometry
 from bittern.core.ids import InfoHash
 from bittern.engine.services import Services
@@ -25,12 +26,16 @@ from bittern.engine.store.content import Content
 from bittern.engine.store.journal import Journal
 from bittern.storage.base import FileStamp
 from bittern.storage.checker import check_pieces
+from bittern.storage.renaming import parse_path
 from bittern.storage.resume import Resumed, ResumeRecord
+from bittern.storage.resume_rows import Json
 
 log: logging.Logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL = 0.1
 """Seconds between two reports of a check: each wakes the loop, and the threads that hash wait."""
+_RENAMES = "renames"
+"""Option of a record: by index, the paths of files that a person has named."""
 _PARTIAL = "partial"
 """Option of a record: blocks of pieces that were in progress at a clean end."""
 
@@ -351,16 +356,44 @@ class Keeper:
 
 
 def make_record(
-    info_hash: InfoHash, name: str, root: Path, paths: list[tuple[str, ...]], added_at: float
+    info_hash: InfoHash,
+    name: str,
+    root: Path,
+    paths: list[tuple[str, ...]],
+    added_at: float,
+    renames: Mapping[int, str] = MappingProxyType({}),
 ) -> ResumeRecord:
-    """Return the record of a torrent whose files are below ``root``."""
+    """Return the record of a torrent whose files are below ``root``, some under other names."""
     return ResumeRecord(
         info_hash=info_hash,
         name=name,
         save_path=str(root),
         paths=tuple(paths),
         added_at=added_at,
+        options=with_renames({}, renames),
     )
+
+
+def with_renames(options: Mapping[str, Json], renames: Mapping[int, str]) -> dict[str, Json]:
+    """Return a record's options with the names that a person has given to files."""
+    others = {name: value for name, value in options.items() if name != _RENAMES}
+    kept = {str(index): path for index, path in renames.items()}
+    return {**others, _RENAMES: kept} if kept else others
+
+
+def read_renames(record: ResumeRecord) -> dict[int, str]:
+    """Return the names that a record has for files; none where they are no safe names."""
+    stored = record.options.get(_RENAMES)
+    found: dict[int, str] = {}
+    for text, path in stored.items() if isinstance(stored, Mapping) else ():
+        if not (text.isascii() and text.isdigit() and len(text) < 8 and isinstance(path, str)):
+            return {}
+        try:
+            parse_path(path)
+        except ConfigError:
+            return {}
+        found[int(text)] = path
+    return found
 
 
 def _read_partial(record: ResumeRecord, geometry: Geometry) -> dict[int, list[int]]:
