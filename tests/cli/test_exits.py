@@ -14,7 +14,6 @@ from bittern.cli.exits import (
     is_expected,
 )
 from bittern.core.errors import (
-    BadPiece,
     BencodeDecodeError,
     ConfigError,
     DhtUnreachable,
@@ -52,7 +51,6 @@ CODES: list[tuple[BaseException, int]] = [
     (QueryTimeout("x"), 4),
     (DhtUnreachable("x"), 4),
     (NotPublished(b"k"), 3),
-    (BadPiece(3), 6),
     (Inconsistent(3, "v1"), 6),
     (DiskFull("x"), 5),
     (FileVanished("x"), 3),

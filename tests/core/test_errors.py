@@ -9,7 +9,6 @@ import pytest
 
 from bittern.core import errors
 from bittern.core.errors import (
-    BadPiece,
     BencodeDecodeError,
     BitTorrentError,
     ConfigError,
@@ -45,7 +44,6 @@ TEXTS = [
     (DecodeError("too long", limit=5), "too long (limit 5)"),
     (DecodeError("too long", offset=0), "too long at byte 0"),
     (WireDecodeError("too long", offset=7, limit=5), "too long (limit 5) at byte 7"),
-    (BadPiece(7), "piece 7 does not match its hash"),
     (TrackerFailure("go away"), "tracker refused: go away"),
     (TrackerUnreachable("no route"), "no route"),
     (NotPublished(b"\xaa" * 32), f"key {'aa' * 32}: nothing is published under it"),
@@ -83,7 +81,6 @@ def test_texts(error: BitTorrentError, text: str) -> None:
 def test_errors_carry_data() -> None:
     decode = DecodeError("r", offset=3, limit=4)
     assert (decode.reason, decode.offset, decode.limit) == ("r", 3, 4)
-    assert BadPiece(7).index == 7
     assert TrackerFailure("r", retry_after=60).retry_after == 60
     assert TrackerFailure("r").reason == "r"
     assert TrackerUnreachable("r").is_silent
@@ -113,7 +110,6 @@ def test_errors_carry_data() -> None:
             RemoteError,
             [
                 PeerViolation,
-                BadPiece,
                 PeerTimeout,
                 TrackerFailure,
                 TrackerUnreachable,

@@ -12,7 +12,6 @@ import errno
 
 from bittern.cli.wording import in_options
 from bittern.core.errors import (
-    BadPiece,
     BitTorrentError,
     ConfigError,
     DhtUnreachable,
@@ -96,7 +95,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
             return ExitCode.INTERRUPTED
         case ConfigError():
             return ExitCode.USAGE
-        case BadPiece() | Inconsistent():
+        case Inconsistent():
             return ExitCode.MISMATCH
         case NotPublished():
             return ExitCode.NOT_FOUND

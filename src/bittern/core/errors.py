@@ -120,17 +120,6 @@ class PeerViolation(RemoteError):
     """A peer broke the protocol; the connection is closed."""
 
 
-class BadPiece(RemoteError):
-    """A piece did not match its hash."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__(index)
-        self.index = index
-
-    def __str__(self) -> str:
-        return f"piece {self.index} does not match its hash"
-
-
 class PeerTimeout(RemoteError):
     """A peer was silent for too long."""
 
