@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import os
 import signal
 import sys
@@ -195,3 +196,28 @@ def test_a_terminal_that_is_closed_does_not_end_what_nohup_started() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_what_the_library_logs_is_a_complaint_of_one_line(
+    debug: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BITTERN_DEBUG", debug)
+    log = logging.getLogger("bittern.engine.session")
+
+    async def work(_: StopSignal) -> int:
+        log.info("nothing to speak of")
+        log.warning("resume data: %s", "no room\x1b[2J")
+        try:
+            raise KeyError("k")
+        except KeyError:
+            log.exception("task %r failed", "rest")
+        return 0
+
+    assert run_loop(work) == 0
+    log.warning("nobody listens any more")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "bittern: warning: resume data: no room\\x1b[2J"
+    assert lines[-1] == "bittern: warning: task 'rest' failed: internal error: KeyError: 'k'"
+    assert any(line.startswith("Traceback") for line in lines) is bool(debug)
+    assert len(lines) == 2 or debug

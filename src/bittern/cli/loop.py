@@ -9,14 +9,19 @@ once. Both hard ends are safe, because resume data is written ahead.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+import traceback
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from bittern.cli.exits import ExitCode
+from bittern.cli.environment import variable
+from bittern.cli.exits import ExitCode, describe
+from bittern.cli.output import complain
 
 STOP_TIMEOUT = 5.0
 """Limit: F19. Seconds from the first signal to the hard end."""
@@ -100,6 +105,41 @@ def end_at_once(code: int) -> None:
     os._exit(code)
 
 
+class Complaints(logging.Handler):
+    """
+    Writes what the library logs as the program's own complaints: one line each, escaped (W11).
+
+    An error that nobody expected is named; with ``BITTERN_DEBUG`` it comes with its traceback.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        text = record.getMessage()
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            text += f": {describe(error)}"
+            if variable("debug"):
+                traceback.print_exception(error)
+        complain(f"warning: {text}")
+
+
+@contextlib.contextmanager
+def complaining() -> Iterator[None]:
+    """Complain of what the library, or asyncio about it, logs meanwhile."""
+    handler = Complaints()
+    loggers = [logging.getLogger(name) for name in ("bittern", "asyncio")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+
+
 def run_loop(work: Callable[[StopSignal], Coroutine[Any, Any, int]]) -> int:
     """
     Run ``work`` on a fresh event loop and return its exit code.
@@ -107,7 +147,7 @@ def run_loop(work: Callable[[StopSignal], Coroutine[Any, Any, int]]) -> int:
     Args:
         work: gets the stop signal and should end soon after it is set.
     """
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with complaining(), asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_with_signals(work))
 
 
