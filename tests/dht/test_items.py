@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from bittern.codec.bencode import MAX_INTEGER
 from bittern.codec.krpc_message import ErrorCode, Put
 from bittern.core.errors import ConfigError, KrpcFailure
 from bittern.dht.items import (
@@ -147,8 +148,13 @@ def test_what_no_node_would_take_is_not_put() -> None:
         encode_value(bytes(MAX_VALUE_LENGTH - 3))
     with pytest.raises(ConfigError, match="salt"):
         check_put(bytes(MAX_SALT_LENGTH + 1), None)
-    with pytest.raises(ConfigError, match="not negative: -1"):
-        check_put(b"", -1)
+    check_put(b"", MAX_INTEGER)
+    for seq in (-1, MAX_INTEGER + 1):
+        with pytest.raises(ConfigError, match=f"from 0 to {MAX_INTEGER}, not {seq}"):
+            check_put(b"", seq)
+    highest = Item(VALUE, KEY, b"", MAX_INTEGER, b"good")
+    with pytest.raises(ConfigError, match="sequence number"):
+        next_seq(highest, b"1:x", seq=None, cas=None)
 
 
 FOUND = Item(VALUE, KEY, b"", 7, b"good")

@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bittern.codec.bencode import Value, encode
+from bittern.codec.bencode import MAX_INTEGER, Value, encode
 from bittern.codec.krpc_message import ErrorCode, Put
 from bittern.core.errors import ConfigError, KrpcFailure
 from bittern.dht.fairness import FairSet
@@ -98,8 +98,8 @@ def check_put(salt: bytes, seq: int | None) -> None:
     """Refuse a salt or a sequence number that no node would take; ConfigError."""
     if len(salt) > MAX_SALT_LENGTH:
         raise ConfigError(f"a salt has at most {MAX_SALT_LENGTH} bytes, not {len(salt)}")
-    if (seq or 0) < 0:
-        raise ConfigError(f"a sequence number is not negative: {seq}")
+    if not 0 <= (seq or 0) <= MAX_INTEGER:
+        raise ConfigError(f"a sequence number is from 0 to {MAX_INTEGER}, not {seq}")
 
 
 def next_seq(newest: Item | None, value: bytes, *, seq: int | None, cas: int | None) -> int:
@@ -115,6 +115,7 @@ def next_seq(newest: Item | None, value: bytes, *, seq: int | None, cas: int | N
     Raises:
         KrpcFailure: as nodes would answer: 301, the number found is not ``cas``; 302, it is not
             lower than ``seq``.
+        ConfigError: there is no higher number than that of ``newest``.
     """
     if newest is None:
         return seq or 0
@@ -123,6 +124,7 @@ def next_seq(newest: Item | None, value: bytes, *, seq: int | None, cas: int | N
             ErrorCode.CAS_MISMATCH, f"sequence number {newest.seq} is stored, not {cas}"
         )
     if seq is None:
+        check_put(b"", newest.seq + 1)
         return newest.seq + 1
     if newest.seq > seq or (newest.seq == seq and newest.value != value):
         raise KrpcFailure(ErrorCode.SEQ_TOO_LOW, f"sequence number {newest.seq} is stored already")
