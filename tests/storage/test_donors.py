@@ -52,6 +52,22 @@ def test_a_folder_that_cannot_be_listed_is_left_out(
     assert find_by_length([tmp_path], {1}) == {}
 
 
+def test_a_place_that_may_not_be_looked_at_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    real = Path.is_file
+
+    def is_file(path: Path) -> bool:
+        if path.name == "secret":
+            raise PermissionError(13, "no", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    found = find_by_length([tmp_path / "secret", tmp_path], {1})
+    assert found == {1: [tmp_path / "a"]}
+
+
 def test_donors_stand_in_the_place_of_files(tmp_path: Path) -> None:
     data = noise(200)
     layout = contiguous(100, 30, 70, pads=[1])

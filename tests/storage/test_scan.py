@@ -152,6 +152,18 @@ class TestKeptLinks:
             scan(tmp_path / "root", keep_symlinks=True)
         assert caught.value.path == str(tmp_path / "root/link")
 
+    def test_a_link_to_another_drive_leads_outside(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def relpath(path: str, start: str) -> str:
+            raise ValueError(f"path is on mount {path!r}, start on mount {start!r}")
+
+        _put(tmp_path, "root/a")
+        (tmp_path / "root/link").symlink_to("D:/elsewhere")
+        monkeypatch.setattr(os.path, "relpath", relpath)
+        with pytest.raises(UnsafePath, match="leads outside"):
+            scan(tmp_path / "root", keep_symlinks=True)
+
 
 def _deep(path: Path) -> Path:
     for _ in range(101):

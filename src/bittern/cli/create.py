@@ -90,7 +90,7 @@ def create(
     options = create_options(content)
     if content.private and not content.tracker:
         complain("warning: a private torrent without a tracker finds no peers")
-    to_stdout = output is not None and str(output) in ("-", STANDARD)
+    to_stdout = output is not None and output.as_posix() in ("-", STANDARD)
     if to_stdout and json:
         raise CommandFailed("--json and --output - both want stdout", ExitCode.USAGE)
     target = None if to_stdout else _choose_target(path, output, content.name)

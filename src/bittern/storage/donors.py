@@ -9,6 +9,7 @@ included.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -46,8 +47,9 @@ def find_by_length(folders: Iterable[Path], lengths: Collection[int]) -> dict[in
     num_seen = 0
     for folder in folders:
         pending = [str(folder)]
-        if folder.is_file() and (length := folder.stat().st_size) in wanted:
-            found.setdefault(length, []).append(folder)
+        with contextlib.suppress(OSError):
+            if folder.is_file() and (length := folder.stat().st_size) in wanted:
+                found.setdefault(length, []).append(folder)
         while pending:
             place = pending.pop()
             try:
@@ -56,16 +58,14 @@ def find_by_length(folders: Iterable[Path], lengths: Collection[int]) -> dict[in
                 continue
             folders_in_it = []
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders_in_it.append(entry.path)
-                elif entry.is_file(follow_symlinks=False):
-                    num_seen += 1
-                    try:
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        folders_in_it.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        num_seen += 1
                         length = entry.stat(follow_symlinks=False).st_size
-                    except OSError:
-                        continue
-                    if length in wanted:
-                        found.setdefault(length, []).append(Path(entry.path))
+                        if length in wanted:
+                            found.setdefault(length, []).append(Path(entry.path))
             if num_seen > MAX_FILES:
                 return found
             pending += reversed(folders_in_it)

@@ -156,7 +156,10 @@ def _describe_link(root: str, found: os.DirEntry[str], path: tuple[str, ...]) ->
     """Describe a link by where it leads, relative to ``root`` (BEP 47)."""
     target = os.readlink(found.path)  # noqa: PTH115
     folder = os.path.dirname(found.path)  # noqa: PTH120
-    relative = os.path.relpath(os.path.join(folder, target), root)  # noqa: PTH118
+    try:
+        relative = os.path.relpath(os.path.join(folder, target), root)  # noqa: PTH118
+    except ValueError:  # Windows: to another drive
+        relative = os.pardir
     elements = tuple(relative.split(os.sep))  # noqa: PTH206  # keeps lone surrogates as they are
     if elements[0] in (os.pardir, os.curdir):
         raise UnsafePath("a link leads outside the folder", path=found.path)
