@@ -98,6 +98,9 @@ def test_data_is_named_by_its_folder_or_itself(
     ran = bittern("seed", "cat.torrent", "--data", place, "--seed-time", "0", *ALONE)
     assert ran.code == 0, ran.err
     assert ran.out.splitlines()[0] == "complete"
+    ran = bittern("seed", "cat.torrent", "--data", place, "--seed-time", "0", "--json", *ALONE)
+    [file] = ran.json["files"]
+    assert file["path"] == ("renamed.mp4" if "renamed" in place else "cat.mp4")
 
 
 @pytest.mark.parametrize(
@@ -150,6 +153,6 @@ def test_a_signal_ends_it(
 
 @pytest.mark.slow
 def test_a_timeout_ends_it_as_planned(bittern: Program) -> None:
-    ran = bittern("seed", "cat.torrent", "--data", "data", "--timeout", "0.2s", *ALONE)
+    ran = bittern("seed", "cat.torrent", "--data", "data", "--timeout", "2s", *ALONE)
     assert ran.code == 0
     assert ran.err == ""

@@ -30,6 +30,7 @@ from bittern.core.errors import DiskFull, MagnetError, MetainfoError, StorageErr
 from bittern.engine import events
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.events import TorrentState
+from bittern.engine.session import Session
 from bittern.engine.stats import TorrentStats
 from bittern.engine.torrent import Torrent
 from tests.cli.support import (
@@ -172,10 +173,11 @@ def outcome(
     complete: bool = False,
     reached: bool = False,
     refusal: str = "",
+    asked: bool = True,
 ) -> Transfer:
     transfer = Transfer(Job(source="x", label="x"), Goal(), Report(ReportOptions(quiet=True)))
     transfer.error, transfer.is_complete, transfer.was_reached = error, complete, reached
-    transfer.refusal = refusal
+    transfer.refusal, transfer.has_asked = refusal, asked
     return transfer
 
 
@@ -187,6 +189,7 @@ def outcome(
         ([outcome(complete=True), outcome()], None, 4),
         ([outcome(), outcome(reached=True)], None, 7),
         ([outcome(refusal="no")], None, 7),
+        ([outcome(asked=False)], None, 7),
         ([outcome(complete=True), outcome(error=MetainfoError("x"))], None, 1),
         ([outcome(error=DiskFull("x")), outcome(error=MetainfoError("x"))], None, 5),
         ([outcome()], 15, 7),
@@ -225,6 +228,20 @@ def refusing() -> Iterator[str]:
     """The address of a tracker that refuses."""
     with refusing_tracker() as address:
         yield address
+
+
+@pytest.mark.parametrize("state", [TorrentState.CHECKING, TorrentState.DOWNLOADING])
+async def test_who_was_still_hashing_has_asked_nobody(
+    state: TorrentState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Session(ALONE) as session:
+        torrent = await session.add(TORRENT, TorrentConfig(output=tmp_path, paused=True))
+        transfer = outcome()
+        transfer.torrent = torrent
+        with monkeypatch.context() as patched:
+            patched.setattr(Torrent, "state", state)
+            transfer.settle()
+    assert transfer.has_asked is (state is TorrentState.DOWNLOADING)
 
 
 class _Bug(RuntimeError):

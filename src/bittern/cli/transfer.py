@@ -112,6 +112,8 @@ class Transfer:
         self.is_complete: bool = False
         self.was_reached: bool = False
         """A tracker gave an answer or a peer was connected."""
+        self.has_asked: bool = True
+        """It looked for peers; False if all the time went into the check of what is on disk."""
         self.refusal: str = ""
         """What a tracker said last that refused; empty if none did."""
         self._goal = goal
@@ -250,6 +252,7 @@ class Transfer:
         downloaded, uploaded = stats.downloaded - earlier[0], stats.uploaded - earlier[1]
         self.was_reached = self.was_reached or downloaded > 0 or stats.peers_seen > 0
         if not self.is_complete:
+            self.has_asked = stats.state is not TorrentState.CHECKING
             self.reasons = self.torrent.diagnose().reasons
         ended_at = self._completed_at or time.monotonic()
         seconds = max(ended_at - self._started_at, 0.001)
@@ -280,10 +283,13 @@ def _files_of(torrent: Torrent) -> list[Json]:
     metainfo = torrent.metainfo
     if metainfo is None:
         return []
-    info, wanted = metainfo.info, torrent.config.files
+    info, wanted, place = metainfo.info, torrent.config.files, torrent.config.data_path
+    paths = paths_of(info)
+    if place is not None:  # the file or folder has a name of its own
+        paths = [(place.name, *path[1:]) if path else () for path in paths]
     return [
         {"path": "/".join(path), "length": entry.length}
-        for index, (entry, path) in enumerate(zip(info.files, paths_of(info), strict=True))
+        for index, (entry, path) in enumerate(zip(info.files, paths, strict=True))
         if path and (wanted is None or index in wanted)
     ]
 
@@ -399,7 +405,7 @@ def exit_code(transfers: Sequence[Transfer], stop: StopSignal) -> ExitCode:
 
     The first torrent that failed decides. Of those that were not complete in time the code
     is UNFINISHED, or UNREACHABLE if no tracker and no peer ever answered for any of them: a
-    refusal is an answer.
+    refusal is an answer, and who was still hashing has asked nobody.
     """
     for transfer in transfers:
         if transfer.error is not None:
@@ -409,7 +415,7 @@ def exit_code(transfers: Sequence[Transfer], stop: StopSignal) -> ExitCode:
         return stop.exit_code(unfinished=bool(unfinished))
     if not unfinished:
         return ExitCode.DONE
-    if any(transfer.was_reached or transfer.refusal for transfer in unfinished):
+    if any(each.was_reached or each.refusal or not each.has_asked for each in unfinished):
         return ExitCode.UNFINISHED
     return ExitCode.UNREACHABLE
 

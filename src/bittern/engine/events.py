@@ -204,7 +204,7 @@ class PieceDamaged(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileCompleted(Event):
-    """Every piece of a file is there."""
+    """Every piece of a file is there; ``path`` is the torrent's own, not safe to use as one."""
 
     index: int
     path: str
