@@ -34,7 +34,6 @@ if sys.platform != "win32":
 
 _T = TypeVar("_T")
 
-INTEROP = Path(__file__).parent / "interop"
 _LATER_STEPS = 5
 """Steps that the tasks of a test have for ending after it."""
 
@@ -83,16 +82,18 @@ def pytest_terminal_summary(
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """
-    Sort the tests: leave out what only ``-m soak`` runs, mark what takes random input, keep what
-    runs other programs together, and guard every test that has an event loop.
+    Sort the tests: leave out what only ``-m soak`` runs, mark what takes random input, guard every
+    test that has an event loop, and bring long files to the front where several workers run them.
 
     A test that is named on the command line runs whatever its marks.
     """
     is_asked_for = "soak" in config.option.markexpr or any("::" in arg for arg in config.args)
-    soak = [] if is_asked_for else [item for item in items if item.get_closest_marker("soak")]
-    if soak:
-        config.hook.pytest_deselected(items=soak)
-        items[:] = [item for item in items if item not in soak]
+    kinds: dict[bool, list[pytest.Item]] = {False: [], True: []}
+    for item in items:
+        kinds[not is_asked_for and item.get_closest_marker("soak") is not None].append(item)
+    if kinds[True]:
+        config.hook.pytest_deselected(items=kinds[True])
+        items[:] = kinds[False]
     for item in items:
         # Hypothesis leaves its own attribute on what it drives.
         if (
@@ -101,11 +102,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             or hasattr(getattr(item, "obj", None), "hypothesis")
         ):
             item.add_marker(pytest.mark.fuzz)
-        if INTEROP in item.path.parents:
-            # Other programs and their ports, one after the other also under xdist.
-            item.add_marker(pytest.mark.xdist_group("interop"))
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.fixturenames.insert(0, "no_task_left")
+    if hasattr(config, "workerinput"):
+        from tests.scheduling import sort_files  # there is pytest-xdist
+
+        sort_files(items)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the collected tests, which stay anyway: 300,000 objects."""
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let ``pytest -n`` hand out whole files."""
+    from tests.scheduling import FileScheduling
+
+    return FileScheduling(config, log)
 
 
 @pytest.fixture

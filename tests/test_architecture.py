@@ -55,9 +55,13 @@ CIRCLE_EXCEPTIONS: dict[tuple[str, ...], str] = {
 }
 """Modules that may import each other, for type checking, with the reason."""
 
-SOURCES = read_sources()
-
 Rule = Callable[[Source], list[str]]
+
+
+@pytest.fixture(scope="module")
+def sources() -> list[Source]:
+    """Every module with its tree, which is large, so that it goes when these tests are over."""
+    return read_sources()
 
 
 @pytest.mark.slow
@@ -75,22 +79,22 @@ Rule = Callable[[Source], list[str]]
         find_banned,
     ],
 )
-def test_every_module_keeps_the_rule(rule: Rule) -> None:
-    found = [line for source in SOURCES for line in rule(source)]
+def test_every_module_keeps_the_rule(rule: Rule, sources: list[Source]) -> None:
+    found = [line for source in sources for line in rule(source)]
     assert not found, "\n" + "\n".join(found)
 
 
 @pytest.mark.slow
-def test_nothing_is_too_large_unless_listed_with_a_reason() -> None:
-    found = {name: text for source in SOURCES for name, text in find_sizes(source).items()}
+def test_nothing_is_too_large_unless_listed_with_a_reason(sources: list[Source]) -> None:
+    found = {name: text for source in sources for name, text in find_sizes(source).items()}
     unlisted = [f"{name}: {text}" for name, text in found.items() if name not in SIZE_EXCEPTIONS]
     assert not unlisted, "\n" + "\n".join(unlisted)
     assert not SIZE_EXCEPTIONS.keys() - found.keys(), "exceptions that are not needed any more"
 
 
 @pytest.mark.slow
-def test_no_modules_import_each_other_unless_listed_with_a_reason() -> None:
-    assert set(find_circles(SOURCES)) == CIRCLE_EXCEPTIONS.keys()
+def test_no_modules_import_each_other_unless_listed_with_a_reason(sources: list[Source]) -> None:
+    assert set(find_circles(sources)) == CIRCLE_EXCEPTIONS.keys()
 
 
 def test_the_map_shows_the_order_of_the_engine() -> None:
@@ -101,9 +105,9 @@ def test_the_map_shows_the_order_of_the_engine() -> None:
     assert tuple(tuple(re.findall(r"\w+", row)) for row in rows) == rules.ENGINE_ORDER
 
 
-def test_every_module_has_its_own_test_file() -> None:
+def test_every_module_has_its_own_test_file(sources: list[Source]) -> None:
     missing = []
-    for source in SOURCES:
+    for source in sources:
         place = place_of_tests(source)
         if place is not None and not place.is_file():
             missing.append(f"{source.name}: {place.relative_to(ROOT)}")
@@ -115,11 +119,14 @@ def test_every_module_has_its_own_test_file() -> None:
     [(find_threads, rules.THREAD_PLACES), (find_broad_excepts, rules.BROAD_EXCEPT_PLACES)],
 )
 def test_listed_places_are_needed(
-    rule: Rule, places: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    rule: Rule,
+    places: dict[str, str],
+    sources: list[Source],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("THREAD_PLACES", "BROAD_EXCEPT_PLACES"):
         monkeypatch.setattr(rules, name, {})
-    needed = {source.name for source in SOURCES if rule(source)}
+    needed = {source.name for source in sources if rule(source)}
     assert needed == places.keys()
     assert all(places.values())
 
@@ -129,8 +136,8 @@ def test_every_package_has_a_level() -> None:
     assert folders <= LEVELS.keys()
 
 
-def test_every_module_was_read() -> None:
-    assert len(SOURCES) == len(list(SRC.rglob("*.py"))) > 50
+def test_every_module_was_read(sources: list[Source]) -> None:
+    assert len(sources) == len(list(SRC.rglob("*.py"))) > 50
 
 
 # --- the rules themselves --------------------------------------------------------------------

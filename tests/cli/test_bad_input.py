@@ -8,6 +8,7 @@ hostile trackers and hostile peers meet a real process.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import socket
@@ -291,28 +292,33 @@ def http_answer(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
-HTTP_TRACKERS: dict[str, tuple[bytes, str]] = {
-    "hangs-up": (b"", "failed: "),
-    "garbage": (b"\x00\xff" * 500, "failed: "),
-    "page": (http_answer(b"<html>" + ESCAPES), "failed: "),
-    "error": (http_answer(ESCAPES, status="500 " + "x" * 200), "failed: "),
-    "loop": (http_answer(b"", "Location: /loop/announce", status="302 Found"), "failed: "),
-    "file": (http_answer(b"", "Location: file:///etc/passwd", status="302 Found"), "failed: "),
-    "bomb": (
-        http_answer(zlib.compress(bytes(200 << 20)), "Content-Encoding: deflate"),
-        "failed: ",
-    ),
-    "long": (http_answer(b"d8:intervali60e5:peers" + b"9" * (8 << 20)), "failed: "),
-    "headers": (http_answer(b"de", *(f"X-{n}: {'y' * 1000}" for n in range(2000))), "failed: "),
-    "cut": (http_answer(b"d8:interval"), "failed: "),
-    "deep": (http_answer(b"d5:peers" + b"l" * 100_000), "failed: "),
-    "list": (http_answer(b"le"), "failed: "),
-    "refuses": (http_answer(encode({b"failure reason": b"go away" + ESCAPES})), "refused: go away"),
-    "odd-peers": (http_answer(b"d8:intervali60e5:peers5:12345e"), ""),
-    "negative": (http_answer(b"d8:intervali-5e5:peers0:e"), ""),
-    "forever": (http_answer(b"d8:intervali9223372036854775807e5:peers0:e"), ""),
-}
-"""What each sends, and what a person must read of it; nothing where it may count as an answer."""
+@functools.cache
+def http_trackers() -> dict[str, tuple[bytes, str]]:
+    """What each sends, and what a person must read of it; nothing where it may be an answer."""
+    return {
+        "hangs-up": (b"", "failed: "),
+        "garbage": (b"\x00\xff" * 500, "failed: "),
+        "page": (http_answer(b"<html>" + ESCAPES), "failed: "),
+        "error": (http_answer(ESCAPES, status="500 " + "x" * 200), "failed: "),
+        "loop": (http_answer(b"", "Location: /loop/announce", status="302 Found"), "failed: "),
+        "file": (http_answer(b"", "Location: file:///etc/passwd", status="302 Found"), "failed: "),
+        "bomb": (
+            http_answer(zlib.compress(bytes(200 << 20)), "Content-Encoding: deflate"),
+            "failed: ",
+        ),
+        "long": (http_answer(b"d8:intervali60e5:peers" + b"9" * (8 << 20)), "failed: "),
+        "headers": (http_answer(b"de", *(f"X-{n}: {'y' * 1000}" for n in range(2000))), "failed: "),
+        "cut": (http_answer(b"d8:interval"), "failed: "),
+        "deep": (http_answer(b"d5:peers" + b"l" * 100_000), "failed: "),
+        "list": (http_answer(b"le"), "failed: "),
+        "refuses": (
+            http_answer(encode({b"failure reason": b"go away" + ESCAPES})),
+            "refused: go away",
+        ),
+        "odd-peers": (http_answer(b"d8:intervali60e5:peers5:12345e"), ""),
+        "negative": (http_answer(b"d8:intervali-5e5:peers0:e"), ""),
+        "forever": (http_answer(b"d8:intervali9223372036854775807e5:peers0:e"), ""),
+    }
 
 
 class Connections(socketserver.BaseRequestHandler):
@@ -322,7 +328,7 @@ class Connections(socketserver.BaseRequestHandler):
         request = self.request.recv(4096)
         name = request.split(b" ")[1].split(b"/")[1].decode()
         with contextlib.suppress(OSError):
-            self.request.sendall(HTTP_TRACKERS[name][0])
+            self.request.sendall(http_trackers()[name][0])
 
 
 @contextlib.contextmanager
@@ -347,17 +353,17 @@ def test_hostile_http_trackers(here: Path) -> None:
     Each has a server of its own, since one that fails often is not asked for other torrents.
     """
     with contextlib.ExitStack() as stack:
-        for name in HTTP_TRACKERS:
+        for name in http_trackers():
             port = stack.enter_context(serving(Connections, "127.0.0.1"))
             url = f"http://127.0.0.1:{port}/{name}/announce"
             torrent = single_file_torrent(name.encode(), b"x" * 1000, trackers=[(url,)])
             write(here / f"{name}.torrent", torrent)
-        names = [f"{name}.torrent" for name in HTTP_TRACKERS]
+        names = [f"{name}.torrent" for name in http_trackers()]
         ran = finish(start("get", *names, "-o", "out", "-v", "--timeout", "4s", *ALONE))
     assert ran.code in (4, 7)
     assert is_printable(ran.out)
     assert is_printable(ran.err)
-    for name, (_, text) in HTTP_TRACKERS.items():
+    for name, (_, text) in http_trackers().items():
         told = [line for line in ran.out.splitlines() if f"  {name}: tracker http" in line]
         assert len(told) == 1, (name, ran.out)
         assert text in told[0]

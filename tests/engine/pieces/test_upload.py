@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from bittern.core.geometry import BLOCK_LENGTH, MAX_REQUEST_LENGTH
 from bittern.engine.pieces.upload import SendBuffer, read_requests
 
 PIECE_LENGTH = 65_536
-CONTENT = bytes((at * 7 + at // 251) % 256 for at in range(16 * PIECE_LENGTH))
+CONTENT = random.Random(0).randbytes(16 * PIECE_LENGTH)
 
 
 class FakeStorage:
