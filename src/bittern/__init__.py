@@ -7,10 +7,10 @@ costs next to nothing.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
+
+TYPE_CHECKING: bool = False
+"""True for type checkers: ``typing`` itself takes longer to import than all that is needed here."""
 
 if TYPE_CHECKING:
     from bittern.codec.info import Info, Version
@@ -120,6 +120,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Load a public name on first use (PEP 562)."""
+    from importlib import import_module
+
     if name == "events":
         return import_module("bittern.engine.events")
     home = _HOMES.get(name)

@@ -115,3 +115,26 @@ def test_readable_is_a_regular_file_of_the_length(tmp_path: Path) -> None:
     assert not is_readable(tmp_path, 100, calls)
     calls.fail_call(0, names={"open"}, for_good=True)
     assert not is_readable(path, 100, calls)
+
+
+def test_donors_have_places_for_other_processes(tmp_path: Path) -> None:
+    layout = contiguous(100, 30, 70, pads=[1])
+    (tmp_path / "one").write_bytes(noise(100))
+    status = (tmp_path / "one").stat()
+    calls = OsCalls()
+    view = DonorStorage(layout, {0: tmp_path / "one"}, calls)
+    assert view.place_of(20, 80) == (str(tmp_path / "one"), 20, status.st_dev, status.st_ino)
+    assert view.place_of(20, 81) is None
+    assert view.place_of(100, 10) is None
+    assert view.place_of(130, 10) is None
+
+    def fail(_fd: int) -> os.stat_result:
+        raise OSError(5, "bad")
+
+    calls.fstat = fail
+    with pytest.raises(StorageError) as caught:
+        view.place_of(20, 80)
+    assert caught.value.path == str(tmp_path / "one")
+    view.close()
+    watched = DonorStorage(layout, {0: tmp_path / "one"}, FaultyCalls())
+    assert watched.place_of(20, 80) is None

@@ -836,3 +836,52 @@ def test_each_call_in_turn_fails_for_good(number: int, tmp_path: Path) -> None:
             break
     else:
         pytest.fail("the scenario has no end")
+
+
+def test_a_place_names_the_open_file_for_other_processes(tmp_path: Path) -> None:
+    storage = storage_in(tmp_path, 100, 60)
+    storage.write(0, [noise(160)])
+    place = storage.place_of(110, 50)
+    assert place is not None
+    path = Path(place.path)
+    status = path.stat()
+    assert path.read_bytes()[place.position :] == noise(160)[110:]
+    assert (place.device, place.inode) == (status.st_dev, status.st_ino)
+    storage.close()
+
+
+def test_what_is_not_in_one_file_has_no_place(tmp_path: Path) -> None:
+    storage = storage_in(tmp_path, 100, 60)
+    storage.write(0, [noise(160)])
+    assert storage.place_of(90, 11) is None
+    assert storage.place_of(90, 10) is not None
+    storage.close()
+    layout = contiguous(100, 28, 64, pads=[1])
+    storage = FileStorage(layout, tmp_path / "padded", paths_for(layout))
+    storage.prepare()
+    assert storage.place_of(100, 10) is None
+
+
+def test_reads_through_calls_that_were_replaced_have_no_place(tmp_path: Path) -> None:
+    calls = ShortCalls(10)
+    storage = storage_in(tmp_path, 100, calls=calls)
+    storage.write(0, [noise(100)])
+    assert storage.place_of(0, 100) is None
+    storage.close()
+
+
+def test_a_place_in_a_file_that_is_not_there_or_odd_is_an_error(tmp_path: Path) -> None:
+    calls = OsCalls()
+    storage = storage_in(tmp_path, 100, calls=calls)
+    with pytest.raises(FileVanished):
+        storage.place_of(0, 100)
+    storage.write(0, [noise(100)])
+
+    def fail(_fd: int) -> os.stat_result:
+        raise OSError(errno.EIO, "bad")
+
+    calls.fstat = fail
+    with pytest.raises(StorageError) as caught:
+        storage.place_of(0, 100)
+    assert caught.value.path == str(storage.path_of(0))
+    storage.close()

@@ -17,7 +17,7 @@ from bittern.codec.info_builder import arrange_files
 from bittern.codec.merkle import block_hashes, piece_layer_of, root_of
 from bittern.core.errors import FileVanished, StorageError
 from bittern.storage import run_hashing
-from bittern.storage.piece_hashing import Hashing, PieceDigests
+from bittern.storage.piece_hashing import Hashing, PieceDigests, _Reader
 from bittern.storage.scan import SourceFile, scan
 
 BLOCK = 16_384
@@ -105,6 +105,33 @@ def test_v1_pieces_may_have_any_length(tmp_path: Path, piece_length: int) -> Non
 def _hashing(root: Path, piece_length: int = 1 << 20, version: Version = Version.V1) -> Hashing:
     sources = _sources(root, version, piece_length)
     return Hashing(sources, version=version, piece_length=piece_length, has_tail_pad=False)
+
+
+def test_places_are_those_of_files_that_were_not_changed(tmp_path: Path) -> None:
+    _make(tmp_path / "r", [100, 3_000_000])
+    hashing = _hashing(tmp_path / "r")
+    path = tmp_path / "r" / "01"
+    status = path.stat()
+    with _Reader(hashing.files, hashing.starts) as reader:
+        assert reader.place_of(110, 2_000_000) == (
+            str(path),
+            10,
+            status.st_dev,
+            status.st_ino,
+        )
+        assert reader.place_of(90, 11) is None
+    _touch(path)
+    with (
+        _Reader(hashing.files, hashing.starts) as reader,
+        pytest.raises(StorageError, match="changed while"),
+    ):
+        reader.place_of(110, 2_000_000)
+    _vanish(path)
+    with (
+        _Reader(hashing.files, hashing.starts) as reader,
+        pytest.raises(FileVanished, match="no such file"),
+    ):
+        reader.place_of(110, 2_000_000)
 
 
 class TestProgress:

@@ -79,6 +79,31 @@ def test_a_run_within_a_file_of_a_hybrid(
     assert all(count <= max(buffer_length, 1) for _, count in space.reads)
 
 
+@pytest.mark.parametrize("num_blocks", [1, 4, 64])
+def test_a_run_longer_than_the_buffer(num_blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_hashing, "BUFFER_LENGTH", 8 * BLOCK_LENGTH)
+    piece_length = num_blocks * BLOCK_LENGTH
+    length = 3 * 64 * BLOCK_LENGTH + 100
+    padded_length = -(-length // piece_length) * piece_length
+    space, hasher = Space(length), RunHasher(piece_length)
+    v1, v2 = hasher.hash(
+        space.read,
+        0,
+        v1_length=padded_length,
+        v2_length=length,
+        level=piece_level(piece_length),
+    )
+    assert v1 == sha1s(space.data + bytes(padded_length - length), piece_length)
+    assert v2 == piece_layer_of(block_hashes(space.data), piece_length)
+    assert max(count for _, count in space.reads) == 8 * BLOCK_LENGTH
+
+
+def test_a_run_may_be_told_how_long_to_be() -> None:
+    assert run_length(1 << 20, 8 << 20) == 8
+    assert run_length(1, 8 << 20) == MAX_RUN_PIECES
+    assert run_length(16 << 20, 8 << 20) == 1
+
+
 def test_v2_alone_reads_no_pads() -> None:
     space, hasher = Space(20_000), RunHasher(4 * BLOCK_LENGTH)
     v1, v2 = hasher.hash(space.read, 0, v1_length=0, v2_length=20_000, level=None)

@@ -133,3 +133,13 @@ def test_files_are_opened_without_following_links_or_waiting(tmp_path: Path) -> 
     fifo = os.open(tmp_path / "fifo", readable_flags())
     for fd in (reading, writing, fifo):
         os.close(fd)
+
+
+@pytest.mark.parametrize("name", ["preadv", "open"])
+def test_calls_that_were_replaced_are_known(name: str) -> None:
+    calls = OsCalls()
+    assert not calls.is_replaced
+    real = getattr(calls, name)
+    setattr(calls, name, lambda *args: real(*args))
+    assert calls.is_replaced
+    assert OsCalls(portable=True).is_replaced

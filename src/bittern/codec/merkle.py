@@ -11,6 +11,8 @@ cover what lies beyond the end of the file; what is missing at its end is the
 A proof is the *uncle* hashes that lead from a run of hashes to the root, lowest
 first.
 
+Processes that hash import this module and wait for it: it imports next to nothing.
+
 Source: BEP 52 (pieces root, piece layers, hash request, hashes).
 """
 
@@ -19,8 +21,8 @@ from __future__ import annotations
 import hashlib
 from struct import iter_unpack
 
-from bittern.core.geometry import BLOCK_LENGTH
-
+LEAF_LENGTH = 16_384
+"""Bytes that a leaf stands for (BEP 52), as many as a block of ``core.geometry`` has."""
 HASH_LENGTH = 32
 MIN_REQUEST_HASHES = 2
 MAX_REQUEST_HASHES = 512
@@ -50,7 +52,7 @@ PAD_HASHES = _pad_hashes()
 
 def num_blocks(length: int) -> int:
     """Return the blocks of a file of ``length`` bytes."""
-    return -(-length // BLOCK_LENGTH)
+    return -(-length // LEAF_LENGTH)
 
 
 def height_of(count: int) -> int:
@@ -63,7 +65,7 @@ def block_hashes(data: bytes | bytearray | memoryview) -> bytes:
     view = memoryview(data)
     sha256 = hashlib.sha256
     return b"".join(
-        [sha256(view[at : at + BLOCK_LENGTH]).digest() for at in range(0, len(view), BLOCK_LENGTH)]
+        [sha256(view[at : at + LEAF_LENGTH]).digest() for at in range(0, len(view), LEAF_LENGTH)]
     )
 
 
@@ -98,7 +100,7 @@ def root_of(layer: bytes, level: int = 0) -> bytes:
 
 def piece_level(piece_length: int) -> int:
     """Return the level on which one hash covers a piece; 0 for pieces of 16 KiB."""
-    return (piece_length // BLOCK_LENGTH).bit_length() - 1
+    return (piece_length // LEAF_LENGTH).bit_length() - 1
 
 
 def piece_layer_of(leaves: bytes, piece_length: int) -> bytes:

@@ -125,7 +125,7 @@ class SessionConfig:
     max_open_files: int = 64
     """Limit: F13."""
     hashing_threads: int | None = None
-    """Threads of a recheck; None for one per core."""
+    """Threads of a recheck, all but one with a process where that pays; None for one per core."""
     max_write_queue: int = 67_108_864
     """Limit: F16. Bytes waiting for a slow disk above which reading from peers pauses."""
 

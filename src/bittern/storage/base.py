@@ -21,7 +21,7 @@ import errno
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from bittern.core.errors import DiskFull, FileVanished, StorageError, UnsafePath
 
@@ -35,6 +35,37 @@ class FileStamp(NamedTuple):
     length: int
     modified_ns: int
     inode: int
+
+
+class FilePlace(NamedTuple):
+    """Where bytes lie, for a process that opens the file by itself and checks that it is that."""
+
+    path: str
+    position: int
+    """In the file, of the first byte."""
+    device: int
+    inode: int
+
+
+def file_place(path: str | Path, position: int, status: os.stat_result) -> FilePlace:
+    """Return the place of a byte of an open file with this status."""
+    return FilePlace(str(path), position, status.st_dev, status.st_ino)
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """What keeps bytes in files that other processes can read."""
+
+    def place_of(self, offset: int, length: int) -> FilePlace | None:
+        """
+        Tell where ``length`` bytes of the piece space lie, from ``offset`` on.
+
+        Returns:
+            None when they are not in one file, or when reading must go by way of us.
+
+        Raises:
+            StorageError: the file cannot be opened.
+        """
 
 
 class Readable(Protocol):

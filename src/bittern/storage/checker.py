@@ -3,7 +3,8 @@ Recheck: read pieces back and tell which are good.
 
 Hashing and reading both release the interpreter lock, so a few threads, each
 with its own buffer and its own runs of adjacent pieces, use all cores
-(``run_hashing``). A run is compared with what the torrent says in one go; only
+(``run_hashing``), and where there is much to hash some of them have processes that
+do it (``lanes``). A run is compared with what the torrent says in one go; only
 a run that holds something bad is looked at piece by piece.
 
 A piece that reaches into a file which is missing or too short is bad without
@@ -30,13 +31,14 @@ from bittern.storage.hashing import (
     PieceHashes,
     differing_blocks,
 )
+from bittern.storage.lanes import ASKED_LENGTH, Lane, Lanes
 from bittern.storage.layout import Layout
-from bittern.storage.run_hashing import BUFFER_LENGTH, RunHasher, run_length
+from bittern.storage.run_hashing import BUFFER_LENGTH
 from bittern.storage.system import num_processors
 from bittern.storage.worker import run_in_threads
 
 BATCH_LENGTH: Final = 4 << 20
-"""Bytes of pieces that a thread takes at a time, at least one piece."""
+"""Bytes of pieces that a thread takes at a time, at least one piece; without processes."""
 
 _GOOD: Final = b"1"
 
@@ -95,12 +97,19 @@ def check_pieces(
     wanted = range(geometry.num_pieces) if pieces is None else list(pieces)
     missing, lost = _find_missing(storage, layout, geometry)
     to_read = [index for index in wanted if not lost[index]] if missing else wanted
-    check = _Check(storage, geometry, hashes, progress, is_stopped)
+    num_threads = num_threads or num_processors()
+    lanes = Lanes(
+        geometry.piece_length,
+        num_threads=num_threads,
+        length=len(to_read) * geometry.piece_length,
+        has_v2=hashes.has_v2,
+    )
+    check = _Check(storage, geometry, hashes, lanes, progress, is_stopped)
     if len(to_read) < len(wanted):
         check.count(len(wanted) - len(to_read))
-    size = max(1, BATCH_LENGTH // geometry.piece_length)
+    batch_length = ASKED_LENGTH if lanes.has_processes else BATCH_LENGTH
+    size = max(1, batch_length // geometry.piece_length)
     check.batches = iter([to_read[at : at + size] for at in range(0, len(to_read), size)])
-    num_threads = num_threads or num_processors()
     run_in_threads(check.work, max(1, min(num_threads, -(-len(to_read) // size))))
     spare = -geometry.num_pieces % 8
     bits = int(check.marks, 2) << spare if geometry.num_pieces else 0
@@ -175,12 +184,14 @@ class _Check:
         storage: Readable,
         geometry: Geometry,
         hashes: PieceHashes,
+        lanes: Lanes,
         progress: Callable[[int], None],
         is_stopped: Callable[[], bool],
     ) -> None:
         self._storage = storage
         self._geometry = geometry
         self._hashes = hashes
+        self._lanes = lanes
         self._progress = progress
         self._is_stopped = is_stopped
         self._lock = threading.Lock()
@@ -194,12 +205,12 @@ class _Check:
 
     def work(self) -> None:
         """Take batches until there are none; runs in several threads."""
-        hasher = RunHasher(self._geometry.piece_length)
         try:
-            while batch := self._take():
-                for first, count in self._runs(batch):
-                    self._judge(hasher, first, count)
-                self.count(len(batch))
+            with self._lanes.open(self._read, self._storage) as lane:
+                while batch := self._take():
+                    for first, count in self._runs(batch):
+                        self._judge(lane, first, count)
+                    self.count(len(batch))
         except BaseException:
             self._has_failed = True
             raise
@@ -218,7 +229,7 @@ class _Check:
 
     def _runs(self, pieces: Sequence[int]) -> Iterator[tuple[int, int]]:
         """Cut into runs of adjacent pieces that are hashed together: first and number."""
-        longest = run_length(self._geometry.piece_length)
+        longest = self._lanes.longest_run
         at = 0
         while at < len(pieces):
             first = pieces[at]
@@ -229,15 +240,14 @@ class _Check:
             yield first, count
             at += count
 
-    def _judge(self, hasher: RunHasher, first: int, count: int) -> None:
+    def _judge(self, lane: Lane, first: int, count: int, *, is_retry: bool = False) -> None:
         """Judge a run; one that cannot be read, piece by piece."""
         plan = self._hashes.plan_run(first, count)
         start = self._geometry.offset_of(first)
         last = first + count - 1
         length = self._geometry.offset_of(last) + self._geometry.length_of(last) - start
         try:
-            v1, v2 = hasher.hash(
-                self._read,
+            v1, v2 = (lane.hash_here if is_retry else lane.hash)(
                 start,
                 v1_length=length if plan.has_v1 else 0,
                 v2_length=plan.v2_length,
@@ -246,7 +256,7 @@ class _Check:
         except StorageError as error:
             if count > 1:
                 for index in range(first, first + count):
-                    self._judge(hasher, index, 1)
+                    self._judge(lane, index, 1, is_retry=True)
             elif isinstance(error, FileVanished):
                 pass
             elif error.errno == errno.EIO:

@@ -17,7 +17,7 @@ from typing import Final
 
 from bittern.core.errors import FileVanished, StorageError
 from bittern.storage.adopt import open_source, stamp_of
-from bittern.storage.base import FileStamp, storage_error
+from bittern.storage.base import FilePlace, FileStamp, file_place, storage_error
 from bittern.storage.handles import Handle, HandleCache
 from bittern.storage.layout import NOT_STORED, Layout
 from bittern.storage.system import OsCalls
@@ -116,6 +116,20 @@ class DonorStorage:
             finally:
                 self._handles.release(handle, self._calls.close)
         return True
+
+    def place_of(self, offset: int, length: int) -> FilePlace | None:
+        """Tell where bytes lie; see ``base.Placed``."""
+        index, position, room = self._layout.locate(offset)
+        path = self._donors.get(index)
+        if path is None or length > room or self._calls.is_replaced:
+            return None
+        handle = self._handle(index)
+        try:
+            return file_place(path, position, self._calls.fstat(handle.fd))
+        except OSError as error:
+            raise storage_error(error, path) from error
+        finally:
+            self._handles.release(handle, self._calls.close)
 
     def _handle(self, index: int) -> Handle:
         key = (self._owner, index)

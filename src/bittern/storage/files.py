@@ -26,7 +26,7 @@ from typing import Final
 
 from bittern.core.errors import FileVanished, MisuseError, StorageError, UnsafePath
 from bittern.storage.adopt import ReuseHow, adopt_file
-from bittern.storage.base import Buffer, FileStamp, skip, storage_error
+from bittern.storage.base import Buffer, FilePlace, FileStamp, file_place, skip, storage_error
 from bittern.storage.handles import Handle, HandleCache
 from bittern.storage.layout import NOT_STORED, Layout
 from bittern.storage.links import make_links, remove_links
@@ -224,6 +224,19 @@ class FileStorage:
         if ended_at - started_at > SLOW_READ:
             self._slow_until = ended_at + SLOW_PAUSE
         return done
+
+    def place_of(self, offset: int, length: int) -> FilePlace | None:
+        """Tell where bytes lie; see ``Placed.place_of``."""
+        index, position, room = self.layout.locate(offset)
+        if index == NOT_STORED or length > room or self._calls.is_replaced:
+            return None
+        handle = self._handles.find((self._owner, index), False) or self._open(index, False)
+        try:
+            return file_place(self.path_of(index), position, self._calls.fstat(handle.fd))
+        except OSError as error:
+            raise storage_error(error, self.path_of(index)) from error
+        finally:
+            self._handles.release(handle, self._calls.close)
 
     # --- opening -------------------------------------------------------------------------
 

@@ -324,6 +324,11 @@ class PieceHashes:
         return self._by_root.get(root)
 
     @property
+    def has_v2(self) -> bool:
+        """True for v2 and hybrid torrents."""
+        return self._has_v2
+
+    @property
     def piece_length(self) -> int:
         """Bytes of a piece."""
         return self._piece_length

@@ -4,7 +4,7 @@ Hashing the files of a new torrent with several threads.
 The piece space is cut into *spans*: runs of whole pieces, or one piece where
 pieces are longer. Threads take spans in turn, each with one buffer and one open
 file (``run_hashing``). Reading and hashing release the interpreter lock, so they
-run side by side.
+run side by side; where there is much to hash, some have processes (``lanes``).
 
 The calling thread works too. Between two spans it reports progress, and
 whatever the report raises stops the work and is raised to the caller.
@@ -27,8 +27,10 @@ from bittern.codec.file_list import FileEntry
 from bittern.codec.info import Version
 from bittern.codec.merkle import HASH_LENGTH, piece_level
 from bittern.core.errors import FileVanished, StorageError
+from bittern.storage.base import FilePlace, file_place
 from bittern.storage.hashing import SHA1_LENGTH
-from bittern.storage.run_hashing import BUFFER_LENGTH, RunHasher, run_length
+from bittern.storage.lanes import Lanes
+from bittern.storage.run_hashing import BUFFER_LENGTH
 from bittern.storage.scan import SourceFile, storage_error
 
 Progress = Callable[[int, int], None]
@@ -93,7 +95,7 @@ class Hashing:
         self._v1_end = num_pieces * piece_length if has_tail_pad else self._end
         self._pieces = bytearray(num_pieces * SHA1_LENGTH if self._has_v1 else 0)
         self._layers = bytearray(num_pieces * HASH_LENGTH if self._has_v2 else 0)
-        self._spans = self._cut_by_file() if self._has_v2 else self._cut()
+        self._spans: list[_Span] = []
         self._turn = itertools.count()
         self._num_done = 0
         self._failures: list[BaseException] = []
@@ -109,8 +111,16 @@ class Hashing:
         Raises:
             StorageError: a file cannot be read or is not what it was.
         """
+        lanes = Lanes(
+            self._piece_length,
+            num_threads=num_threads,
+            length=self.total_length,
+            has_v2=self._has_v2,
+        )
+        step = lanes.longest_run * self._piece_length
+        self._spans = self._cut_by_file(step) if self._has_v2 else self._cut(step)
         helpers = [
-            threading.Thread(target=self._help, name=f"hash-{number}")
+            threading.Thread(target=self._help, args=[lanes], name=f"hash-{number}")
             for number in range(min(num_threads, len(self._spans)) - 1)
         ]
         started = []
@@ -118,7 +128,7 @@ class Hashing:
             for helper in helpers:
                 helper.start()
                 started.append(helper)
-            self._work(progress)
+            self._work(lanes, progress)
         except BaseException as error:
             self._failures.append(error)
         finally:
@@ -132,18 +142,16 @@ class Hashing:
             progress(self.total_length, self.total_length)
         return PieceDigests(bytes(self._pieces), self._layers_by_file())
 
-    def _cut(self) -> list[_Span]:
+    def _cut(self, step: int) -> list[_Span]:
         """Cut a v1 piece space, in which files share pieces."""
-        step = run_length(self._piece_length) * self._piece_length
         return [
             _Span(at // self._piece_length, at, length, length, 0, 0)
             for at in range(0, self._end, step)
             if (length := min(step, self._end - at))
         ]
 
-    def _cut_by_file(self) -> list[_Span]:
+    def _cut_by_file(self, step: int) -> list[_Span]:
         """Cut a v2 or hybrid piece space, in which a piece belongs to one file."""
-        step = run_length(self._piece_length) * self._piece_length
         spans = []
         for file in self.files:
             end = _end_of(file.entry)
@@ -161,20 +169,21 @@ class Hashing:
             ]
         return spans
 
-    def _help(self) -> None:
+    def _help(self, lanes: Lanes) -> None:
         try:
-            self._work(None)
+            self._work(lanes, None)
         except BaseException as error:  # raised by run, in the calling thread
             self._failures.append(error)
 
-    def _work(self, progress: Progress | None) -> None:
-        hasher = RunHasher(self._piece_length)
+    def _work(self, lanes: Lanes, progress: Progress | None) -> None:
         level = piece_level(self._piece_length) if self._has_v2 else 0
-        with _Reader(self.files, self.starts) as reader:
+        with (
+            _Reader(self.files, self.starts) as reader,
+            lanes.open(reader.read, reader) as lane,
+        ):
             while (number := next(self._turn)) < len(self._spans) and not self._failures:
                 span = self._spans[number]
-                v1, v2 = hasher.hash(
-                    reader.read,
+                v1, v2 = lane.hash(
                     span.offset,
                     v1_length=span.v1_length,
                     v2_length=span.v2_length,
@@ -258,21 +267,39 @@ class _Reader:
             offset += count
             view = view[count:]
 
+    def place_of(self, offset: int, length: int) -> FilePlace | None:
+        """Tell where bytes lie; see ``base.Placed``."""
+        index = bisect_right(self._starts, offset) - 1
+        file = self._files[index]
+        begin = offset - file.entry.offset
+        if begin + length > file.entry.length:
+            return None
+        try:
+            return file_place(file.os_path, begin, os.fstat(self._open(index).fileno()))
+        except OSError as error:
+            raise storage_error(error, file.os_path) from error
+
+    def _open(self, index: int) -> io.FileIO:
+        if index == self._current and self._handle is not None:
+            return self._handle
+        file = self._files[index]
+        self._close()
+        self._current = -1
+        self._handle = io.FileIO(file.os_path)
+        if file.entry.length > BUFFER_LENGTH:  # for small files the check at the end will do
+            check_unchanged(file, os.fstat(self._handle.fileno()))
+        self._current = index
+        self._at = 0
+        return self._handle
+
     def _read_file(self, index: int, begin: int, view: memoryview) -> None:
         file = self._files[index]
-        if index != self._current or self._handle is None:
-            self._close()
-            self._current = -1
-            self._handle = io.FileIO(file.os_path)
-            if file.entry.length > BUFFER_LENGTH:  # for small files the check at the end will do
-                check_unchanged(file, os.fstat(self._handle.fileno()))
-            self._current = index
-            self._at = 0
+        handle = self._open(index)
         if begin != self._at:
-            self._handle.seek(begin)
+            handle.seek(begin)
         self._at = begin + len(view)
         while view:
-            count = self._handle.readinto(view)
+            count = handle.readinto(view)
             if not count:
                 raise FileVanished("file became shorter while it was hashed", path=file.os_path)
             view = view[count:]

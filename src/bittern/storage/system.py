@@ -69,6 +69,11 @@ class OsCalls:
             self.preadv, self.pwritev = os.preadv, os.pwritev
         self.allocate: Callable[[int, int, int], None] = getattr(os, "posix_fallocate", _allocate)
 
+    @property
+    def is_replaced(self) -> bool:
+        """True when reads must go through this object, as somebody put his own calls into it."""
+        return self.preadv is not getattr(os, "preadv", None) or self.open is not os.open
+
     def drop_cache(self, fd: int) -> None:
         """Make the next reader of a file ask the disk, where the system can."""
         if hasattr(os, "posix_fadvise"):
