@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bittern.codec import torrent_record
 from bittern.codec.info import Version
 from bittern.codec.magnet import Magnet
 from bittern.codec.metainfo import Metainfo, decode_metainfo
@@ -20,6 +21,7 @@ from bittern.core.errors import (
     DhtUnreachable,
     MagnetError,
     NotPublished,
+    StorageError,
     UnsafePath,
 )
 from bittern.core.ids import InfoHash, InfoHashV2
@@ -29,6 +31,7 @@ from bittern.engine.follower import Follower, is_named, read_torrent, write_torr
 from bittern.engine.session import Session
 from bittern.net.signing import SigningKey
 from bittern.storage.creator import CreateOptions, create_torrent
+from bittern.storage.versions import write_version
 from tests.cli.support import SeedingThread, content, single_file_torrent, write
 from tests.engine.test_mutable import Network
 
@@ -309,3 +312,33 @@ def test_metainfo_is_kept_with_or_without_piece_layers(tmp_path: Path) -> None:
     found = read_torrent(path)
     assert found is not None
     assert (found.info.raw, dict(found.piece_layers)) == (metainfo.info.raw, {})
+
+
+async def test_whether_the_dht_has_somebody_to_ask(tmp_path: Path) -> None:
+    for network, is_connected in ((None, False), (Network(0), False), (Network(2), True)):
+        async with session_on(network) as session:
+            follower = Follower(session, LINK, tmp_path / "out", state_dir=None)
+            assert follower.is_connected is is_connected
+
+
+async def test_a_kept_version_that_names_no_torrent_is_as_none(tmp_path: Path) -> None:
+    """Limit: F9. It is signed rightly, so another program of ours may have kept it."""
+    value = b"5:hello"
+    signature = KEY.sign(signed_message(value, 5))
+    version = torrent_record.Version(KEY.public_key, b"", 5, signature, value)
+    (tmp_path / "state").mkdir()
+    write_version(tmp_path / "state", TARGET, version)
+    network = Network()
+    async with session_on(network) as session:
+        follower = Follower(session, LINK, tmp_path / "out", state_dir=tmp_path / "state")
+        with pytest.raises(NotPublished):
+            await follower.look()
+        put(network, TorrentRecord(InfoHash(b"1" * 20)), 6)
+        assert await follower.look()
+
+
+def test_metainfo_that_cannot_be_kept_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    metainfo = decode_metainfo(single_file_torrent(b"a", b"x"))
+    write(tmp_path / "file", b"in the way")
+    with pytest.raises(StorageError, match="file"):
+        write_torrent(tmp_path / "file" / "a.torrent", metainfo)

@@ -763,3 +763,70 @@ async def test_trackers_that_are_added_are_asked_from_then_on(scene: Scene) -> N
         assert [url for url, *_ in client.heard] == [URL]
         node.torrent.announce_now()
         assert [each.url for each in node.torrent.trackers()] == [URL]
+
+
+# --- what others ask of it -------------------------------------------------------------------
+
+
+@in_scene()
+async def test_recheck_tells_that_the_disk_has_failed(scene: Scene) -> None:
+    node = await scene.node(is_seed=True)
+    shutil.rmtree(node.folder)
+    node.folder.write_bytes(b"in the way")
+    with pytest.raises(StorageError):
+        await node.torrent.recheck()
+    assert node.torrent.state is TorrentState.ERROR
+
+
+@in_scene()
+async def test_starting_what_runs_or_is_over_changes_nothing(scene: Scene) -> None:
+    node = await scene.node(is_seed=True)
+    swarm = node.torrent.swarm
+    await node.torrent.start()
+    assert node.torrent.swarm is swarm is not None
+    await node.torrent.stop()
+    await node.torrent.start()
+    assert node.torrent.swarm is None
+    assert node.torrent.state is TorrentState.STOPPED
+
+
+@in_scene()
+async def test_neighbours_that_are_known_already_do_not_wake_it(scene: Scene) -> None:
+    """They announce over and over (BEP 14); a person who names them wants something."""
+    seed = await scene.node(is_seed=True, rest_after=1.0, state_dir=scene.state_dir)
+    torrent, peer = seed.torrent, Endpoint("10.0.9.9", 6881)
+    await until(lambda: torrent.is_resting)
+    torrent.add_peers([peer], "lsd")
+    await until(lambda: not torrent.is_resting)
+    await until(lambda: torrent.is_resting, within=3600)
+    assert peer in torrent.candidates
+    torrent.add_peers([peer], "lsd")
+    await asyncio.sleep(0.5)
+    assert torrent.is_resting
+    torrent.add_peers([peer], "user")
+    await until(lambda: not torrent.is_resting)
+
+
+@in_scene()
+async def test_a_paused_one_has_no_files_to_lend_and_takes_none(
+    scene: Scene, tmp_path: Path
+) -> None:
+    node = await scene.node(torrent={"paused": True})
+    assert node.torrent.path_of(0) is None
+    node.torrent.take_file({bytes(32)}, tmp_path / "source" / NAME)
+    await asyncio.sleep(1)
+    assert node.torrent.state is TorrentState.PAUSED
+    assert not list(node.folder.iterdir())
+
+
+@in_scene()
+async def test_a_link_whose_metadata_was_kept_needs_nobody(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    link, state = scene.link, scene.state_dir
+    node = await scene.node(source=link, peers=[seed], state_dir=state)
+    await node.complete()
+    await node.close()
+    again = await scene.node(host=node.host, source=link, state_dir=state)
+    assert again.torrent.is_complete
+    assert again.torrent.info.name == NAME
+    assert again.torrent.num_connections == 0

@@ -87,7 +87,8 @@ def test_a_full_batch_and_one_longest_request_fit() -> None:
 def test_what_would_block_is_left_to_the_worker() -> None:
     requests = [(0, 0, BLOCK_LENGTH), (3, 0, BLOCK_LENGTH)]
     storage = FakeStorage(blocks=True)
-    assert SendBuffer(1 << 19).fill(storage, PIECE_LENGTH, requests, nowait=True) is None  # type: ignore[arg-type]  # a fake
+    for some in (requests, requests[:1]):
+        assert SendBuffer(1 << 19).fill(storage, PIECE_LENGTH, some, nowait=True) is None  # type: ignore[arg-type]  # a fake
     read = read_requests(storage, PIECE_LENGTH, requests)  # type: ignore[arg-type]  # a fake
     assert bytes(read) == messages(requests)
 

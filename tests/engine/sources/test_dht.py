@@ -255,3 +255,22 @@ async def test_a_paused_torrent_is_not_looked_up(scene: Scene) -> None:
     await asyncio.sleep(5)
     asked = b"".join(data for data, _ in nodes.sockets[0].received)
     assert bytes(scene.info_hash) in asked
+
+
+@in_scene()
+async def test_a_table_that_cannot_be_kept_is_a_warning(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Limit: F3. It is tried again the next time."""
+    nodes = Nodes(scene)
+    await nodes.add()
+    state = scene.state_dir
+    node = await scene.node(is_seed=True, state_dir=state, **nodes.options())
+    (state / NAME).mkdir()
+    await asyncio.sleep(SAVE_INTERVAL + 60)
+    assert num_known(node) > 0
+    assert "the DHT's routing table is not kept" in caplog.text
+    assert node.torrent.state is TorrentState.SEEDING
+    (state / NAME).rmdir()
+    await asyncio.sleep(SAVE_INTERVAL)
+    assert read_dht_state(state)

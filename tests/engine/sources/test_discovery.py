@@ -281,3 +281,22 @@ async def test_peers_that_a_link_names_by_address_are_dialled(scene: Scene) -> N
     assert SourceKind.USER not in kinds
     assert scene.network.attempts[endpoint_of(local)] == 0
     assert hinted_peers(Shelf(scene.metainfo)) == []
+
+
+@in_scene(is_private=True)
+async def test_whom_strangers_named_is_left_when_it_turns_out_to_be_private(scene: Scene) -> None:
+    """BEP 27. A person may name anybody, and so may a tracker."""
+    stranger, friend = await scene.node(is_seed=True), await scene.node(is_seed=True)
+    friend.torrent.shelf.is_private = False  # so that it serves the metadata
+    node = await scene.node(source=scene.link)
+    watch = Watch(node.torrent)
+    node.torrent.add_peers([stranger.endpoint], "lsd")
+    await until(lambda: node.torrent.num_connections == 1)
+    node.torrent.add_peers([friend.endpoint], "user")
+    await node.complete()
+    await until(lambda: bool(watch.of(events.PeerDisconnected)))
+    ended = {event.endpoint: event.reason for event in watch.of(events.PeerDisconnected)}
+    assert ended[stranger.endpoint].startswith("the torrent is private")
+    assert stranger.endpoint not in node.torrent.candidates
+    assert not ended.get(friend.endpoint, "").startswith("the torrent is private")
+    assert stranger.torrent.num_uploaded == 0
