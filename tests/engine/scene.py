@@ -112,7 +112,7 @@ class Node:
         await self.session.__aexit__(None, None, None)
 
 
-class Place(Protocol):
+class Dialled(Protocol):
     """Whatever can be dialled."""
 
     @property
@@ -130,6 +130,7 @@ class Scene:
         files: lengths by path below the torrent's folder; one with the path "" is the torrent.
         piece_length: of the torrent.
         link: between all hosts.
+        is_traced: the network keeps what happens.
         options: of the torrent, as for ``CreateOptions``.
     """
 
@@ -141,11 +142,12 @@ class Scene:
         files: Mapping[str, int] = SINGLE,
         piece_length: int = PIECE_LENGTH,
         link: Link | None = None,
+        is_traced: bool = True,
         **options: Any,
     ) -> None:
         self.loop = loop
         self.folder = folder
-        self.network = SimNetwork(loop, link=link or Link(delay=0.02), is_traced=True)
+        self.network = SimNetwork(loop, link=link or Link(delay=0.02), is_traced=is_traced)
         self.sessions: list[Session] = []
         self.at_end: list[Callable[[], object]] = []
         """What is to be called at its end, before the sessions end."""
@@ -184,6 +186,10 @@ class Scene:
     def state_dir(self) -> Path:
         """A folder for the state of one session."""
         return self.folder / "state"
+
+    def folder_of(self, host: SimHost) -> Path:
+        """Return where the files of a host's session are."""
+        return self.folder / host.addresses[0]
 
     def write_content(self, folder: Path) -> None:
         """Put the torrent's files below a folder."""
@@ -245,7 +251,7 @@ class Scene:
         *,
         is_seed: bool = False,
         damaged: Collection[int] = (),
-        peers: Iterable[Place | Endpoint] = (),
+        peers: Iterable[Dialled | Endpoint] = (),
         host: SimHost | None = None,
         source: Any = None,
         torrent: Mapping[str, Any] | None = None,
@@ -264,14 +270,14 @@ class Scene:
             session: of ``session``.
         """
         host = host or self.add_host()
-        folder = self.folder / host.addresses[0]
+        folder = self.folder_of(host)
         folder.mkdir(parents=True, exist_ok=True)
         if is_seed or damaged:
             self.write_content(folder)
         if damaged:
             damage(folder / NAME, *damaged)
         made = await self.session(host, **session)
-        endpoints = tuple(peer if isinstance(peer, Endpoint) else peer.endpoint for peer in peers)
+        endpoints = tuple(map(endpoint_of, peers))
         added = await made.add(
             self.raw if source is None else source,
             TorrentConfig(output=folder, peers=endpoints, **(torrent or {})),
@@ -316,9 +322,11 @@ class Scene:
         peer.send_handshake(self.info_hash, b"-SC0000-" + self.loop.random.randbytes(12), FAST)
         return peer
 
-    async def connect(self, node: Node, host: SimHost | None = None) -> ScriptedPeer:
+    async def connect(
+        self, place: SimHost | Dialled | Endpoint, host: SimHost | None = None
+    ) -> ScriptedPeer:
         """Connect a scripted peer, from a new host unless one is given, and say nothing yet."""
-        peer = await ScriptedPeer.connect(host or self.add_host(), node.endpoint)
+        peer = await ScriptedPeer.connect(host or self.add_host(), endpoint_of(place))
         self.at_end.append(peer.close)
         return peer
 
@@ -381,9 +389,11 @@ def in_scene(**options: Any) -> Callable[[AsyncTest], Test]:
     return decorate
 
 
-def endpoint_of(host: SimHost) -> Endpoint:
-    """Return where a session on a host listens."""
-    return Endpoint(host.addresses[0], PORT)
+def endpoint_of(place: SimHost | Dialled | Endpoint) -> Endpoint:
+    """Return where a place is dialled; a host at the port of all sessions."""
+    if isinstance(place, SimHost):
+        return Endpoint(place.addresses[0], PORT)
+    return place if isinstance(place, Endpoint) else place.endpoint
 
 
 class Stranger:

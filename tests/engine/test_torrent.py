@@ -167,8 +167,8 @@ async def test_skip_check_believes_and_verifies_before_it_sends(
 ) -> None:
     """Limit: F5."""
     host = scene.add_host()
-    scene.write_content(tmp_path / host.addresses[0])
-    damage(tmp_path / host.addresses[0] / NAME, 7 * PIECE_LENGTH + 3, keeps_times=True)
+    scene.write_content(scene.folder_of(host))
+    damage(scene.folder_of(host) / NAME, 7 * PIECE_LENGTH + 3, keeps_times=True)
     seed = await scene.node(host=host, torrent={"skip_check": True})
     assert seed.torrent.is_complete
     assert seed.torrent.num_checked == 0

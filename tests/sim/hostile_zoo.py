@@ -15,7 +15,8 @@ from bittern.codec import wire
 from bittern.codec.bencode import encode
 from bittern.codec.wire import MessageId, Reserved
 from bittern.testing.peer import ScriptedPeer
-from tests.sim.place import PIECE_LENGTH, Place
+from tests.engine.scene import PIECE_LENGTH
+from tests.sim.place import Place
 
 FAST = Reserved(has_fast=True, has_extensions=True)
 BLOCK = 16_384

@@ -16,7 +16,8 @@ from bittern.engine.torrent import Torrent
 from bittern.testing.host import SimHost
 from bittern.testing.loop import VirtualLoop, run
 from bittern.testing.network import Link
-from tests.sim.place import Place, endpoint_of, wait_all
+from tests.engine.scene import endpoint_of
+from tests.sim.place import Place, wait_all
 from tests.virtual_time import simulated
 
 pytestmark = pytest.mark.slow

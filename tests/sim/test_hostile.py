@@ -11,7 +11,8 @@ from bittern.codec import wire
 from bittern.codec.wire import MessageId
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ScriptedListener, ScriptedPeer
-from tests.sim.place import PIECE_LENGTH, PORT, Place, endpoint_of
+from tests.engine.scene import PIECE_LENGTH, PORT, endpoint_of
+from tests.sim.place import Place
 from tests.virtual_time import simulated
 
 pytestmark = pytest.mark.slow
@@ -89,7 +90,7 @@ async def test_a_peer_that_breaks_the_protocol_is_closed(
     async with Place(loop, tmp_path, num_pieces=NUM_PIECES) as place:
         seed, leecher, attacker = place.add_host(), place.add_host(), place.add_host()
         await place.add(seed, is_seed=True)
-        peer = await ScriptedPeer.connect(attacker, endpoint_of(seed))
+        peer = await place.connect(seed, attacker)
         peer.send_handshake(place.info_hash)
         await peer.expect_handshake()
         peer.send(data)
@@ -114,7 +115,7 @@ async def test_a_stranger_is_closed_at_once(
     async with Place(loop, tmp_path) as place:
         seed, stranger = place.add_host(), place.add_host()
         await place.add(seed, is_seed=True)
-        peer = await ScriptedPeer.connect(stranger, endpoint_of(seed))
+        peer = await place.connect(seed, stranger)
         peer.send(start)
         await peer.expect_closed(timeout=1)
         assert peer.num_received == 0
@@ -131,9 +132,7 @@ async def test_those_who_say_nothing_do_not_keep_others_out(
         seed, leecher = place.add_host(), place.add_host()
         await place.add(seed, is_seed=True)
         hosts = [place.add_host() for _ in range(250)]
-        slow = await asyncio.gather(
-            *(ScriptedPeer.connect(host, endpoint_of(seed)) for host in hosts * 4)
-        )
+        slow = await asyncio.gather(*(place.connect(seed, host) for host in hosts * 4))
         handshake = wire.encode_handshake(place.info_hash, bytes(20), wire.Reserved())
         began = loop.time()
 
@@ -161,7 +160,7 @@ async def test_requests_without_end_from_who_never_reads(loop: VirtualLoop, tmp_
     async with Place(loop, tmp_path) as place:
         seed, leecher, attacker = place.add_host(), place.add_host(), place.add_host()
         await place.add(seed, is_seed=True)
-        peer = await ScriptedPeer.connect(attacker, endpoint_of(seed))
+        peer = await place.connect(seed, attacker)
         peer.send_handshake(place.info_hash)
         await peer.expect_handshake()
         peer.send(wire.INTERESTED)
@@ -187,7 +186,7 @@ async def test_pieces_that_we_do_not_have_are_refused_and_never_made_up(
         await asyncio.sleep(30)
         num_before = torrent.stats().num_have
         assert 0 < num_before < NUM_PIECES
-        peer = await ScriptedPeer.connect(curious, endpoint_of(leecher))
+        peer = await place.connect(leecher, curious)
         peer.send_handshake(place.info_hash)
         await peer.expect_handshake()
         peer.send(wire.HAVE_NONE + wire.INTERESTED)

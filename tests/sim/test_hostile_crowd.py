@@ -16,9 +16,9 @@ from bittern.engine import events
 from bittern.testing.host import SimHost
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.peer import ExpectationFailed, ScriptedListener, ScriptedPeer
-from tests.engine.scene import Watch
+from tests.engine.scene import PORT, Watch, endpoint_of
 from tests.sim.hostile_zoo import ATTACKS, LIARS, Attack, Visit
-from tests.sim.place import PORT, Place, endpoint_of
+from tests.sim.place import Place
 from tests.virtual_time import simulated
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,8 @@ from bittern.codec import wire
 from bittern.engine.events import TorrentState
 from bittern.testing.loop import VirtualLoop, run
 from bittern.testing.network import Link
-from bittern.testing.peer import ScriptedPeer
-from tests.sim.place import Place, endpoint_of, wait_all
+from tests.engine.scene import endpoint_of
+from tests.sim.place import Place, wait_all
 from tests.virtual_time import simulated
 
 pytestmark = pytest.mark.slow
@@ -135,7 +135,7 @@ async def test_a_peer_that_completes_and_is_closed_between_two_haves(
     async with Place(loop, tmp_path) as place:
         seed, other = place.add_host(), place.add_host()
         torrent = await place.add(seed, is_seed=True)
-        peer = await ScriptedPeer.connect(other, endpoint_of(seed))
+        peer = await place.connect(seed, other)
         peer.send_handshake(place.info_hash)
         peer.send(wire.encode_bitfield(b"\xff\xfc"))
         await asyncio.sleep(1)

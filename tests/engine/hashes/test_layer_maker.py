@@ -86,7 +86,7 @@ async def test_files_that_are_not_wanted_get_no_layer(scene: Scene) -> None:
 @in_scene(files=FILES, version=Version.HYBRID)
 async def test_a_file_that_is_gone_gets_no_layer(scene: Scene, tmp_path: Path) -> None:
     host = scene.add_host()
-    folder = tmp_path / host.addresses[0]
+    folder = scene.folder_of(host)
     scene.write_content(folder)
     os.truncate(folder / NAME / "a", 5)
     node = await node_of_v1_link(

@@ -103,7 +103,7 @@ async def test_what_was_never_written_is_not_asked_about(scene: Scene, tmp_path:
     """A half-made download without its journal has zeros where nothing came yet."""
     seed = await scene.node(is_seed=True)
     host = scene.add_host()
-    path = tmp_path / host.addresses[0] / NAME
+    path = scene.folder_of(host) / NAME
     scene.write_content(path.parent)
     with path.open("r+b") as file:
         file.write(bytes(4 * PIECE_LENGTH))
@@ -166,7 +166,7 @@ async def test_a_piece_that_is_not_wanted_any_more_is_left_alone(
     async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
         seed = await scene.node(is_seed=True)
         host = scene.add_host()
-        folder = tmp_path / host.addresses[0]
+        folder = scene.folder_of(host)
         scene.write_content(folder)
         damage(folder / NAME / "a", 0)
         damage(folder / NAME / "b", 0)

@@ -151,7 +151,7 @@ async def test_a_torrent_that_lacks_nothing_asks_nobody(scene: Scene) -> None:
 async def test_what_was_there_before_is_not_asked_for(scene: Scene, tmp_path: Path) -> None:
     web = Web.of(scene)
     host = scene.add_host()
-    folder = tmp_path / host.addresses[0]
+    folder = scene.folder_of(host)
     folder.mkdir()
     (folder / NAME).write_bytes(scene.data[: 10 * PIECE_LENGTH])
     node = await leecher(scene, web, host=host)
@@ -183,7 +183,7 @@ async def test_a_file_without_ranges_is_read_again_only_as_often_as_is_fair(scen
 async def test_the_rest_of_a_whole_file_is_not_read(scene: Scene, tmp_path: Path) -> None:
     web = Web.of(scene, has_ranges=False)
     host = scene.add_host()
-    folder = tmp_path / host.addresses[0]
+    folder = scene.folder_of(host)
     folder.mkdir()
     missing = 4 * PIECE_LENGTH
     (folder / NAME).write_bytes(bytes(missing) + scene.data[missing:])

@@ -242,7 +242,7 @@ async def test_what_the_journal_knows_already_is_no_matter_of_trust(
     first = await scene.node(is_seed=True, state_dir=state)
     await first.close()
     host = scene.add_host()
-    first.folder.rename(tmp_path / host.addresses[0])
+    first.folder.rename(scene.folder_of(host))
     node = await scene.node(host=host, state_dir=state, torrent={"skip_check": True})
     torrent, checked = await add_again(scene, node, state)
     assert (torrent.is_complete, checked) == (True, 0)
