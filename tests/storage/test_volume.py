@@ -60,3 +60,16 @@ def test_a_folder_that_cannot_be_asked_is_what_the_system_usually_has(
     assert probe_folding(missing, target_os="windows") == Folding(True, False)
     assert probe_folding(missing, target_os="darwin") == Folding(True, True)
     assert not missing.exists()
+
+
+def test_a_folder_that_may_not_be_looked_at_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes there next says what is wrong."""
+
+    def stat(path: object, **options: object) -> os.stat_result:
+        raise PermissionError(13, "no", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", stat)
+        assert probe_folding(tmp_path / "x", target_os="posix") == Folding(False, False)

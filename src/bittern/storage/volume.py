@@ -9,6 +9,7 @@ since every system can mount the volumes of the others. Limit: P10.
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 from bittern.storage.file_paths import Folding, current_os, usual_folding
@@ -28,8 +29,9 @@ def probe_folding(root: Path, *, target_os: TargetOs | None = None) -> Folding:
             such letters; None for this machine's.
     """
     target_os = target_os or current_os()
-    name = _PROBE.format(os.getpid())
-    root = next((place for place in (root, *root.absolute().parents) if place.is_dir()), root)
+    name = _PROBE.format(f"{os.getpid()}-{threading.get_ident()}")  # others ask at the same time
+    places = (root, *root.absolute().parents)
+    root = next((place for place in places if os.path.isdir(place)), root)  # noqa: PTH112 - no error
     probe = root / name
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

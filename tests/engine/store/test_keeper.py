@@ -248,6 +248,21 @@ async def test_what_the_journal_knows_already_is_no_matter_of_trust(
     assert (torrent.is_complete, checked) == (True, 0)
 
 
+@in_scene()
+async def test_trust_that_is_given_again_writes_nothing(scene: Scene) -> None:
+    """Thousands of torrents may start like this."""
+    state, host = scene.state_dir, scene.add_host()
+    kept = state / "torrents" / f"{scene.info_hash}.torrent"
+    places = []
+    for _ in range(2):
+        node = await scene.node(
+            is_seed=True, host=host, state_dir=state, torrent={"skip_check": True}
+        )
+        places.append((kept.stat().st_ino, kept.stat().st_mtime_ns))
+        await node.close()
+    assert places[0] == places[1]
+
+
 # --- failures --------------------------------------------------------------------------------
 
 

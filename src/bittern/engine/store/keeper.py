@@ -145,7 +145,7 @@ class Keeper:
             have, damaged = await self._hash(None, progress, is_stopped)
             found = Found(have, 0, {}, downloaded, uploaded, damaged)
         if self._journal is not None:
-            if self._on_trust and resumed is not None:
+            if self._on_trust and resumed is not None and resumed.have is not None:
                 # It was about other files, or about these as they were once.
                 await self._journal.forget([self._info_hash])
             await self._journal.save(self._record, self._metainfo)
