@@ -257,3 +257,31 @@ async def test_names_belong_to_their_place(scene: Scene, tmp_path: Path) -> None
     torrent = await again.add(scene.raw, TorrentConfig(output=tmp_path / "other"))
     assert torrent.is_complete
     assert torrent.config.renames == {}
+
+
+@in_scene(files=FILES)
+async def test_what_is_changed_meanwhile_holds(scene: Scene) -> None:
+    """While content is moved, and while the state folder is asked for names."""
+    seed = await scene.node(is_seed=True, state_dir=scene.state_dir, worker_delay=1.0)
+    renaming = asyncio.ensure_future(seed.torrent.rename_file(0, "mine"))
+    limits: list[int] = []
+    while not renaming.done():
+        limits.append(1_000 + len(limits))
+        seed.torrent.change(max_upload_rate=limits[-1])
+        await asyncio.sleep(0.3)
+        assert seed.torrent.config.max_upload_rate == limits[-1]
+    await renaming
+    assert len(limits) > 5
+    assert seed.torrent.config.renames == {0: "mine"}
+    await seed.close()
+    session = await scene.session(seed.host, state_dir=scene.state_dir, worker_delay=1.0)
+    adding = asyncio.ensure_future(session.add(scene.raw, TorrentConfig(output=seed.folder)))
+    while not adding.done():
+        limits.append(1_000 + len(limits))
+        for torrent in session.torrents:
+            torrent.change(max_upload_rate=limits[-1])
+        await asyncio.sleep(0.3)
+    torrent = await adding
+    assert torrent.config.max_upload_rate == limits[-1]
+    assert torrent.config.renames == {0: "mine"}
+    assert torrent.is_complete

@@ -21,6 +21,11 @@ def in_folder(config: TorrentConfig, output: Path) -> TorrentConfig:
     return replace(config, output=output, data_path=data_path)
 
 
+def placed(config: TorrentConfig, moved: TorrentConfig) -> TorrentConfig:
+    """Return settings, which may have changed meanwhile, with the place that others have."""
+    return replace(config, output=moved.output, data_path=moved.data_path, renames=moved.renames)
+
+
 def under_name(shelf: Shelf, config: TorrentConfig, index: int, path: str) -> TorrentConfig:
     """
     Return settings with a file under another name.

@@ -277,7 +277,8 @@ class Torrent:
             self._condition.enter(TorrentState.CHECKING)
         self.num_checked = 0
         if not self._was_resumed:
-            self.config = await moving.with_kept_names(self._services, self.shelf, self.config)
+            kept = await moving.with_kept_names(self._services, self.shelf, self.config)
+            self.config = moving.placed(self.config, kept)
         config = self.config
         awake = await wake(
             self,
@@ -371,7 +372,8 @@ class Torrent:
             await self._sleep(TorrentState.CHECKING)
         try:
             async with self._lock:
-                self.config = await moving.move(self._services, self.shelf, self.config, change)
+                moved = await moving.move(self._services, self.shelf, self.config, change)
+                self.config = moving.placed(self.config, moved)
         finally:
             if was_running:
                 await self.start()
