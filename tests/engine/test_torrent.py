@@ -162,9 +162,7 @@ async def check_damaged_seed(scene: Scene, seed: Node, *, bad: int) -> None:
 
 
 @in_scene()
-async def test_skip_check_believes_and_verifies_before_it_sends(
-    scene: Scene, tmp_path: Path
-) -> None:
+async def test_skip_check_believes_and_verifies_before_it_sends(scene: Scene) -> None:
     """Limit: F5."""
     host = scene.add_host()
     scene.write_content(scene.folder_of(host))

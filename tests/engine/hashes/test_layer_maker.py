@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
@@ -84,7 +83,7 @@ async def test_files_that_are_not_wanted_get_no_layer(scene: Scene) -> None:
 
 
 @in_scene(files=FILES, version=Version.HYBRID)
-async def test_a_file_that_is_gone_gets_no_layer(scene: Scene, tmp_path: Path) -> None:
+async def test_a_file_that_is_gone_gets_no_layer(scene: Scene) -> None:
     host = scene.add_host()
     folder = scene.folder_of(host)
     scene.write_content(folder)

@@ -293,31 +293,28 @@ def test_what_a_public_server_named_stays_public(simulate: Simulate) -> None:
     assert found == [[Access.ANY, Access.ANY], [Access.ANY, Access.PUBLIC]]
 
 
-def test_only_so_many_targets_are_remembered(simulate: Simulate) -> None:
+@simulated
+async def test_only_so_many_targets_are_remembered(loop: VirtualLoop) -> None:
     """Of a torrent of many files the last ones, which are asked for now."""
     number = range_reader.MAX_REDIRECTS_KEPT + 1
-
-    async def main(loop: VirtualLoop) -> None:
-        fields: dict[bytes, Any] = {b"name": b"n", b"piece length": 16_384, b"pieces": b"h" * 20}
-        fields[b"files"] = [{b"length": 10, b"path": [b"%d" % index]} for index in range(number)]
-        info = decode_info(encode(fields))
-        web = Web({f"http://m/{index}": DATA[:10] for index in range(number)}, rate=1e9)
-        web.redirects = {f"http://own/n/{index}": f"http://m/{index}" for index in range(number)}
-        bucket = make_bucket(None, now=loop.time())
-        reader = RangeReader(
-            WebSeedRecord("http://own/", is_trusted=False),
-            info,
-            http=web,
-            gate=RateGate(bucket, SharedLimit(bucket, loop=loop)),
-            loop=loop,
-            counted=lambda _: None,
-        )
-        for index in (*range(number), number - 1, 1, 0):
-            assert await reader.fetch(index, 0, 10, lambda _: True)
-        asked = [request.url for request in web.requests[number:]]
-        assert asked == [f"http://m/{number - 1}", "http://m/1", "http://own/n/0"]
-
-    simulate(main)
+    fields: dict[bytes, Any] = {b"name": b"n", b"piece length": 16_384, b"pieces": b"h" * 20}
+    fields[b"files"] = [{b"length": 10, b"path": [b"%d" % index]} for index in range(number)]
+    info = decode_info(encode(fields))
+    web = Web({f"http://m/{index}": DATA[:10] for index in range(number)}, rate=1e9)
+    web.redirects = {f"http://own/n/{index}": f"http://m/{index}" for index in range(number)}
+    bucket = make_bucket(None, now=loop.time())
+    reader = RangeReader(
+        WebSeedRecord("http://own/", is_trusted=False),
+        info,
+        http=web,
+        gate=RateGate(bucket, SharedLimit(bucket, loop=loop)),
+        loop=loop,
+        counted=lambda _: None,
+    )
+    for index in (*range(number), number - 1, 1, 0):
+        assert await reader.fetch(index, 0, 10, lambda _: True)
+    asked = [request.url for request in web.requests[number:]]
+    assert asked == [f"http://m/{number - 1}", "http://m/1", "http://own/n/0"]
 
 
 async def test_what_a_torrent_names_may_not_ask_a_local_program_anything() -> None:

@@ -74,27 +74,25 @@ async def test_content_that_two_torrents_cut_alike_is_fetched_once(
         assert (tmp_path / "out" / "other").read_bytes() == scene.data
 
 
-@simulated
-async def test_pieces_that_files_share_are_left_to_peers(loop: VirtualLoop, tmp_path: Path) -> None:
+@in_scene(files={"a": 3 * PIECE_LENGTH + 1_000, "b": 4 * PIECE_LENGTH})
+async def test_pieces_that_files_share_are_left_to_peers(scene: Scene, tmp_path: Path) -> None:
     """v1 without padding: of each file that is offered, what lies wholly inside it is taken."""
-    files = {"a": 3 * PIECE_LENGTH + 1_000, "b": 4 * PIECE_LENGTH}
-    async with Scene(loop, tmp_path, files=files) as scene:
-        node = await scene.node()
-        watch = Watch(node.torrent)
-        for index, name in enumerate(files):
-            names = set(fingerprints(node.torrent.info, index))
-            node.torrent.take_file(names, tmp_path / "source" / NAME / name)
-        await until(lambda: len(watch.of(FileReused)) == 2)
-        assert [(event.index, event.length) for event in watch.of(FileReused)] == [
-            (0, 3 * PIECE_LENGTH),
-            (1, 3 * PIECE_LENGTH + 1_000),
-        ]
-        assert list(Bitfield(8, node.torrent.have_bits)) == [0, 1, 2, 4, 5, 6, 7]
-        seed = await scene.node(is_seed=True)
-        node.torrent.add_peers([seed.endpoint], "user")
-        await node.complete()
-        assert node.has_content()
-        assert node.torrent.num_downloaded == PIECE_LENGTH
+    node = await scene.node()
+    watch = Watch(node.torrent)
+    for index, name in enumerate(scene.files):
+        names = set(fingerprints(node.torrent.info, index))
+        node.torrent.take_file(names, tmp_path / "source" / NAME / name)
+    await until(lambda: len(watch.of(FileReused)) == 2)
+    assert [(event.index, event.length) for event in watch.of(FileReused)] == [
+        (0, 3 * PIECE_LENGTH),
+        (1, 3 * PIECE_LENGTH + 1_000),
+    ]
+    assert list(Bitfield(8, node.torrent.have_bits)) == [0, 1, 2, 4, 5, 6, 7]
+    seed = await scene.node(is_seed=True)
+    node.torrent.add_peers([seed.endpoint], "user")
+    await node.complete()
+    assert node.has_content()
+    assert node.torrent.num_downloaded == PIECE_LENGTH
 
 
 @in_scene(files=OLD, version=Version.V2)
@@ -184,7 +182,7 @@ async def test_a_long_file_is_taken_in_batches_and_told_of_once(
 
 @in_scene(version=Version.V2)
 async def test_after_a_kill_only_what_was_being_taken_is_hashed(
-    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Limit: F7. The journal was told of the pieces before they were written to."""
     monkeypatch.setattr(borrowing, "BATCH_LENGTH", 128 << 10)
@@ -203,78 +201,66 @@ async def test_after_a_kill_only_what_was_being_taken_is_hashed(
     assert 0 < again.torrent.num_checked < NUM_PIECES
 
 
-@simulated
-async def test_a_torrent_that_is_paused_meanwhile_takes_no_more(
-    loop: VirtualLoop, tmp_path: Path
-) -> None:
+@in_scene(files={"a": 100_000, "b": 200_000}, version=Version.V2)
+async def test_a_torrent_that_is_paused_meanwhile_takes_no_more(scene: Scene) -> None:
     """What was copied by then is not known to be there; it can be taken again."""
-    files = {"a": 100_000, "b": 200_000}
-    async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
-        node = await scene.node(worker_delay=0.5)
-        watch = Watch(node.torrent)
-        await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
-        for name in files:
-            offer(node, name)
-        await asyncio.sleep(0.1)
-        await node.torrent.pause()
-        assert node.torrent.state is TorrentState.PAUSED
-        await asyncio.sleep(5)
-        assert not watch.of(FileReused)
-        assert not (node.folder / NAME / "b").exists()
-        await node.torrent.resume()
-        await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
-        for name in files:
-            offer(node, name)
-        await node.complete()
-        assert node.has_content()
+    node = await scene.node(worker_delay=0.5)
+    watch = Watch(node.torrent)
+    await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
+    for name in scene.files:
+        offer(node, name)
+    await asyncio.sleep(0.1)
+    await node.torrent.pause()
+    assert node.torrent.state is TorrentState.PAUSED
+    await asyncio.sleep(5)
+    assert not watch.of(FileReused)
+    assert not (node.folder / NAME / "b").exists()
+    await node.torrent.resume()
+    await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
+    for name in scene.files:
+        offer(node, name)
+    await node.complete()
+    assert node.has_content()
 
 
-@simulated
-async def test_a_disk_that_is_full_stops_the_torrent_and_what_was_to_be_taken(
-    loop: VirtualLoop, tmp_path: Path
-) -> None:
+@in_scene(files={"a": 200_000, "b": 100_000}, version=Version.V2)
+async def test_a_disk_that_is_full_stops_the_torrent_and_what_was_to_be_taken(scene: Scene) -> None:
     """Limit: F1. No piece counts as there, and after a while it goes on by itself."""
-    files = {"a": 200_000, "b": 100_000}
-    async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
-        calls = FaultyCalls()
-        node = await scene.node(os_calls=calls)
-        watch = Watch(node.torrent)
-        await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
-        calls.room = 150_000
-        for name in files:
-            offer(node, name)
-        await until(lambda: node.torrent.state is TorrentState.ERROR)
-        assert isinstance(node.torrent.error, DiskFull)
-        assert node.torrent.num_left == 300_000
-        assert not watch.of(FileReused)
-        calls.room = None
-        await until(lambda: node.torrent.state is TorrentState.DOWNLOADING, within=120)
-        for name in files:
-            offer(node, name)
-        await node.complete()
-        assert node.has_content()
+    calls = FaultyCalls()
+    node = await scene.node(os_calls=calls)
+    watch = Watch(node.torrent)
+    await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
+    calls.room = 150_000
+    for name in scene.files:
+        offer(node, name)
+    await until(lambda: node.torrent.state is TorrentState.ERROR)
+    assert isinstance(node.torrent.error, DiskFull)
+    assert node.torrent.num_left == 300_000
+    assert not watch.of(FileReused)
+    calls.room = None
+    await until(lambda: node.torrent.state is TorrentState.DOWNLOADING, within=120)
+    for name in scene.files:
+        offer(node, name)
+    await node.complete()
+    assert node.has_content()
 
 
-@simulated
-async def test_a_donor_that_cannot_be_read_is_no_error_of_ours(
-    loop: VirtualLoop, tmp_path: Path
-) -> None:
+@in_scene(files={"a": 200_000, "b": 100_000}, version=Version.V2)
+async def test_a_donor_that_cannot_be_read_is_no_error_of_ours(scene: Scene) -> None:
     """Limit: F2. The next file is taken all the same."""
-    files = {"a": 200_000, "b": 100_000}
-    async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
-        calls = FaultyCalls()
-        node = await scene.node(os_calls=calls)
-        watch = Watch(node.torrent)
-        await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
-        calls.fail_call(0, errno.EIO, names={"preadv"}, for_good=True)
-        offer(node, "a")
-        await asyncio.sleep(1)
-        calls.heal()
-        offer(node, "b")
-        await until(lambda: node.torrent.num_left == 200_000)
-        await until(lambda: bool(watch.of(FileReused)))
-        assert [event.index for event in watch.of(FileReused)] == [1]
-        assert node.torrent.state is TorrentState.DOWNLOADING
+    calls = FaultyCalls()
+    node = await scene.node(os_calls=calls)
+    watch = Watch(node.torrent)
+    await until(lambda: node.torrent.state is TorrentState.DOWNLOADING)
+    calls.fail_call(0, errno.EIO, names={"preadv"}, for_good=True)
+    offer(node, "a")
+    await asyncio.sleep(1)
+    calls.heal()
+    offer(node, "b")
+    await until(lambda: node.torrent.num_left == 200_000)
+    await until(lambda: bool(watch.of(FileReused)))
+    assert [event.index for event in watch.of(FileReused)] == [1]
+    assert node.torrent.state is TorrentState.DOWNLOADING
 
 
 @in_scene(version=Version.HYBRID)
@@ -291,7 +277,7 @@ async def test_a_hybrid_whose_halves_differ_is_stopped(scene: Scene, tmp_path: P
 
 @in_scene(version=Version.V2)
 async def test_a_bug_while_copying_is_not_hidden(
-    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Limit: F17. And the pieces can be asked of peers."""
 

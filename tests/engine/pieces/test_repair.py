@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Hashable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from bittern.engine.hashes.seeker import HashSeeker
 from bittern.engine.pieces import repair
 from bittern.engine.pieces.block_judge import BlocksDone
 from bittern.testing.disk import FaultyCalls
-from bittern.testing.loop import VirtualLoop
 from tests.engine.hash_peers import BlockPeer, Files, HashPeer, mend_lost_piece
 from tests.engine.scene import (
     GIVEN,
@@ -33,7 +31,6 @@ from tests.engine.scene import (
     snapshot,
     until,
 )
-from tests.virtual_time import simulated
 
 V2 = [Version.V2, Version.HYBRID]
 
@@ -99,7 +96,7 @@ async def test_of_too_many_the_rest_is_fetched_whole(
 
 
 @in_scene(version=Version.V2)
-async def test_what_was_never_written_is_not_asked_about(scene: Scene, tmp_path: Path) -> None:
+async def test_what_was_never_written_is_not_asked_about(scene: Scene) -> None:
     """A half-made download without its journal has zeros where nothing came yet."""
     seed = await scene.node(is_seed=True)
     host = scene.add_host()
@@ -158,25 +155,21 @@ async def test_it_waits_for_peers_as_long_as_it_takes(scene: Scene) -> None:
     assert node.torrent.num_downloaded == BLOCK_LENGTH
 
 
-@simulated
-async def test_a_piece_that_is_not_wanted_any_more_is_left_alone(
-    loop: VirtualLoop, tmp_path: Path
-) -> None:
-    files = {"a": 3 * PIECE_LENGTH, "b": 3 * PIECE_LENGTH}
-    async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
-        seed = await scene.node(is_seed=True)
-        host = scene.add_host()
-        folder = scene.folder_of(host)
-        scene.write_content(folder)
-        damage(folder / NAME / "a", 0)
-        damage(folder / NAME / "b", 0)
-        node = await scene.node(host=host)
-        node.torrent.change(files={0})
-        node.torrent.add_peers([seed.endpoint], "user")
-        await node.complete()
-        await asyncio.sleep(5)
-        assert node.torrent.num_downloaded == BLOCK_LENGTH
-        assert not node.torrent.swarm.assembly.pieces.open  # type: ignore[union-attr]
+@in_scene(files={"a": 3 * PIECE_LENGTH, "b": 3 * PIECE_LENGTH}, version=Version.V2)
+async def test_a_piece_that_is_not_wanted_any_more_is_left_alone(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    host = scene.add_host()
+    folder = scene.folder_of(host)
+    scene.write_content(folder)
+    damage(folder / NAME / "a", 0)
+    damage(folder / NAME / "b", 0)
+    node = await scene.node(host=host)
+    node.torrent.change(files={0})
+    node.torrent.add_peers([seed.endpoint], "user")
+    await node.complete()
+    await asyncio.sleep(5)
+    assert node.torrent.num_downloaded == BLOCK_LENGTH
+    assert not node.torrent.swarm.assembly.pieces.open  # type: ignore[union-attr]
 
 
 @in_scene(version=Version.V2)

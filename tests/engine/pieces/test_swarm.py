@@ -67,20 +67,18 @@ async def test_a_leecher_gets_every_byte_and_both_then_part(scene: Scene) -> Non
 
 
 @pytest.mark.slow
-@simulated
-async def test_leechers_help_each_other(loop: VirtualLoop, tmp_path: Path) -> None:
-    files = {"": 64 * PIECE_LENGTH}
-    async with Scene(loop, tmp_path, files=files, link=Link(delay=0.02, jitter=0.01)) as scene:
-        seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=200_000))
-        nodes = [seed]
-        for _ in range(4):
-            host = scene.add_host(upload_rate=200_000)
-            nodes.append(await scene.node(peers=nodes, host=host))
-        began = loop.time()
-        await asyncio.gather(*(node.complete() for node in nodes))
-        assert all(node.has_content() for node in nodes)
-        assert loop.time() - began < 4 * len(scene.data) / 200_000 * 0.8
-        assert seed.torrent.num_uploaded < 3 * len(scene.data)
+@in_scene(files={"": 64 * PIECE_LENGTH}, link=Link(delay=0.02, jitter=0.01))
+async def test_leechers_help_each_other(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=200_000))
+    nodes = [seed]
+    for _ in range(4):
+        host = scene.add_host(upload_rate=200_000)
+        nodes.append(await scene.node(peers=nodes, host=host))
+    began = scene.loop.time()
+    await asyncio.gather(*(node.complete() for node in nodes))
+    assert all(node.has_content() for node in nodes)
+    assert scene.loop.time() - began < 4 * len(scene.data) / 200_000 * 0.8
+    assert seed.torrent.num_uploaded < 3 * len(scene.data)
 
 
 @in_scene()
@@ -643,23 +641,19 @@ async def test_who_wants_nothing_gets_no_interest(scene: Scene) -> None:
     assert await asyncio.wait_for(serving, 5) is not None
 
 
-@simulated
-async def test_padding_that_a_v2_torrent_does_not_have_is_served_as_zeros(
-    loop: VirtualLoop, tmp_path: Path
-) -> None:
+@in_scene(files={"a": 20_000, "b": 70_000}, version=Version.V2)
+async def test_padding_that_a_v2_torrent_does_not_have_is_served_as_zeros(scene: Scene) -> None:
     """Interop: libtorrent before 2.0.9 asks for whole blocks where a file ends."""
-    files = {"a": 20_000, "b": 70_000}
-    async with Scene(loop, tmp_path, files=files, version=Version.V2) as scene:
-        node = await scene.node(is_seed=True)
-        peer = await scene.unchoked(node)
-        peer.send(wire.encode_request(0, 16_384, 16_384) + wire.encode_request(1, 0, 16_384))
-        tail = await peer.expect(MessageId.PIECE)
-        assert tail.payload[8:] == scene.files["a"][16_384:] + bytes(2 * 16_384 - 20_000)
-        whole = await peer.expect(MessageId.PIECE)
-        assert whole.payload[8:] == scene.files["b"][:16_384]
-        # Behind the last piece there is nothing.
-        peer.send(wire.encode_request(3, 0, 16_384))
-        await peer.expect_closed(timeout=1)
+    node = await scene.node(is_seed=True)
+    peer = await scene.unchoked(node)
+    peer.send(wire.encode_request(0, 16_384, 16_384) + wire.encode_request(1, 0, 16_384))
+    tail = await peer.expect(MessageId.PIECE)
+    assert tail.payload[8:] == scene.files["a"][16_384:] + bytes(2 * 16_384 - 20_000)
+    whole = await peer.expect(MessageId.PIECE)
+    assert whole.payload[8:] == scene.files["b"][:16_384]
+    # Behind the last piece there is nothing.
+    peer.send(wire.encode_request(3, 0, 16_384))
+    await peer.expect_closed(timeout=1)
 
 
 # --- super seeding while it runs ---------------------------------------------------------------

@@ -148,7 +148,7 @@ async def test_a_torrent_that_lacks_nothing_asks_nobody(scene: Scene) -> None:
 
 
 @in_scene(web_seeds=(BASE,))
-async def test_what_was_there_before_is_not_asked_for(scene: Scene, tmp_path: Path) -> None:
+async def test_what_was_there_before_is_not_asked_for(scene: Scene) -> None:
     web = Web.of(scene)
     host = scene.add_host()
     folder = scene.folder_of(host)
@@ -180,7 +180,7 @@ async def test_a_file_without_ranges_is_read_again_only_as_often_as_is_fair(scen
 
 
 @in_scene(web_seeds=(BASE,))
-async def test_the_rest_of_a_whole_file_is_not_read(scene: Scene, tmp_path: Path) -> None:
+async def test_the_rest_of_a_whole_file_is_not_read(scene: Scene) -> None:
     web = Web.of(scene, has_ranges=False)
     host = scene.add_host()
     folder = scene.folder_of(host)

@@ -234,9 +234,7 @@ async def test_trust_that_was_justified_is_kept(scene: Scene, verifies: bool) ->
 
 
 @in_scene()
-async def test_what_the_journal_knows_already_is_no_matter_of_trust(
-    scene: Scene, tmp_path: Path
-) -> None:
+async def test_what_the_journal_knows_already_is_no_matter_of_trust(scene: Scene) -> None:
     """Wherever the files are by now: they are the same."""
     state = scene.state_dir
     first = await scene.node(is_seed=True, state_dir=state)
