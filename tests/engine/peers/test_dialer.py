@@ -112,6 +112,17 @@ async def test_torrents_take_turns(loop: VirtualLoop) -> None:
 
 
 @simulated
+async def test_closed_while_it_waits_for_its_rate_it_leaves_no_timer(loop: VirtualLoop) -> None:
+    torrent = Wanting(dead(100))
+    place = Place(loop, torrent, max_dials_per_second=1, connect_timeout=0.1)
+    place.dialer.request()
+    await asyncio.sleep(5.5)
+    assert 5 <= len(torrent.tried_at) <= 7
+    assert place.dialer.num_half_open == 0
+    place.dialer.close()
+
+
+@simulated
 async def test_success_and_refusal_are_told(loop: VirtualLoop) -> None:
     torrent = Wanting([])
     place = Place(loop, torrent)

@@ -68,6 +68,34 @@ async def test_a_v1_torrent_fetches_the_whole_piece(scene: Scene) -> None:
     assert watch.of(events.PieceDamaged) == []
 
 
+@in_scene(version=Version.V2, piece_length=BLOCK_LENGTH)
+async def test_a_piece_of_one_block_is_fetched_without_asking(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    node, watch = await damaged_node(scene, 5 * BLOCK_LENGTH, peers=[seed])
+    await node.complete(within=5)
+    assert node.torrent.num_downloaded == BLOCK_LENGTH
+    assert watch.of(events.PieceDamaged) == []
+
+
+@in_scene(version=Version.V2)
+async def test_a_bug_while_comparing_is_not_hidden(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limit: F17. The piece is fetched whole then."""
+
+    def check_blocks(*_: object) -> list[int]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(repair, "check_blocks", check_blocks)
+    seed = await scene.node(is_seed=True)
+    node, _ = await damaged_node(scene, 5 * PIECE_LENGTH, peers=[seed])
+    await node.complete(within=60)
+    assert node.torrent.num_downloaded == PIECE_LENGTH
+    [failure] = scene.loop.failures
+    assert "ZeroDivisionError" in failure
+    scene.loop.failures.clear()
+
+
 @in_scene(version=Version.V2)
 async def test_many_pieces_are_mended_each_in_its_bad_blocks(
     scene: Scene, monkeypatch: pytest.MonkeyPatch

@@ -124,3 +124,20 @@ async def test_a_torrent_that_has_just_become_private_is_neither_told_of_nor_hea
     assert not torrent.found
     assert not ear.told
     await ear.close()
+
+
+@simulated
+async def test_a_hash_that_two_torrents_have_is_the_first_ones(
+    loop: VirtualLoop, make: Ear
+) -> None:
+    """A hybrid and the torrent of its v1 half. The second leaves the first alone as it goes."""
+    ear = make(loop)
+    mine, other = FakeTorrent(SEARCHED), FakeTorrent(OTHER, SEARCHED)
+    first, second = await ear.join(mine), await ear.join(other)
+    ear.hear(NEIGHBOUR, SEARCHED)
+    assert (len(mine.found), len(other.found)) == (1, 0)
+    await second.stop()
+    ear.hear(Endpoint(NEIGHBOUR.host, 7001), SEARCHED, OTHER)
+    assert (len(mine.found), len(other.found)) == (2, 0)
+    await first.stop()
+    await ear.close()

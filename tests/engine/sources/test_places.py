@@ -71,11 +71,17 @@ async def test_who_gives_up_waiting_keeps_no_place() -> None:
 @simulated
 async def test_a_turn_that_comes_with_the_end_is_passed_on() -> None:
     office = Office(1, 1)
-    first, second, third = (asyncio.create_task(office.ask("a", 1.0)) for _ in range(3))
-    await asyncio.sleep(0.5)
-    first.add_done_callback(lambda _: second.cancel())
+
+    async def ask_and_cancel() -> None:
+        await office.ask("a", 1.0)
+        second.cancel()  # it has its turn by now, and has not heard of it
+
+    first = asyncio.create_task(ask_and_cancel())
+    second, third = (asyncio.create_task(office.ask("a", 1.0)) for _ in range(2))
     await asyncio.gather(first, third)
     await asyncio.gather(second, return_exceptions=True)
+    assert second.cancelled()
+    assert len(office.began) == 2
     assert repr(office.places) == "<Places 1 free, 0 taken, 0 waiting>"
 
 

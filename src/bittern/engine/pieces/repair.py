@@ -140,9 +140,9 @@ class Repair:
         def done(bad: list[int] | None, error: BaseException | None) -> None:
             if self._is_stopped:
                 return
+            self._compared(index, expected, bad)
             if error is not None and not isinstance(error, StorageError):
                 raise error
-            self._compared(index, expected, bad)
 
         self._disk.submit(compare, done)
 
