@@ -81,7 +81,10 @@ def test_a_process_that_was_killed_is_no_error(path: Path, process: HashingProce
     process.close()
 
 
-def test_closing_ends_it(path: Path, process: HashingProcess) -> None:
+def test_closing_ends_it(
+    path: Path, process: HashingProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing_process, "END_TIMEOUT", 60.0)
     assert hash_v1(process, path) is not None
     process.close()
     assert process._process.returncode == 0

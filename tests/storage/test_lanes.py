@@ -96,7 +96,7 @@ class Processes:
     def _late(self, read: Callable[..., None]) -> Callable[..., None]:
         def late(reader: object, offset: int, view: memoryview) -> None:
             if len(view) >= PIECE:
-                assert self._is_going.wait(20)
+                assert self._is_going.wait(60)
             read(reader, offset, view)
 
         return late
@@ -104,7 +104,7 @@ class Processes:
     def _late_read(self, read: Callable[..., bool]) -> Callable[..., bool]:
         def late(storage: object, offset: int, views: list[memoryview]) -> bool:
             if len(views[0]) >= PIECE:
-                assert self._is_going.wait(20)
+                assert self._is_going.wait(60)
             return read(storage, offset, views)
 
         return late
