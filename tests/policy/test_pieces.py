@@ -552,6 +552,35 @@ def test_bad_blocks_of_a_piece_are_free_again_and_the_others_are_kept() -> None:
     assert scene.receive(two, (0, 1), (0, 3)).finished == [piece]
 
 
+def test_what_a_banned_peer_sent_is_fetched_from_others() -> None:
+    """H4. One of its blocks in a piece that it has not finished would make that one fail too."""
+    scene = Scene(4)
+    liar, other = PeerShare("a"), PeerShare("b")
+    for index in range(3):
+        scene.plan(liar, 4, index)
+    whole = fetch(scene, liar, 0)
+    scene.receive(liar, (1, 0), (1, 1), (2, 0))
+    in_the_making, being_written = scene.pieces.open[1], scene.pieces.open[2]
+    being_written.num_unwritten = 1
+    scene.pieces.release(liar, [(1, n * B, B) for n in (2, 3)])
+    scene.pieces.abandon(liar)
+    assert scene.plan(other, 1, 1) == [(1, 2 * B, 3 * B)]
+    scene.receive(other, (1, 2))
+    before = in_the_making.hasher
+    assert in_the_making.num_hashed == 3
+    scene.pieces.distrust("a")
+    assert scene.states(1) == "..#."
+    assert in_the_making.senders == [None, None, "b", None]
+    assert (in_the_making.num_free, in_the_making.num_received) == (3, 1)
+    assert in_the_making.hasher is not before
+    assert in_the_making.num_hashed == 0
+    assert 1 in scene.joinable()
+    # Whole ones are judged as they are, and an older write must not come after a newer one.
+    assert scene.states(0) == "####"
+    assert whole.num_hashed == 4
+    assert being_written.senders[0] == "a"
+
+
 def test_p12_padding_is_not_asked_for() -> None:
     scene = Scene(2, pad_blocks=lambda index: (2, 3) if index == 0 else ())
     peer = PeerShare("a")
@@ -717,12 +746,20 @@ class PiecesMachine(RuleBasedStateMachine):
         self.scene.pieces.abandon(peer.share)
 
     @precondition(lambda self: self.peers)
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), is_banned=st.booleans())
+    def leave(self, data: st.DataObject, is_banned: bool) -> None:
         peer = self.draw_peer(data)
         self.give_back(peer, list(peer.outstanding))
         self.scene.pieces.abandon(peer.share)
         self.peers.remove(peer)
+        if is_banned:
+            self.scene.pieces.distrust(peer.share.key)
+            whole = [piece.index for piece in self.finished]
+            self.received = {
+                key: sender
+                for key, sender in self.received.items()
+                if sender != peer.share.key or key[0] in whole or key[0] in self.have
+            }
 
     @precondition(lambda self: self.peers)
     @rule(data=st.data(), index=st.integers(0, NUM_PIECES - 1))

@@ -541,15 +541,42 @@ class Pieces:
         The others are kept; the piece is read back and hashed once it is whole again.
         """
         for number in bad:
-            piece.states[number] = FREE
-            piece.senders[number] = None
-            piece.num_free += 1
-            piece.num_received -= 1
-        piece.hasher = self._start_hash(piece.index)
-        piece.num_hashed = 0
+            self._unreceive(piece, number)
+        self._hash_anew(piece)
         piece.owner = None
         piece.is_exclusive = False
         self._offer(piece)
+
+    def distrust(self, sender: Hashable) -> None:
+        """
+        Free what a banned peer has sent of pieces in progress, and let others fetch that.
+
+        One bad block among them would make the piece fail, with senders to choose from (H4).
+        To be called when the peer has left its pieces. Those with writes under way are left
+        alone, so that no older write can come after a newer one.
+        """
+        for piece in self.open.values():
+            if piece.num_unwritten or sender not in piece.senders:
+                continue
+            if piece.num_received == piece.num_blocks:
+                continue  # being hashed
+            for number, each in enumerate(piece.senders):
+                if each == sender:
+                    self._unreceive(piece, number)
+            self._hash_anew(piece)
+            self._offer(piece)
+
+    @staticmethod
+    def _unreceive(piece: OpenPiece, number: int) -> None:
+        piece.states[number] = FREE
+        piece.senders[number] = None
+        piece.num_free += 1
+        piece.num_received -= 1
+
+    def _hash_anew(self, piece: OpenPiece) -> None:
+        """Forget what a hash has seen: the piece is read back once it is whole."""
+        piece.hasher = self._start_hash(piece.index)
+        piece.num_hashed = 0
 
     def _close(self, piece: OpenPiece) -> None:
         self.open.pop(piece.index, None)

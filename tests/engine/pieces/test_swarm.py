@@ -27,6 +27,7 @@ from tests.engine.dht_place import Nodes
 from tests.engine.hash_peers import HashPeer
 from tests.engine.scene import (
     BLOCK_LENGTH,
+    GIVEN,
     NUM_PIECES,
     PIECE_LENGTH,
     PORT,
@@ -847,3 +848,23 @@ async def test_a_full_swarm_dials_nobody(scene: Scene) -> None:
     assert not any(scene.network.attempts[each] for each in others)
     peer.close()
     await until(lambda: any(scene.network.attempts[each] for each in others))
+
+
+@pytest.mark.parametrize("version", [Version.V1, Version.V2])
+@in_scene(piece_length=1 << 20, version=GIVEN)
+async def test_what_a_banned_peer_sent_of_a_piece_in_progress_is_fetched_from_others(
+    scene: Scene, version: Version
+) -> None:
+    """H4. Of v2 its good blocks can be told from its bad ones, and so are kept."""
+    liar = await scene.node(is_seed=True, max_upload_rate=100_000)
+    node = await scene.node(peers=[liar])
+    await asyncio.sleep(5)
+    before = node.swarm.assembly.partial_blocks()
+    assert sum(map(len, before.values())) > 5
+    node.swarm.ban([liar.host.addresses[0]])
+    assert not node.swarm.peers
+    after = node.swarm.assembly.partial_blocks()
+    assert after == (before if version is Version.V2 else {})
+    await scene.node(is_seed=True, peers=[node])
+    await node.complete()
+    assert node.has_content()

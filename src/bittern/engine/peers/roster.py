@@ -315,7 +315,7 @@ class Roster:
             self._owner.report(events.PeerDisconnected(peer.endpoint, reason))
         self._services.request_dial()
 
-    def ban(self, address: str, reason: str, *, num_good_pieces: int = 0) -> None:
+    def ban(self, address: str, reason: str, *, num_good_pieces: int = 0) -> bool:
         """
         Close all connections of an address and take none for a while (H4).
 
@@ -323,14 +323,18 @@ class Roster:
             address: as ``core.endpoint.network_of`` gives it.
             reason: for people.
             num_good_pieces: what speaks for it; enough of them forgive the first time.
+
+        Returns:
+            True when it is banned now.
         """
         now = self._services.loop.time()
         self.candidates.ban(address, now=now, num_good_pieces=num_good_pieces, reason=reason)
         if not self.candidates.is_banned(address, now=now):
-            return
+            return False
         for peer in [peer for peer in self.peers if peer.address == address]:
             self._owner.report(events.PeerBanned(peer.endpoint, reason))
             peer.close(f"banned: {reason}", was_violation=True)
+        return True
 
     def tick(self, *, now: float) -> None:
         """Close who is silent, keep alive who is not; called about once a second."""

@@ -277,6 +277,11 @@ class Assembly:
         self.pieces.close_bad(piece, exclusive=not guilty)
         self._owner.piece_failed(index, guilty)
 
+    def distrust(self, sender: Hashable) -> None:
+        """Give up what a banned peer has sent of pieces in progress, good or bad (H4)."""
+        if self.judge is None:  # With a v2 half the good can be told from the bad.
+            self.pieces.distrust(sender)
+
     def _digests(self, index: int) -> list[bytes]:
         """Return a digest of each block of a piece as it stands in storage."""
         length = self.geometry.length_of(index)

@@ -196,7 +196,8 @@ class Swarm:
             if self.web_seeds.accuse(address):
                 continue
             good = 0 if is_proven else self.assembly.suspects.num_good(address)
-            self.roster.ban(str(address), "sent corrupt data", num_good_pieces=good)
+            if self.roster.ban(str(address), "sent corrupt data", num_good_pieces=good):
+                self.assembly.distrust(address)
 
     # --- what connections tell -----------------------------------------------------------
 
