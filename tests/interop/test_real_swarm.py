@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(600)]
     [
         # Of few leechers at full speed on a busy machine, three get nearly everything at once.
         pytest.param(24, 3, 1, ["--max-upload", "12Mi"], id="reduced"),
-        pytest.param(256, 8, 2, [], id="whole", marks=pytest.mark.soak),
+        pytest.param(256, 8, 2, ["--max-upload", "4Mi"], id="whole", marks=pytest.mark.soak),
     ],
 )
 async def test_a_mixed_swarm_completes_and_the_seed_sends_less_than_three_copies(

@@ -147,9 +147,9 @@ class Poisoned:
 
 
 async def download_beside_a_poisoner(
-    content: Content, num_mib: int, folder: Path, stack: AsyncExitStack
+    content: Content, max_mib: int, folder: Path, stack: AsyncExitStack
 ) -> Poisoned:
-    """Let bittern download; one block in a hundred that the poisoner sends is bad."""
+    """Let bittern download, MiB a second; one block in a hundred of the poisoner's is bad."""
     seed = await stack.enter_async_context(
         Member("libtorrent", content.torrent, "127.0.0.2", folder / "seed", content=content.folder)
     )
@@ -161,7 +161,7 @@ async def download_beside_a_poisoner(
     leech = await stack.enter_async_context(
         Member("bittern", content.torrent, "127.0.0.10", folder / "state", content=folder / "out")
     )
-    await leech.start([seed, liar.endpoint], "--max-download", f"{num_mib // 4}Mi")
+    await leech.start([seed, liar.endpoint], "--max-download", f"{max_mib}Mi")
     await leech.wait_complete(timeout=TIMEOUT)
     result = await leech.finish()
     assert content.differences(folder / "out") == []
@@ -220,7 +220,8 @@ async def test_a_poisoner_is_banned_at_its_first_bad_block(
 ) -> None:
     """Limit: H4. libtorrent, which is honest, gives the hashes."""
     content = make_v2_content(tmp_path, num_mib * MIB + 777, piece_length=256 << 10)
-    found = await download_beside_a_poisoner(content, num_mib, tmp_path, stack)
+    # Half of it from the poisoner: a bad block in 0.4 s, which is time for a question about hashes.
+    found = await download_beside_a_poisoner(content, 8, tmp_path, stack)
     # That one, and at most one more that was under way when it came.
     assert 1 <= found.liar.num_bad <= 2
     assert len(found.leech.events("piece_failed")) <= 2
@@ -236,7 +237,7 @@ async def test_a_poisoner_of_long_pieces_costs_its_bad_blocks(
 ) -> None:
     """Limit: H4. The hashes of 1,024 blocks, and of 2,048, are asked for in parts."""
     content = make_v2_content(tmp_path, num_mib * MIB + 777, piece_length=piece_mib * MIB)
-    found = await download_beside_a_poisoner(content, num_mib, tmp_path, stack)
+    found = await download_beside_a_poisoner(content, num_mib // 4, tmp_path, stack)
     # It is known for what it is when the first of its pieces is whole.
     assert 1 <= len(found.leech.events("piece_failed")) <= 2
     assert 0 < found.num_again <= found.liar.num_bad * 16_384
