@@ -63,6 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(config.option.seed)
     os.environ.setdefault("BITTERN_FUZZ_SEED", str(config.option.seed))
+    # A process that may not keep what it compiles takes twice as long to start; tests start many.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     config.addinivalue_line("markers", "fuzz: takes random input; more of it with `make fuzz`")
 
 

@@ -75,7 +75,8 @@ TEXTS: list[tuple[ev.Event, str]] = [
     (ev.PeerDialled(PEER), "connecting to 127.0.0.1:6881"),
     (ev.PeerUnreachable(PEER, "refused", None), "no connection to 127.0.0.1:6881: refused"),
     (
-        ev.PeerUnreachable(PEER, "refused", time.monotonic() + 3_000_000),
+        # Nearly 18 hours, since other tests may run for long before this one.
+        ev.PeerUnreachable(PEER, "refused", time.monotonic() + 34 * 86_400 + 17.99 * 3_600),
         "no connection to 127.0.0.1:6881: refused; tried again in 34d 17h",
     ),
     (ev.PeerUnchoked(PEER, False), "serving 127.0.0.1:6881 from now on"),
