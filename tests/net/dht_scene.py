@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ResolveError
@@ -15,6 +16,7 @@ from bittern.testing.datagrams import SimDatagrams
 from bittern.testing.host import SimHost
 from bittern.testing.loop import VirtualLoop
 from bittern.testing.network import Link, SimNetwork
+from tests.virtual_time import AsyncTest, Test, simulated, stand_in
 
 PORT = 6881
 LINK = Link(delay=0.02)
@@ -130,3 +132,27 @@ class DhtScene:
         for sockets in self.sockets:
             for socket in sockets:
                 socket.close()
+
+
+def in_dht_scene(**options: Any) -> Callable[[AsyncTest], Test]:
+    """
+    Run a test in virtual time with a network of its own, which is closed at its end.
+
+    The test is a coroutine function; its parameters are ``scene``, fixtures, and what it is
+    parametrized with.
+
+    Args:
+        options: of ``DhtScene``.
+    """
+
+    def decorate(test: AsyncTest) -> Test:
+        async def play(*, loop: VirtualLoop, **arguments: Any) -> None:
+            scene = DhtScene(loop, **options)
+            try:
+                await test(scene=scene, **arguments)
+            finally:
+                scene.close()
+
+        return simulated(stand_in(play, test, without={"scene"}, needs={"loop"}))
+
+    return decorate

@@ -14,16 +14,14 @@ from bittern.dht.items import immutable_target, mutable_target
 from bittern.dht.limits import WELL_KNOWN_ROUTERS, DhtConfig
 from bittern.net.dht import Dht
 from bittern.net.signing import SigningKey
-from bittern.testing.loop import VirtualLoop
-from tests.net.dht_scene import PORT, DhtScene, Names
+from tests.net.dht_scene import PORT, DhtScene, Names, in_dht_scene
 from tests.virtual_time import simulated
 
 HASH = InfoHash(b"h" * 20)
 
 
-@simulated
-async def test_peers_that_one_announced_are_found_by_all(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_peers_that_one_announced_are_found_by_all(scene: DhtScene) -> None:
     dhts = await scene.add_network(6)
     result = await dhts[1].announce(HASH, 7000).wait()
     assert result.num_stored == 5
@@ -37,24 +35,18 @@ async def test_peers_that_one_announced_are_found_by_all(loop: VirtualLoop) -> N
     assert estimate.num_peers == 2
     assert len(estimate.nodes) == 5
     assert [node.status.num_nodes for node in dhts[0].stats()] == [5]
-    scene.close()
 
 
-@simulated
-async def test_an_implied_port_is_said_openly_where_the_socket_has_another(
-    loop: VirtualLoop,
-) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_an_implied_port_is_said_openly_where_the_socket_has_another(scene: DhtScene) -> None:
     dhts = await scene.add_network(3)
     await dhts[1].announce(HASH, 7000, implied=True).wait()
     found = [endpoint async for endpoint in dhts[2].get_peers(HASH)]
     assert found == [Endpoint("10.0.2.1", 7000)]
-    scene.close()
 
 
-@simulated
-async def test_both_families_are_searched_and_name_each_others_nodes(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_both_families_are_searched_and_name_each_others_nodes(scene: DhtScene) -> None:
     dhts = await scene.add_network(4, families="46")
     await dhts[1].announce(HASH, 7000).wait()
     found = [endpoint async for endpoint in dhts[2].get_peers(HASH, noseed=True)]
@@ -64,12 +56,10 @@ async def test_both_families_are_searched_and_name_each_others_nodes(loop: Virtu
     await late.bootstrap()
     await asyncio.sleep(60)
     assert all(len(shell.node.table) >= 4 for shell in late.shells)
-    scene.close()
 
 
-@simulated
-async def test_immutable_items(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_immutable_items(scene: DhtScene) -> None:
     dhts = await scene.add_network(5)
     result = await dhts[1].put_immutable([b"some", 7])
     assert result.item is not None
@@ -82,12 +72,10 @@ async def test_immutable_items(loop: VirtualLoop) -> None:
     assert (await dhts[3].get(b"x" * 20)).item is None
     with pytest.raises(ConfigError, match="at most 1000 bytes"):
         await dhts[1].put_immutable(b"x" * 1000)
-    scene.close()
 
 
-@simulated
-async def test_mutable_items(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_mutable_items(scene: DhtScene) -> None:
     dhts = await scene.add_network(5)
     key = SigningKey(b"s" * 32)
     target = mutable_target(key.public_key, b"salt")
@@ -116,12 +104,10 @@ async def test_mutable_items(loop: VirtualLoop) -> None:
     for bad in ({"salt": b"s" * 65}, {"seq": -1}):
         with pytest.raises(ConfigError):
             await dhts[1].put_mutable(key, b"x", **bad)
-    scene.close()
 
 
-@simulated
-async def test_an_older_item_does_not_replace_a_newer_one(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_an_older_item_does_not_replace_a_newer_one(scene: DhtScene) -> None:
     dhts = await scene.add_network(3)
     key = SigningKey(b"s" * 32)
     old = (await dhts[1].put_mutable(key, b"old", seq=1)).item
@@ -130,12 +116,10 @@ async def test_an_older_item_does_not_replace_a_newer_one(loop: VirtualLoop) -> 
     result = await dhts[2].put_item(old)
     assert result.num_stored == 0
     assert result.item == new
-    scene.close()
 
 
-@simulated
-async def test_single_nodes(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_single_nodes(scene: DhtScene) -> None:
     first, second = await scene.add_network(2)
     await second.announce(HASH, 7000).wait()
     endpoint = Endpoint("10.0.1.1", PORT)
@@ -154,14 +138,12 @@ async def test_single_nodes(loop: VirtualLoop) -> None:
         async with asyncio.timeout(1):
             await second.ping(Endpoint("10.0.9.1", PORT))
     assert first.num_nodes == 1
-    scene.close()
 
 
-@simulated
-async def test_names_are_looked_up_and_routers_never_enter_the_table(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_names_are_looked_up_and_routers_never_enter_the_table(scene: DhtScene) -> None:
     await scene.add_network(4)
-    names = Names(loop, {"router.example": ["10.0.1.1", "fd00::1"]})
+    names = Names(scene.loop, {"router.example": ["10.0.1.1", "fd00::1"]})
     dht = scene.add(
         routers=[("router.example", PORT), ("gone.example", PORT)],
         nodes=[("10.0.2.1", PORT)],
@@ -170,12 +152,10 @@ async def test_names_are_looked_up_and_routers_never_enter_the_table(loop: Virtu
     assert await dht.bootstrap() >= 3
     assert sorted(names.asked) == ["10.0.2.1", "gone.example", "router.example"]
     assert Endpoint("10.0.1.1", PORT) not in {node.endpoint for node in dht.shells[0].node.table}
-    scene.close()
 
 
-@simulated
-async def test_without_anybody_bootstrap_gives_up_and_goes_on_trying(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_without_anybody_bootstrap_gives_up_and_goes_on_trying(scene: DhtScene) -> None:
     dht = scene.add(nodes=[("10.0.2.1", PORT)])
     search = dht.get_peers(HASH)
     assert await dht.bootstrap() == 0
@@ -184,44 +164,38 @@ async def test_without_anybody_bootstrap_gives_up_and_goes_on_trying(loop: Virtu
     assert await other.bootstrap() == 0
     await asyncio.sleep(60)
     assert dht.num_nodes == other.num_nodes == 1
-    scene.close()
 
 
-@simulated
-async def test_a_search_that_began_before_the_bootstrap_waits_for_it(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_a_search_that_began_before_the_bootstrap_waits_for_it(scene: DhtScene) -> None:
     dhts = await scene.add_network(3)
     await dhts[1].announce(HASH, 7000).wait()
-    names = Names(loop, {"slow.example": ["10.0.1.1"]}, delay=3.0)
+    names = Names(scene.loop, {"slow.example": ["10.0.1.1"]}, delay=3.0)
     late = scene.add(nodes=[("slow.example", PORT)], names=names)
     search = late.get_peers(HASH)
     joining = asyncio.ensure_future(late.bootstrap())
     assert [endpoint async for endpoint in search] == [Endpoint("10.0.2.1", 7000)]
     assert await joining > 0
-    scene.close()
 
 
-@simulated
-async def test_saved_nodes_are_enough_when_no_name_resolves(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_saved_nodes_are_enough_when_no_name_resolves(scene: DhtScene) -> None:
     dhts = await scene.add_network(4)
     await dhts[1].announce(HASH, 7000).wait()
     saved = dhts[3].save()
-    slow = Names(loop, {}, delay=30.0)
+    slow = Names(scene.loop, {}, delay=30.0)
     late = scene.add(routers=WELL_KNOWN_ROUTERS, state=saved, names=slow)
-    begun_at = loop.time()
+    begun_at = scene.loop.time()
     search = late.get_peers(HASH)
     joining = asyncio.ensure_future(late.bootstrap())
     assert [endpoint async for endpoint in search] == [Endpoint("10.0.2.1", 7000)]
-    assert loop.time() - begun_at < 3
+    assert scene.loop.time() - begun_at < 3
     assert await joining >= 3
     assert sorted(slow.asked) == sorted(host for host, _ in WELL_KNOWN_ROUTERS)
-    scene.close()
 
 
-@simulated
-async def test_an_id_is_kept_for_its_address_only(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_an_id_is_kept_for_its_address_only(scene: DhtScene) -> None:
     dhts = await scene.add_network(3)
     saved = dhts[2].save()
     own_id = dhts[2].shells[0].node.table.own_id
@@ -233,20 +207,16 @@ async def test_an_id_is_kept_for_its_address_only(loop: VirtualLoop) -> None:
     same = Dht(scene.sockets[2], state=saved)
     assert same.shells[0].node.table.own_id == own_id
     same.close()
-    scene.close()
 
 
 @pytest.mark.parametrize("state", [b"", b"x", b"i1e", b"li1ee", b"ld4:hosti1eee", b"ld2:idi1eee"])
-@simulated
-async def test_a_bad_state_is_no_state(loop: VirtualLoop, state: bytes) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_a_bad_state_is_no_state(scene: DhtScene, state: bytes) -> None:
     assert await scene.add(state=state).bootstrap() == 0
-    scene.close()
 
 
-@simulated
-async def test_a_read_only_node_finds_and_is_in_no_table(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_a_read_only_node_finds_and_is_in_no_table(scene: DhtScene) -> None:
     dhts = await scene.add_network(3)
     await dhts[1].announce(HASH, 7000).wait()
     quiet = scene.add(nodes=[("10.0.1.1", PORT)], config=DhtConfig(is_read_only=True))
@@ -256,24 +226,20 @@ async def test_a_read_only_node_finds_and_is_in_no_table(loop: VirtualLoop) -> N
     with pytest.raises(QueryTimeout):
         await dhts[0].ping(Endpoint("10.0.4.1", PORT))
     assert all(dht.num_nodes == 2 for dht in dhts)
-    scene.close()
 
 
-@simulated
-async def test_nodes_of_peers_enter_the_table(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_nodes_of_peers_enter_the_table(scene: DhtScene) -> None:
     one, other = scene.add(), scene.add()
     await one.bootstrap()
     await other.bootstrap()
     one.add_nodes([Endpoint("10.0.2.1", PORT), Endpoint("fd00::2", PORT), Endpoint("10.0.2.1", 0)])
     await asyncio.sleep(10)
     assert one.num_nodes == other.num_nodes == 1
-    scene.close()
 
 
-@simulated
-async def test_closing_ends_what_is_under_way(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_closing_ends_what_is_under_way(scene: DhtScene) -> None:
     dhts = await scene.add_network(2)
     scene.hosts[0].vanish()
     silent = Endpoint("10.0.1.1", PORT)
@@ -294,7 +260,6 @@ async def test_closing_ends_what_is_under_way(loop: VirtualLoop) -> None:
     never.close()
     assert await never.bootstrap() == 0
     assert "Dht" in repr(never)
-    scene.close()
 
 
 @simulated
@@ -306,12 +271,11 @@ async def test_without_sockets_nothing_is_found() -> None:
     dht.close()
 
 
-@simulated
-async def test_nodes_that_a_torrent_names_are_looked_up(loop: VirtualLoop) -> None:
+@in_dht_scene()
+async def test_nodes_that_a_torrent_names_are_looked_up(scene: DhtScene) -> None:
     """BEP 5. A name without an address costs nothing, and a port of 0 is none."""
-    scene = DhtScene(loop)
     dhts = await scene.add_network(2)
-    names = Names(loop, {"node.example": ["10.0.1.1"], "odd.example": ["10.0.2.1"]})
+    names = Names(scene.loop, {"node.example": ["10.0.1.1"], "odd.example": ["10.0.2.1"]})
     dht = scene.add(names=names)
     assert await dht.bootstrap() == 0
     named = [("node.example", PORT), ("gone.example", PORT), ("odd.example", 0)]
@@ -320,7 +284,6 @@ async def test_nodes_that_a_torrent_names_are_looked_up(loop: VirtualLoop) -> No
     assert dht.num_nodes
     assert sorted(names.asked) == ["gone.example", "node.example", "odd.example"]
     assert dhts[0].num_nodes
-    scene.close()
 
 
 async def test_a_node_without_a_resolver_makes_one_for_the_time_it_needs_it() -> None:
@@ -329,9 +292,8 @@ async def test_a_node_without_a_resolver_makes_one_for_the_time_it_needs_it() ->
     dht.close()
 
 
-@simulated
-async def test_whoever_gives_up_on_one_node_hears_nothing_later(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_whoever_gives_up_on_one_node_hears_nothing_later(scene: DhtScene) -> None:
     dhts = await scene.add_network(2)
     asking = asyncio.ensure_future(dhts[1].ping(Endpoint("10.0.1.1", PORT)))
     await asyncio.sleep(0)
@@ -339,4 +301,3 @@ async def test_whoever_gives_up_on_one_node_hears_nothing_later(loop: VirtualLoo
     dhts[1].close()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    scene.close()

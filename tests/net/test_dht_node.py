@@ -12,7 +12,7 @@ from bittern.dht.events import DhtEvent, PeersFound, PeersLookupEnded, Ponged, Q
 from bittern.dht.node import DhtNode
 from bittern.net.dht_node import NodeShell
 from bittern.testing.loop import VirtualLoop
-from tests.net.dht_scene import DhtScene, feed
+from tests.net.dht_scene import DhtScene, feed, in_dht_scene
 from tests.virtual_time import simulated
 
 OWN = Endpoint("10.0.0.1", 6881)
@@ -136,12 +136,11 @@ async def test_closing_gives_back_who_still_waits(loop: VirtualLoop) -> None:
     assert len(scene.socket.sent) == num_sent
 
 
-@simulated
+@in_dht_scene()
 async def test_peers_are_handed_on_as_they_come_and_to_nobody_after_a_cancel(
-    loop: VirtualLoop,
+    scene: DhtScene,
 ) -> None:
-    place = DhtScene(loop)
-    dhts = await place.add_network(4)
+    dhts = await scene.add_network(4)
     info_hash = InfoHash(b"h" * 20)
     await dhts[1].announce(info_hash, 7000).wait()
     shell = dhts[2].shells[0]
@@ -159,7 +158,6 @@ async def test_peers_are_handed_on_as_they_come_and_to_nobody_after_a_cancel(
     assert PeersFound in kinds
     assert kinds[-1] is PeersLookupEnded
     assert dropped == []
-    place.close()
 
 
 @simulated

@@ -9,16 +9,13 @@ from bittern.core.ids import InfoHash
 from bittern.dht.items import mutable_target
 from bittern.net.dht_requests import PeersResult, Search
 from bittern.net.signing import SigningKey
-from bittern.testing.loop import VirtualLoop
-from tests.net.dht_scene import SETTLE_TIME, DhtScene
-from tests.virtual_time import simulated
+from tests.net.dht_scene import SETTLE_TIME, DhtScene, in_dht_scene
 
 HASH = InfoHash(b"h" * 20)
 
 
-@simulated
-async def test_callbacks_hear_peers_as_they_come_and_the_end_once(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_callbacks_hear_peers_as_they_come_and_the_end_once(scene: DhtScene) -> None:
     dhts = await scene.add_network(4, families="46")
     await dhts[1].announce(HASH, 7000).wait()
     found: list[Endpoint] = []
@@ -37,12 +34,10 @@ async def test_callbacks_hear_peers_as_they_come_and_the_end_once(loop: VirtualL
     assert [endpoint async for endpoint in search] == []
     await asyncio.sleep(10)
     assert len(ended) == 1
-    scene.close()
 
 
-@simulated
-async def test_a_cancelled_search_says_nothing_and_leaves_nothing(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_a_cancelled_search_says_nothing_and_leaves_nothing(scene: DhtScene) -> None:
     dhts = await scene.add_network(4)
     ended: list[Search[PeersResult]] = []
     search = dhts[2].get_peers(HASH, ended=ended.append)
@@ -52,12 +47,10 @@ async def test_a_cancelled_search_says_nothing_and_leaves_nothing(loop: VirtualL
     assert [endpoint async for endpoint in search] == []
     await asyncio.sleep(10)
     assert not ended
-    scene.close()
 
 
-@simulated
-async def test_cancelling_who_waits_cancels_the_search(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_cancelling_who_waits_cancels_the_search(scene: DhtScene) -> None:
     dhts = await scene.add_network(4)
     waiting = asyncio.ensure_future(dhts[2].get(b"t" * 20))
     await asyncio.sleep(0.01)
@@ -65,26 +58,22 @@ async def test_cancelling_who_waits_cancels_the_search(loop: VirtualLoop) -> Non
     waiting.cancel()
     await asyncio.wait([waiting])
     assert dhts[2].stats()[0].status.num_lookups == 0
-    scene.close()
 
 
-@simulated
-async def test_several_may_wait_for_one_search(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_several_may_wait_for_one_search(scene: DhtScene) -> None:
     dhts = await scene.add_network(3)
     await dhts[1].announce(HASH, 7000).wait()
     search = dhts[2].get_peers(HASH)
     results = await asyncio.gather(search.wait(), search.wait())
     assert results[0] == results[1]
     assert [endpoint async for endpoint in search] == [Endpoint("10.0.2.1", 7000)]
-    scene.close()
 
 
-@simulated
+@in_dht_scene()
 async def test_peers_come_one_by_one_to_who_iterates_and_leaving_early_ends_nothing(
-    loop: VirtualLoop,
+    scene: DhtScene,
 ) -> None:
-    scene = DhtScene(loop)
     dhts = await scene.add_network(4)
     for dht in dhts[:3]:
         await dht.announce(HASH, 7000).wait()
@@ -93,12 +82,10 @@ async def test_peers_come_one_by_one_to_who_iterates_and_leaving_early_ends_noth
         break
     assert (await search.wait()).num_peers == 3
     assert len([endpoint async for endpoint in search]) == 2
-    scene.close()
 
 
-@simulated
-async def test_who_named_a_peer_is_told_on_request(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_who_named_a_peer_is_told_on_request(scene: DhtScene) -> None:
     dhts = await scene.add_network(4)
     await dhts[1].announce(HASH, 7000).wait()
     told: list[tuple[tuple[Endpoint, ...], Endpoint]] = []
@@ -108,12 +95,10 @@ async def test_who_named_a_peer_is_told_on_request(loop: VirtualLoop) -> None:
     [(peers, node)] = told
     assert peers == (Endpoint("10.0.2.1", 7000),)
     assert node in {endpoint for dht in dhts for endpoint in scene.endpoints(dht)}
-    scene.close()
 
 
-@simulated
-async def test_a_search_may_be_ended_by_what_it_has_found(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_a_search_may_be_ended_by_what_it_has_found(scene: DhtScene) -> None:
     dhts = await scene.add_network(4, families="46")
     await dhts[1].announce(HASH, 7000).wait()
     found: list[Endpoint] = []
@@ -129,13 +114,11 @@ async def test_a_search_may_be_ended_by_what_it_has_found(loop: VirtualLoop) -> 
     assert len(found) == 1
     assert not ended
     assert [each.status.num_lookups for each in dhts[2].stats()] == [0, 0]
-    scene.close()
 
 
-@simulated
-async def test_the_newest_item_of_both_networks_counts(loop: VirtualLoop) -> None:
+@in_dht_scene()
+async def test_the_newest_item_of_both_networks_counts(scene: DhtScene) -> None:
     """And copies are counted of that one alone."""
-    scene = DhtScene(loop)
     dhts = await scene.add_network(4, families="46")
     first = {e.is_ipv6: (e.host, e.port) for e in scene.endpoints(dhts[0])}
     key = SigningKey(b"s" * 32)
@@ -152,12 +135,10 @@ async def test_the_newest_item_of_both_networks_counts(loop: VirtualLoop) -> Non
     assert result.item.seq == 7
     assert 0 < result.num_copies <= 4
     assert result.num_queries >= 2
-    scene.close()
 
 
-@simulated
-async def test_a_closed_node_ends_what_is_begun_later_at_once(loop: VirtualLoop) -> None:
-    scene = DhtScene(loop)
+@in_dht_scene()
+async def test_a_closed_node_ends_what_is_begun_later_at_once(scene: DhtScene) -> None:
     dhts = await scene.add_network(2)
     dhts[1].close()
     ended: list[Search[PeersResult]] = []
@@ -166,4 +147,3 @@ async def test_a_closed_node_ends_what_is_begun_later_at_once(loop: VirtualLoop)
     assert ended == [search]
     assert [endpoint async for endpoint in search] == []
     assert (await dhts[1].get(b"t" * 20)).item is None
-    scene.close()
