@@ -152,12 +152,26 @@ def test_the_reserve_without_preallocation(tmp_path: Path, monkeypatch: pytest.M
 def test_a_start_without_room_for_the_reserve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    """What ext4 has given until then, all that was left, is given back."""
+
+    def fail(fd: int, *_: object) -> None:
+        os.write(fd, bytes(5000))
         raise OSError(28, "full")
 
     monkeypatch.setattr(os, "posix_fallocate", fail)
     database = ResumeDatabase(tmp_path)
+    assert not (tmp_path / "reserve").exists()
     put(database)
+    database.close(keep_copy=False)
+
+
+def test_where_little_room_is_left_torrents_have_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reserve").write_bytes(b"of a session that was killed")
+    monkeypatch.setattr(resume_db, "MIN_FREE", 1 << 62)
+    database = ResumeDatabase(tmp_path)
+    assert not (tmp_path / "reserve").exists()
     database.close(keep_copy=False)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ from bittern.storage.resume_rows import unseal
 
 SCHEMA_VERSION: Final = 1
 """Limit: F20. Raised with every change of the tables; an older file is copied, then changed."""
+
+MIN_FREE: Final = 64 << 20
+"""Limit: F1. Bytes free with which a reserve is made; with fewer, torrents need them more."""
 
 RESERVE_LENGTH: Final = 16 << 20
 """Limit: F1. Bytes that are given up when the disk is full, so that state can still be saved."""
@@ -228,12 +232,19 @@ class ResumeDatabase:
 
     def _fill_reserve(self) -> None:
         # Best effort: without room for the reserve there is still no reason not to start.
-        with contextlib.suppress(OSError), self._reserve.open("wb") as file:
-            self._reserve.chmod(0o600)
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, RESERVE_LENGTH)
-            else:
-                file.write(bytes(RESERVE_LENGTH))
+        self.give_up_reserve()
+        try:
+            if shutil.disk_usage(self._folder).free < MIN_FREE:
+                return
+            with self._reserve.open("wb") as file:
+                self._reserve.chmod(0o600)
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, RESERVE_LENGTH)
+                else:
+                    file.write(bytes(RESERVE_LENGTH))
+        except OSError:
+            # What it has got by now may be all that was left (ext4).
+            self.give_up_reserve()
 
     def close(self, *, keep_copy: bool) -> None:
         """Close the file; ``keep_copy`` makes the copy to mend it from."""
