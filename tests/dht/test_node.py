@@ -37,7 +37,7 @@ from bittern.dht.limits import (
     DhtConfig,
 )
 from bittern.dht.node import DhtNode
-from bittern.dht.security import is_verified
+from bittern.dht.security import is_verified, make_node_id
 from tests.codec.fuzzing import mutate
 from tests.sim.dht_world import World
 
@@ -336,6 +336,25 @@ def test_the_id_stays_when_it_fits_the_address(seed: int) -> None:
         node.address_told(Endpoint(f"20.{number}.1.1", 1), external, now=0.0)
     assert node.table.own_id == own_id
     assert len(only(node.events(), AddressLearned)) == 1
+
+
+def test_a_saved_id_stays_when_it_fits_the_address(seed: int) -> None:
+    """BEP 42. Our address was not known, and the id turns out to be right for it."""
+    world, packed = World(seed), pack_host("8.8.8.8")
+    own_id = make_node_id(world.rng.randbytes, packed)
+    node = DhtNode(
+        random_bytes=world.rng.randbytes,
+        rng=world.rng,
+        verify=lambda key, signature, message: True,
+        now=0.0,
+        state={b"id": bytes(own_id)},
+    )
+    assert node.table.own_id == own_id
+    external = pack_endpoint(Endpoint("8.8.8.8", 1))
+    for number in range(10):
+        node.address_told(Endpoint(f"20.{number}.1.1", 1), external, now=0.0)
+    assert only(node.events(), AddressLearned) == [AddressLearned("8.8.8.8", own_id)]
+    assert node.table.own_id == own_id
 
 
 def make_pair(world: World) -> tuple[DhtNode, DhtNode]:

@@ -382,8 +382,7 @@ class ItemOperation(Operation):
             return []
         writes: list[tuple[Endpoint, Arguments]] = []
         for each in self.lookup.writers():
-            if each.token is None:
-                continue
+            assert each.token is not None, "whoever may be written to has given one"
             # BEP 44: no cas for a node that had nothing.
             cas = self._seqs.get(each) if self._uses_cas else None
             is_mutable = item.key is not None

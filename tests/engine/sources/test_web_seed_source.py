@@ -81,3 +81,21 @@ async def test_at_rest_nothing_is_missing(scene: Scene) -> None:
         ("ftp://h/", SourceState.WAITING, "nothing is missing"),
     ]
     node.torrent.announce_now()
+
+
+@in_scene()
+async def test_web_seeds_that_are_added_and_taken_away(scene: Scene) -> None:
+    """While it waits for its metadata, too; those of the settings only."""
+    web = Web.of(scene)
+    waiting = await scene.node(make=web.session, source=scene.link)
+    waiting.torrent.change(web_seeds=(BASE,))
+    assert states(waiting) == [(BASE, SourceState.WAITING, "the metadata is not known")]
+    waiting.torrent.change(web_seeds=())
+    assert states(waiting) == []
+    assert web.requests == []
+    node = await scene.node(make=web.session)
+    assert states(node) == []
+    node.torrent.change(web_seeds=(BASE,))
+    await node.complete(within=10)
+    assert node.has_content()
+    assert [name for name, *_ in states(node)] == [BASE]
