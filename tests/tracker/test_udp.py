@@ -22,7 +22,7 @@ from bittern.core.announce import AnnounceRequest, Event, ScrapeEntry
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash, PeerId
 from bittern.tracker.desk import Desk
-from bittern.tracker.udp import LENIENT_SLOTS, ConnectionIds, UdpTracker
+from bittern.tracker.udp import LENIENT_SLOTS, STRICT_SLOTS, ConnectionIds, UdpTracker
 
 HASH, OTHER = InfoHash(b"h" * 20), InfoHash(b"o" * 20)
 ONE, TWO = Endpoint("8.0.0.1", 4001), Endpoint("8.0.0.2", 4002)
@@ -32,7 +32,9 @@ SIX = Endpoint("2001:db8::6", 4006)
 class Scene:
     """A listener, its clock, and what it sent."""
 
-    def __init__(self, *, ipv6: bool = False, num_slots: int = 2, rate: int = 20_000) -> None:
+    def __init__(
+        self, *, ipv6: bool = False, num_slots: int = STRICT_SLOTS, rate: int = 20_000
+    ) -> None:
         self.endpoint = Endpoint("::" if ipv6 else "0.0.0.0", 6969)
         self.now = 1000.0
         self.sent: list[tuple[bytes, Endpoint]] = []
