@@ -176,7 +176,7 @@ MESSAGES: list[tuple[str, Verb, bytes, list[PeerEvent]]] = [
     ("keep-alive", lambda p: p.send_message(wire.KEEP_ALIVE), wire.KEEP_ALIVE, []),
     ("interested", lambda p: p.set_interested(True), wire.INTERESTED, [InterestChanged(True)]),
     ("unchoke", lambda p: p.unchoke(), wire.UNCHOKE, [Unchoked()]),
-    ("have", lambda p: p.send_have(3), wire.encode_have(3), [HavesReceived(have(3))]),
+    ("have", lambda p: p.send_have(3), wire.encode_have(3), [HavesReceived(10, (3,))]),
     (
         "bitfield",
         lambda p: p.send_bitfield(have(1, 9)),
@@ -444,8 +444,8 @@ def test_requests_go_out_and_their_blocks_come_as_one_batch() -> None:
                 for n, at in [(0, 0), (1, 3), (0, 1)]
             ]
         ),
-        HavesReceived(have(4)),
-        HavesReceived(have(5)),
+        HavesReceived(10, (4,)),
+        HavesReceived(10, (5,)),
     ]
     assert not protocol.outstanding
 
@@ -770,7 +770,7 @@ def test_bitfield_first_then_haves() -> None:
     assert protocol.remote == have()
     assert receive(protocol, wire.encode_bitfield(have(1).to_wire()), wire.encode_have(2)) == [
         BitfieldReceived(have(1)),
-        HavesReceived(have(2)),
+        HavesReceived(10, (2,)),
     ]
     assert protocol.remote == have(1, 2)
 
@@ -805,7 +805,13 @@ def test_a_later_bitfield_is_as_good_as_haves() -> None:
     protocol = opened()
     assert receive(protocol, wire.UNCHOKE, wire.encode_bitfield(have(1, 2).to_wire())) == [
         Unchoked(),
-        HavesReceived(have(1, 2)),
+        HavesReceived(
+            10,
+            (
+                1,
+                2,
+            ),
+        ),
     ]
 
 

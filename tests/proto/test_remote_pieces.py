@@ -24,6 +24,10 @@ def have(*indices: int, of: int = 10) -> Bitfield:
     return Bitfield.of(of, indices)
 
 
+def haves(*indices: int, of: int = 10) -> HavesReceived:
+    return HavesReceived(of, indices)
+
+
 def applied(events: list[PeerEvent], num_pieces: int) -> Bitfield:
     """Return what somebody believes who only hears the events; nothing may be told twice."""
     known = Bitfield(num_pieces)
@@ -46,7 +50,7 @@ def applied(events: list[PeerEvent], num_pieces: int) -> Bitfield:
 def test_a_bitfield_comes_as_its_set_and_later_haves_do_not_change_the_event() -> None:
     pieces = RemotePieces(10)
     [event] = pieces.receive_bitfield(have(1, 2).to_wire(), now=0.0)
-    assert pieces.receive_haves([5], now=0.0) == (HavesReceived(have(5)),)
+    assert pieces.receive_haves([5], now=0.0) == (haves(5),)
     assert event == BitfieldReceived(have(1, 2))
     assert pieces.bitfield == have(1, 2, 5)
 
@@ -105,7 +109,7 @@ def test_a_later_bitfield_tells_what_is_new() -> None:
     """Interop: aria2 sends a bitfield instead of many haves."""
     pieces = RemotePieces(10)
     pieces.receive_bitfield(have(1, 2).to_wire(), now=0.0)
-    assert pieces.receive_bitfield(have(1, 4, 7).to_wire(), now=0.0) == (HavesReceived(have(4, 7)),)
+    assert pieces.receive_bitfield(have(1, 4, 7).to_wire(), now=0.0) == (haves(4, 7),)
     assert pieces.bitfield == have(1, 2, 4, 7), "a bitfield never takes anything back"
 
 
@@ -115,14 +119,37 @@ def test_a_later_bitfield_of_many_new_pieces_is_one_event() -> None:
     began = time.perf_counter()
     [event] = pieces.receive_bitfield(b"\xff" * (MAX_PIECES // 8), now=0.0)
     assert time.perf_counter() - began < 0.5
-    assert isinstance(event, HavesReceived)
-    assert len(event.pieces) == MAX_PIECES - 1
+    assert isinstance(event, BitfieldReceived)
+    assert len(event.bitfield) == MAX_PIECES - 1
+
+
+@pytest.mark.parametrize("num_in_a_row", [1, 8, 9, 500])
+def test_what_waits_to_be_heard_grows_with_the_haves_and_not_with_the_torrent(
+    num_in_a_row: int,
+) -> None:
+    """
+    A peer may put other messages between them, and send a megabyte at once.
+
+    Each row took as much as a bitfield: of a torrent of 200,000 pieces that was 2 GB.
+    """
+    pieces = RemotePieces(MAX_PIECES)
+    tracemalloc.start()
+    try:
+        events = [
+            pieces.receive_haves(range(first, first + num_in_a_row), now=0.0)
+            for first in range(0, 200 * num_in_a_row, num_in_a_row)
+        ]
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 3 * MAX_PIECES // 8 + 200 * (500 + 50 * num_in_a_row)
+    assert [len(event.indices) for [event] in events] == [num_in_a_row] * 200
 
 
 def test_haves_in_a_row_are_one_event_and_repeats_are_left_out() -> None:
     pieces = RemotePieces(10)
     pieces.receive_haves([2], now=0.0)
-    assert pieces.receive_haves([7, 2, 3, 7], now=0.0) == (HavesReceived(have(3, 7)),)
+    assert pieces.receive_haves([7, 2, 3, 7], now=0.0) == (haves(7, 3),)
     assert pieces.bitfield == have(2, 3, 7)
 
 
@@ -132,7 +159,7 @@ def test_a_lost_piece_was_there_or_not() -> None:
     assert pieces.receive_lost(3, now=0.0)
     assert not pieces.receive_lost(3, now=0.0)
     assert not pieces.receive_lost(1 << 31, now=0.0)
-    assert pieces.receive_haves([3], now=0.0) == (HavesReceived(have(3)),)
+    assert pieces.receive_haves([3], now=0.0) == (haves(3),)
 
 
 REPEATS = ["have", "lost", "bitfield", "early lost", "early bitfield"]
@@ -169,7 +196,7 @@ def test_what_came_before_the_metadata_is_told_at_once_when_it_is_there() -> Non
     assert pieces.receive_haves([5], now=0.0) == ()
     assert not pieces.receive_lost(2, now=0.0)
     assert list(pieces.learn_num_pieces(10)) == [BitfieldReceived(have(1, 5))]
-    assert pieces.receive_haves([6], now=0.0) == (HavesReceived(have(6)),)
+    assert pieces.receive_haves([6], now=0.0) == (haves(6),)
     assert pieces.bitfield == have(1, 5, 6)
 
 

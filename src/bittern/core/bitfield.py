@@ -16,6 +16,9 @@ from collections.abc import Iterable, Iterator
 
 from bittern.core.errors import WireDecodeError
 
+FEW_INDICES = 8
+"""So many are looked at one by one: going through the wire form costs as much as ten of them."""
+
 
 class Bitfield:
     """
@@ -43,6 +46,12 @@ class Bitfield:
     @classmethod
     def of(cls, num_pieces: int, indices: Iterable[int]) -> Bitfield:
         """Return the set of the given indices; IndexError for one out of range."""
+        indices = tuple(indices)
+        if len(indices) <= FEW_INDICES:
+            made = cls(num_pieces)
+            for index in indices:
+                made.add(index)
+            return made
         wire = bytearray((num_pieces + 7) // 8)
         for index in indices:
             if not 0 <= index < num_pieces:

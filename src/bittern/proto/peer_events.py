@@ -70,11 +70,26 @@ class BitfieldReceived(PeerEvent):
     bitfield: Bitfield
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, match_args=False)
 class HavesReceived(PeerEvent):
-    """The peer has more pieces, all of them new, from haves or a later bitfield."""
+    """
+    The peer has more pieces, all of them new, from haves or a later bitfield.
 
-    pieces: Bitfield
+    Many of them may wait in one wake-up, so each takes as much as its pieces, and not, as
+    ``pieces`` does, as all pieces of the torrent.
+    """
+
+    __match_args__ = ("pieces",)
+
+    num_pieces: int
+    """Of the torrent."""
+    indices: tuple[int, ...]
+    """In the order in which they came."""
+
+    @property
+    def pieces(self) -> Bitfield:
+        """The set of them, made anew each time."""
+        return Bitfield.of(self.num_pieces, self.indices)
 
 
 @dataclass(frozen=True, slots=True)

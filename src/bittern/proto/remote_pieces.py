@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bittern.core.bitfield import Bitfield
+from bittern.core.bitfield import FEW_INDICES, Bitfield
 from bittern.core.errors import PeerViolation, WireDecodeError
 from bittern.proto.incoming import WindowCounter
 from bittern.proto.peer_events import BitfieldReceived, HavesReceived
@@ -25,6 +25,8 @@ MAX_PIECES = 2_097_152
 """Limit: H1, H6. Pieces that a torrent can have at all."""
 MAX_REPEATS = 10_000
 """Limit: H6. Messages of a minute that repeat what is known, or take it back."""
+MAX_HAVES_OF_BITFIELD = 1_000
+"""New pieces in a later bitfield that are told as haves; more are shorter as a bitfield."""
 
 
 class EarlyPieces:
@@ -140,11 +142,19 @@ class RemotePieces:
         num_pieces = self.bitfield.num_pieces
         if (highest := max(indices)) >= num_pieces:
             raise PeerViolation(f"has piece {highest} of {num_pieces}")
-        new = self.bitfield.missing_from(Bitfield.of(num_pieces, indices))
+        new = self._new_of(indices, self.bitfield)
         for _ in range(len(indices) - len(new)):
             self._count_repeat(now)
-        self.bitfield.bits |= new.bits
-        return (HavesReceived(new),) if new else ()
+        self.bitfield.bits |= Bitfield.of(num_pieces, new).bits
+        return (HavesReceived(num_pieces, new),) if new else ()
+
+    @staticmethod
+    def _new_of(indices: Sequence[int], known: Bitfield) -> tuple[int, ...]:
+        """Return those that are not known, each once."""
+        if len(indices) <= FEW_INDICES:
+            return tuple([index for index in dict.fromkeys(indices) if index not in known])
+        wire = known.to_wire()
+        return tuple([i for i in dict.fromkeys(indices) if not wire[i >> 3] & 0x80 >> (i & 7)])
 
     def receive_lost(self, index: int, *, now: float) -> bool:
         """Take a don't-have; True when the peer had the piece (BEP 54)."""
@@ -198,7 +208,9 @@ class RemotePieces:
             return (BitfieldReceived(named.copy()),)
         new = self.bitfield.missing_from(named)
         self.bitfield.bits |= new.bits
-        return (HavesReceived(new),) if new else ()
+        if len(new) > MAX_HAVES_OF_BITFIELD:
+            return (BitfieldReceived(new),)
+        return (HavesReceived(self.bitfield.num_pieces, tuple(new)),) if new else ()
 
     def learn_num_pieces(self, num_pieces: int) -> Sequence[BitfieldReceived]:
         """
