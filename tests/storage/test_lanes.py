@@ -120,7 +120,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
     monkeypatch.setattr(lanes, "MIN_SHARE", 1)
     monkeypatch.setattr(lanes, "MIN_ASKED", PIECE)
     monkeypatch.setattr(lanes, "ASKED_LENGTH", 2 * PIECE)
-    monkeypatch.setattr(checker, "ASKED_LENGTH", 2 * PIECE)
+    monkeypatch.setattr(checker, "BATCH_LENGTH", 2 * PIECE)
     monkeypatch.setattr(lanes, "MAX_FINE_LENGTH", PIECE)
     return Processes(monkeypatch)
 

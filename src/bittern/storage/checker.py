@@ -31,14 +31,14 @@ from bittern.storage.hashing import (
     PieceHashes,
     differing_blocks,
 )
-from bittern.storage.lanes import ASKED_LENGTH, Lane, Lanes
+from bittern.storage.lanes import Lane, Lanes
 from bittern.storage.layout import Layout
 from bittern.storage.run_hashing import BUFFER_LENGTH
 from bittern.storage.system import num_processors
 from bittern.storage.worker import run_in_threads
 
 BATCH_LENGTH: Final = 4 << 20
-"""Bytes of pieces that a thread takes at a time, at least one piece; without processes."""
+"""Bytes of pieces that a thread takes at a time, at least one piece."""
 
 _GOOD: Final = b"1"
 
@@ -107,8 +107,7 @@ def check_pieces(
     check = _Check(storage, geometry, hashes, lanes, progress, is_stopped)
     if len(to_read) < len(wanted):
         check.count(len(wanted) - len(to_read))
-    batch_length = ASKED_LENGTH if lanes.has_processes else BATCH_LENGTH
-    size = max(1, batch_length // geometry.piece_length)
+    size = max(1, BATCH_LENGTH // geometry.piece_length)
     check.batches = iter([to_read[at : at + size] for at in range(0, len(to_read), size)])
     run_in_threads(check.work, max(1, min(num_threads, -(-len(to_read) // size))))
     spare = -geometry.num_pieces % 8

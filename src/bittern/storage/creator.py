@@ -89,13 +89,13 @@ def create_torrent(
     Make a .torrent of a file or of a folder with all that is in it.
 
     Blocks until everything is hashed. To cancel, raise from ``progress``: the threads stop after
-    the two mebibytes at hand, eight of long content, and the exception is passed on.
+    the two mebibytes at hand, four of long content, and the exception is passed on.
 
     Args:
         path: the file or folder.
         options: what to put in; default a hybrid without trackers.
         progress: called in the calling thread with bytes done and bytes in all, about
-            once per 2 MiB, 8 MiB of long content, and once at the end.
+            once per 2 MiB, 4 MiB of long content, and once at the end.
         num_threads: that hash, the calling one included; default one per processor.
 
     Returns:
