@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from bittern.net import http as http_module
 from bittern.net.access import Access, AddressClass
 from bittern.net.dns import literal_address
 from bittern.net.http import HttpClient, HttpResponse, HttpStream
+from tests.net.http_server import Server, serving
 
 MIB = 1 << 20
 
@@ -45,49 +46,6 @@ class FakeNames:
         if answers is None:
             raise ResolveError(host, "unknown")
         return tuple(answers.pop(0) if len(answers) > 1 else answers[0])
-
-
-class Server:
-    """Answers each request with scripted bytes and remembers what it was asked."""
-
-    def __init__(self, answer: bytes | Callable[[str], bytes]) -> None:
-        self.answer = answer
-        self.requests: list[str] = []
-        self.num_connections = 0
-        self.port = 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.num_connections += 1
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                self.requests.append(request)
-                answer = self.answer
-                if callable(answer):
-                    answer = answer(request.split()[1])
-                writer.write(answer)
-                await writer.drain()
-                if b"Content-Length" not in answer:
-                    break
-        writer.close()
-
-    @property
-    def paths(self) -> list[str]:
-        return [request.split()[1] for request in self.requests]
-
-
-@contextlib.asynccontextmanager
-async def serving(
-    server: Server, host: str = "127.0.0.1", context: ssl.SSLContext | None = None
-) -> AsyncIterator[int]:
-    listener = await asyncio.start_server(server.serve, host, 0, ssl=context)
-    server.port = listener.sockets[0].getsockname()[1]
-    try:
-        yield server.port
-    finally:
-        listener.close()
-        await listener.wait_closed()
-        await asyncio.sleep(0)
 
 
 @contextlib.asynccontextmanager

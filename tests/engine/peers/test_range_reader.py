@@ -27,6 +27,7 @@ from bittern.policy.web_seeds import WebSeedRecord
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.web import Web
+from tests.net.http_server import Server, serving
 from tests.virtual_time import simulated
 
 DATA = bytes(range(256)) * 400
@@ -44,27 +45,15 @@ def info_of(length: int) -> Info:
 INFO = info_of(len(DATA))
 
 
-class Script:
+class Script(Server):
     """Answers each request with the next of some bytes, the last one for ever."""
 
     def __init__(self, *answers: bytes, closes: bool = False) -> None:
+        super().__init__(self._next, closes=closes)
         self.answers = list(answers)
-        self.closes = closes
-        self.requests: list[str] = []
-        self.num_connections = 0
-        self.port = 0
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.num_connections += 1
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode("latin-1"))
-                answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-                writer.write(answer)
-                await writer.drain()
-                if self.closes:
-                    break
-        writer.close()
+    def _next(self, _path: str) -> bytes:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
 def head(status: str, **headers: str | int) -> bytes:
@@ -87,26 +76,22 @@ async def reading(
     script: Script, *, path: str = "/f", info: Info = INFO, is_trusted: bool = False
 ) -> AsyncIterator[tuple[RangeReader, WebSeedRecord]]:
     loop = asyncio.get_running_loop()
-    listener = await asyncio.start_server(script.serve, "127.0.0.1", 0)
-    script.port = listener.sockets[0].getsockname()[1]
-    record = WebSeedRecord(f"http://127.0.0.1:{script.port}{path}", is_trusted=is_trusted)
-    client = HttpClient(resolver=Resolver(), user_agent="test/1")
     bucket = make_bucket(None, now=loop.time())
-    reader = RangeReader(
-        record,
-        info,
-        http=client,
-        gate=RateGate(bucket, SharedLimit(bucket, loop=loop)),
-        loop=loop,
-        counted=lambda _: None,
-    )
-    try:
-        yield reader, record
-    finally:
-        await client.close()
-        listener.close()
-        await listener.wait_closed()
-        await asyncio.sleep(0)
+    async with serving(script) as port:
+        record = WebSeedRecord(f"http://127.0.0.1:{port}{path}", is_trusted=is_trusted)
+        client = HttpClient(resolver=Resolver(), user_agent="test/1")
+        reader = RangeReader(
+            record,
+            info,
+            http=client,
+            gate=RateGate(bucket, SharedLimit(bucket, loop=loop)),
+            loop=loop,
+            counted=lambda _: None,
+        )
+        try:
+            yield reader, record
+        finally:
+            await client.close()
 
 
 async def fetch(reader: RangeReader, start: int = START, stop: int = STOP) -> tuple[bool, bytes]:
