@@ -160,7 +160,8 @@ def check_odd_download(bittern: Program, here: Path, tmp_path: Path, case: Case)
     begun = time.monotonic()
     ran = bittern("get", "odd.torrent", "-o", "out", "--timeout", "0.05s", *ALONE, "--no-tracker")
     assert time.monotonic() - begun < 10
-    assert ran.code in (0, 1, 4, 8), ran.err
+    # 7 where the machine is so busy that the time was up while the folder was looked at.
+    assert ran.code in (0, 1, 4, 7, 8), ran.err
     assert ran.code != 1 or len(ran.errors) == 1
     assert is_printable(ran.out)
     assert is_printable(ran.err)
