@@ -13,10 +13,12 @@ import pytest
 
 from bittern.core.errors import DiskFull, FileVanished, MisuseError, StorageError, UnsafePath
 from bittern.core.geometry import Geometry
+from bittern.storage.adopt import ReuseHow, stamp_of
 from bittern.storage.files import SLOW_PAUSE, SLOW_READ, FileStorage
 from bittern.storage.handles import HandleCache
 from bittern.storage.layout import Layout
 from bittern.storage.system import OsCalls
+from bittern.testing.disk import FaultyCalls
 from tests.storage.conformance import StorageContract, read
 from tests.storage.faults import (
     ColdCalls,
@@ -884,4 +886,37 @@ def test_a_place_in_a_file_that_is_not_there_or_odd_is_an_error(tmp_path: Path) 
     with pytest.raises(StorageError) as caught:
         storage.place_of(0, 100)
     assert caught.value.path == str(storage.path_of(0))
+    storage.close()
+
+
+@pytest.mark.parametrize("how", [ReuseHow.COPY, ReuseHow.HARDLINK])
+def test_a_file_taken_from_elsewhere_is_read_and_synced_as_ours(
+    how: ReuseHow, tmp_path: Path
+) -> None:
+    """Also where what was there before is still open (F3)."""
+    source = tmp_path / "source"
+    source.write_bytes(noise(5_000))
+    calls = FaultyCalls()
+    stamp = stamp_of(source, calls)
+    assert stamp is not None
+    storage = storage_in(tmp_path / "out", 5_000, calls=calls)
+    storage.write(0, [bytes(100)])
+    storage.sync()
+    assert storage.adopt(0, source, how, stamp=stamp) is not None
+    assert read(storage, 0, 5_000) == noise(5_000)
+    calls.log.clear()
+    storage.sync()
+    assert any("sync" in name for name in calls.log)
+    storage.close()
+
+
+def test_a_file_that_is_not_what_was_verified_is_not_taken(tmp_path: Path) -> None:
+    """Limit: F5."""
+    source, calls = tmp_path / "source", OsCalls()
+    source.write_bytes(noise(5_000))
+    stamp = stamp_of(source, calls)
+    assert stamp is not None
+    source.write_bytes(noise(5_001))
+    storage = storage_in(tmp_path / "out", 5_000)
+    assert storage.adopt(0, source, ReuseHow.COPY, stamp=stamp) is None
     storage.close()

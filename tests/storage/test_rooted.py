@@ -157,6 +157,29 @@ def test_renaming_makes_folders_and_overwrites_nothing(tree: RootedTree) -> None
     assert (tree.root / "g").read_text() == "g"
 
 
+def test_a_hard_link_is_another_name_for_a_file(tree: RootedTree, tmp_path: Path) -> None:
+    """Where nothing is, and not by way of a link (P8)."""
+    source = tmp_path / "outside" / "f"
+    tree.hard_link(("a", "l"), source)
+    assert (tree.root / "a" / "l").samefile(source)
+    make_file(tree, "a", "taken", text="ours")
+    with pytest.raises(StorageError):
+        tree.hard_link(("a", "taken"), source)
+    assert (tree.root / "a" / "taken").read_text() == "ours"
+    (tree.root / "way").symlink_to(tmp_path / "outside")
+    with pytest.raises(UnsafePath):
+        tree.hard_link(("way", "l"), source)
+    assert [path.name for path in (tmp_path / "outside").iterdir()] == ["f"]
+
+
+def test_renaming_in_place_of_another_file(tree: RootedTree) -> None:
+    make_file(tree, "old", text="old")
+    make_file(tree, "a", "new", text="new")
+    tree.rename(("a", "new"), tree, ("old",), replaces=True)
+    assert (tree.root / "old").read_text() == "new"
+    assert not tree.exists(("a", "new"))
+
+
 def test_removing_is_for_files_and_empty_folders(tree: RootedTree) -> None:
     make_file(tree, "a", "f")
     assert not tree.remove_folder(("a",))
