@@ -509,3 +509,10 @@ class TestReuse:
         ran = bittern("get", "cat.torrent", "--reuse-from", "nowhere", *ALONE)
         assert ran.code == 3
         assert "nowhere: no such file or folder" in ran.err
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "https://", "http://a:b/"])
+def test_a_url_that_is_none_is_refused_before_anything_begins(bittern: Program, url: str) -> None:
+    ran = bittern("get", url, *ALONE)
+    assert ran.code == 2
+    assert ran.error.startswith(f"{url}: ")

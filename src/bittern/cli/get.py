@@ -130,11 +130,15 @@ def _check_reuse(folders: tuple[Path, ...]) -> tuple[Path, ...]:
 def _check_web_seeds(urls: tuple[str, ...]) -> tuple[str, ...]:
     """Return the URLs as they are; CommandFailed when one cannot be used."""
     for url in urls:
-        try:
-            normalise_url(url)
-        except DecodeError as error:
-            raise CommandFailed(f"web seed {url}: {error}", ExitCode.USAGE) from None
+        _check_url(url, f"web seed {url}")
     return urls
+
+
+def _check_url(url: str, what: str) -> None:
+    try:
+        normalise_url(url)
+    except DecodeError as error:
+        raise CommandFailed(f"{what}: {error}", ExitCode.USAGE) from None
 
 
 async def _download(
@@ -228,7 +232,10 @@ def job_for(source: str) -> Job:
             key = "" if magnet.public_key is None else f"key {magnet.public_key.hex()}"
             label = magnet.name or str(magnet.info_hash or magnet.info_hash_v2 or key)
             return Job(source=source, label=label, hinted_peers=magnet.peers)
-        case _:
+        case SourceKind.URL:
+            _check_url(source, source)
+            return Job(source=source, label=source)
+        case SourceKind.INFO_HASH:
             return Job(source=source, label=source)
 
 
