@@ -251,7 +251,9 @@ async def test_peers_that_send_corrupt_blocks_are_found_and_dropped(
         )
     )
     everybody: list[Member | Endpoint] = [*honest, *(liar.endpoint for liar in liars)]
-    await leech.start(everybody, "--max-download", f"{num_mib // 4}Mi")
+    # What a liar has brought before the first verdict is not held against us: on a busy machine
+    # that takes a fifth of a second.
+    await leech.start(everybody, "--max-download", f"{min(16, num_mib // 4)}Mi")
     await leech.wait_complete(timeout=TIMEOUT)
     await leech.finish()
     assert content.differences(tmp_path / "out") == []
