@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,14 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("BITTERN_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder of its own, which has the state folder in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BITTERN_STATE_DIR", str(tmp_path / "state"))
+    return tmp_path
 
 
 @pytest.fixture

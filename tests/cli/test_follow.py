@@ -172,6 +172,7 @@ def test_nobody_there(bittern: Program, tmp_path: Path) -> None:
     assert (ran.code, ran.error) == (4, "no DHT node could be reached")
 
 
+@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
@@ -191,11 +192,7 @@ def test_wrong_usage(
     arguments: list[str],
     code: int,
     text: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BITTERN_STATE_DIR", str(tmp_path / "state"))
     ran = bittern("follow", *arguments)
     assert ran.code == code, ran.err
     assert text in ran.error

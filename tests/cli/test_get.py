@@ -39,11 +39,9 @@ FOLDER = folder_torrent(b"cats", FILES)
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BITTERN_STATE_DIR", str(tmp_path / "state"))
-    write(tmp_path / "cat.torrent", TORRENT)
-    write(tmp_path / "cats.torrent", FOLDER)
+def _here(home: Path) -> None:
+    write(home / "cat.torrent", TORRENT)
+    write(home / "cats.torrent", FOLDER)
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ import pytest
 from bittern.engine import opening
 from tests.cli.support import ALONE, Program, content, single_file_torrent, write
 
+pytestmark = pytest.mark.usefixtures("home")
+
 DATA = content(100)
 ANSWERS: dict[str, tuple[int, bytes]] = {
     "/cat.torrent": (200, single_file_torrent(b"cat", DATA)),
@@ -43,12 +45,6 @@ def server() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BITTERN_STATE_DIR", str(tmp_path / "state"))
 
 
 @pytest.mark.slow

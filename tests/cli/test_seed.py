@@ -23,11 +23,9 @@ TORRENT = single_file_torrent(b"cat.mp4", DATA)
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BITTERN_STATE_DIR", str(tmp_path / "state"))
-    write(tmp_path / "cat.torrent", TORRENT)
-    write(tmp_path / "data/cat.mp4", DATA)
+def _here(home: Path) -> None:
+    write(home / "cat.torrent", TORRENT)
+    write(home / "data/cat.mp4", DATA)
 
 
 def download(port: int, output: Path) -> None:
