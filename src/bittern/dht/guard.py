@@ -3,7 +3,8 @@ Who gets an answer, and how long it may be.
 
 UDP sources can be forged, so a node that answers at length is a weapon. An address is
 proven once it has echoed one of our transaction ids or tokens; before that it gets at
-most four times what it sent. Every address has a rate, and so has the whole node.
+most four times what it sent. Every address has a rate, and so has the whole node; of
+IPv6 every /64 has one, since a subscriber owns all of that.
 
 Invariant: memory is bounded however many sources are forged: two generations of
 ``MAX_SOURCES``, the older dropped as a whole. Forged sources cannot push out proofs,
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import math
 
-from bittern.dht.address import is_loopback, network_of, pack_host
+from bittern.dht.address import PACKED_LENGTH_V6, is_loopback, network_of, pack_host
 from bittern.dht.limits import (
     MAX_ANSWER_LENGTH,
     MAX_SOURCES,
@@ -28,6 +29,22 @@ from bittern.dht.limits import (
 _BURST_SECONDS = 1.0
 
 
+class Allowance:
+    """
+    Answers that may be had, by one address or by all of a /64.
+
+    Attributes:
+        level: queries that would be answered at ``updated_at``.
+        updated_at: monotonic seconds.
+    """
+
+    __slots__ = ("level", "updated_at")
+
+    def __init__(self, level: float, now: float) -> None:
+        self.level = level
+        self.updated_at = now
+
+
 class Source:
     """
     What is known of one address.
@@ -37,29 +54,26 @@ class Source:
         network: its /24 or /64.
         is_loopback: nobody outside this machine can have sent from it, and many nodes may
             share it, so it has no rate of its own.
-        level: queries that would be answered now.
-        updated_at: when ``level`` was true.
+        allowance: its own, or that of its network.
         proven_until: instant up to which the address counts as its own.
         token: entry of an answer with its write token, good until ``token_until``.
     """
 
     __slots__ = (
+        "allowance",
         "is_loopback",
-        "level",
         "network",
         "packed",
         "proven_until",
         "token",
         "token_until",
-        "updated_at",
     )
 
-    def __init__(self, packed: bytes, level: float, now: float) -> None:
+    def __init__(self, packed: bytes, network: bytes, allowance: Allowance) -> None:
         self.packed = packed
-        self.network = network_of(packed)
+        self.network = network
         self.is_loopback = is_loopback(packed)
-        self.level = level
-        self.updated_at = now
+        self.allowance = allowance
         self.proven_until = -math.inf
         self.token = b""
         self.token_until = -math.inf
@@ -71,7 +85,7 @@ class Guard:
 
     Args:
         upload_rate: bytes a second for everything the node sends.
-        query_rate: answers a second for one address.
+        query_rate: answers a second for one address, or one /64.
         now: monotonic seconds.
     """
 
@@ -83,6 +97,8 @@ class Guard:
         self._updated_at = now
         self._sources: dict[str, Source] = {}
         self._old_sources: dict[str, Source] = {}
+        self._allowances: dict[bytes, Allowance] = {}
+        """Those of networks of IPv6 that have an address in ``_sources``."""
         self._proofs: dict[str, float] = {}
         self._old_proofs: dict[str, float] = {}
 
@@ -93,12 +109,21 @@ class Guard:
             return found
         found = self._old_sources.get(host)
         if found is None:
-            found = Source(pack_host(host), self._burst, now)
+            found = self._make_source(pack_host(host), now)
             found.proven_until = self._proofs.get(host) or self._old_proofs.get(host, -math.inf)
         if len(self._sources) >= MAX_SOURCES:
             self._old_sources, self._sources = self._sources, {}
+            self._allowances = {}
         self._sources[host] = found
+        if len(found.packed) == PACKED_LENGTH_V6:
+            self._allowances.setdefault(found.network, found.allowance)
         return found
+
+    def _make_source(self, packed: bytes, now: float) -> Source:
+        network = network_of(packed)
+        is_v6 = len(packed) == PACKED_LENGTH_V6
+        allowance = self._allowances.get(network) if is_v6 else None
+        return Source(packed, network, allowance or Allowance(self._burst, now))
 
     def admits(self, source: Source, *, now: float) -> bool:
         """Take one query of ``source`` into account; False when it is not to be answered."""
@@ -111,12 +136,13 @@ class Guard:
             return False
         if source.is_loopback:
             return True
-        level = source.level + (now - source.updated_at) * self._query_rate
-        source.updated_at = now
+        allowance = source.allowance
+        level = allowance.level + (now - allowance.updated_at) * self._query_rate
+        allowance.updated_at = now
         if level < 1:
-            source.level = level
+            allowance.level = level
             return False
-        source.level = min(level, self._burst) - 1
+        allowance.level = min(level, self._burst) - 1
         return True
 
     def admit(self, host: str, *, now: float) -> Source | None:
