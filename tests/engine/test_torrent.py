@@ -39,6 +39,7 @@ from tests.engine.scene import (
     until,
 )
 from tests.engine.sources.fake_tracker import URL, FakeClient, tracked
+from tests.engine.web import BASE, Web
 
 
 async def get_some(scene: Scene, leecher: Node, num_pieces: int) -> None:
@@ -828,3 +829,14 @@ async def test_a_link_whose_metadata_was_kept_needs_nobody(scene: Scene) -> None
     assert again.torrent.is_complete
     assert again.torrent.info.name == NAME
     assert again.torrent.num_connections == 0
+
+
+@in_scene()
+async def test_web_seeds_that_are_added_are_asked_from_then_on(scene: Scene) -> None:
+    web = Web.of(scene)
+    node = await scene.node(make=web.session)
+    assert node.torrent.web_seeds() == []
+    node.torrent.change(web_seeds=(BASE,))
+    assert [each.url for each in node.torrent.web_seeds()] == [BASE]
+    await node.complete(within=10)
+    assert node.has_content()

@@ -12,6 +12,7 @@ from bittern.engine.sources.finder import PeerFinder
 from tests.engine.scene import Scene, in_scene
 from tests.engine.sources.fake_tracker import URL, FakeClient, tracked
 from tests.engine.sources.local_scene import OTHER, SEARCHED, FakeTorrent
+from tests.engine.web import BASE
 
 PEER = Endpoint("10.0.0.77", 7000)
 
@@ -98,3 +99,16 @@ async def test_asking_now_asks_before_the_time(scene: Scene) -> None:
     await finder.stop()
     await asyncio.sleep(60)
     assert client.heard == heard
+
+
+@in_scene()
+async def test_web_seeds_of_changed_settings_are_known_at_once(scene: Scene) -> None:
+    node = await scene.node()
+    finder = PeerFinder(FakeTorrent(SEARCHED), node.torrent._services)
+    finder.set_web_seeds(TorrentConfig(web_seeds=(BASE,)))
+    assert finder.statuses() == []
+    finder.start(node.torrent._services.sources, TorrentConfig())
+    finder.set_web_seeds(TorrentConfig(web_seeds=(BASE,)))
+    names = [each.name for each in finder.statuses() if each.kind is SourceKind.WEB_SEED]
+    assert names == [BASE]
+    await finder.stop()
