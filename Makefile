@@ -14,8 +14,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 INTEROP ?= 1
-# More than two cores take: much of the suite waits for other programs and for real clocks.
-JOBS ?= 3
+JOBS ?= 2
 RUNS ?= 100000
 # Options for the program that a target runs, as `make test ARGS="-k picker --seed 7"`.
 ARGS ?=
