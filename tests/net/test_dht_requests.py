@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from bittern.core.endpoint import Endpoint
+from bittern.core.errors import MisuseError
 from bittern.core.ids import InfoHash
 from bittern.dht.items import mutable_target
 from bittern.net.dht_requests import PeersResult, Search
@@ -147,3 +150,19 @@ async def test_a_closed_node_ends_what_is_begun_later_at_once(scene: DhtScene) -
     assert ended == [search]
     assert [endpoint async for endpoint in search] == []
     assert (await dhts[1].get(b"t" * 20)).item is None
+
+
+@in_dht_scene()
+async def test_a_search_that_one_node_refuses_leaves_nothing_with_the_others(
+    scene: DhtScene,
+) -> None:
+    dhts = await scene.add_network(4, families="46")
+    second = dhts[2].shells[1]
+
+    def refuse(*_: object) -> int:
+        raise MisuseError("too many lookups wait")
+
+    second.begin = refuse  # type: ignore[method-assign]
+    with pytest.raises(MisuseError, match="too many"):
+        dhts[2].get_peers(HASH)
+    assert [stats.status.num_lookups for stats in dhts[2].stats()] == [0, 0]

@@ -102,8 +102,12 @@ class Search(ABC, Generic[_Result]):
         shells = [shell for shell in shells if not shell.is_closed]
         self._num_open = len(shells)
         self._requests: list[tuple[NodeShell, int]] = []
-        for shell in shells:
-            self._requests.append((shell, shell.begin(factory(shell), self._take)))
+        try:
+            for shell in shells:
+                self._requests.append((shell, shell.begin(factory(shell), self._take)))
+        except BaseException:
+            self.cancel()
+            raise
         if not shells:
             self._finish()
 

@@ -210,8 +210,8 @@ class Swarm:
         peer.down.total += num_bytes
         peer.pipeline.blocks_received(num_bytes, now=now, num_blocks=len(blocks))
         if len(blocks) >= CROWD:
-            num_senders = sum(1 for other in self.peers if other.protocol.outstanding)
-            peer.pipeline.thin_out(num_senders or 1)
+            others = sum(1 for each in self.peers if each is not peer and each.protocol.outstanding)
+            peer.pipeline.thin_out(others + 1)
         # What was taken back, and its limit with it, comes after all.
         self.download_gate.take(peer.protocol.outgoing.take_late_length())
         self.receive(peer.share, blocks, num_bytes)
