@@ -48,10 +48,12 @@ def test_addresses_do_not_share_their_rate(guard: Guard) -> None:
 def test_the_addresses_of_one_ipv6_subscriber_share_theirs(guard: Guard) -> None:
     """He owns the whole /64, and would else have the budget of the whole node to himself."""
     burst = int(5 * QUERY_BURST)
-    hosts = [f"2001:db8:1:2::{number:x}" for number in range(1, 100)]
+    hosts = [f"2a02:db8:1:2::{number:x}" for number in range(1, 100)]
     assert sum(num_admitted(guard, host, 1, 0.0) for host in hosts) == burst
-    assert num_admitted(guard, "2001:db8:1:3::1", 1, 0.0) == 1
+    assert num_admitted(guard, "2a02:db8:1:3::1", 1, 0.0) == 1
     assert sum(num_admitted(guard, host, 1, 1.01) for host in hosts) == 5
+    neighbours = [f"fd00::{number:x}" for number in range(1, 100)]
+    assert sum(num_admitted(guard, host, 1, 2000.0) for host in neighbours) == 99, "one LAN"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.8.7", "::1"])

@@ -154,7 +154,7 @@ async def test_a_closed_node_ends_what_is_begun_later_at_once(scene: DhtScene) -
 
 @in_dht_scene()
 async def test_a_search_that_one_node_refuses_leaves_nothing_with_the_others(
-    scene: DhtScene,
+    scene: DhtScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dhts = await scene.add_network(4, families="46")
     second = dhts[2].shells[1]
@@ -162,7 +162,7 @@ async def test_a_search_that_one_node_refuses_leaves_nothing_with_the_others(
     def refuse(*_: object) -> int:
         raise MisuseError("too many lookups wait")
 
-    second.begin = refuse  # type: ignore[method-assign]
+    monkeypatch.setattr(second, "begin", refuse)
     with pytest.raises(MisuseError, match="too many"):
         dhts[2].get_peers(HASH)
     assert [stats.status.num_lookups for stats in dhts[2].stats()] == [0, 0]

@@ -4,7 +4,7 @@ Who gets an answer, and how long it may be.
 UDP sources can be forged, so a node that answers at length is a weapon. An address is
 proven once it has echoed one of our transaction ids or tokens; before that it gets at
 most four times what it sent. Every address has a rate, and so has the whole node; of
-IPv6 every /64 has one, since a subscriber owns all of that.
+IPv6 every public /64 has one, since a subscriber owns all of that.
 
 Invariant: memory is bounded however many sources are forged: two generations of
 ``MAX_SOURCES``, the older dropped as a whole. Forged sources cannot push out proofs,
@@ -17,7 +17,14 @@ from __future__ import annotations
 
 import math
 
-from bittern.dht.address import PACKED_LENGTH_V6, is_loopback, network_of, pack_host
+from bittern.dht.address import (
+    PACKED_LENGTH_V6,
+    Reach,
+    is_loopback,
+    network_of,
+    pack_host,
+    reach_of,
+)
 from bittern.dht.limits import (
     MAX_ANSWER_LENGTH,
     MAX_SOURCES,
@@ -27,6 +34,11 @@ from bittern.dht.limits import (
 )
 
 _BURST_SECONDS = 1.0
+
+
+def _is_shared(packed: bytes) -> bool:
+    """Tell whether an address has its rate in common with its network; in a LAN it has not."""
+    return len(packed) == PACKED_LENGTH_V6 and reach_of(packed) is Reach.PUBLIC
 
 
 class Allowance:
@@ -115,14 +127,13 @@ class Guard:
             self._old_sources, self._sources = self._sources, {}
             self._allowances = {}
         self._sources[host] = found
-        if len(found.packed) == PACKED_LENGTH_V6:
+        if _is_shared(found.packed):
             self._allowances.setdefault(found.network, found.allowance)
         return found
 
     def _make_source(self, packed: bytes, now: float) -> Source:
         network = network_of(packed)
-        is_v6 = len(packed) == PACKED_LENGTH_V6
-        allowance = self._allowances.get(network) if is_v6 else None
+        allowance = self._allowances.get(network) if _is_shared(packed) else None
         return Source(packed, network, allowance or Allowance(self._burst, now))
 
     def admits(self, source: Source, *, now: float) -> bool:
