@@ -410,7 +410,13 @@ def test_writers_are_those_with_a_token() -> None:
 
 @pytest.mark.parametrize("loss", [0.0, 0.2])
 def test_a_lookup_finds_the_nearest_of_a_network(rng: random.Random, loss: float) -> None:
-    """Against a naive model: everybody knows eight random nodes and its neighbours."""
+    """Against a naive model; of 3,000 networks with losses the mean was 7.4, one in 66 under 6."""
+    found = [num_nearest_found(rng, loss) for _ in range(20)]
+    assert sum(found) >= 20 * 6.75
+
+
+def num_nearest_found(rng: random.Random, loss: float) -> int:
+    """Look in a network where everybody knows random nodes and his neighbours; 8 is all."""
     numbers = sorted({rng.getrandbits(159) for _ in range(400)})
     where = {node_id(number): local(index + 1) for index, number in enumerate(numbers)}
     target = rng.randbytes(20)
@@ -432,9 +438,8 @@ def test_a_lookup_finds_the_nearest_of_a_network(rng: random.Random, loss: float
             lookup.answered(candidate, candidate.node_id, nodes, b"t")
     alive = [number for number in numbers if number not in dead]
     expected = {number ^ goal for number in sorted(alive, key=lambda n: n ^ goal)[:8]}
-    found = set(distances(lookup.closest()))
-    assert len(found & expected) >= 6
     assert lookup.num_queries < 40
+    return len(expected.intersection(distances(lookup.closest())))
 
 
 def test_reprs_are_one_line() -> None:
