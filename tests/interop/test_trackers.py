@@ -82,8 +82,10 @@ async def opentracker(tmp_path: Path) -> AsyncIterator[int]:
             while True:
                 assert process.returncode is None, "opentracker ended at once"
                 try:
-                    probe = request(1, event=Event.STOPPED)
-                    await client.announce(f"http://{HOST}:{port}/announce", [probe])
+                    # Who stops is welcome also where nothing is listed yet.
+                    for event in (Event.STARTED, Event.STOPPED):
+                        probe = request(1, event=event)
+                        await client.announce(f"http://{HOST}:{port}/announce", [probe])
                     break
                 except (TrackerFailure, TrackerUnreachable):
                     # It does not say when it listens, nor when it has read its list.
