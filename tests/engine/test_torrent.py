@@ -459,6 +459,32 @@ async def test_who_connects_while_the_disk_is_slow_is_paused_once_greeted(scene:
         peer.close()
 
 
+@in_scene()
+async def test_nobody_is_silent_whom_we_did_not_read_from(scene: Scene) -> None:
+    """Limit: F16. A disk that takes longer than a peer may be silent costs no connection."""
+    seed = await scene.node(is_seed=True)
+    calls = FaultyCalls()
+    leecher = await scene.node(
+        peers=[seed],
+        os_calls=calls,
+        max_write_queue=100_000,
+        worker_delay=8.0,
+        idle_timeout=3.0,
+        snub_timeout=3.0,
+    )
+    calls.before_call = lambda name: scene.loop.block(0.1) if name == "pwritev" else None
+    await until(lambda: is_congested(leecher))
+    [peer] = leecher.roster.peers
+    await asyncio.sleep(6)
+    assert is_congested(leecher)
+    assert not peer.is_closed
+    assert not peer.is_snubbing
+    calls.before_call = lambda name: None
+    await until(lambda: not is_congested(leecher), within=300)
+    await asyncio.sleep(3)
+    assert list(leecher.roster.peers) == [peer]
+
+
 # --- states ----------------------------------------------------------------------------------
 
 

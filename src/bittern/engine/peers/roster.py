@@ -338,8 +338,11 @@ class Roster:
 
     def tick(self, *, now: float) -> None:
         """Close who is silent, keep alive who is not; called about once a second."""
-        config = self._services.config
+        config, is_deaf = self._services.config, self._services.disk.is_congested
         for peer in list(self.peers):
+            if is_deaf:
+                # Limit: F16. What it sends waits unread: nobody is silent or late for that.
+                peer.last_received_at = peer.last_block_at = now
             peer.down.update(now=now)
             peer.up.update(now=now)
             if not peer.is_open:
