@@ -147,11 +147,12 @@ def test_a_file_that_is_another_one_is_not_even_opened(
     other = path.with_name("other")
     other.write_bytes(path.read_bytes())
     wanted = other.stat()
-    monkeypatch.setattr(os, "open", None)
-    assert answers(
-        ask(path, length=10, v1=10, identity=(wanted.st_dev, wanted.st_ino)),
-        ask(path.with_name("none"), length=10, v1=10, identity=(wanted.st_dev, wanted.st_ino)),
-    ) == [None, None]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", None)
+        assert answers(
+            ask(path, length=10, v1=10, identity=(wanted.st_dev, wanted.st_ino)),
+            ask(path.with_name("none"), length=10, v1=10, identity=(wanted.st_dev, wanted.st_ino)),
+        ) == [None, None]
 
 
 def test_a_file_that_is_replaced_while_it_is_opened_is_refused(
@@ -167,8 +168,9 @@ def test_a_file_that_is_replaced_while_it_is_opened_is_refused(
         opened.append(real(name, flags))
         return opened[-1]
 
-    monkeypatch.setattr(os, "open", swap_and_open)
-    assert answers(request) == [None]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", swap_and_open)
+        assert answers(request) == [None]
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(opened[0])
 

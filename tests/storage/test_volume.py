@@ -54,11 +54,12 @@ def test_a_folder_that_cannot_be_asked_is_what_the_system_usually_has(
     def fail(*_: object) -> int:
         raise error
 
-    monkeypatch.setattr(os, "open", fail)
     missing = tmp_path / "missing"
-    assert probe_folding(missing, target_os="posix") == Folding(False, False)
-    assert probe_folding(missing, target_os="windows") == Folding(True, False)
-    assert probe_folding(missing, target_os="darwin") == Folding(True, True)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", fail)
+        assert probe_folding(missing, target_os="posix") == Folding(False, False)
+        assert probe_folding(missing, target_os="windows") == Folding(True, False)
+        assert probe_folding(missing, target_os="darwin") == Folding(True, True)
     assert not missing.exists()
 
 
