@@ -66,6 +66,10 @@ HANDSHAKES = [
         b"d1:ei1e1:mdee",
     ),
     (
+        ExtendedHandshake(is_upload_only=False, prefers_encryption=False),
+        b"d1:ei0e1:mde11:upload_onlyi0ee",
+    ),
+    (
         ExtendedHandshake(your_host="2001:db8::1"),
         b"d1:mde6:yourip16:\x20\x01\x0d\xb8" + bytes(11) + b"\x01e",
     ),
@@ -94,7 +98,7 @@ def test_the_example_of_bep_10() -> None:
     st.none() | st.integers(1, 65_535),
     st.none() | st.integers(1, MAX_REQUEST_QUEUE),
     st.none() | st.integers(1, MAX_METADATA_LENGTH),
-    st.booleans(),
+    st.none() | st.booleans(),
     st.none() | hosts,
 )
 def test_decoding_a_handshake_inverts_encoding(
@@ -102,7 +106,7 @@ def test_decoding_a_handshake_inverts_encoding(
     port: int | None,
     queue: int | None,
     length: int | None,
-    is_upload_only: bool,
+    is_upload_only: bool | None,
     host: str | None,
 ) -> None:
     handshake = ExtendedHandshake(extensions, "client", port, queue, length, is_upload_only, host)
@@ -128,7 +132,8 @@ ODD: list[tuple[str, Value, ExtendedHandshake]] = [
     ("h7: no metadata", {b"metadata_size": 0}, ExtendedHandshake()),
     ("h7: largest", {b"metadata_size": 1 << 25}, ExtendedHandshake(metadata_length=1 << 25)),
     ("h7: too large", {b"metadata_size": (1 << 25) + 1}, ExtendedHandshake()),
-    ("not upload only", {b"upload_only": 0}, ExtendedHandshake()),
+    ("upload only as text", {b"upload_only": b"1"}, ExtendedHandshake()),
+    ("upload only of another kind", {b"upload_only": 2}, ExtendedHandshake(is_upload_only=False)),
     ("encryption that is no number", {b"e": b"1"}, ExtendedHandshake()),
     ("five bytes of address", {b"yourip": b"12345"}, ExtendedHandshake()),
     (

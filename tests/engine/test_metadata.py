@@ -550,6 +550,25 @@ async def test_metadata_that_matches_its_hash_and_is_no_torrent_stops(
 
 
 @in_scene()
+async def test_an_offer_may_come_in_parts_and_be_taken_back(scene: Scene) -> None:
+    """BEP 10: a later handshake adds to an earlier one, or takes its part back."""
+    node = await scene.node(source=scene.link)
+    size = ExtendedHandshake(metadata_length=20_000)
+    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=size)
+    await peer.expect(MessageId.EXTENDED)
+    metadata = node.torrent.metadata_phase
+    assert metadata is not None
+    assert metadata.fetch.num_claims == 0
+    peer.send(wire.encode_extended(0, b"d1:md11:ut_metadatai%deee" % UT_METADATA))
+    request = await peer.expect(MessageId.EXTENDED)
+    assert request.payload[0] == UT_METADATA
+    assert metadata.fetch.num_claims == 1
+    peer.send(wire.encode_extended(0, b"d1:md11:ut_metadatai0eee"))
+    await asyncio.sleep(0.1)
+    assert metadata.fetch.num_claims == 0
+
+
+@in_scene()
 async def test_a_full_roster_dials_nobody_and_messages_are_told(scene: Scene) -> None:
     node = await scene.node(source=scene.link, torrent={"max_connections": 1})
     watch = Watch(node.torrent, trace=True)

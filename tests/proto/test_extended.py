@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bittern.codec import wire
@@ -41,6 +43,35 @@ def test_a_later_handshake_adds_changes_and_takes_away() -> None:
     remote.receive_handshake(shake(ut_pex=9, ut_metadata=3))
     remote.receive_handshake(shake(ut_pex=0, ut_metadata=5, lt_donthave=4))
     assert remote.numbers == {UT_METADATA: 5, LT_DONT_HAVE: 4}
+
+
+def test_a_later_handshake_leaves_alone_what_it_does_not_name() -> None:
+    """BEP 10: it may be of one key."""
+    remote = RemoteExtensions()
+    first = ExtendedHandshake(
+        {"ut_metadata": 3},
+        client="somebody",
+        listen_port=6881,
+        request_queue=250,
+        metadata_length=20_000,
+        is_upload_only=True,
+        your_host="192.0.2.1",
+        prefers_encryption=True,
+    )
+    assert remote.receive_handshake(memoryview(encode_extended_handshake(first))) == first
+    assert remote.receive_handshake(memoryview(b"de")) == first
+    for data, change in (
+        (b"d11:upload_onlyi0ee", {"is_upload_only": False}),
+        (b"d1:ei0ee", {"prefers_encryption": False}),
+        (b"d4:reqqi2ee", {"request_queue": 2}),
+        (b"d13:metadata_sizei7ee", {"metadata_length": 7}),
+        (b"d1:pi1ee", {"listen_port": 1}),
+        (b"d1:v1:xe", {"client": "x"}),
+        (b"d1:md6:ut_pexi1eee", {"extensions": {"ut_metadata": 3, "ut_pex": 1}}),
+        (b"d1:md11:ut_metadatai0eee", {"extensions": {"ut_pex": 1}}),
+    ):
+        first = replace(first, **change)
+        assert remote.receive_handshake(memoryview(data)) == first
 
 
 def test_h14_a_handshake_may_be_repeated_so_often_and_no_more() -> None:

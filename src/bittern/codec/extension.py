@@ -57,9 +57,9 @@ class ExtendedHandshake:
     listen_port: int | None = None
     request_queue: int | None = None
     metadata_length: int | None = None
-    is_upload_only: bool = False
+    is_upload_only: bool | None = None
     your_host: str | None = None
-    prefers_encryption: bool = False
+    prefers_encryption: bool | None = None
 
 
 def _text(value: Value | None) -> str | None:
@@ -68,6 +68,10 @@ def _text(value: Value | None) -> str | None:
 
 def _number(value: Value | None, low: int, high: int) -> int | None:
     return value if isinstance(value, int) and low <= value <= high else None
+
+
+def _flag(value: Value | None) -> bool | None:
+    return value == 1 if isinstance(value, int) else None
 
 
 def _dictionary(value: Value) -> dict[bytes, Value]:
@@ -115,9 +119,9 @@ def decode_extended_handshake(payload: bytes | memoryview) -> ExtendedHandshake:
         listen_port=_number(fields.get(b"p"), 1, 65535),
         request_queue=None if queue is None else min(queue, MAX_REQUEST_QUEUE),
         metadata_length=_number(fields.get(b"metadata_size"), 1, MAX_METADATA_LENGTH),
-        is_upload_only=fields.get(b"upload_only") == 1,
+        is_upload_only=_flag(fields.get(b"upload_only")),
         your_host=your_host,
-        prefers_encryption=fields.get(b"e") == 1,
+        prefers_encryption=_flag(fields.get(b"e")),
     )
 
 
@@ -134,10 +138,10 @@ def encode_extended_handshake(handshake: ExtendedHandshake) -> bytes:
         fields[b"reqq"] = handshake.request_queue
     if handshake.metadata_length is not None:
         fields[b"metadata_size"] = handshake.metadata_length
-    if handshake.is_upload_only:
-        fields[b"upload_only"] = 1
-    if handshake.prefers_encryption:
-        fields[b"e"] = 1
+    if handshake.is_upload_only is not None:
+        fields[b"upload_only"] = int(handshake.is_upload_only)
+    if handshake.prefers_encryption is not None:
+        fields[b"e"] = int(handshake.prefers_encryption)
     if handshake.your_host is not None:
         fields[b"yourip"] = Endpoint(handshake.your_host, 0).to_compact()[:-2]
     return encode(fields)

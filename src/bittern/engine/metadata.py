@@ -157,6 +157,8 @@ class MetadataPhase:
                 if handshake.metadata_length is not None and has_metadata:
                     self.fetch.claim(peer, handshake.metadata_length)
                     self._ask(peer, now)
+                elif not has_metadata:
+                    self.fetch.forget(peer)
             case peer_events.ExtensionReceived(name, payload) if name == UT_METADATA:
                 self._metadata_message(peer, payload, now)
             case peer_events.ExtensionReceived(name, payload):

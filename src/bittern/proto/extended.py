@@ -3,7 +3,7 @@ Which extensions a connection has, under which number on either side (BEP 10).
 
 Each side chooses the numbers under which it wants to receive messages and tells them
 in its extended handshake, which may be repeated: a later one adds, changes, or with
-number 0 takes back.
+number 0 takes back. Whatever else it says stays until a later one names the same key.
 
 Limit: H14 repeated handshakes. Source: BEP 10.
 """
@@ -11,6 +11,8 @@ Limit: H14 repeated handshakes. Source: BEP 10.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, replace
+from types import MappingProxyType
 
 from bittern.codec import extension, wire
 from bittern.codec.extension import ExtendedHandshake
@@ -36,15 +38,19 @@ class RemoteExtensions:
         numbers: under which it wants to receive, by name.
     """
 
-    __slots__ = ("_num_handshakes", "numbers")
+    __slots__ = ("_num_handshakes", "_told", "numbers")
 
     def __init__(self) -> None:
-        self.numbers: Mapping[str, int] = {}
+        self.numbers: Mapping[str, int] = MappingProxyType({})
+        self._told = ExtendedHandshake()
         self._num_handshakes = 0
 
     def receive_handshake(self, payload: memoryview) -> ExtendedHandshake:
         """
         Take an extended handshake, without its extension number.
+
+        Returns:
+            All that the peer has said so far, and of each key the newest.
 
         Raises:
             PeerViolation: it came too often.
@@ -55,10 +61,17 @@ class RemoteExtensions:
             raise PeerViolation("repeats the extended handshake")
         handshake = extension.decode_extended_handshake(payload)
         merged = {**self.numbers, **handshake.extensions}
-        self.numbers = {name: number for name, number in merged.items() if number}
-        return handshake
+        self.numbers = MappingProxyType({name: each for name, each in merged.items() if each})
+        self._told = replace(_update(self._told, handshake), extensions=self.numbers)
+        return self._told
 
     def encode(self, name: str, payload: bytes) -> bytes | None:
         """Return a message of an extension; None when the peer does not speak it."""
         number = self.numbers.get(name)
         return None if number is None else wire.encode_extended(number, payload)
+
+
+def _update(old: ExtendedHandshake, new: ExtendedHandshake) -> ExtendedHandshake:
+    """BEP 10: what a later handshake does not name stays as it was."""
+    said = {each.name: getattr(new, each.name) for each in fields(new)}
+    return replace(old, **{name: value for name, value in said.items() if value is not None})

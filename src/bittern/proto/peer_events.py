@@ -134,7 +134,7 @@ class PortReceived(PeerEvent):
 
 @dataclass(frozen=True, slots=True)
 class ExtendedHandshakeReceived(PeerEvent):
-    """The peer told its extensions; may come again (BEP 10)."""
+    """The peer told its extensions; may come again, with all said so far (BEP 10)."""
 
     handshake: ExtendedHandshake
 

@@ -148,6 +148,34 @@ async def test_what_a_peer_says_of_itself_is_shown(scene: Scene) -> None:
 
 
 @in_scene()
+async def test_a_repeated_handshake_changes_what_it_names_and_no_more(scene: Scene) -> None:
+    """BEP 10, BEP 21: one that brings a new extension does not make a leecher of a seed."""
+    node = await scene.node()
+    about = ExtendedHandshake(
+        client="somebody",
+        listen_port=4711,
+        request_queue=7,
+        is_upload_only=True,
+        prefers_encryption=True,
+    )
+    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=about)
+
+    async def told() -> tuple[object, ...]:
+        await asyncio.sleep(0.1)
+        assert node.torrent.roster is not None
+        [found] = node.torrent.roster.peers
+        port = found.listen_endpoint and found.listen_endpoint.port
+        flags = found.is_upload_only, found.prefers_encryption
+        return found.client, port, found.pipeline.reqq_limit, *flags
+
+    peer.send(wire.encode_extended(0, b"d1:md6:ut_pexi1eee"))
+    assert await told() == ("somebody", 4711, 7, True, True)
+    # One connection stands for one candidate: a port of later counts only if there was none.
+    peer.send(wire.encode_extended(0, b"d1:ei0e1:pi1e11:upload_onlyi0ee"))
+    assert await told() == ("somebody", 4711, 7, False, False)
+
+
+@in_scene()
 async def test_what_we_say_of_ourselves(scene: Scene) -> None:
     seed = await scene.node(is_seed=True)
     peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)

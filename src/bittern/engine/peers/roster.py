@@ -283,13 +283,14 @@ class Roster:
             self._services.dht_node_seen(peer.endpoint.host, port)
 
     def extended(self, peer: PeerConnection, handshake: ExtendedHandshake, *, now: float) -> None:
-        """Take note of what a peer says of itself."""
+        """Take note of what a peer has said of itself so far, in one or more handshakes."""
         if handshake.request_queue is not None:
             peer.pipeline.reqq_limit = handshake.request_queue
         if handshake.client:
             peer.client = handshake.client
-        peer.is_upload_only = handshake.is_upload_only
-        peer.prefers_encryption = handshake.prefers_encryption
+        peer.is_upload_only = bool(handshake.is_upload_only)
+        peer.prefers_encryption = bool(handshake.prefers_encryption)
+        # The first port stays: one connection stands for one candidate.
         if handshake.listen_port is not None and peer.listen_endpoint is None:
             peer.listen_endpoint = Endpoint(peer.endpoint.host, handshake.listen_port)
             self.candidates.connected(peer.listen_endpoint, now=now)
