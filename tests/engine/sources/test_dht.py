@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bittern.codec import wire
 from bittern.codec.info import Version
 from bittern.codec.metainfo import Metainfo
 from bittern.core.endpoint import Endpoint
@@ -18,6 +20,7 @@ from bittern.engine.sources.base import PRIVATE
 from bittern.engine.sources.dht import SAVE_INTERVAL
 from bittern.engine.torrent import Torrent
 from bittern.policy.dht_rounds import ANNOUNCE_INTERVAL
+from bittern.policy.port_limits import MAX_NODES
 from bittern.storage.dht_state import NAME, read_dht_state
 from tests.engine.dht_place import Nodes
 from tests.engine.hash_peers import HashPeer
@@ -131,6 +134,19 @@ async def test_peers_tell_each_other_their_nodes(scene: Scene) -> None:
         if peer.protocol.remote_handshake is not None
     }
     assert reserved == {True, False}
+
+
+@in_scene()
+async def test_n2_a_peer_that_names_many_nodes(scene: Scene) -> None:
+    """BEP 5: a peer has one; the others would fill what waits to be examined."""
+    node = await scene.node(**Nodes(scene).options())
+    peer = await scene.scripted(node, reserved=replace(FAST, has_dht=True))
+    for port in range(1, 600):
+        peer.send(wire.encode_port(port))
+    await asyncio.sleep(300)
+    host = peer.stream.local.host
+    asked = {to for _, to in scene.network.datagram_lengths if to.host == host}
+    assert asked == {Endpoint(host, port) for port in range(1, MAX_NODES + 1)}
 
 
 @in_scene(nodes=(("10.0.0.2", 6881),))

@@ -33,6 +33,7 @@ from bittern.engine.store.disk import Disk
 from bittern.net.dht import Dht
 from bittern.net.dht_requests import PeerSearch, PeersResult, Search
 from bittern.policy.dht_rounds import DhtRounds
+from bittern.policy.port_limits import PortLimits
 from bittern.storage.dht_state import write_dht_state
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class DhtSource:
         self._rounds: DhtRounds[DhtTorrentSource] = DhtRounds(
             rng, lambda source: source.lacks_peers
         )
+        self._port_limits = PortLimits()
         self._timer: asyncio.TimerHandle | None = None
         self._save_timer: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -130,7 +132,9 @@ class DhtSource:
 
     def node_seen(self, host: str, port: int) -> None:
         """Take the node that a peer told us of; it enters the table once it answers (BEP 5)."""
-        self.dht.add_nodes([Endpoint(host, port)])
+        node = Endpoint(host, port)
+        if self._port_limits.may_take(node, now=self.loop.time()):
+            self.dht.add_nodes([node])
 
     # --- torrents ------------------------------------------------------------------------
 
