@@ -101,3 +101,64 @@ async def test_a_full_disk_is_tried_again_unless_somebody_ends_that() -> None:
     condition.fail(error, try_again=try_again)
     await asyncio.sleep(2 * DISK_FULL_RETRY)
     assert tries == [DISK_FULL_RETRY]
+
+
+@pytest.mark.parametrize(
+    ("state", "is_running"),
+    [
+        (TorrentState.METADATA, True),
+        (TorrentState.CHECKING, True),
+        (TorrentState.SEEDING, True),
+        (TorrentState.PAUSED, False),
+        (TorrentState.STOPPED, False),
+        (TorrentState.ERROR, False),
+    ],
+)
+def test_what_runs(state: TorrentState, is_running: bool) -> None:
+    condition, _ = make()
+    condition.enter(state)
+    assert condition.is_running is is_running
+
+
+@simulated
+async def test_who_leaves_calls_a_check_off() -> None:
+    condition, told = make()
+    lock = asyncio.Lock()
+
+    async def leave() -> None:
+        async with condition.leaving(lock):
+            pass
+
+    async with lock:
+        assert condition.begin_check(is_forced=True)
+        assert not condition.is_called_off
+        leaving = asyncio.ensure_future(leave())
+        await asyncio.sleep(0)
+        assert condition.is_called_off
+        assert condition.end_check()
+        assert told == [], "who leaves says what comes next"
+        # Another one that begins while somebody waits is over at once.
+        condition.begin_check(is_forced=False)
+        assert condition.end_check()
+    await leaving
+    # What was asked for is owed until it comes to its end.
+    for is_owed in (True, False):
+        assert condition.begin_check(is_forced=False) is is_owed
+        assert not condition.end_check()
+
+
+@simulated
+async def test_a_check_that_was_called_off_by_who_has_gone_leaves_a_pause() -> None:
+    condition, told = make()
+    lock = asyncio.Lock()
+    async with lock:
+        condition.begin_check(is_forced=False)
+        leaving = asyncio.ensure_future(condition.leaving(lock).__aenter__())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        assert condition.end_check()
+    assert told == [events.StateChanged(TorrentState.PAUSED)]
+    assert not condition.begin_check(is_forced=False)
+    condition.was_closed = True
+    assert condition.is_called_off

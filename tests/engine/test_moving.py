@@ -12,7 +12,7 @@ from bittern.codec.info import Version
 from bittern.core.errors import ConfigError, StorageError
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import TorrentState
-from tests.engine.scene import NAME, Scene, in_scene
+from tests.engine.scene import NAME, Scene, in_scene, until
 
 FILES = {"a": 400_000, "b/c": 400_000}
 
@@ -101,6 +101,21 @@ async def test_what_is_paused_stays_so(scene: Scene, tmp_path: Path) -> None:
     assert not (seed.folder / NAME).exists()
     await seed.torrent.resume()
     assert seed.torrent.is_complete
+
+
+@in_scene(files=FILES)
+async def test_a_check_is_called_off_for_it_and_done_in_the_new_place(
+    scene: Scene, tmp_path: Path
+) -> None:
+    seed = await scene.node(is_seed=True, worker_delay=10.0)
+    checking = scene.spawn(seed.torrent.recheck())
+    await until(lambda: seed.torrent.state is TorrentState.CHECKING)
+    await seed.torrent.move(tmp_path / "new")
+    await checking
+    assert seed.torrent.is_complete
+    assert not (seed.folder / NAME).exists()
+    seed.folder = tmp_path / "new"
+    assert seed.has_content()
 
 
 @in_scene(files=FILES)

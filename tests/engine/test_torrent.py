@@ -200,6 +200,47 @@ async def test_recheck_finds_what_was_damaged_and_what_was_mended(scene: Scene) 
     assert states[:2] == [TorrentState.CHECKING, TorrentState.DOWNLOADING]
 
 
+@in_scene()
+async def test_a_pause_calls_a_recheck_off_and_it_is_owed(scene: Scene) -> None:
+    """The journal knows all pieces, and still they are hashed: somebody has asked for it."""
+    seed = await scene.node(is_seed=True, worker_delay=10.0, state_dir=scene.state_dir)
+    torrent, watch = seed.torrent, Watch(seed.torrent)
+    await asyncio.sleep(0)
+    damage(seed.folder / NAME, 2 * PIECE_LENGTH, keeps_times=True)
+    for _ in range(2):
+        checking = scene.spawn(torrent.recheck())
+        await until(lambda: torrent.state is TorrentState.CHECKING)
+        await asyncio.sleep(5)
+        await torrent.pause()
+        assert torrent.state is TorrentState.PAUSED
+        assert torrent.roster is None
+        await checking
+        assert torrent.state is TorrentState.PAUSED
+    assert watch.of(events.CheckProgressed) == [], "it ended before the first piece"
+    await torrent.resume()
+    assert torrent.have_bits.bit_count() == NUM_PIECES - 1
+    await torrent.pause()
+    watch.seen.clear()
+    await torrent.resume()
+    assert watch.of(events.CheckProgressed) == [], "it is owed no more"
+    assert torrent.have_bits.bit_count() == NUM_PIECES - 1
+
+
+@in_scene()
+async def test_a_first_check_that_is_called_off_loses_nothing(scene: Scene) -> None:
+    session = await scene.session(scene.add_host(), worker_delay=10.0)
+    scene.write_content(scene.folder)
+    adding = scene.spawn(session.add(scene.raw, TorrentConfig(output=scene.folder)))
+    await until(lambda: bool(session.torrents))
+    [torrent] = session.torrents
+    await until(lambda: torrent.state is TorrentState.CHECKING)
+    await torrent.pause()
+    assert (await adding).state is TorrentState.PAUSED
+    assert torrent.have_bits == 0
+    await torrent.resume()
+    assert torrent.is_complete
+
+
 # --- files -----------------------------------------------------------------------------------
 
 FILES = {"a": 100_000, "b/c": 200_000, "b/d": 0, "e": 150_000}

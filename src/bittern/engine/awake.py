@@ -63,14 +63,19 @@ class Awake:
         if self.verifies_before_upload:
             self.keeper.hashed_all_but(self.swarm.assembly.unverified)
 
-    async def sleep(self, services: TorrentServices, *, downloaded: int, uploaded: int) -> None:
-        """Stop the swarm, keep what is there, let go of the files."""
+    async def sleep(self, services: TorrentServices, ledger: Ledger) -> None:
+        """Stop the swarm, keep what is there and the totals, let go of the files."""
         picker = self.swarm.picker
         partial = self.swarm.assembly.partial_blocks()
         self.borrower.stop()
         self.swarm.stop()
         self._tell_hashed()
-        await self.keeper.finish(picker.have, partial, downloaded=downloaded, uploaded=uploaded)
+        await self.keeper.finish(
+            picker.have,
+            partial,
+            downloaded=ledger.num_downloaded,
+            uploaded=ledger.num_uploaded,
+        )
         storage = self.content.storage
         try:
             await services.disk.run(storage.close, lane=storage)

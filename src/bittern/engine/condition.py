@@ -1,8 +1,13 @@
 """
-The state a torrent is in, who waits for its end, and what a failure comes to.
+The state a torrent is in, who waits for its end, who calls it off, and what a failure comes to.
 
 A full disk is no end: the torrent is started again after a while, and again, until there is
 room or somebody pauses it. Every other failure stands until the user does something.
+
+Finding out what is on disk may take hours, and whoever wants the torrent to do something else
+calls it off and waits only until the threads have noticed. It begins anew when the torrent is
+started again; one that a person asked for, which trusts nothing, is owed until it has come to its
+end.
 
 Limit: F1 (disk full).
 """
@@ -10,7 +15,8 @@ Limit: F1 (disk full).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from bittern.core.errors import BitTorrentError, ConfigError, DiskFull
 from bittern.engine import events
@@ -34,7 +40,17 @@ class Condition:
         was_closed: it has left its session for good.
     """
 
-    __slots__ = ("_changed", "_report", "_retry", "error", "state", "was_closed")
+    __slots__ = (
+        "_changed",
+        "_is_called_off",
+        "_num_leaving",
+        "_owes_check",
+        "_report",
+        "_retry",
+        "error",
+        "state",
+        "was_closed",
+    )
 
     def __init__(self, report: Callable[[Event], None], *, is_paused: bool) -> None:
         self.state: TorrentState = TorrentState.PAUSED if is_paused else TorrentState.STOPPED
@@ -44,11 +60,19 @@ class Condition:
         self._changed: asyncio.Event | None = None
         """Made when somebody waits: there may be ten thousand torrents, and nobody does."""
         self._retry: asyncio.TimerHandle | None = None
+        self._num_leaving = 0
+        self._is_called_off = False
+        self._owes_check = False
 
     @property
     def is_complete(self) -> bool:
         """True when everything wanted is there."""
         return self.state is TorrentState.SEEDING
+
+    @property
+    def is_running(self) -> bool:
+        """True for one that was started and that nothing has stopped."""
+        return self.state not in (TorrentState.PAUSED, TorrentState.STOPPED, TorrentState.ERROR)
 
     @property
     def retry_at(self) -> float | None:
@@ -62,6 +86,36 @@ class Condition:
             self._report(events.StateChanged(state))
         if self._changed is not None:
             self._changed.set()
+
+    @asynccontextmanager
+    async def leaving(self, lock: asyncio.Lock) -> AsyncIterator[None]:
+        """Have the torrent's lock, to end what it is at; a check is called off for that."""
+        self._num_leaving += 1
+        self._is_called_off = True
+        try:
+            async with lock:
+                yield
+        finally:
+            self._num_leaving -= 1
+
+    @property
+    def is_called_off(self) -> bool:
+        """Tell whether the check under way is to end early; asked from threads."""
+        return self._is_called_off or self.was_closed
+
+    def begin_check(self, *, is_forced: bool) -> bool:
+        """Begin to find out what is on disk, and tell whether to trust nothing."""
+        self._is_called_off = self._num_leaving > 0
+        self._owes_check |= is_forced
+        return self._owes_check
+
+    def end_check(self) -> bool:
+        """Have found out, and tell whether it was called off; then the torrent goes no further."""
+        if not self.is_called_off:
+            self._owes_check = False
+        elif not self._num_leaving:  # who called it off has been cancelled meanwhile
+            self.enter(TorrentState.PAUSED)
+        return self.is_called_off
 
     def fail(self, error: BitTorrentError, *, try_again: Callable[[], object]) -> None:
         """

@@ -276,6 +276,7 @@ class Torrent:
         if not self.is_complete:
             self._condition.enter(TorrentState.CHECKING)
         self.num_checked = 0
+        force_check = self._condition.begin_check(is_forced=force_check)
         if not self._was_resumed:
             kept = await moving.with_kept_names(self._services, self.shelf, self.config)
             self.config = moving.placed(self.config, kept)
@@ -288,15 +289,17 @@ class Torrent:
             roster,
             force_check=force_check,
             progress=self._check_progressed,
-            is_stopped=lambda: self._condition.was_closed,
+            is_stopped=lambda: self._condition.is_called_off,
         )
         self.ledger.have = awake.found.have
-        is_first = not self._was_resumed
+        is_first, self._was_resumed = not self._was_resumed, True
         if is_first:
-            self._was_resumed = True
             found = awake.found
             self.ledger.resume(downloaded=found.downloaded, uploaded=found.uploaded)
         self._awake = awake
+        if self._condition.end_check():
+            await self._leave()
+            return
         self._use_web_seeds(awake.swarm)
         self.ledger.open(awake.swarm)
         for peer in list(roster.peers):
@@ -307,8 +310,7 @@ class Torrent:
     def _join(self, picker: Picker, *, is_first: bool) -> None:
         # Whoever starts complete and knows nobody may rest at once; a connection rouses it.
         knows_nobody = not (self.num_connections or self.config.peers or len(self.candidates))
-        is_idle = is_first and picker.is_complete and knows_nobody
-        self._idle_clock.start(knows_nobody=is_idle)
+        self._idle_clock.start(knows_nobody=is_first and picker.is_complete and knows_nobody)
         was_complete = self.is_complete  # at rest until now
         self._settle(picker)
         if picker.is_complete and not was_complete:
@@ -329,7 +331,7 @@ class Torrent:
             raise self.error
 
     async def pause(self) -> None:
-        """Leave the swarm but stay in the session."""
+        """Leave the swarm but stay in the session; a check is called off, and done when resumed."""
         await self._sleep(TorrentState.PAUSED)
 
     async def resume(self) -> None:
@@ -337,10 +339,13 @@ class Torrent:
         await self.start()
 
     async def _sleep(self, state: TorrentState) -> None:
-        async with self._lock:
-            self._condition.end_retry()
-            await self._leave()
-            self._condition.enter(state)
+        async with self._condition.leaving(self._lock):
+            await self._end(state)
+
+    async def _end(self, state: TorrentState) -> None:
+        self._condition.end_retry()
+        await self._leave()
+        self._condition.enter(state)
 
     async def move(self, output: Path) -> None:
         """
@@ -367,11 +372,11 @@ class Torrent:
 
     async def _relocate(self, change: Callable[[TorrentConfig], TorrentConfig]) -> None:
         change(self.config)  # what cannot be is said before anything stops
-        was_running = self.roster is not None or self.is_resting
-        if was_running:
-            await self._sleep(TorrentState.CHECKING)
+        was_running = self.roster is not None or self._condition.is_running
         try:
-            async with self._lock:
+            async with self._condition.leaving(self._lock):
+                if was_running:
+                    await self._end(TorrentState.CHECKING)
                 moved = await moving.move(self._services, self.shelf, self.config, change)
                 self.config = moving.placed(self.config, moved)
         finally:
@@ -399,11 +404,8 @@ class Torrent:
             self.metadata_phase = None
         awake, self._awake = self._awake, None
         if awake is not None:
-            ledger = self.ledger
-            ledger.close()
-            await awake.sleep(
-                self._services, downloaded=ledger.num_downloaded, uploaded=ledger.num_uploaded
-            )
+            self.ledger.close()
+            await awake.sleep(self._services, self.ledger)
             if (journal := self._services.journal) is not None:
                 self.shelf.put_away(journal.metainfo_path(self.all_hashes[0]))
             self._finder.let_go()
