@@ -49,23 +49,68 @@ def test_the_version_is_printed_before_anything_is_imported() -> None:
     assert done.stdout.splitlines() == [f"bittern {__version__}", "bittern bittern.__main__"]
 
 
-@pytest.mark.slow
-def test_ctrl_c_while_the_program_is_loaded_is_quiet() -> None:
+def interrupted(*, at: str, first: str = "") -> subprocess.CompletedProcess[bytes]:
+    """Run a program that gets Ctrl-C when it imports a module, or when Python ends."""
     code = (
-        "import sys; sys.argv = ['bittern', 'info', 'x']; import bittern.__main__ as m\n"
-        "class Interrupted:\n"
+        "import atexit, os, signal, sys; sys.argv = ['bittern', 'info', '/nowhere']\n"
+        "del sys.modules['signal']\n"  # that it is imported once more
+        f"{first}\n"
+        "def interrupt(): os.kill(os.getpid(), signal.SIGINT)\n"
+        "class Finder:\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'bittern.cli.main': raise KeyboardInterrupt\n"
-        "sys.meta_path.insert(0, Interrupted())\n"
+        f"        if name == {at!r}: interrupt()\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        f"if {at!r} == 'end': atexit.register(interrupt)\n"
+        "import bittern.__main__ as m\n"
         "m.main()"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-S", "-c", code],
         capture_output=True,
         check=False,
         env={"PYTHONPATH": str(SRC)},
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals of Unix")
+@pytest.mark.parametrize("at", ["signal", "bittern.cli.main", "bittern.cli.exits"])
+def test_ctrl_c_while_the_program_is_loaded_is_quiet(at: str) -> None:
+    done = interrupted(at=at)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals of Unix")
+def test_ctrl_c_is_not_lost_where_an_import_swallows_exceptions() -> None:
+    swallow = (
+        "def swallow(event, arguments):\n"
+        "    if event == 'import' and arguments[0] == 'bittern.cli.exits':\n"
+        "        try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "        except KeyboardInterrupt: pass\n"
+        "sys.addaudithook(swallow)"
+    )
+    done = interrupted(at="", first=swallow)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals of Unix")
+@pytest.mark.parametrize("at", ["signal", "bittern.cli.main", "end"])
+def test_who_ignores_ctrl_c_does_so_from_the_first_moment_to_the_last(at: str) -> None:
+    """As in the background of a shell without job control."""
+    done = interrupted(at=at, first="signal.signal(signal.SIGINT, signal.SIG_IGN)")
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr == b"bittern: /nowhere: no such file\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals of Unix")
+def test_ctrl_c_when_all_is_done_is_quiet() -> None:
+    """A shell says 130 of a program that a signal has ended."""
+    done = interrupted(at="end")
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, b"")
+    assert done.stderr == b"bittern: /nowhere: no such file\n"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -14,12 +15,22 @@ def main() -> None:
         sys.stdout.write(f"bittern {__version__}\n")
         return
     try:
-        from bittern.cli.main import run, watch_signals
+        import signal
+
+        takes_interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if takes_interrupts:
+            # Nothing has begun. An exception may come where an import would swallow it.
+            signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        from bittern.cli.main import let_signals_kill, run, watch_signals
 
         watch_signals()
-    except KeyboardInterrupt:  # while that was being imported: nothing has begun
-        sys.exit(130)
-    sys.exit(run(arguments))
+        if takes_interrupts:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = run(arguments)
+        let_signals_kill()  # all is done: Python would tell of an exception on its way out
+    except KeyboardInterrupt:  # before the first of these, or between two
+        os._exit(130)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit code. Never raises, whatever the verb ran into.
     """
-    prepare_streams()
     try:
+        prepare_streams()
         code = _dispatch(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -80,7 +80,7 @@ def _report(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, KeyboardInterrupt):
-        _let_signals_kill()
+        let_signals_kill()
     if variable("debug"):
         import traceback
 
@@ -94,13 +94,14 @@ def _report(error: BaseException) -> int:
     return exit_code_of(error)
 
 
-def _let_signals_kill() -> None:
-    """Give signals their own effect again: a second Ctrl-C ends the program at once."""
+def let_signals_kill() -> None:
+    """Give signals their own effect again: another Ctrl-C ends the program at once."""
     import signal
 
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
-            signal.signal(number, signal.SIG_DFL)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         except ValueError:  # not the main thread: nothing was changed there
             return
 
