@@ -122,6 +122,8 @@ def test_hybrid_layout_is_that_of_v1_with_roots() -> None:
     ]
     assert info.geometry.num_pieces == 4
     assert dict(info.geometry.short_pieces) == {}
+    assert dict(info.geometry.padding) == {2: 3 * BLOCK - 40_000, 3: BLOCK - 100}
+    assert info.geometry.total_of(0b1111_0000) == info.geometry.total_length == 40_100
 
 
 class TestFields:

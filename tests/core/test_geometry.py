@@ -127,6 +127,14 @@ def test_the_bytes_of_a_set_of_pieces(geometry: Geometry, data: st.DataObject) -
     assert geometry.total_of(field.bits) == sum(geometry.length_of(index) for index in field)
 
 
+def test_padding_is_not_counted() -> None:
+    geometry = Geometry.contiguous(10, 35, 12, {0: 9, 1: 4, 2: 10})
+    assert [geometry.length_of(index) for index in range(4)] == [10, 10, 10, 5]
+    for field, length in ("1111", 12), ("1000", 1), ("1100", 7), ("0101", 11), ("0000", 0):
+        assert geometry.total_of(int(field + "0000", 2)) == length
+    assert geometry.total_of(0b0010_0000) == 1, "what is missing is never nothing"
+
+
 def test_showing() -> None:
     assert repr(Geometry.contiguous(10, 25, 24)) == "<Geometry 3 x 10, 24 bytes>"
 

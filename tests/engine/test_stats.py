@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from bittern.codec import wire
+from bittern.codec.info import Version
 from bittern.engine.events import TorrentState
 from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from bittern.engine.stats import (
@@ -15,7 +16,7 @@ from bittern.engine.stats import (
     describe_web_seeds,
     file_progress,
 )
-from tests.engine.scene import NUM_PIECES, PIECE_LENGTH, Scene, in_scene, until
+from tests.engine.scene import NAME, NUM_PIECES, PIECE_LENGTH, Scene, damage, in_scene, until
 
 
 @in_scene()
@@ -85,6 +86,21 @@ async def test_without_progress_there_is_no_estimate(scene: Scene) -> None:
     node = await scene.node()
     stats = node.torrent.stats()
     assert (stats.eta, stats.progress, stats.availability) == (None, 0.0, 0.0)
+
+
+@in_scene(files={"a": 10, "b": 20, "c": 100_000}, version=Version.HYBRID)
+async def test_padding_counts_for_nothing(scene: Scene) -> None:
+    """BEP 47: small files have more of it than of all else, and trackers hear what is left."""
+    node = await scene.node(is_seed=True)
+    torrent = node.torrent
+    damage(node.folder / NAME / "a", 0)
+    await torrent.recheck()
+    stats = torrent.stats()
+    assert stats.left == torrent.num_left == 10
+    assert stats.progress == pytest.approx(1 - 10 / 100_030)
+    torrent.change(files=frozenset([0, 2]))  # index 1 is padding
+    stats = torrent.stats()
+    assert (stats.left, stats.wanted_length) == (10, 30)
 
 
 @in_scene()

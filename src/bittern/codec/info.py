@@ -159,9 +159,10 @@ def build_info(raw: bytes, value: Value, unsorted_at: int) -> Info:
     name = name or str(info_hash or info_hash_v2)
     piece_length = _read_piece_length(value, version)
     files, is_single_file = _read_files(value, version, name, piece_length)
-    geometry = _measure(files, version, piece_length)
-    if geometry.num_pieces > MAX_PIECES:
-        raise MetainfoError(f"info: {geometry.num_pieces} pieces, more than {MAX_PIECES}")
+    num_pieces = -(-(files[-1].offset + files[-1].length) // piece_length)
+    if num_pieces > MAX_PIECES:
+        raise MetainfoError(f"info: {num_pieces} pieces, more than {MAX_PIECES}")
+    pieces = _read_pieces(value, version, num_pieces)
     source = value.get(b"source")
     private = value.get(b"private")
     return Info(
@@ -173,10 +174,10 @@ def build_info(raw: bytes, value: Value, unsorted_at: int) -> Info:
         is_single_file,
         info_hash,
         info_hash_v2,
-        _read_pieces(value, version, geometry.num_pieces),
+        pieces,
         isinstance(private, int) and private != 0,
         text_from(source) if isinstance(source, bytes) else None,
-        geometry,
+        _measure(files, version, piece_length, num_pieces),
     )
 
 
@@ -231,18 +232,34 @@ def _read_files(
     return tree, len(tree) == 1 and len(tree[0].path) == 1
 
 
-def _measure(files: tuple[FileEntry, ...], version: Version, piece_length: int) -> Geometry:
+def _measure(
+    files: tuple[FileEntry, ...], version: Version, piece_length: int, num_pieces: int
+) -> Geometry:
     total_length = sum([entry.length for entry in files if not entry.is_pad])
-    space_length = files[-1].offset + files[-1].length
     if version is not Version.V2:
-        return Geometry.contiguous(piece_length, space_length, total_length)
+        space_length = files[-1].offset + files[-1].length
+        padding = _padding(files, piece_length)
+        return Geometry.contiguous(piece_length, space_length, total_length, padding)
     short = {
         (entry.offset + entry.length) // piece_length: entry.length % piece_length
         for entry in files
         if entry.length % piece_length
     }
-    num_pieces = -(-space_length // piece_length)
     return Geometry(piece_length, num_pieces, short, total_length, has_gaps=True)
+
+
+def _padding(files: tuple[FileEntry, ...], piece_length: int) -> dict[int, int]:
+    """Return the bytes of padding in each piece that has some; O(files and pieces) (BEP 47)."""
+    found: dict[int, int] = {}
+    for entry in files:
+        if entry.is_pad:
+            at, end = entry.offset, entry.offset + entry.length
+            while at < end:
+                index = at // piece_length
+                until = min(end, (index + 1) * piece_length)
+                found[index] = found.get(index, 0) + until - at
+                at = until
+    return found
 
 
 def _read_pieces(info: dict[bytes, Value], version: Version, num_pieces: int) -> bytes:

@@ -39,11 +39,13 @@ class Geometry:
         total_length: bytes of the torrent's files without padding; what a
             person calls its size.
         has_gaps: behind the end of each file lies nothing up to the next piece, as in v2.
+        padding: bytes of padding in each piece that has some (BEP 47).
     """
 
     __slots__ = (
         "has_gaps",
         "num_pieces",
+        "padding",
         "piece_length",
         "short_pieces",
         "total_length",
@@ -57,20 +59,28 @@ class Geometry:
         total_length: int,
         *,
         has_gaps: bool = False,
+        padding: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self.has_gaps: bool = has_gaps
+        self.padding: Mapping[int, int] = MappingProxyType(dict(padding))
         self.piece_length: int = piece_length
         self.num_pieces: int = num_pieces
         self.short_pieces: Mapping[int, int] = MappingProxyType(dict(short_pieces))
         self.total_length: int = total_length
 
     @classmethod
-    def contiguous(cls, piece_length: int, space_length: int, total_length: int) -> Geometry:
+    def contiguous(
+        cls,
+        piece_length: int,
+        space_length: int,
+        total_length: int,
+        padding: Mapping[int, int] = MappingProxyType({}),
+    ) -> Geometry:
         """Geometry of a v1 or hybrid torrent: ``space_length`` bytes end to end, pads included."""
         num_pieces = -(-space_length // piece_length)
         tail = space_length % piece_length
         short = {num_pieces - 1: tail} if tail else {}
-        return cls(piece_length, num_pieces, short, total_length)
+        return cls(piece_length, num_pieces, short, total_length, padding=padding)
 
     def check_index(self, index: int) -> PieceIndex:
         """Return ``index`` as a piece index of this torrent; IndexError if it is none."""
@@ -83,14 +93,22 @@ class Geometry:
         return self.short_pieces.get(index, self.piece_length)
 
     def total_of(self, bits: int) -> int:
-        """Return the bytes of a set of pieces, given as the ``bits`` of a ``Bitfield``."""
+        """
+        Return the bytes of a set of pieces, given as the ``bits`` of a ``Bitfield``.
+
+        Padding is not counted: nobody wants it, and it may be more than all files together. A set
+        that is nothing else has one byte, so that a tracker does not take us for a seed.
+        """
         total = bits.bit_count() * self.piece_length
         # Bytes, as shifting the number anew for each file costs files times pieces.
         wire = bits.to_bytes((self.num_pieces + 7) // 8, "big")
         for index, length in self.short_pieces.items():
             if wire[index >> 3] & 0x80 >> (index & 7):
                 total -= self.piece_length - length
-        return total
+        for index, length in self.padding.items():
+            if wire[index >> 3] & 0x80 >> (index & 7):
+                total -= length
+        return max(total, int(bits > 0))
 
     def offset_of(self, index: int) -> int:
         """Return the position of piece ``index`` in the piece space."""
