@@ -196,14 +196,18 @@ class Gateway:
         await self.zeroconf.open()
         return self.zeroconf
 
+    async def leave_dht(self) -> None:
+        """Write the routing table to the state folder and leave the DHT. Idempotent."""
+        if self.dht is not None:
+            await self.dht.close()
+
     async def close(self) -> None:
         """Close all of it. Idempotent."""
         if self.local is not None:
             self.local.close()
         if self.zeroconf is not None:
             await self.zeroconf.close(within=self._config.stop_timeout)
-        if self.dht is not None:
-            await self.dht.close()
+        await self.leave_dht()
         if self._http is not None:
             await self._http.close()
         if self._resolver is not None:

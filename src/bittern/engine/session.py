@@ -142,6 +142,8 @@ class Session:
         if config.state_dir is not None:
             journal = await Journal.open(self._disk, config.state_dir)
             ends.push_async_callback(journal.close)
+        # Before the journal lets go of the state folder: the routing table is kept there, too.
+        ends.push_async_callback(self._gateway.leave_dht)
         await group.__aenter__()
         ends.push_async_callback(self._end_tasks, group)
         self._announces = Announces(loop, self._spawn)

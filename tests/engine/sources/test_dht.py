@@ -12,16 +12,19 @@ from bittern.codec import wire
 from bittern.codec.info import Version
 from bittern.codec.metainfo import Metainfo
 from bittern.core.endpoint import Endpoint
+from bittern.core.errors import StorageError
 from bittern.engine import events
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import TorrentState
 from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
+from bittern.engine.sources import dht as dht_source
 from bittern.engine.sources.base import PRIVATE
 from bittern.engine.sources.dht import SAVE_INTERVAL
 from bittern.engine.torrent import Torrent
 from bittern.policy.dht_rounds import ANNOUNCE_INTERVAL
 from bittern.policy.port_limits import MAX_NODES
-from bittern.storage.dht_state import NAME, read_dht_state
+from bittern.storage.dht_state import NAME, read_dht_state, write_dht_state
+from bittern.storage.statelock import StateLock
 from tests.engine.dht_place import Nodes
 from tests.engine.hash_peers import HashPeer
 from tests.engine.scene import FAST, GIVEN, Node, Scene, Watch, in_scene
@@ -218,6 +221,32 @@ async def test_the_routing_table_outlives_the_session(scene: Scene) -> None:
     assert session.dht is not None
     assert session.dht.num_nodes == 1
     assert session.dht.shells[0].node.table.own_id == own_id
+
+
+@in_scene()
+async def test_the_table_is_kept_while_the_state_folder_is_ours(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limit: F18. Another run may begin, and read it, as soon as the lock is free."""
+    nodes = Nodes(scene)
+    await nodes.add()
+    node = await scene.node(state_dir=scene.state_dir, **nodes.options())
+    await asyncio.sleep(5)
+    locked: list[bool] = []
+
+    def write(folder: Path, data: bytes) -> None:
+        try:
+            StateLock(folder).release()
+        except StorageError:
+            locked.append(True)
+        else:
+            locked.append(False)
+        write_dht_state(folder, data)
+
+    monkeypatch.setattr(dht_source, "write_dht_state", write)
+    await node.close()
+    assert locked == [True], "once, under the lock"
+    assert read_dht_state(scene.state_dir)
 
 
 @in_scene()

@@ -121,6 +121,8 @@ class DhtSource:
 
     async def close(self) -> None:
         """Stop and save. Idempotent."""
+        if self._is_closed:
+            return
         self._is_closed = True
         for timer in (self._timer, self._save_timer):
             if timer is not None:
