@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bittern.cli.get import _with_peers
+from bittern.cli.loop import StopSignal
 from bittern.cli.transfer import Job, Transfer, run_transfers
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import DiskFull
@@ -235,7 +236,7 @@ async def test_a_link_does_not_lead_into_our_own_network(
     hinted = (("127.0.0.1", 1), ("192.168.1.1", 2), ("1.2.3.4", 3))
     job = Job(source="magnet:", label="x", hinted_peers=hinted)
     given = (Endpoint("10.0.0.1", 9),)
-    found = (await _with_peers(job, given, bind)).config
+    found = (await _with_peers(job, given, bind, StopSignal())).config
     assert found.peers == given
     assert [endpoint.host for endpoint in found.hinted_peers] == kept
 

@@ -13,7 +13,14 @@ import pytest
 
 from bittern.cli import loop as loop_module
 from bittern.cli.exits import ExitCode
-from bittern.cli.loop import StopSignal, cancel, end_at_once, loop_factory, run_loop
+from bittern.cli.loop import (
+    StopSignal,
+    before_end,
+    cancel,
+    end_at_once,
+    loop_factory,
+    run_loop,
+)
 
 
 def signal_self(number: int) -> None:
@@ -221,3 +228,22 @@ def test_what_the_library_logs_is_a_complaint_of_one_line(
     assert lines[-1] == "bittern: warning: task 'rest' failed: internal error: KeyError: 'k'"
     assert any(line.startswith("Traceback") for line in lines) is bool(debug)
     assert len(lines) == 2 or debug
+
+
+async def test_what_a_signal_or_the_time_ends_is_cancelled() -> None:
+    ended: list[str] = []
+
+    async def work(name: str, seconds: float) -> str:
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            ended.append(name)
+        return name
+
+    stop = StopSignal()
+    assert await before_end(work("done", 0), stop, None) == "done"
+    assert await before_end(work("late", 60), stop, 0.001) is None
+    stop.receive(signal.SIGINT)
+    assert await before_end(work("stopped", 60), stop, None) is None
+    stop.close()
+    assert ended == ["done", "late", "stopped"]

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import errno
+import signal
+import socket
+import threading
 from pathlib import Path
 
 import pytest
 
+from bittern.cli import session
+from bittern.cli.loop import StopSignal
 from bittern.cli.options import NetworkOptions
 from bittern.cli.session import (
     choose_state_dir,
@@ -141,13 +147,59 @@ async def test_addresses_need_no_lookup_and_names_do(capsys: pytest.CaptureFixtu
         HostPort("no.such.name.invalid", 4),
         HostPort("x" * 80, 5),
     ]
-    found = await resolve_peers(peers)
+    found = await resolve_peers(peers, StopSignal())
     assert found[:2] == (Endpoint("127.0.0.1", 1), Endpoint("::1", 2))
     assert {endpoint.port for endpoint in found[2:]} == {3}
     assert all(endpoint.host in ("127.0.0.1", "::1") for endpoint in found)
     complaints = capsys.readouterr().err.splitlines()
     assert len(complaints) == 2
     assert complaints[0].startswith("bittern: warning: no.such.name.invalid:4: ")
+    assert complaints[1] == f"bittern: warning: {'x' * 80}:5: not a host name"
+
+
+async def test_a_name_without_a_usable_address(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The system may know families that we do not."""
+    info = (0, 0, 0, "", ("/run/printer", 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [info])
+    assert await resolve_peers([HostPort("printer", 1)], StopSignal()) == ()
+    assert capsys.readouterr().err == "bittern: warning: printer:1: no address\n"
+
+
+async def test_a_dns_that_never_answers_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Limit: F11, F19. Neither Ctrl-C, nor the end of the program, nor those who have addresses."""
+    release = threading.Event()
+    asked = threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> list[object]:
+        asked.set()
+        release.wait(60)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    try:
+        stop = StopSignal()
+        peers = [HostPort("127.0.0.1", 1), HostPort("a.test", 2), HostPort("b.test", 3)]
+        looking = asyncio.ensure_future(resolve_peers(peers, stop))
+        await asyncio.to_thread(asked.wait, 10)
+        stop.receive(signal.SIGINT)
+        assert await asyncio.wait_for(looking, 1) == ()
+        stop.close()
+        assert capsys.readouterr().err == ""
+        hanging = [each for each in threading.enumerate() if each.name.startswith("dns ")]
+        assert hanging
+        assert all(each.daemon for each in hanging)
+        monkeypatch.setattr(session, "LOOKUP_TIMEOUT", 0.01)
+        assert await resolve_peers(peers, StopSignal()) == (Endpoint("127.0.0.1", 1),)
+        assert capsys.readouterr().err.splitlines() == [
+            "bittern: warning: a.test:2: timed out",
+            "bittern: warning: b.test:3: timed out",
+        ]
+    finally:
+        release.set()
 
 
 def test_an_address_that_is_not_ours_is_refused() -> None:

@@ -198,7 +198,7 @@ async def test_the_system_is_asked_in_a_thread(monkeypatch: pytest.MonkeyPatch) 
     assert await resolver.resolve("good") == ("192.0.2.1", "2001:db8::1")
     with pytest.raises(ResolveError, match="unknown"):
         await resolver.resolve("bad")
-    with pytest.raises(ResolveError, match="label too long"):
+    with pytest.raises(ResolveError, match="not a host name"):
         await resolver.resolve("odd")
     assert threads == [True] * 3
 

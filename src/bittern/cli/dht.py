@@ -11,18 +11,17 @@ when the time was up or a signal came before the answer.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
-from bittern.cli.loop import StopSignal, cancel, run_loop
+from bittern.cli.loop import StopSignal, before_end, run_loop
 from bittern.cli.options import Addresses, Duration, Hosts, Port
 from bittern.cli.output import complain
 from bittern.cli.session import check_hosts, default_state_dir
@@ -38,8 +37,6 @@ from bittern.net.dns import Resolver
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds for a question, joining the network included."""
-
-T = TypeVar("T")
 
 
 @Parameter(name="*")
@@ -152,17 +149,6 @@ async def within(work: Awaitable[int], stop: StopSignal, timeout: float | None) 
         complain("interrupted" if code is ExitCode.INTERRUPTED else "stopped")
         return code
     raise CommandFailed(f"no answer within {format_duration(timeout)}", ExitCode.UNFINISHED)
-
-
-async def before_end(work: Awaitable[T], stop: StopSignal, timeout: float | None) -> T | None:
-    """Return the result of ``work``; None, and it is cancelled, if a signal or the time ends it."""
-    job = asyncio.ensure_future(work)
-    signal = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait((job, signal), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        return job.result() if job.done() else None
-    finally:
-        await cancel(job, signal)
 
 
 async def resolve_one(address: HostPort, dht: Dht) -> Endpoint:

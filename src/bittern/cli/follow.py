@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from bittern.cli.dht import before_end
 from bittern.cli.dht_items import encode_salt
 from bittern.cli.exits import CommandFailed, ExitCode, describe
 from bittern.cli.get import prepare_output, safe_hints
-from bittern.cli.loop import StopSignal, cancel, run_loop
+from bittern.cli.loop import StopSignal, before_end, cancel, run_loop
 from bittern.cli.options import Duration, NetworkOptions, ReportOptions
 from bittern.cli.output import complain
 from bittern.cli.report import Report
@@ -86,8 +85,8 @@ def follow(
         told = Report(report)
 
         async def run(state_dir: Path | None) -> tuple[int | None, Following]:
-            peers = await resolve_peers(network.peer)
-            hinted = await safe_hints(link.peers, network.bind)
+            peers = await resolve_peers(network.peer, stop)
+            hinted = await safe_hints(link.peers, network.bind, stop)
             config = replace(session_config(network, state_dir), stop_timeout=SESSION_STOP_TIMEOUT)
             async with Session(config) as session:
                 told.note("listening", "", port=session.port)

@@ -151,8 +151,8 @@ async def _download(
 ) -> int:
     output = jobs[0].config.output
     key = state_key(output, map(_name_of, jobs))
-    peers = await resolve_peers(network.peer)
-    jobs = [await _with_peers(job, peers, network.bind) for job in jobs]
+    peers = await resolve_peers(network.peer, stop)
+    jobs = [await _with_peers(job, peers, network.bind, stop) for job in jobs]
     told = Report(report, several=len(jobs) > 1)
 
     async def run(state_dir: Path | None) -> list[Transfer]:
@@ -175,14 +175,16 @@ async def _download(
         told.close()
 
 
-async def _with_peers(job: Job, peers: tuple[Endpoint, ...], bind: tuple[str, ...]) -> Job:
+async def _with_peers(
+    job: Job, peers: tuple[Endpoint, ...], bind: tuple[str, ...], stop: StopSignal
+) -> Job:
     """Add the peers that the user gave, and those that the source itself names."""
-    hinted = await safe_hints(job.hinted_peers, bind)
+    hinted = await safe_hints(job.hinted_peers, bind, stop)
     return replace(job, config=replace(job.config, peers=peers, hinted_peers=hinted))
 
 
 async def safe_hints(
-    hints: Sequence[tuple[str, int]], bind: tuple[str, ...]
+    hints: Sequence[tuple[str, int]], bind: tuple[str, ...], stop: StopSignal
 ) -> tuple[Endpoint, ...]:
     """
     Return the safe ones of the peers that a source itself names.
@@ -190,7 +192,7 @@ async def safe_hints(
     Limit: P14. A link must not make us knock at our own network, so local addresses in it
     count only when we listen on a local address, and so are there for that network.
     """
-    hinted = await resolve_peers(HostPort(*peer) for peer in hints)
+    hinted = await resolve_peers((HostPort(*peer) for peer in hints), stop)
     if not any(map(_is_local_address, bind)):
         hinted = tuple(endpoint for endpoint in hinted if not is_local(endpoint.host))
     return hinted

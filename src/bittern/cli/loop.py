@@ -16,12 +16,14 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any, TypeVar
 
 from bittern.cli.environment import variable
 from bittern.cli.exits import ExitCode, describe
 from bittern.cli.output import complain
+
+T = TypeVar("T")
 
 STOP_TIMEOUT = 5.0
 """Limit: F19. Seconds from the first signal to the hard end."""
@@ -173,6 +175,17 @@ async def cancel(*futures: asyncio.Future[Any]) -> None:
     for future in futures:
         future.cancel()
     await asyncio.gather(*futures, return_exceptions=True)
+
+
+async def before_end(work: Awaitable[T], stop: StopSignal, timeout: float | None) -> T | None:
+    """Return the result of ``work``; None, and it is cancelled, if a signal or the time ends it."""
+    job = asyncio.ensure_future(work)
+    signal = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((job, signal), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        return job.result() if job.done() else None
+    finally:
+        await cancel(job, signal)
 
 
 def _watch(loop: asyncio.AbstractEventLoop, number: int, stop: StopSignal) -> None:

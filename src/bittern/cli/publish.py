@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from bittern.cli.dht import DEFAULT_TIMEOUT, DhtOptions, before_end, opened_dht
+from bittern.cli.dht import DEFAULT_TIMEOUT, DhtOptions, opened_dht
 from bittern.cli.dht_items import encode_salt
 from bittern.cli.exits import CommandFailed, ExitCode
-from bittern.cli.loop import StopSignal, run_loop
+from bittern.cli.loop import StopSignal, before_end, run_loop
 from bittern.cli.options import Duration, ReportOptions
 from bittern.cli.output import complain, print_line
 from bittern.cli.report import Report

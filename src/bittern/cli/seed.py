@@ -66,7 +66,7 @@ def seed(
                 data_path=place.data_path,
                 skip_check=skip_check,
                 super_seeding=super_seeding,
-                peers=await resolve_peers(network.peer),
+                peers=await resolve_peers(network.peer, stop),
             ),
             must_be_complete=True,
         )

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from bittern.cli.exits import describe
+from bittern.cli.loop import StopSignal, before_end
 from bittern.cli.options import NetworkOptions
 from bittern.cli.output import complain
 from bittern.cli.values import HostPort
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError, StorageError
 from bittern.engine.config import SessionConfig
+from bittern.net.dns import LOOKUP_TIMEOUT, Lookup, ThreadedLookup, literal_address
 from bittern.storage.statelock import StateLock
 
 RUNS_FOLDER = "runs"
@@ -148,22 +150,46 @@ def discard_run(folder: Path | None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def resolve_peers(peers: Iterable[HostPort]) -> tuple[Endpoint, ...]:
-    """Look up the addresses of peers; a name without one is complained about and left out."""
+async def resolve_peers(peers: Iterable[HostPort], stop: StopSignal) -> tuple[Endpoint, ...]:
+    """
+    Look up the addresses of peers, all names at once.
+
+    Returns:
+        The addresses in the order of the peers; a name without one is complained about and left
+        out. None at all once the program is told to stop, which nothing here delays.
+    """
+    lookup, named = ThreadedLookup().lookup, list(peers)
+    lookups = asyncio.gather(*(_try(peer.host, lookup) for peer in named))
     found: dict[Endpoint, None] = {}
-    loop = asyncio.get_running_loop()
-    for peer in peers:
-        try:
-            found[Endpoint.make(peer.host, peer.port)] = None
-            continue
-        except ValueError:
-            pass
-        try:
-            answers = await loop.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            reason = describe(error) if isinstance(error, OSError) else "no name of a host"
-            complain(f"warning: {peer}: {reason}")
-            continue
-        for *_, address in answers:
-            found[Endpoint.make(str(address[0]), peer.port)] = None
+    for peer, hosts in zip(named, await before_end(lookups, stop, None) or (), strict=False):
+        if isinstance(hosts, OSError):
+            complain(f"warning: {peer}: {describe(hosts)}")
+        else:
+            found.update(dict.fromkeys(Endpoint.make(host, peer.port) for host in hosts))
     return tuple(found)
+
+
+async def _try(name: str, lookup: Lookup) -> list[str] | OSError:
+    """Return the addresses of a name, or why there are none."""
+    try:
+        return await look_up(name, lookup)
+    except OSError as error:
+        return error
+
+
+async def look_up(name: str, lookup: Lookup) -> list[str]:
+    """
+    Return the addresses of a name, one at least; of an address itself.
+
+    Raises:
+        OSError: it has none, or nobody answered in time (Limit: F11).
+    """
+    literal = literal_address(name)
+    if literal is not None:
+        return [literal]
+    async with asyncio.timeout(LOOKUP_TIMEOUT):
+        found = [literal_address(host) for host in await lookup(name)]
+    hosts = [host for host in found if host is not None]
+    if not hosts:
+        raise OSError("no address")
+    return hosts

@@ -12,12 +12,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
-from bittern.cli.loop import StopSignal, run_loop
+from bittern.cli.loop import StopSignal, before_end, run_loop
 from bittern.cli.options import Duration, Listeners, ReportOptions, Texts
 from bittern.cli.report import Report
+from bittern.cli.session import look_up
 from bittern.cli.values import HostPort
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash, InfoHashV2
+from bittern.net.dns import ThreadedLookup
 from bittern.tracker.desk import DEFAULT_INTERVAL
 from bittern.tracker.server import Tracker
 
@@ -60,9 +62,13 @@ def tracker(
     allowed = None if allow is None else read_allowed(allow)
 
     async def work(stop: StopSignal) -> int:
+        places = asyncio.gather(resolve_listeners(http), resolve_listeners(udp))
+        found = await before_end(places, stop, None)
+        if found is None:
+            return stop.exit_code(unfinished=False)
         server = Tracker(
-            http=await resolve_listeners(http),
-            udp=await resolve_listeners(udp),
+            http=found[0],
+            udp=found[1],
             interval=DEFAULT_INTERVAL if interval is None else round(interval),
             allowed=allowed,
             trusted=trust,
@@ -119,7 +125,7 @@ async def resolve_listeners(listeners: Sequence[HostPort]) -> list[Endpoint]:
         CommandFailed: a name has no address.
     """
     found: list[Endpoint] = []
-    loop = asyncio.get_running_loop()
+    lookup = ThreadedLookup().lookup
     for host, port in listeners:
         if not host:
             found.append(Endpoint("0.0.0.0", port))  # noqa: S104 - it was asked for
@@ -127,10 +133,9 @@ async def resolve_listeners(listeners: Sequence[HostPort]) -> list[Endpoint]:
                 found.append(Endpoint("::", port))
             continue
         try:
-            answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise CommandFailed(f"{host}: {error}", ExitCode.NOT_FOUND) from error
-        found.append(Endpoint.make(str(answers[0][4][0]), port))
+            found.append(Endpoint.make((await look_up(host, lookup))[0], port))
+        except OSError as error:
+            raise CommandFailed(f"{host}: {describe(error)}", ExitCode.NOT_FOUND) from error
     return found
 
 

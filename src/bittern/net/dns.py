@@ -72,7 +72,7 @@ class Resolver:
     """
 
     def __init__(self, *, lookup: Lookup | None = None, timeout: float = LOOKUP_TIMEOUT) -> None:
-        self._lookup = _ThreadedLookup().lookup if lookup is None else lookup
+        self._lookup = ThreadedLookup().lookup if lookup is None else lookup
         self._timeout = timeout
         self._kept: dict[str, tuple[float, tuple[str, ...], str]] = {}
         self._under_way: dict[str, asyncio.Task[tuple[str, ...]]] = {}
@@ -156,13 +156,19 @@ def _canonical(addresses: list[str]) -> list[str]:
     return [found for address in addresses if (found := literal_address(address)) is not None]
 
 
-class _ThreadedLookup:
-    """``socket.getaddrinfo`` in threads of which there are never more than so many."""
+class ThreadedLookup:
+    """
+    ``socket.getaddrinfo`` in threads of which there are never more than so many.
+
+    By itself it takes every name that the system takes, and waits as long; who gives up waiting,
+    or ends the program, leaves the thread behind.
+    """
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(MAX_THREADS)
 
     async def lookup(self, name: str) -> list[str]:
+        """Return the addresses of a name, maybe more than once; OSError when there are none."""
         await self._slots.acquire()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[str]] = loop.create_future()
@@ -181,8 +187,10 @@ class _ThreadedLookup:
             try:
                 infos = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
                 result = [str(info[4][0]) for info in infos]
-            except (OSError, UnicodeError) as error:
-                result = error if isinstance(error, OSError) else OSError(str(error))
+            except OSError as error:
+                result = error
+            except UnicodeError:  # a label that is empty, too long or in no alphabet
+                result = OSError("not a host name")
             try:
                 loop.call_soon_threadsafe(settle, result)
             except RuntimeError:  # the loop was closed meanwhile: nobody wants to know
