@@ -188,6 +188,23 @@ async def test_changes_before_it_runs_hold_then(scene: Scene) -> None:
     assert [info.url for info in node.torrent.web_seeds()] == [MIRRORS[0]]
 
 
+@in_scene(web_seeds=MIRRORS)
+async def test_they_are_shown_in_the_order_in_which_they_are_named(scene: Scene) -> None:
+    """They are asked in another one, so that not everybody begins with the first mirror."""
+    web = mirrors(scene)
+    orders = set()
+    for _ in range(3):
+        node = await scene.node(make=web.session, max_web_seeds_per_torrent=1)
+        assert tuple(web_statuses(node)) == MIRRORS
+        assert node.torrent.swarm is not None
+        orders.add(tuple(node.torrent.swarm.web_seeds._seeds))
+        user = f"http://user.example/{NAME}"
+        node.torrent.change(web_seeds=(user, MIRRORS[2]))
+        assert tuple(web_statuses(node)) == (user, MIRRORS[2], *MIRRORS[:2], *MIRRORS[3:])
+        await node.close()
+    assert len(orders) > 1
+
+
 def test_urls_that_cannot_be_used_say_why() -> None:
     records = choose_web_seeds(
         {},

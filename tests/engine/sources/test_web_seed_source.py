@@ -99,3 +99,23 @@ async def test_web_seeds_that_are_added_and_taken_away(scene: Scene) -> None:
     await node.complete(within=10)
     assert node.has_content()
     assert [name for name, *_ in states(node)] == [BASE]
+
+
+@in_scene(web_seeds=(BASE, "http:///"))
+async def test_who_is_named_twice_is_listed_once(scene: Scene) -> None:
+    """By the user and the torrent, in capitals or not; with a swarm and without."""
+    web = Web.of(scene)
+    other = BASE.replace("http://", "HTTP://")
+    assert other != BASE
+    node = await scene.node(
+        is_seed=True,
+        make=web.session,
+        state_dir=scene.state_dir,
+        torrent={"web_seeds": ("http://a.example/", other)},
+    )
+    urls = ["http://a.example/", BASE, "http:///"]
+    assert [name for name, *_ in states(node)] == urls
+    await asyncio.sleep(300)
+    assert node.torrent.is_resting
+    assert [name for name, *_ in states(node)] == urls
+    assert [info.url for info in node.torrent.web_seeds()] == urls

@@ -41,7 +41,7 @@ class WebSeeds:
         report: tells the outside.
     """
 
-    __slots__ = ("_counted", "_report", "_seeds", "_services", "_swarm")
+    __slots__ = ("_counted", "_named", "_report", "_seeds", "_services", "_swarm")
 
     def __init__(
         self,
@@ -53,11 +53,15 @@ class WebSeeds:
         self._swarm = swarm
         self._report = report
         self._seeds: dict[str, WebSeed] = {}
+        """By URL, in the order in which they are asked."""
+        self._named: tuple[str, ...] = ()
+        """The same URLs in the order of those who named them."""
         self._counted: dict[str, int] = {}
         """Pieces of each that the picker was told of."""
 
     def use(self, info: Info, records: Records, http: HttpOpener) -> None:
         """Have these, and no others, from now on; once the swarm is whole."""
+        self._named = tuple(records)
         for seed in list(self._seeds.values()):
             if records.get(seed.record.url) is not seed.record:
                 self._drop(seed)
@@ -157,8 +161,8 @@ class WebSeeds:
             seed.reader.set_reading(can_read)
 
     def statuses(self) -> list[SourceStatus]:
-        """Return how each stands."""
-        return [self._status(seed) for seed in self._seeds.values()]
+        """Return how each stands, in the order in which they were named."""
+        return [self._status(self._seeds[url]) for url in self._named]
 
     def _status(self, seed: WebSeed) -> SourceStatus:
         state, message = SourceState.WORKING, seed.record.reason
@@ -206,10 +210,7 @@ def choose_web_seeds(known: Records, trusted: Iterable[str], others: Iterable[st
     records: Records = {}
     for urls, is_trusted in ((trusted, True), (others, False)):
         for given in urls:
-            try:
-                url, reason = normalise_url(given), ""
-            except DecodeError as error:
-                url, reason = given, str(error)
+            url, reason = read_url(given)
             if url in records:
                 continue
             record = known.get(url)
@@ -218,3 +219,11 @@ def choose_web_seeds(known: Records, trusted: Iterable[str], others: Iterable[st
                 record.reason, record.is_out = reason, bool(reason)
             records[url] = record
     return records
+
+
+def read_url(given: str) -> tuple[str, str]:
+    """Return the name of a web seed, its normal URL, and "", or as it is and why it is no use."""
+    try:
+        return normalise_url(given), ""
+    except DecodeError as error:
+        return given, str(error)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from bittern.core.endpoint import Endpoint, is_local
 from bittern.engine.config import TorrentConfig
+from bittern.engine.pieces.web_seeds import read_url
 from bittern.engine.services import Services
 from bittern.engine.shelf import Shelf
 from bittern.engine.source_status import SourceKind, SourceStatus
@@ -209,9 +210,10 @@ def tiers_of(shelf: Shelf, config: TorrentConfig) -> tuple[tuple[str, ...], ...]
 
 
 def web_seeds_of(shelf: Shelf, config: TorrentConfig) -> tuple[str, ...]:
-    """Return the URLs of the web seeds of a torrent, those of its settings first."""
+    """Return the URLs of the web seeds of a torrent, each once, those of its settings first."""
     known = shelf.metainfo() if shelf.has_metainfo else shelf.magnet
-    return (*config.web_seeds, *(() if known is None else known.web_seeds))
+    urls = (*config.web_seeds, *(() if known is None else known.web_seeds))
+    return tuple(dict.fromkeys(read_url(url)[0] for url in urls))
 
 
 def hinted_peers(shelf: Shelf) -> list[Endpoint]:
