@@ -63,9 +63,15 @@ def record_of(torrent: bytes) -> TorrentRecord:
 
 
 @asynccontextmanager
-async def session_on(network: Network | None) -> AsyncIterator[KeySession]:
+async def session_on(
+    network: Network | None, state_dir: Path | None = None
+) -> AsyncIterator[KeySession]:
     config = SessionConfig(
-        listen_host="127.0.0.1", listen_port=0, enable_dht=False, enable_lsd=False
+        listen_host="127.0.0.1",
+        listen_port=0,
+        enable_dht=False,
+        enable_lsd=False,
+        state_dir=state_dir,
     )
     session = KeySession(config)
     session.network = network
@@ -232,6 +238,35 @@ async def test_a_folder_goes_from_version_to_version(tmp_path: Path, version: Ve
             assert session.torrents == []
             private = out / ".bittern" / TARGET.hex()
             assert [path.name for path in private.iterdir()] == ["current.torrent"]
+
+
+@pytest.mark.slow
+async def test_the_state_folder_knows_the_present_version_alone(tmp_path: Path) -> None:
+    network = Network()
+    one = make(tmp_path / "1", FILES, Version.HYBRID)
+    two = make(tmp_path / "2", FILES[:2], Version.HYBRID)
+    out, state = tmp_path / "out", tmp_path / "state"
+    abandoned = InfoHash(b"a" * 20)
+    with SeedingThread(one, tmp_path / "1") as old, SeedingThread(two, tmp_path / "2") as new:
+        peers = tuple(Endpoint("127.0.0.1", seed.port) for seed in (old, new))
+        async with session_on(network, state) as session:
+            other = single_file_torrent(b"other", b"x")
+            write(tmp_path / "other", b"x")
+            await session.add(other, TorrentConfig(output=tmp_path))
+            follower = Follower(session, LINK, out, config=TorrentConfig(peers=peers))
+            for seq, torrent in enumerate((one, two), 1):
+                private = out / ".bittern" / TARGET.hex() / "next"
+                write(private / f"{abandoned}.torrent", b"never finished")
+                write(private / "not of ours", b"")
+                write(state / "torrents" / f"{abandoned}.torrent", b"known")
+                put(network, record_of(torrent), seq)
+                await follower.look()
+                await asyncio.wait_for(follower.update(), 30)
+                await follower.serve(is_fresh=True)
+                kept = {path.name for path in (state / "torrents").glob("*.torrent")}
+                assert kept == {
+                    f"{decode_metainfo(raw).info.wire_hash}.torrent" for raw in (torrent, other)
+                }
 
 
 @pytest.mark.slow

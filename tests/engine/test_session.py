@@ -106,6 +106,25 @@ async def test_removing_takes_what_the_state_folder_knows_along(scene: Scene) ->
 
 
 @in_scene()
+async def test_what_is_removed_is_forgotten_also_when_its_data_cannot_be_deleted(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await scene.node(is_seed=True, state_dir=scene.state_dir)
+    kept = scene.state_dir / "torrents"
+    assert list(kept.iterdir())
+    await node.session.forget(node.torrent.all_hashes)
+    assert list(kept.iterdir()), "it is still there"
+
+    async def fail() -> None:
+        raise StorageError("it is in use")
+
+    monkeypatch.setattr(node.torrent, "delete_data", fail)
+    with pytest.raises(StorageError, match="in use"):
+        await node.session.remove(node.torrent, delete_data=True)
+    assert not list(kept.iterdir())
+
+
+@in_scene()
 async def test_removing_takes_the_data_along_only_when_told(scene: Scene) -> None:
     kept, deleted = await scene.node(is_seed=True), await scene.node(is_seed=True)
     await kept.session.remove(kept.torrent)

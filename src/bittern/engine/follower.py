@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -42,6 +43,7 @@ from bittern.core.errors import (
     NotPublished,
     UnsafePath,
 )
+from bittern.core.ids import InfoHash
 from bittern.dht.items import mutable_target
 from bittern.engine.config import TorrentConfig
 from bittern.engine.mutable import (
@@ -232,8 +234,12 @@ class Follower:
         finally:
             await self._session.remove(torrent, keep_state=True)
         await self.stop_serving()
+        before, gone = self.current, await self._session.run_job(self._under_way)
         await self._session.run_job(lambda: self._promote(known, stage, paths, old_paths))
         self.current = known
+        # Versions come without end; one that comes back is hashed again.
+        gone |= set(before.info.all_hashes if before is not None else ())
+        await self._session.forget(gone.difference(known.info.all_hashes))
         return done
 
     async def serve(self, *, is_fresh: bool = False) -> Torrent:
@@ -292,6 +298,14 @@ class Follower:
         changed = [path for path, root in paths.items() if root is None or old.get(path) != root]
         stage_files(folder, place, changed, calls)
         return list(paths), list(old)
+
+    def _under_way(self) -> set[InfoHash]:
+        """Return the hashes of versions that were begun, this one and those that were abandoned."""
+        found = set()
+        for path in (self._private / "next").iterdir():
+            with suppress(ValueError):  # not of ours
+                found.add(InfoHash.parse(path.stem))
+        return found
 
     def _promote(
         self, metainfo: Metainfo, stage: Path, paths: list[FilePath], old_paths: list[FilePath]

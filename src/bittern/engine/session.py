@@ -17,7 +17,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TypeVar, Unpack
@@ -364,10 +364,18 @@ class Session:
         if torrent in self.torrents:
             self.torrents.remove(torrent)
         await torrent.stop()
-        if delete_data:
-            await torrent.delete_data()
-        if self._services.journal is not None and not keep_state:
-            await self._services.journal.forget(ours)
+        try:
+            if delete_data:
+                await torrent.delete_data()
+        finally:
+            if not keep_state:
+                await self.forget(ours)
+
+    async def forget(self, hashes: Iterable[InfoHash]) -> None:
+        """Drop what the state folder knows of torrents that are not in this session (any more)."""
+        gone = [each for each in hashes if each not in self._by_hash]
+        if gone and self._services.journal is not None:
+            await self._services.journal.forget(gone)
 
     def change(self, **settings: Unpack[SessionChanges]) -> None:
         """
