@@ -251,20 +251,6 @@ def test_allowed_fast_sets_are_distinct_pieces_of_the_torrent(
     assert longer[: len(chosen)] == chosen
 
 
-def test_requests_are_decoded_many_at_a_time_when_all_are_usual() -> None:
-    block = 16_384
-    requests = [(n // 3, n % 3 * block, block) for n in range(wire.REQUEST_BATCH)]
-    messages = [wire.encode_request(*request) for request in requests]
-    data = memoryview(b"x" + b"".join(messages) + b"more")
-    batch = wire.decode_request_batch(data, 1)
-    assert batch is not None
-    assert list(zip(*batch, strict=True)) == requests
-    for other in (wire.encode_request(0, 0, 1), wire.encode_cancel(0, 0, block)):
-        mixed = [*messages[:5], other, *messages[6:]]
-        assert wire.decode_request_batch(memoryview(b"".join(mixed)), 0) is None
-    assert len(b"".join(messages)) == wire.REQUEST_BATCH_LENGTH
-
-
 def test_blocks_are_decoded_many_at_a_time_when_all_are_usual() -> None:
     block = 16_384
     blocks = [(n // 3, n % 3 * block, bytes([n]) * block) for n in range(wire.BLOCK_BATCH)]

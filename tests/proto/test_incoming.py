@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bittern.codec import wire
-from bittern.codec.wire import REQUEST_BATCH, REQUEST_BATCH_LENGTH
 from bittern.core.errors import PeerViolation
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.proto.incoming import (
@@ -193,22 +192,21 @@ def test_requests_of_an_unchoked_peer_do_not_use_up_the_allowance() -> None:
     assert incoming.admit(block(4), is_choked=True, now=0.0)
 
 
-# --- sixteen at a time -----------------------------------------------------------------------
+# --- many at a time --------------------------------------------------------------------------
 
 
 def messages(*requests: Request) -> memoryview:
     return memoryview(b"".join(wire.encode_request(*request) for request in requests))
 
 
-USUAL = [block(number) for number in range(REQUEST_BATCH)]
+USUAL = [block(number) for number in range(16)]
 
 
-def test_a_batch_of_whole_blocks_is_queued_as_if_one_by_one() -> None:
+def test_whole_blocks_are_queued_as_if_one_by_one() -> None:
     incoming = IncomingRequests()
     admit(incoming, 3, 30)
     view = messages((7, 0, 1), *USUAL)
-    at = len(view) - REQUEST_BATCH_LENGTH
-    assert incoming.admit_batch(view, at, GEOMETRY)
+    assert incoming.admit_usual(view, wire.REQUEST_LENGTH, GEOMETRY) == len(view)
     # The one that waited keeps its place.
     assert take(incoming) == [block(3), block(30), *USUAL[:3], *USUAL[4:]]
 
@@ -224,41 +222,46 @@ def test_a_batch_of_whole_blocks_is_queued_as_if_one_by_one() -> None:
         (0, 0, 2 * BLOCK_LENGTH),
     ],
 )
-@pytest.mark.parametrize("place", [0, 7, REQUEST_BATCH - 1])
-def test_a_batch_with_one_that_is_not_usual_is_looked_at_one_by_one(
-    odd: Request, place: int
-) -> None:
+@pytest.mark.parametrize("place", [0, 7, len(USUAL) - 1])
+def test_one_that_is_not_usual_is_left_to_be_looked_at_by_itself(odd: Request, place: int) -> None:
     """Nothing that does not exist is queued unseen (H2)."""
     incoming = IncomingRequests()
     view = messages(*USUAL[:place], odd, *USUAL[place + 1 :])
-    assert not incoming.admit_batch(view, 0, GEOMETRY)
-    assert not incoming
+    assert incoming.admit_usual(view, 0, GEOMETRY) == place * wire.REQUEST_LENGTH
+    assert list(incoming) == USUAL[:place]
 
 
-def test_a_batch_with_another_message_in_it_is_looked_at_one_by_one() -> None:
+@pytest.mark.parametrize(
+    "other",
+    [
+        wire.encode_cancel(*block(40)),
+        wire.encode_have(1) * 4,
+        wire.KEEP_ALIVE * 5,
+        bytes(messages(block(40)))[:-1],
+    ],
+)
+def test_another_message_or_an_incomplete_one_is_left(other: bytes) -> None:
     incoming = IncomingRequests()
-    cancel = wire.encode_cancel(*block(40))
-    view = memoryview(bytes(messages(*USUAL[:8])) + cancel + bytes(messages(*USUAL[9:])))
-    assert not incoming.admit_batch(view, 0, GEOMETRY)
-    assert not incoming
+    view = memoryview(bytes(messages(*USUAL[:8])) + other)
+    assert incoming.admit_usual(view, 0, GEOMETRY) == 8 * wire.REQUEST_LENGTH
+    assert list(incoming) == USUAL[:8]
 
 
-def test_a_batch_of_pieces_smaller_than_a_block_is_looked_at_one_by_one() -> None:
+def test_of_pieces_smaller_than_a_block_none_is_usual() -> None:
     small = Geometry.contiguous(BLOCK_LENGTH // 2, 100 * BLOCK_LENGTH, 100 * BLOCK_LENGTH)
     incoming = IncomingRequests()
-    requests = [(number, 0, BLOCK_LENGTH) for number in range(REQUEST_BATCH)]
-    assert not incoming.admit_batch(messages(*requests), 0, small)
+    assert not incoming.admit_usual(messages((0, 0, BLOCK_LENGTH)), 0, small)
     assert not incoming
 
 
-def test_h2_a_batch_never_fills_the_queue_beyond_its_limit() -> None:
+def test_h2_the_queue_is_never_filled_beyond_its_limit() -> None:
     incoming = IncomingRequests()
-    for number in range(MAX_INCOMING_REQUESTS - REQUEST_BATCH + 1):
+    for number in range(MAX_INCOMING_REQUESTS - 8):
         incoming.admit((0, number, 1), is_choked=False, now=0.0)
-    assert not incoming.admit_batch(messages(*USUAL), 0, GEOMETRY)
-    incoming.cancel((0, 0, 1))
-    assert incoming.admit_batch(messages(*USUAL), 0, GEOMETRY)
+    view = messages(*USUAL)
+    assert incoming.admit_usual(view, 0, GEOMETRY) == 8 * wire.REQUEST_LENGTH
     assert len(incoming) == MAX_INCOMING_REQUESTS
+    assert not incoming.admit_usual(view, 0, GEOMETRY)
 
 
 # --- taking ----------------------------------------------------------------------------------

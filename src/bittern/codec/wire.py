@@ -110,11 +110,7 @@ PIECE_HEADER = struct.Struct(">IBII")
 PIECE_HEADER_LENGTH = PIECE_HEADER.size
 THREE_NUMBERS = struct.Struct(">III")
 REQUEST_MESSAGE = struct.Struct(">IBIII")
-REQUEST_BATCH = 16
-"""Requests that are decoded together where they are all alike."""
-_REQUEST_BATCH = struct.Struct(">" + "IBIII" * REQUEST_BATCH)
-REQUEST_BATCH_LENGTH = _REQUEST_BATCH.size
-_USUAL_REQUESTS = tuple((value,) * REQUEST_BATCH for value in (13, 6, BLOCK_LENGTH))
+REQUEST_LENGTH = REQUEST_MESSAGE.size
 INDEX_MESSAGE = struct.Struct(">IBI")
 HAVE_LENGTH = INDEX_MESSAGE.size
 _HAVE_START = LENGTH_AND_ID.pack(5, 4)
@@ -315,24 +311,6 @@ def _request_ends(begin: int, end: int) -> list[bytes]:
     return [
         _TWO_NUMBERS.pack(at, min(BLOCK_LENGTH, end - at)) for at in range(begin, end, BLOCK_LENGTH)
     ]
-
-
-def decode_request_batch(
-    view: memoryview, at: int
-) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None:
-    """
-    Return indices, begins and lengths of ``REQUEST_BATCH`` requests for whole blocks.
-
-    Args:
-        view: holds at least ``REQUEST_BATCH_LENGTH`` bytes from ``at``.
-        at: where a message starts.
-
-    Returns:
-        None when anything else is among the next messages.
-    """
-    fields = _REQUEST_BATCH.unpack_from(view, at)
-    is_usual = (fields[0::5], fields[1::5], fields[4::5]) == _USUAL_REQUESTS
-    return (fields[2::5], fields[3::5], fields[4::5]) if is_usual else None
 
 
 def encode_cancel(index: int, begin: int, length: int) -> bytes:

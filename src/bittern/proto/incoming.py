@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from operator import itemgetter
 
 from bittern.codec import wire
 from bittern.core.errors import PeerViolation
@@ -30,6 +31,11 @@ ALLOWED_FAST_FACTOR = 3
 """Limit: H9. Times the bytes of its allowed fast set that a choked peer gets."""
 LIMIT_WINDOW = 60.0
 """Seconds over which abuse is counted."""
+
+
+def total_length(requests: Iterable[Request]) -> int:
+    """Return the bytes of the blocks that are asked for."""
+    return sum(map(itemgetter(2), requests))
 
 
 class WindowCounter:
@@ -115,36 +121,41 @@ class IncomingRequests:
             self.waiting[request] = None
         return True
 
-    def admit_batch(self, view: memoryview, at: int, geometry: Geometry) -> bool:
+    def admit_usual(self, view: memoryview, at: int, geometry: Geometry) -> int:
         """
-        Queue ``wire.REQUEST_BATCH`` requests of a peer that is not choked, if all is usual.
+        Queue the requests of a peer that is not choked, one after the other, while all is usual.
 
-        A fast peer asks for whole blocks of whole pieces, hundreds in one wake-up; looking at
-        them together costs an eighth.
+        A fast peer asks for whole blocks of whole pieces, hundreds in one wake-up; a loop
+        that knows of nothing else costs a fourth.
 
         Args:
-            view: holds at least ``wire.REQUEST_BATCH_LENGTH`` bytes from ``at``.
+            view: what has arrived; any bytes.
             at: where a message starts.
             geometry: of the torrent.
 
         Returns:
-            False, and nothing is queued, when one of them is to be looked at by itself.
+            Where the first message starts that is to be looked at by itself.
         """
         waiting = self.waiting
-        if MAX_INCOMING_REQUESTS - len(waiting) < wire.REQUEST_BATCH:
-            return False
-        batch = wire.decode_request_batch(view, at)
-        if batch is None:
-            return False
-        indices, begins, lengths = batch
-        if (
-            max(indices) >= geometry.num_pieces
-            or max(begins) > geometry.piece_length - BLOCK_LENGTH
-            or not geometry.short_pieces.keys().isdisjoint(indices)
-        ):
-            return False
-        waiting.update(dict.fromkeys(zip(indices, begins, lengths, strict=True)))
-        return True
+        room = MAX_INCOMING_REQUESTS - len(waiting)
+        num_whole = min(room, (len(view) - at) // wire.REQUEST_LENGTH)
+        messages = view[at : at + num_whole * wire.REQUEST_LENGTH]
+        num_pieces, short_pieces = geometry.num_pieces, geometry.short_pieces
+        last_begin = geometry.piece_length - BLOCK_LENGTH
+        num_usual = 0
+        for prefix, kind, index, begin, length in wire.REQUEST_MESSAGE.iter_unpack(messages):
+            if (
+                kind != 6
+                or prefix != 13
+                or length != BLOCK_LENGTH
+                or begin > last_begin
+                or index >= num_pieces
+                or index in short_pieces
+            ):
+                break
+            waiting[index, begin, length] = None
+            num_usual += 1
+        return at + num_usual * wire.REQUEST_LENGTH
 
     def _spend_allowed_fast(self, request: Request) -> bool:
         index, _, length = request
@@ -194,7 +205,7 @@ class IncomingRequests:
         """
         waiting = self.waiting
         taken = list(islice(waiting, max(1, max_length // BLOCK_LENGTH)))
-        length = sum([request[2] for request in taken])
+        length = total_length(taken)
         while length > max_length and len(taken) > 1:
             length -= taken.pop()[2]
         if len(taken) == len(waiting):

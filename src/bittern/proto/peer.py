@@ -227,8 +227,8 @@ class PeerProtocol:
                     if asked == length - 9 or self._accept_late(index, begin, length - 9, asked):
                         self._deliver([(index, begin, view[position + 13 : after])], blocks)
             elif kind == 6 and length == 13:
-                if left >= wire.REQUEST_BATCH_LENGTH and self._admit_batch(view, position):
-                    after = position + wire.REQUEST_BATCH_LENGTH
+                if (unusual := self._admit_usual(view, position)) > position:
+                    after = unusual
                 else:
                     self._handle_request(wire.THREE_NUMBERS.unpack_from(view, position + 5), now)
             elif kind == 4 and length == 5:
@@ -326,17 +326,17 @@ class PeerProtocol:
         dropped = [] if self.has_fast else self.drop_outstanding()
         self._events.append(peer_events.Choked(dropped))
 
-    def _admit_batch(self, view: memoryview, position: int) -> bool:
-        """Admit many requests at once; False when one of them is to be looked at by itself."""
-        was_idle = not self.incoming.waiting
+    def _admit_usual(self, view: memoryview, position: int) -> int:
+        """Admit requests while they are usual; return where the first other message starts."""
         if self._geometry is None or self.am_choking:
-            return False
-        if not self.incoming.admit_batch(view, position, self._geometry):
-            return False
-        self._remote.end_start()
-        if was_idle:
-            self._events.append(peer_events.RequestsReceived())
-        return True
+            return position
+        was_idle = not self.incoming.waiting
+        end = self.incoming.admit_usual(view, position, self._geometry)
+        if end > position:
+            self._remote.end_start()
+            if was_idle:
+                self._events.append(peer_events.RequestsReceived())
+        return end
 
     def _handle_request(self, request: Request, now: float) -> None:
         if self._geometry is None or not self._geometry.is_valid_request(*request):

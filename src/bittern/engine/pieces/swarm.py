@@ -42,6 +42,7 @@ from bittern.policy.pieces import BLOCK_SHIFT, PeerShare, Run
 from bittern.policy.pipeline import CROWD
 from bittern.policy.superseed import SuperSeeder
 from bittern.proto import peer_events
+from bittern.proto.incoming import total_length
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
 
 
@@ -315,7 +316,7 @@ class Swarm:
 
     def _give_back(self, peer: PeerConnection, dropped: Sequence[Request]) -> None:
         self._release(peer, dropped)
-        self.download_gate.take(-sum(length for _, _, length in dropped))
+        self.download_gate.take(-total_length(dropped))
 
     def _release(self, peer: PeerConnection, dropped: Sequence[Request]) -> None:
         pieces = self.assembly.pieces
@@ -410,7 +411,7 @@ class Swarm:
         if not self.picker.is_seed:
             while requests and not (requests := self._refuse_missing(peer, requests)):
                 requests = incoming.take(length)
-        num_bytes = sum([length for _, _, length in requests])
+        num_bytes = total_length(requests)
         gate.take(num_bytes)
         self.num_uploaded += num_bytes
         return requests
