@@ -75,6 +75,49 @@ def test_any_requests_give_their_messages(requests: list[tuple[int, int, int]]) 
     assert read_requests(FakeStorage(), PIECE_LENGTH, requests) == made  # type: ignore[arg-type]  # a fake
 
 
+whole_blocks = st.lists(
+    st.tuples(st.integers(0, 15), st.integers(0, 3)).map(
+        lambda r: (r[0], r[1] * BLOCK_LENGTH, BLOCK_LENGTH)
+    ),
+    max_size=16,
+)
+rows = st.tuples(st.integers(0, 63), st.integers(1, 16)).map(
+    lambda r: [(n // 4, n % 4 * BLOCK_LENGTH, BLOCK_LENGTH) for n in range(64)][r[0] :][: r[1]]
+)
+odd_ones = st.sampled_from([[], [], [(0, 5, BLOCK_LENGTH)], [(3, 0, 1)], [(2, 0, 40_000)]])
+
+
+@given(
+    st.lists(
+        st.tuples(whole_blocks | rows, odd_ones, whole_blocks | rows).map(
+            lambda r: [*r[0], *r[1], *r[2]]
+        ),
+        max_size=4,
+    )
+)
+def test_runs_that_follow_each_other_leave_nothing_behind(
+    runs: list[list[tuple[int, int, int]]],
+) -> None:
+    """Of whole blocks and of others, in any order, in one buffer."""
+    buffer = SendBuffer(32 * BLOCK_LENGTH)
+    for requests in runs:
+        storage = FakeStorage()
+        made = buffer.fill(storage, PIECE_LENGTH, requests, nowait=True)  # type: ignore[arg-type]  # a fake
+        assert bytes(made or b"") == messages(requests)
+        other = FakeStorage()
+        assert read_requests(other, PIECE_LENGTH, requests) == made  # type: ignore[arg-type]  # a fake
+        assert storage.reads == other.reads
+
+
+def test_a_run_of_more_blocks_than_there_is_room_for_at_once() -> None:
+    """As many as ``length`` allows and one request more."""
+    buffer = SendBuffer(MAX_REQUEST_LENGTH)
+    requests = [(n // 4, n % 4 * BLOCK_LENGTH, BLOCK_LENGTH) for n in range(17)]
+    for some in (requests, requests[:16], requests):
+        made = buffer.fill(FakeStorage(), PIECE_LENGTH, some, nowait=True)  # type: ignore[arg-type]  # a fake
+        assert bytes(made or b"") == messages(some)
+
+
 def test_a_full_batch_and_one_longest_request_fit() -> None:
     buffer = SendBuffer(1 << 19)
     requests = [(n // 4, n % 4 * BLOCK_LENGTH, BLOCK_LENGTH) for n in range(32)]
