@@ -90,7 +90,7 @@ class SessionConfig:
     """Limit: H5. The same from one address; loopback is exempt."""
     upload_slots: int | None = 8
     """Unchoked peers of one torrent; None unchokes everyone who is interested."""
-    send_buffer_length: int = 524_288
+    send_buffer_length: int = 1_048_576
     """Limit: H2. Bytes of blocks read ahead for one peer."""
     receive_buffer_length: int = 1_048_576
     """The loop's one receive buffer, shared by all connections."""

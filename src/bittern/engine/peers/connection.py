@@ -36,7 +36,7 @@ from bittern.proto.peer_events import (
 
 MIN_RUN_LENGTH = 32_768
 """Bytes of blocks read at once for the slowest peer."""
-RUNS_PER_TURN = 4
+RUNS_PER_TURN = 2
 """Runs of blocks served to one peer before other callbacks get their turn."""
 
 
