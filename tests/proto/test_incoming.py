@@ -36,7 +36,9 @@ def admit(incoming: IncomingRequests, *numbers: int, now: float = 0.0) -> list[b
 
 
 def take(incoming: IncomingRequests, num_blocks: int = 1000) -> list[Request]:
-    return incoming.take(num_blocks * BLOCK_LENGTH)
+    requests, num_bytes = incoming.take(num_blocks * BLOCK_LENGTH)
+    assert num_bytes == sum(length for _, _, length in requests)
+    return requests
 
 
 # --- windows ---------------------------------------------------------------------------------
@@ -301,8 +303,10 @@ def test_every_request_is_taken_once_within_the_length(lengths: list[int], limit
     for request in requests:
         incoming.admit(request, is_choked=False, now=0.0)
     taken: list[Request] = []
-    while run := incoming.take(limit):
-        assert len(run) == 1 or sum(length for _, _, length in run) <= limit
+    while incoming:
+        run, num_bytes = incoming.take(limit)
+        assert num_bytes == sum(length for _, _, length in run)
+        assert len(run) == 1 or num_bytes <= limit
         taken += run
     assert taken == requests
 

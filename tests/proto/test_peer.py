@@ -596,7 +596,7 @@ def test_requests_are_told_when_the_queue_was_empty() -> None:
     assert sent(protocol) == wire.UNCHOKE
     first, second = wire.encode_request(1, 0, B), wire.encode_request(1, B, B)
     assert receive(protocol, first, second) == [RequestsReceived()]
-    assert protocol.incoming.take(1 << 20) == [(1, 0, B), (1, B, B)]
+    assert protocol.incoming.take(1 << 20) == ([(1, 0, B), (1, B, B)], 2 * B)
     assert receive(protocol, first) == [RequestsReceived()]
 
 
@@ -1056,7 +1056,7 @@ def test_a_whole_torrent_between_two_machines(rng: random.Random, remote: Reserv
         if index == 5:
             leech.cancel(5, B)
         carry(leech, seed, rng)
-        for i, begin, length in seed.incoming.take(1 << 20):
+        for i, begin, length in seed.incoming.take(1 << 20)[0]:
             at = i * PIECE_LENGTH + begin
             seed.send_message(wire.encode_piece(i, begin, content[at : at + length]))
         for event in carry(seed, leech, rng):

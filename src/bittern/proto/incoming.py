@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from operator import itemgetter
 
 from bittern.codec import wire
 from bittern.core.errors import PeerViolation
@@ -31,11 +30,6 @@ ALLOWED_FAST_FACTOR = 3
 """Limit: H9. Times the bytes of its allowed fast set that a choked peer gets."""
 LIMIT_WINDOW = 60.0
 """Seconds over which abuse is counted."""
-
-
-def total_length(requests: Iterable[Request]) -> int:
-    """Return the bytes of the blocks that are asked for."""
-    return sum(map(itemgetter(2), requests))
 
 
 class WindowCounter:
@@ -60,9 +54,7 @@ class IncomingRequests:
     """
     Requests of one peer, oldest first, without duplicates.
 
-    ``waiting`` is one object for ever. The data path adds to it directly what
-    ``admit`` would only add: valid requests of a peer that is not choked, up to
-    ``MAX_INCOMING_REQUESTS``.
+    ``waiting`` is one object for ever, which the data path looks at directly.
     """
 
     __slots__ = (
@@ -75,7 +67,8 @@ class IncomingRequests:
     )
 
     def __init__(self) -> None:
-        self.waiting: dict[Request, None] = {}
+        self.waiting: dict[Request, int] = {}
+        """Requests to their lengths."""
         self._allowed_fast: frozenset[int] = frozenset()
         self._fast_length_left = 0
         self._choked_at = float("-inf")
@@ -118,7 +111,7 @@ class IncomingRequests:
                 if self._refused.add(now=now) > MAX_REFUSED_REQUESTS:
                     raise PeerViolation("requests more than it was told to")
                 return False
-            self.waiting[request] = None
+            self.waiting[request] = request[2]
         return True
 
     def admit_usual(self, view: memoryview, at: int, geometry: Geometry) -> int:
@@ -153,7 +146,7 @@ class IncomingRequests:
                 or index in short_pieces
             ):
                 break
-            waiting[index, begin, length] = None
+            waiting[index, begin, length] = length
             num_usual += 1
         return at + num_usual * wire.REQUEST_LENGTH
 
@@ -192,7 +185,7 @@ class IncomingRequests:
             del self.waiting[request]
         return dropped
 
-    def take(self, max_length: int) -> list[Request]:
+    def take(self, max_length: int) -> tuple[list[Request], int]:
         """
         Take requests, oldest first, to be served now.
 
@@ -201,11 +194,12 @@ class IncomingRequests:
 
         Returns:
             At most ``max_length`` bytes, and as many requests as that has blocks of
-            16 KiB; empty when none waits.
+            16 KiB, none when none waits; and the bytes.
         """
         waiting = self.waiting
-        taken = list(islice(waiting, max(1, max_length // BLOCK_LENGTH)))
-        length = total_length(taken)
+        limit = max(1, max_length // BLOCK_LENGTH)
+        taken = list(islice(waiting, limit))
+        length = sum(islice(waiting.values(), limit))
         while length > max_length and len(taken) > 1:
             length -= taken.pop()[2]
         if len(taken) == len(waiting):
@@ -213,7 +207,7 @@ class IncomingRequests:
         else:
             for request in taken:
                 del waiting[request]
-        return taken
+        return taken, length
 
     def drop_piece(self, index: int) -> list[Request]:
         """Drop and return the waiting requests for one piece, because we lost it."""

@@ -91,7 +91,7 @@ class FakeOwner:
             peer.close("no use")
 
     def next_run(self, peer: PeerConnection) -> list[Request]:
-        return [] if self.is_limited else peer.protocol.incoming.take(BLOCK_LENGTH)
+        return [] if self.is_limited else peer.protocol.incoming.take(BLOCK_LENGTH)[0]
 
     def load_run(self, peer: PeerConnection, requests: list[Request]) -> memoryview | None:
         if self.is_slow:

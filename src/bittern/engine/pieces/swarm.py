@@ -42,7 +42,6 @@ from bittern.policy.pieces import BLOCK_SHIFT, PeerShare, Run
 from bittern.policy.pipeline import CROWD
 from bittern.policy.superseed import SuperSeeder
 from bittern.proto import peer_events
-from bittern.proto.incoming import total_length
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
 
 
@@ -316,7 +315,7 @@ class Swarm:
 
     def _give_back(self, peer: PeerConnection, dropped: Sequence[Request]) -> None:
         self._release(peer, dropped)
-        self.download_gate.take(-total_length(dropped))
+        self.download_gate.take(-sum(length for _, _, length in dropped))
 
     def _release(self, peer: PeerConnection, dropped: Sequence[Request]) -> None:
         pieces = self.assembly.pieces
@@ -407,11 +406,11 @@ class Swarm:
         if self.super_seeder is not None:
             self._refuse_hidden(peer, self.super_seeder)
         incoming = peer.protocol.incoming
-        requests = incoming.take(length)
+        requests, num_bytes = incoming.take(length)
         if not self.picker.is_seed:
             while requests and not (requests := self._refuse_missing(peer, requests)):
-                requests = incoming.take(length)
-        num_bytes = total_length(requests)
+                requests, _ = incoming.take(length)
+            num_bytes = sum(length for _, _, length in requests)
         gate.take(num_bytes)
         self.num_uploaded += num_bytes
         return requests
