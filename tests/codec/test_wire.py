@@ -251,21 +251,35 @@ def test_allowed_fast_sets_are_distinct_pieces_of_the_torrent(
     assert longer[: len(chosen)] == chosen
 
 
-def test_blocks_are_decoded_many_at_a_time_when_all_are_usual() -> None:
-    block = 16_384
-    blocks = [(n // 3, n % 3 * block, bytes([n]) * block) for n in range(wire.BLOCK_BATCH)]
-    messages = [wire.encode_piece(*block) for block in blocks]
-    data = memoryview(b"x" + b"".join(messages) + b"more")
+@pytest.mark.parametrize("count", [0, 1, 7, wire.MAX_BLOCK_BATCH, wire.MAX_BLOCK_BATCH + 3])
+def test_blocks_are_decoded_many_at_a_time(count: int) -> None:
+    length = 16_384
+    blocks = [(n // 3, n % 3 * length, bytes([n]) * length) for n in range(count)]
+    messages = b"".join([wire.encode_piece(*each) for each in blocks])
+    assert len(messages) == count * wire.BLOCK_MESSAGE_LENGTH
+    data = memoryview(b"x" + messages + b"more")
     batch = wire.decode_block_batch(data, 1)
-    assert batch is not None
     assert [
         (index, begin, bytes(data)) for index, begin, data in zip(*batch, strict=True)
-    ] == blocks
+    ] == blocks[: wire.MAX_BLOCK_BATCH]
     assert all(payload.obj is data.obj for payload in batch[2]), "nothing is copied"
-    for other in (wire.encode_piece(0, 0, bytes(block - 1)), wire.encode_extended(1, bytes(16391))):
-        mixed = [*messages[:5], other, *messages[6:], b"more"]
-        assert wire.decode_block_batch(memoryview(b"".join(mixed)), 0) is None
-    assert len(b"".join(messages)) == wire.BLOCK_BATCH_LENGTH
+
+
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_a_batch_of_blocks_ends_before_anything_else(number: int) -> None:
+    length = 16_384
+    messages = [wire.encode_piece(n, 0, bytes(length)) for n in range(6)]
+    others = (
+        wire.encode_piece(0, 0, bytes(length - 1)),
+        wire.encode_piece(0, 0, bytes(length + 1)),
+        wire.encode_extended(1, bytes(16_391)),
+        wire.KEEP_ALIVE,
+    )
+    for other in others:
+        mixed = b"".join([*messages[:number], other, *messages[number:]])
+        indices, begins, payloads = wire.decode_block_batch(memoryview(mixed), 0)
+        assert indices == tuple(range(number))
+        assert len(begins) == len(payloads) == number
 
 
 def test_requests_of_a_run_are_those_of_its_blocks() -> None:

@@ -37,23 +37,32 @@ def test_keys_are_what_the_data_path_makes() -> None:
     assert request_key(1, 2) == 1 << 32 | 2
 
 
-def test_a_batch_is_taken_whole_or_not_at_all() -> None:
-    size = wire.BLOCK_BATCH
+def test_a_batch_is_what_answers_waiting_requests_without_a_gap() -> None:
+    size = 10
     usual = [(1, at * BLOCK_LENGTH, BLOCK_LENGTH) for at in range(size)]
     data = memoryview(b"".join(wire.encode_piece(1, b, bytes(BLOCK_LENGTH)) for _, b, _ in usual))
-    requests = asked(*usual, OTHER)
-    blocks = requests.take_batch(data, 0)
-    assert blocks is not None
-    assert [(index, begin, len(payload)) for index, begin, payload in blocks] == usual
-    assert requests.give_up_all() == [OTHER]
     for missing in range(size):
-        lacking = asked(*usual[:missing], *usual[missing + 1 :])
-        assert lacking.take_batch(data, 0) is None
-        assert len(lacking.waiting) == size - 1
-    twice = memoryview(wire.encode_piece(1, 0, bytes(BLOCK_LENGTH)) * size)
+        requests = asked(*usual[:missing], *usual[missing + 1 :], OTHER)
+        blocks = requests.take_batch(data, 0)
+        assert [(index, begin, len(payload)) for index, begin, payload in blocks] == usual[:missing]
+        assert requests.give_up_all() == [*usual[missing + 1 :], OTHER]
+    requests = asked(*usual, OTHER)
+    assert len(requests.take_batch(data, 0)) == size
+    assert requests.give_up_all() == [OTHER]
+
+
+def test_a_block_that_comes_twice_is_in_no_batch() -> None:
+    usual = [(1, at * BLOCK_LENGTH, BLOCK_LENGTH) for at in range(3)]
+    twice = memoryview(wire.encode_piece(1, 0, bytes(BLOCK_LENGTH)) * 3)
     requests = asked(*usual)
-    assert requests.take_batch(twice, 0) is None
+    assert not requests.take_batch(twice, 0)
     assert requests.give_up_all() == usual
+
+
+def test_a_block_asked_for_with_another_length_is_in_no_batch() -> None:
+    requests = asked((1, 0, BLOCK_LENGTH - 1))
+    assert not requests.take_batch(memoryview(wire.encode_piece(1, 0, bytes(BLOCK_LENGTH))), 0)
+    assert requests.give_up_all() == [(1, 0, BLOCK_LENGTH - 1)]
 
 
 def test_what_is_given_up_comes_back_in_order_and_its_blocks_are_late() -> None:

@@ -450,7 +450,10 @@ def test_requests_go_out_and_their_blocks_come_as_one_batch() -> None:
     assert not protocol.outstanding
 
 
-@pytest.mark.parametrize("position", range(2 * wire.BLOCK_BATCH + 1))
+BATCH = 16
+
+
+@pytest.mark.parametrize("position", range(BATCH + 1))
 @pytest.mark.parametrize(
     "odd",
     [
@@ -467,8 +470,8 @@ def test_requests_go_out_and_their_blocks_come_as_one_batch() -> None:
     ],
 )
 def test_a_batch_of_blocks_hides_nothing(odd: bytes, position: int) -> None:
-    """Twice as many blocks as are looked at together, with something else among them."""
-    usual = [block(n // 4, n % 4) for n in range(2 * wire.BLOCK_BATCH)]
+    """Twice as many blocks as make a batch worth a try, with something else among them."""
+    usual = [block(n // 4, n % 4) for n in range(BATCH)]
     messages = [*usual[:position], odd, *usual[position:]]
 
     def asking() -> PeerProtocol:

@@ -116,12 +116,10 @@ HAVE_LENGTH = INDEX_MESSAGE.size
 _HAVE_START = LENGTH_AND_ID.pack(5, 4)
 _REQUEST_START = LENGTH_AND_ID.pack(13, 6)
 _TWO_NUMBERS = struct.Struct(">II")
-BLOCK_BATCH = 8
-"""Blocks of 16 KiB that are decoded together."""
-_BLOCK_BATCH = struct.Struct(">" + f"IBII{BLOCK_LENGTH}x" * BLOCK_BATCH)
-BLOCK_BATCH_LENGTH = _BLOCK_BATCH.size
-_BLOCK_MESSAGE_LENGTH = BLOCK_BATCH_LENGTH // BLOCK_BATCH
-_USUAL_BLOCKS = tuple((value,) * BLOCK_BATCH for value in (9 + BLOCK_LENGTH, 7))
+BLOCK_MESSAGE_LENGTH = PIECE_HEADER_LENGTH + BLOCK_LENGTH
+"""Bytes of a ``piece`` message with a whole block."""
+MAX_BLOCK_BATCH = 64
+"""Blocks of 16 KiB that are decoded together: what one read of 1 MiB brings."""
 _HASH_REQUEST = struct.Struct(">IB32sIIII")
 
 KEEP_ALIVE = bytes(4)
@@ -330,22 +328,33 @@ def encode_piece(index: int, begin: int, block: bytes | memoryview) -> bytes:
 
 def decode_block_batch(
     view: memoryview, at: int
-) -> tuple[tuple[int, ...], tuple[int, ...], list[memoryview]] | None:
+) -> tuple[tuple[int, ...], tuple[int, ...], list[memoryview]]:
     """
-    Return indices, begins and payloads of ``BLOCK_BATCH`` blocks of 16 KiB.
+    Return indices, begins and payloads of the blocks of 16 KiB that come next.
 
     Args:
-        view: holds at least ``BLOCK_BATCH_LENGTH`` bytes from ``at``.
+        view: what was received.
         at: where a message starts.
 
     Returns:
-        None when anything else is among the next messages.
+        Up to ``MAX_BLOCK_BATCH`` whole blocks, as many as stand before anything else; perhaps none.
     """
-    fields = _BLOCK_BATCH.unpack_from(view, at)
-    if (fields[0::4], fields[1::4]) != _USUAL_BLOCKS:
-        return None
-    starts = range(at + PIECE_HEADER_LENGTH, at + BLOCK_BATCH_LENGTH, _BLOCK_MESSAGE_LENGTH)
+    count = min((len(view) - at) // BLOCK_MESSAGE_LENGTH, MAX_BLOCK_BATCH)
+    fields = _block_headers(count).unpack_from(view, at)
+    lengths, kinds = fields[0::4], fields[1::4]
+    if lengths != (9 + BLOCK_LENGTH,) * count or kinds != (7,) * count:
+        heads = zip(lengths, kinds, strict=True)
+        count = next(n for n, head in enumerate(heads) if head != (9 + BLOCK_LENGTH, 7))
+        fields = fields[: 4 * count]
+    end = at + count * BLOCK_MESSAGE_LENGTH
+    starts = range(at + PIECE_HEADER_LENGTH, end, BLOCK_MESSAGE_LENGTH)
     return fields[2::4], fields[3::4], [view[start : start + BLOCK_LENGTH] for start in starts]
+
+
+@lru_cache(maxsize=MAX_BLOCK_BATCH + 1)
+def _block_headers(count: int) -> struct.Struct:
+    """Return what reads the headers of so many blocks and skips their payloads."""
+    return struct.Struct(">" + f"IBII{BLOCK_LENGTH}x" * count)
 
 
 def encode_port(port: int) -> bytes:

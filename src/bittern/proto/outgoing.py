@@ -47,34 +47,33 @@ class OutgoingRequests:
         self._late: dict[int, int] = {}
         self._num_unexpected = 0
 
-    def take_batch(self, view: memoryview, at: int) -> list[ReceivedBlock] | None:
+    def take_batch(self, view: memoryview, at: int) -> list[ReceivedBlock]:
         """
-        Take ``wire.BLOCK_BATCH`` whole blocks that all answer waiting requests.
+        Take whole blocks that all answer waiting requests.
 
-        A fast peer sends dozens in one wake-up; together they cost less than two thirds.
+        A fast peer sends dozens in one wake-up; together they cost less than half.
 
         Args:
-            view: holds at least ``wire.BLOCK_BATCH_LENGTH`` bytes from ``at``.
+            view: what was received.
             at: where a message starts.
 
         Returns:
-            The blocks, their payloads in ``view``; None, and nothing is taken, when one of
-            them is to be looked at by itself.
+            The blocks, their payloads in ``view``; none, and nothing is taken, when the first
+            of them is to be looked at by itself.
         """
-        batch = wire.decode_block_batch(view, at)
-        if batch is None:
-            return None
-        indices, begins, payloads = batch
+        indices, begins, payloads = wire.decode_block_batch(view, at)
         waiting = self.waiting
         keys = [index << 32 | begin for index, begin in zip(indices, begins, strict=True)]
-        if len(set(keys)) < len(keys):
-            return None
-        for key in keys:
-            if waiting.get(key) != BLOCK_LENGTH:
-                return None
+        lengths = list(map(waiting.get, keys))
+        count = len(keys)
+        if lengths.count(BLOCK_LENGTH) < count:
+            count = next(n for n, length in enumerate(lengths) if length != BLOCK_LENGTH)
+            del keys[count:]
+        if len(set(keys)) < count:
+            return []
         for key in keys:
             del waiting[key]
-        return list(zip(indices, begins, payloads, strict=True))
+        return list(zip(indices[:count], begins[:count], payloads[:count], strict=True))
 
     def accept(self, index: int, begin: int, length: int, asked: int) -> bool:
         """

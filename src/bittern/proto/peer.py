@@ -47,6 +47,9 @@ MAX_UNREAD_MESSAGES = 10_000
 """Limit: H2. Our messages that may wait while the peer sends and does not read."""
 MAX_UNREAD_LENGTH = 1_048_576
 """Limit: H2, H7, H10. Bytes of extension and hash messages that may wait: 64 pieces of metadata."""
+BATCH_FROM = 8 * wire.BLOCK_MESSAGE_LENGTH
+"""Bytes from which blocks are looked at together; fewer cost the same one by one."""
+
 _BEFORE_BITFIELD = frozenset(
     (
         MessageId.PORT,
@@ -199,6 +202,7 @@ class PeerProtocol:
             return 0
         unpack, unpack_short = wire.PIECE_HEADER.unpack_from, wire.LENGTH_AND_ID.unpack_from
         pop_outstanding = self.outstanding.pop
+        single_until = 0
         while (left := end - position) >= 4:
             if left >= 13:
                 length, kind, index, begin = unpack(view, position)
@@ -217,12 +221,14 @@ class PeerProtocol:
                 self._check_length(kind, length)
                 break
             if kind == 7 and length > 9:
-                if left >= wire.BLOCK_BATCH_LENGTH and (
-                    batch := self.outgoing.take_batch(view, position)
-                ):
+                is_batch = left >= BATCH_FROM and position >= single_until
+                if is_batch and (batch := self.outgoing.take_batch(view, position)):
                     self._deliver(batch, blocks)
-                    after = position + wire.BLOCK_BATCH_LENGTH
+                    after = position + wire.BLOCK_MESSAGE_LENGTH * len(batch)
                 else:
+                    if is_batch:
+                        # Else every odd block would cost a look at all that follow it.
+                        single_until = position + BATCH_FROM
                     asked = pop_outstanding(index << 32 | begin, 0)
                     if asked == length - 9 or self._accept_late(index, begin, length - 9, asked):
                         self._deliver([(index, begin, view[position + 13 : after])], blocks)
