@@ -6,7 +6,7 @@ import itertools
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
 from hypothesis import settings
@@ -51,10 +51,6 @@ class Tape:
         self.fed += bytes(data)
 
 
-def no_pads(_: int) -> Sequence[int]:
-    return ()
-
-
 class Scene:
     """Pieces of four blocks each, the last piece a little shorter, fetched in order."""
 
@@ -62,13 +58,13 @@ class Scene:
         self,
         num_pieces: int = 3,
         *,
-        pad_blocks: Callable[[int], Sequence[int]] = no_pads,
+        pad_blocks: Mapping[int, Sequence[int]] | None = None,
         blocks_per_piece: int = 4,
     ) -> None:
         length = num_pieces * blocks_per_piece * B - 100
         self.geometry = Geometry.contiguous(blocks_per_piece * B, length, length)
         self.picker = Picker(num_pieces, random.Random(0), sequential=True)
-        self.pieces = Pieces(self.geometry, self.picker, lambda _: Tape(), pad_blocks)
+        self.pieces = Pieces(self.geometry, self.picker, lambda _: Tape(), pad_blocks or {})
         self.everything = self.picker.wanted
 
     def bits(self, *indices: int) -> int:
@@ -582,14 +578,14 @@ def test_what_a_banned_peer_sent_is_fetched_from_others() -> None:
 
 
 def test_p12_padding_is_not_asked_for() -> None:
-    scene = Scene(2, pad_blocks=lambda index: (2, 3) if index == 0 else ())
+    scene = Scene(2, pad_blocks={0: (2, 3)})
     peer = PeerShare("a")
     assert scene.plan(peer, 3) == [(0, 0, 2 * B), (1, 0, B)]
     assert scene.receive(peer, (0, 0), (0, 1)).finished == [scene.pieces.open[0]]
 
 
 def test_p12_a_piece_of_nothing_but_padding_comes_to_an_end_too() -> None:
-    scene = Scene(2, pad_blocks=lambda _: range(4))
+    scene = Scene(2, pad_blocks={0: range(4), 1: range(4)})
     peer = PeerShare("a")
     assert scene.plan(peer, 9) == [(0, 3 * B, 4 * B), (1, 3 * B, 4 * B - 100)]
     assert scene.receive(peer, (0, 3)).finished == [scene.pieces.open[0]]
@@ -632,7 +628,7 @@ class PiecesMachine(RuleBasedStateMachine):
     @initialize(is_random=st.booleans(), seed=st.integers(0, 100))
     def choose_order(self, is_random: bool, seed: int) -> None:
         self.scene.picker = Picker(NUM_PIECES, random.Random(seed), sequential=not is_random)
-        self.scene.pieces = Pieces(self.scene.geometry, self.scene.picker, lambda _: Tape())
+        self.scene.pieces = Pieces(self.scene.geometry, self.scene.picker, lambda _: Tape(), {})
 
     # --- what happens --------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from bittern.proto.extended import (
     UT_PEX,
 )
 from bittern.proto.incoming import MAX_CHOKED_REQUESTS, MAX_INCOMING_REQUESTS, MAX_REFUSED_REQUESTS
-from bittern.proto.outgoing import MAX_UNEXPECTED_BLOCKS
+from bittern.proto.outgoing import MAX_UNEXPECTED_BLOCKS, request_key
 from bittern.proto.peer import (
     MAX_ALLOWED_FAST,
     MAX_UNREAD_LENGTH,
@@ -329,10 +329,10 @@ def busy() -> PeerProtocol:
     """Return an open machine that has requests under way, and one that was given up."""
     protocol = opened()
     protocol.unchoke()
-    protocol.request_run(5, 0, B)
+    protocol.request_runs([(5, 0, B)])
     protocol.cancel(5, 0)
-    protocol.request_run(0, 0, PIECE_LENGTH)
-    protocol.request_run(9, 3 * B, GEOMETRY.length_of(9))
+    protocol.request_runs([(0, 0, PIECE_LENGTH)])
+    protocol.request_runs([(9, 3 * B, GEOMETRY.length_of(9))])
     protocol.data_to_send()
     return protocol
 
@@ -425,8 +425,8 @@ def test_h1_pieces_of_an_unknown_torrent_are_bounded_too() -> None:
 
 def test_requests_go_out_and_their_blocks_come_as_one_batch() -> None:
     protocol = opened()
-    protocol.request_run(0, 0, 2 * B)
-    protocol.request_run(9, 3 * B, GEOMETRY.length_of(9))
+    protocol.request_runs([(0, 0, 2 * B)])
+    protocol.request_runs([(9, 3 * B, GEOMETRY.length_of(9))])
     assert sent(protocol) == b"".join(
         [
             wire.encode_request(0, 0, B),
@@ -477,19 +477,29 @@ def test_a_batch_of_blocks_hides_nothing(odd: bytes, position: int) -> None:
     def asking() -> PeerProtocol:
         protocol = opened()
         for index in range(4):
-            protocol.request_run(index, 0, PIECE_LENGTH)
-        protocol.request_run(6, 0, B)
+            protocol.request_runs([(index, 0, PIECE_LENGTH)])
+        protocol.request_runs([(6, 0, B)])
         protocol.cancel(6, 0)
-        protocol.request_run(9, 3 * B, GEOMETRY.length_of(9))
+        protocol.request_runs([(9, 3 * B, GEOMETRY.length_of(9))])
         protocol.data_to_send()
         return protocol
 
     assert outcome(asking(), [b"".join(messages)]) == outcome(asking(), messages)
 
 
+def test_runs_are_asked_for_block_by_block() -> None:
+    protocol = opened()
+    end = GEOMETRY.length_of(9)
+    protocol.request_runs([(2, 0, PIECE_LENGTH), (5, B, 2 * B), (9, 2 * B, end)])
+    blocks = [(2, at * B, B) for at in range(4)]
+    blocks += [(5, B, B), (9, 2 * B, B), (9, 3 * B, end - 3 * B)]
+    assert protocol.data_to_send() == b"".join([wire.encode_request(*each) for each in blocks])
+    assert protocol.outstanding == {request_key(i, begin): length for i, begin, length in blocks}
+
+
 def test_payloads_are_not_copied() -> None:
     protocol = opened()
-    protocol.request_run(0, 0, B)
+    protocol.request_runs([(0, 0, B)])
     buffer = bytearray(block(0, 0))
     protocol.receive_data(memoryview(buffer), now=0.0)
     [event] = protocol.events()
@@ -500,7 +510,7 @@ def test_payloads_are_not_copied() -> None:
 
 def test_late_blocks_are_taken_and_unexpected_ones_thrown_away() -> None:
     protocol = opened()
-    protocol.request_run(0, 0, 2 * B)
+    protocol.request_runs([(0, 0, 2 * B)])
     assert protocol.drop_outstanding() == [(0, 0, B), (0, B, B)]
     events = receive(protocol, block(0, 1), block(0, 1))
     assert events == [
@@ -533,7 +543,7 @@ def test_a_peer_that_keeps_sending_what_nobody_asked_for_is_closed() -> None:
 def test_a_violation_loses_neither_blocks_nor_requests(bad: bytes) -> None:
     """Else their piece would wait for ever for blocks that nobody asks for again."""
     protocol = opened()
-    protocol.request_run(0, 0, PIECE_LENGTH)
+    protocol.request_runs([(0, 0, PIECE_LENGTH)])
     with pytest.raises(PeerViolation):
         receive(protocol, block(0, 0), block(0, 1), bad)
     [event] = protocol.events()
@@ -544,7 +554,7 @@ def test_a_violation_loses_neither_blocks_nor_requests(bad: bytes) -> None:
 
 def test_a_cancelled_request_may_still_be_answered() -> None:
     protocol = opened()
-    protocol.request_run(0, 0, 2 * B)
+    protocol.request_runs([(0, 0, 2 * B)])
     sent(protocol)
     protocol.cancel(0, B)
     assert sent(protocol) == wire.encode_cancel(0, B, B)
@@ -562,7 +572,7 @@ def test_a_choke_drops_our_requests_without_the_fast_extension() -> None:
     protocol = opened(remote=PLAIN)
     assert protocol.peer_choking
     assert receive(protocol, wire.UNCHOKE, wire.UNCHOKE) == [Unchoked()]
-    protocol.request_run(0, 0, 2 * B)
+    protocol.request_runs([(0, 0, 2 * B)])
     assert receive(protocol, wire.CHOKE, wire.CHOKE) == [Choked([(0, 0, B), (0, B, B)])]
     assert protocol.peer_choking
     assert isinstance(receive(protocol, block(0, 0))[0], BlocksReceived)
@@ -571,7 +581,7 @@ def test_a_choke_drops_our_requests_without_the_fast_extension() -> None:
 def test_bep6_a_choke_rejects_nothing_by_itself() -> None:
     protocol = opened()
     receive(protocol, wire.UNCHOKE)
-    protocol.request_run(0, 0, 2 * B)
+    protocol.request_runs([(0, 0, 2 * B)])
     assert receive(protocol, wire.CHOKE, wire.encode_reject(0, 0, B)) == [
         Choked([]),
         RequestRejected((0, 0, B)),
@@ -962,7 +972,7 @@ def test_unknown_extension_ids_are_ignored() -> None:
 def test_bep54_a_lost_piece() -> None:
     protocol = opened()
     receive(protocol, wire.encode_have(3), wire.encode_have(4))
-    protocol.request_run(3, 0, B)
+    protocol.request_runs([(3, 0, B)])
     lost = wire.encode_extended(LOCAL_EXTENSIONS[LT_DONT_HAVE], encode_dont_have(3))
     assert receive(protocol, lost, lost) == [DontHaveReceived(3)]
     assert protocol.remote == have(4)
@@ -972,8 +982,8 @@ def test_bep54_a_lost_piece() -> None:
 def test_bep54_without_the_fast_extension_requests_are_dropped_silently() -> None:
     protocol = opened(remote=Reserved(has_fast=False))
     receive(protocol, wire.encode_have(3), wire.encode_have(4))
-    protocol.request_run(3, 0, 2 * B)
-    protocol.request_run(4, 0, B)
+    protocol.request_runs([(3, 0, 2 * B)])
+    protocol.request_runs([(4, 0, B)])
     lost = wire.encode_extended(LOCAL_EXTENSIONS[LT_DONT_HAVE], encode_dont_have(3))
     assert receive(protocol, lost) == [
         RequestRejected((3, 0, B)),
@@ -1012,7 +1022,7 @@ def test_a_closed_machine_ignores_bytes_and_takes_no_messages() -> None:
 
 def test_repr_is_one_line() -> None:
     protocol = opened()
-    protocol.request_run(0, 0, B)
+    protocol.request_runs([(0, 0, B)])
     protocol.unchoke()
     protocol.set_interested(True)
     assert repr(protocol) == "<PeerProtocol open cICi 1 outstanding>"
@@ -1055,7 +1065,7 @@ def test_a_whole_torrent_between_two_machines(rng: random.Random, remote: Reserv
     assert carry(seed, leech, rng) == [Unchoked()]
     got = bytearray(len(content))
     for index in range(10):
-        leech.request_run(index, 0, GEOMETRY.length_of(index))
+        leech.request_runs([(index, 0, GEOMETRY.length_of(index))])
         if index == 5:
             leech.cancel(5, B)
         carry(leech, seed, rng)
@@ -1068,7 +1078,7 @@ def test_a_whole_torrent_between_two_machines(rng: random.Random, remote: Reserv
                 at = i * PIECE_LENGTH + begin
                 got[at : at + len(view)] = view
     assert not leech.outstanding
-    leech.request_run(5, B, 2 * B)
+    leech.request_runs([(5, B, 2 * B)])
     carry(leech, seed, rng)
     seed.choke(now=0.0)
     events = carry(seed, leech, rng)
@@ -1091,7 +1101,7 @@ def test_fuzz_only_violations_leave_receive_data(rng: random.Random) -> None:
         geometry = rng.choice((GEOMETRY, None))
         protocol = make(geometry=geometry)
         protocol.unchoke()
-        protocol.request_run(0, 0, PIECE_LENGTH)
+        protocol.request_runs([(0, 0, PIECE_LENGTH)])
         reserved = rng.choice((Reserved(), PLAIN))
         good = [rng.choice(ANYTHING) for _ in range(rng.randrange(12))]
         stream = wire.encode_handshake(HASH, THEIRS, reserved) + b"".join(

@@ -20,6 +20,7 @@ from bittern.storage.hashing import (
     HybridHasher,
     PieceHashes,
     differing_blocks,
+    is_good_row,
     leaves_of,
 )
 from tests.storage.places import noise
@@ -144,6 +145,19 @@ def test_a_piece_that_was_not_fed_is_bad(version: str) -> None:
 def test_v1_pieces_are_fed_to_hashlib_itself() -> None:
     hasher = Torrent("1", [noise(PIECE)]).hashes().start(0)
     assert type(hasher) is type(hashlib.sha1())
+
+
+@pytest.mark.parametrize("version", ["1", "2", "hybrid"])
+def test_a_row_of_v1_pieces_is_good_if_all_are(version: str) -> None:
+    torrent = Torrent(version, [noise(3 * PIECE + 1)])
+    hashes = torrent.hashes()
+    hashers = [hashes.start(index) for index in range(4)]
+    for index, hasher in enumerate(hashers):
+        hasher.update(torrent.space[index * PIECE : (index + 1) * PIECE])
+    assert is_good_row(hashes, 0, hashers) is (version == "1")
+    assert is_good_row(hashes, 1, hashers[1:3]) is (version == "1")
+    assert not is_good_row(hashes, 0, hashers[1:])
+    assert not is_good_row(hashes, 0, [*hashers[:3], hashes.start(3)])
 
 
 def test_halves_that_disagree_are_said_so() -> None:

@@ -272,13 +272,6 @@ class MetadataPhase:
         if self.roster.has_room:
             self._services.request_dial()
 
-    def trace_message(
-        self, peer: PeerConnection, *, is_sent: bool, message: tuple[str, str, bytes]
-    ) -> None:
-        """Report one message."""
-        kind = events.MessageSent if is_sent else events.MessageReceived
-        self._owner.report(kind(peer.endpoint, *message))
-
     def peer_lost(self, peer: PeerConnection, reason: str, *, was_violation: bool) -> None:
         """Forget a connection that is gone."""
         self.fetch.forget(peer)

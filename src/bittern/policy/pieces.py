@@ -17,7 +17,7 @@ Sources: BEP 3 (strict priority, endgame), BEP 47 (padding); threats.md H4, H5.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -108,21 +108,26 @@ class OpenPiece:
         "states",
     )
 
-    def __init__(self, index: int, num_blocks: int, hasher: Hasher) -> None:
+    def __init__(
+        self, index: int, num_blocks: int, hasher: Hasher, asked: PeerShare | None = None
+    ) -> None:
+        """Open a piece, all of its blocks free, or all requested of one peer."""
         self.index: int = index
         self.num_blocks: int = num_blocks
-        self.states: bytearray = bytearray(num_blocks)
-        self.num_free: int = num_blocks
+        self.states: bytearray = bytearray(
+            bytes((FREE if asked is None else REQUESTED,)) * num_blocks
+        )
+        self.num_free: int = num_blocks if asked is None else 0
         self.num_received: int = 0
         self.num_unwritten: int = 0
         """Write jobs of this piece that have been handed to the storage worker."""
         self.senders: list[Hashable | None] = [None] * num_blocks
-        self.askers: list[PeerShare | None] = [None] * num_blocks
+        self.askers: list[PeerShare | None] = [asked] * num_blocks
         """Who was asked for each requested block first; the owner may have changed since."""
         self.hasher: Hasher = hasher
         self.num_hashed: int = 0
         """Blocks from the start of the piece that ``hasher`` has seen."""
-        self.owner: PeerShare | None = None
+        self.owner: PeerShare | None = asked
         self.is_exclusive: bool = False
         """Kept for one peer, to find out who sent bad blocks (H4)."""
 
@@ -169,7 +174,7 @@ class Pieces:
         geometry: of the torrent.
         picker: chooses new pieces; told of every piece opened, closed or had.
         start_hash: makes the hasher of a piece.
-        pad_blocks: numbers of the blocks of a piece that lie wholly in padding
+        pad_blocks: by index of a piece, numbers of its blocks that lie wholly in padding
             and are never asked for (BEP 47).
     """
 
@@ -178,7 +183,7 @@ class Pieces:
         geometry: Geometry,
         picker: Picker,
         start_hash: Callable[[int], Hasher],
-        pad_blocks: Callable[[int], Sequence[int]] = lambda _: (),
+        pad_blocks: Mapping[int, Sequence[int]],
     ) -> None:
         self.open: dict[int, OpenPiece] = {}
         self.joinable: int = 0
@@ -239,6 +244,10 @@ class Pieces:
                     self._plan_endgame(share, peer_bits, budget, runs)
                     break
             for piece in found:
+                if not piece.num_free:
+                    runs.append((piece.index, 0, self._geometry.length_of(piece.index)))
+                    budget -= piece.num_blocks
+                    continue
                 piece.owner = share
                 budget -= self._take(piece, share, budget, runs)
                 if piece.num_free:
@@ -246,7 +255,11 @@ class Pieces:
         return runs
 
     def _open_row(self, share: PeerShare, peer_bits: int, budget: int) -> list[OpenPiece]:
-        """Open as many new pieces in a row as ``budget`` blocks fill, or at least begin."""
+        """
+        Open as many new pieces in a row as ``budget`` blocks fill, or at least begin.
+
+        Those that it fills are requested of the peer at once.
+        """
         following, extent = share.last_index + 1, 1 if self.is_shared else self._extent
         is_within = following < self._num_pieces and (share.prefers_rows or following % extent)
         row = self._picker.pick_row(
@@ -259,19 +272,14 @@ class Pieces:
             share.last_index = row[-1]
             self._picker.mark_open(row[0], len(row))
             self.newly_opened += row
-        return [self._start(index) for index in row]
+        filled = row[: budget // self._blocks_per_piece]
+        pieces = [self._start(index, share) for index in filled]
+        return pieces + [self._start(index) for index in row[len(filled) :]]
 
     def _take(self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
         """Mark up to ``budget`` free blocks as requested; return how many."""
         states, taken = piece.states, 0
         length = self._geometry.length_of(piece.index)
-        num_blocks = piece.num_blocks
-        if piece.num_free == num_blocks <= budget:
-            piece.states = bytearray((REQUESTED,)) * num_blocks
-            piece.askers = [share] * num_blocks
-            self._count_free(piece, -num_blocks)
-            runs.append((piece.index, 0, length))
-            return num_blocks
         at = states.find(FREE)
         while at >= 0 and taken < budget:
             stop = min(piece.num_blocks, at + budget - taken)
@@ -297,9 +305,12 @@ class Pieces:
         self.newly_opened.append(index)
         return self._start(index)
 
-    def _start(self, index: int) -> OpenPiece:
-        piece = OpenPiece(index, self._geometry.num_blocks(index), self._start_hash(index))
-        if padding := self._pad_blocks(index):
+    def _start(self, index: int, asked: PeerShare | None = None) -> OpenPiece:
+        """Open a piece, requested of one peer as a whole unless it has padding."""
+        padding = self._pad_blocks.get(index)
+        num_blocks, hasher = self._geometry.num_blocks(index), self._start_hash(index)
+        piece = OpenPiece(index, num_blocks, hasher, None if padding else asked)
+        if padding:
             self._mark_present(piece, padding)
         piece.is_exclusive = index in self._exclusive
         self.open[index] = piece

@@ -11,7 +11,9 @@ Sources: threats.md H4; libtorrent's "smart ban" has the same idea.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import chain
 
 MAX_SUSPECT_PIECES = 64
 """Limit: H4. Failed pieces whose block digests are kept; the oldest go first."""
@@ -76,13 +78,13 @@ class Suspects:
             pieces: index and senders of each, as in ``piece_failed``.
             digests: computes those of a piece; called only for one that has failed before.
         """
-        good: dict[Hashable, int] = {}
+        pieces = list(pieces)
         guilty: set[Hashable] = set()
-        for index, senders in pieces:
-            for sender in set(senders):
-                good[sender] = good.get(sender, 0) + 1
-            if index in self._attempts:
-                guilty |= self._find_liars(self._attempts.pop(index), digests(index))
+        if self._attempts:
+            for index, _ in pieces:
+                if index in self._attempts:
+                    guilty |= self._find_liars(self._attempts.pop(index), digests(index))
+        good = Counter(chain.from_iterable([set(senders) for _, senders in pieces]))
         good.pop(None, None)
         for sender, count in good.items():
             self._good[sender] = self._good.pop(sender, 0) + count

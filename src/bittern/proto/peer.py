@@ -2,7 +2,7 @@
 One peer connection as a machine without I/O: framing, flags, dispatch.
 
 ``receive_data`` takes whatever arrived and queues events; verbs such as
-``request_run`` queue messages, which ``data_to_send`` hands out. Blocks travel
+``request_runs`` queue messages, which ``data_to_send`` hands out. Blocks travel
 in batches: all block payloads of one call become one ``BlocksReceived``, at the
 place of the first of them. Its memoryviews lie in the caller's buffer and are
 valid until that is used again, so events must be drained before.
@@ -197,8 +197,7 @@ class PeerProtocol:
     def _parse(self, view: memoryview, end: int, blocks: list[ReceivedBlock], now: float) -> int:
         """Walk over all whole messages in ``view`` and return the offset behind the last."""
         position = 0
-        is_start = self.state is PeerState.HANDSHAKE
-        if is_start and not (position := self._parse_handshake(view, end)):
+        if self.state is PeerState.HANDSHAKE and not (position := self._parse_handshake(view, end)):
             return 0
         unpack, unpack_short = wire.PIECE_HEADER.unpack_from, wire.LENGTH_AND_ID.unpack_from
         pop_outstanding = self.outstanding.pop
@@ -226,9 +225,8 @@ class PeerProtocol:
                     self._deliver(batch, blocks)
                     after = position + wire.BLOCK_MESSAGE_LENGTH * len(batch)
                 else:
-                    if is_batch:
-                        # Else every odd block would cost a look at all that follow it.
-                        single_until = position + BATCH_FROM
+                    # A few go by themselves now, or each odd one would cost a look at all the rest.
+                    single_until = position + BATCH_FROM if is_batch else single_until
                     asked = pop_outstanding(index << 32 | begin, 0)
                     if asked == length - 9 or self._accept_late(index, begin, length - 9, asked):
                         self._deliver([(index, begin, view[position + 13 : after])], blocks)
@@ -475,21 +473,24 @@ class PeerProtocol:
 
     # --- verbs ---------------------------------------------------------------------------
 
-    def request_run(self, index: int, begin: int, end: int) -> None:
+    def request_runs(self, runs: Iterable[tuple[int, int, int]]) -> None:
         """
-        Ask for adjacent blocks of one piece.
+        Ask for runs of adjacent blocks, each of one piece.
 
         Args:
-            index: of the piece.
-            begin: where the first block starts, a multiple of 16 KiB.
-            end: where the last block ends; at most the length of the piece.
+            runs: index of the piece; where the first block starts, a multiple of 16 KiB; where
+                the last block ends, at most the length of the piece.
         """
-        key = index << 32
-        keys = range(key | begin, key | end, BLOCK_LENGTH)
+        keys: list[int] = []
+        shorter: dict[int, int] = {}
+        for index, begin, end in runs:
+            key = index << 32
+            keys += range(key | begin, key | end, BLOCK_LENGTH)
+            if tail := (end - begin) % BLOCK_LENGTH:
+                shorter[keys[-1]] = tail
+            self._out.append(wire.encode_requests(index, begin, end))
         self.outstanding.update(dict.fromkeys(keys, BLOCK_LENGTH))
-        if tail := (end - begin) % BLOCK_LENGTH:
-            self.outstanding[keys[-1]] = tail
-        self._out.append(wire.encode_requests(index, begin, end))
+        self.outstanding.update(shorter)
 
     def cancel(self, index: int, begin: int) -> None:
         """Take back a request; its block is still accepted should it come anyway."""

@@ -11,6 +11,7 @@ from bittern.codec.wire import Reserved
 from bittern.core.endpoint import Endpoint
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.core.ids import InfoHash, PeerId
+from bittern.engine.events import Event, MessageReceived, MessageSent
 from bittern.engine.peers.connection import PeerConnection
 from bittern.net.stream import StreamHandler
 from bittern.proto.peer import PeerProtocol
@@ -68,7 +69,6 @@ class FakeOwner:
         self.events: list[PeerEvent] = []
         self.blocks: list[tuple[int, int, bytes]] = []
         self.lost: list[tuple[str, bool]] = []
-        self.messages: list[tuple[bool, str]] = []
         self.num_fills = 0
         self.is_slow = self.is_limited = self.closes_when_filled = False
         self.closes_on: type | None = None
@@ -99,11 +99,6 @@ class FakeOwner:
         messages = b"".join(wire.encode_piece(i, b, bytes([i]) * n) for i, b, n in requests)
         self._buffer[: len(messages)] = messages
         return memoryview(self._buffer)[: len(messages)]
-
-    def trace_message(
-        self, peer: PeerConnection, *, is_sent: bool, message: tuple[str, str, bytes]
-    ) -> None:
-        self.messages.append((is_sent, message[0]))
 
     def peer_lost(self, peer: PeerConnection, reason: str, *, was_violation: bool) -> None:
         self.lost.append((reason, was_violation))
@@ -148,7 +143,7 @@ async def test_events_and_blocks_reach_the_owner() -> None:
     peer.start()
     peer.data_received(memoryview(HELLO + wire.HAVE_ALL + wire.UNCHOKE))
     assert len(owner.events) == 3
-    peer.protocol.request_run(2, 0, 2 * BLOCK_LENGTH)
+    peer.protocol.request_runs([(2, 0, 2 * BLOCK_LENGTH)])
     peer.data_received(memoryview(wire.encode_piece(2, 0, b"x" * BLOCK_LENGTH)))
     assert owner.blocks == [(2, 0, b"x" * BLOCK_LENGTH)]
     assert owner.num_fills == 2
@@ -210,17 +205,26 @@ async def test_an_end_by_the_other_side_is_no_violation() -> None:
     assert its_owner.lost == [("reset", False)]
 
 
+def kinds(told: list[Event]) -> list[tuple[type[Event], str]]:
+    """Return class and kind of traced messages of our one peer."""
+    assert all(isinstance(each, MessageSent | MessageReceived) for each in told)
+    assert {each.endpoint for each in told} == {REMOTE}  # type: ignore[attr-defined]
+    return [(type(each), each.kind) for each in told]  # type: ignore[attr-defined]
+
+
 @simulated
 async def test_every_message_is_traced_once_however_it_leaves() -> None:
-    peer, stream, owner = connect(room=30)
-    peer.enable_trace()
+    peer, stream, _ = connect(room=30)
+    told: list[Event] = []
+    peer.enable_trace(told.append)
     peer.start()
     peer.data_received(memoryview(HELLO + wire.UNCHOKE))
     stream.room = 1 << 20
     peer.writable()
     peer.keep_alive()
-    assert owner.messages == [
-        (True, "handshake"), (False, "handshake"), (False, "unchoke"), (True, "keep_alive"),
+    assert kinds(told) == [
+        (MessageSent, "handshake"), (MessageReceived, "handshake"),
+        (MessageReceived, "unchoke"), (MessageSent, "keep_alive"),
     ]  # fmt: skip
 
 
@@ -249,7 +253,7 @@ async def test_what_became_of_requests_is_heard_of_a_peer_that_is_closed_meanwhi
     peer, _, owner = connect()
     peer.start()
     peer.data_received(memoryview(HELLO + wire.UNCHOKE))
-    peer.protocol.request_run(2, 0, BLOCK_LENGTH)
+    peer.protocol.request_runs([(2, 0, BLOCK_LENGTH)])
     del owner.events[:]
     owner.closes_on = HavesReceived
     peer.data_received(
@@ -367,9 +371,10 @@ async def test_a_stream_that_fails_while_it_sends_ends_the_connection() -> None:
 
 @simulated
 async def test_a_trace_is_switched_on_once() -> None:
-    peer, _, owner = connect()
-    peer.enable_trace()
+    peer, _, _ = connect()
+    told: list[Event] = []
+    peer.enable_trace(told.append)
     peer.start()
-    peer.enable_trace()
+    peer.enable_trace(told.append)
     peer.data_received(memoryview(HELLO))
-    assert owner.messages == [(True, "handshake"), (False, "handshake")]
+    assert kinds(told) == [(MessageSent, "handshake"), (MessageReceived, "handshake")]

@@ -84,7 +84,7 @@ class Court:
         self.geometry = metainfo.info.geometry
         self.hashes = PieceHashes(metainfo.info, metainfo.piece_layers)
         self.picker = Picker(NUM_PIECES, random.Random(1))
-        self.pieces = Pieces(self.geometry, self.picker, self.hashes.start)
+        self.pieces = Pieces(self.geometry, self.picker, self.hashes.start, {})
         self.log: list[tuple[object, ...]] = []
         self.asked: dict[int, tuple[BlocksDone, Collection[Hashable]]] = {}
         self.has_peers = True
@@ -187,7 +187,7 @@ async def test_the_padding_of_a_hybrid_has_no_hash(loop: VirtualLoop, tmp_path: 
     scene = Scene(loop, tmp_path, files={"a": 20_000, "b": 70_000}, version=Version.HYBRID)
     info = scene.metainfo.info
     hashes = PieceHashes(info, scene.metainfo.piece_layers)
-    pieces = Pieces(info.geometry, Picker(3, random.Random(1)), hashes.start)
+    pieces = Pieces(info.geometry, Picker(3, random.Random(1)), hashes.start, {})
     accused: list[set[Hashable]] = []
     judge = BlockJudge(
         hashes,

@@ -37,7 +37,7 @@ class Torrent:
         )
         self.picker = Picker(self.geometry.num_pieces, random.Random(1))
         self.picker.set_have(self.bits(*have))
-        self.pieces = Pieces(self.geometry, self.picker, lambda _: Nothing())
+        self.pieces = Pieces(self.geometry, self.picker, lambda _: Nothing(), {})
         self.layout = Layout(files, self.geometry)
         self.walk = WholeFiles(self.layout, self.geometry, self.picker, self.pieces)
 
@@ -135,7 +135,7 @@ def test_a_piece_that_begins_in_padding_begins_there() -> None:
         FileEntry(("b",), PIECE, 2 * PIECE),
     ]
     picker = Picker(3, random.Random(1))
-    pieces = Pieces(geometry, picker, lambda _: Nothing())
+    pieces = Pieces(geometry, picker, lambda _: Nothing(), {})
     walk = WholeFiles(Layout(files, geometry), geometry, picker, pieces)
     assert walk.begin(1 << (picker.top - 1)) == 0
     assert walk.position == PIECE

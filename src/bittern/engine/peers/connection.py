@@ -13,12 +13,14 @@ Sources: BEP 3; threats.md H2, H5. docs/design/README.md has the whole way of a 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from bittern.codec import wire
 from bittern.core.endpoint import Endpoint, network_of
 from bittern.core.errors import PeerViolation
 from bittern.core.rate import RateMeter
+from bittern.engine import events
 from bittern.engine.peers.trace import MessageTracer
 from bittern.net.stream import Stream
 from bittern.policy.pieces import PeerShare
@@ -38,6 +40,9 @@ MIN_RUN_LENGTH = 32_768
 """Bytes of blocks read at once for the slowest peer."""
 RUNS_PER_TURN = 2
 """Runs of blocks served to one peer before other callbacks get their turn."""
+
+Report = Callable[[events.Event], None]
+"""Tells the outside."""
 
 
 class PeerOwner(Protocol):
@@ -59,11 +64,6 @@ class PeerOwner(Protocol):
 
     def load_run(self, peer: PeerConnection, requests: list[Request]) -> memoryview | None:
         """Return a run as messages, or None when ``peer.run_loaded`` will be called later."""
-
-    def trace_message(
-        self, peer: PeerConnection, *, is_sent: bool, message: tuple[str, str, bytes]
-    ) -> None:
-        """Hear of one message while tracing."""
 
     def peer_lost(self, peer: PeerConnection, reason: str, *, was_violation: bool) -> None:
         """Hear, once, that the connection is gone."""
@@ -87,7 +87,7 @@ class PeerConnection:
         "_is_loading",
         "_loop",
         "_serve_handle",
-        "_tracers",
+        "_trace",
         "_unsent",
         "address",
         "client",
@@ -159,7 +159,7 @@ class PeerConnection:
         self._is_loading = False
         self._is_closed = False
         self._serve_handle: asyncio.Handle | None = None
-        self._tracers: tuple[MessageTracer, MessageTracer] | None = None
+        self._trace: tuple[MessageTracer, MessageTracer, Report] | None = None
 
     @property
     def is_snubbing(self) -> bool:
@@ -172,10 +172,10 @@ class PeerConnection:
         if not self._is_closed:
             self.stream.start(self)
 
-    def enable_trace(self) -> None:
-        """Report every message from now on; takes effect only before the first byte."""
-        if self._tracers is None:
-            self._tracers = (MessageTracer(), MessageTracer())
+    def enable_trace(self, report: Report) -> None:
+        """Tell ``report`` every message from now on; takes effect only before the first byte."""
+        if self._trace is None:
+            self._trace = (MessageTracer(), MessageTracer(), report)
 
     # --- what the stream calls -----------------------------------------------------------
 
@@ -183,9 +183,10 @@ class PeerConnection:
         """Take bytes from the stream."""
         now = self._loop.time()
         self.last_received_at = now
-        if self._tracers is not None:
-            for message in self._tracers[0].feed(data):
-                self.owner.trace_message(self, is_sent=False, message=message)
+        if self._trace is not None:
+            tracer, _, report = self._trace
+            for message in tracer.feed(data):
+                report(events.MessageReceived(self.endpoint, *message))
         protocol = self.protocol
         violation: PeerViolation | None = None
         try:
@@ -237,9 +238,10 @@ class PeerConnection:
         return self._send(self.protocol.data_to_send(), is_copied=True)
 
     def _send(self, data: bytes | memoryview, *, is_copied: bool) -> bool:
-        if self._tracers is not None:
-            for message in self._tracers[1].feed(data):
-                self.owner.trace_message(self, is_sent=True, message=message)
+        if self._trace is not None:
+            _, tracer, report = self._trace
+            for message in tracer.feed(data):
+                report(events.MessageSent(self.endpoint, *message))
         return self._write(data, is_copied=is_copied)
 
     def _write(self, data: bytes | memoryview, *, is_copied: bool) -> bool:

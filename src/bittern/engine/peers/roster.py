@@ -201,7 +201,7 @@ class Roster:
             loop=self._services.loop,
         )
         if self._owner.is_tracing:
-            peer.enable_trace()
+            peer.enable_trace(self._owner.report)
         self.peers[peer] = None
         return peer
 

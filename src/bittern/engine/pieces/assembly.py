@@ -30,7 +30,7 @@ from bittern.policy.pieces import OpenPiece, PeerShare, Pieces, Received
 from bittern.policy.suspects import Suspects
 from bittern.proto.peer_events import ReceivedBlock, Request
 from bittern.storage.base import Storage
-from bittern.storage.hashing import PieceHashes
+from bittern.storage.hashing import PieceHashes, is_good_row
 from bittern.storage.layout import Layout
 
 HAND_OFF_BLOCKS = 8
@@ -114,14 +114,14 @@ class Assembly:
         self._send_buffer = send_buffer
         self._is_stopped = False
         self.unverified: int = unverified
-        self.pieces: Pieces = Pieces(geometry, picker, hashes.start, self._pad_blocks)
+        padding = find_pad_blocks(layout, geometry)
+        self.pieces: Pieces = Pieces(geometry, picker, hashes.start, padding)
         self.suspects: Suspects = Suspects()
         self._num_finishing = 0
         """Complete files that are still being given their names."""
         self.make_links: Callable[[], object] | None = None
         """Makes the torrent's symbolic links once all data is there, where a person asked (P11)."""
         self._when_finished: Callable[[], None] | None = None
-        self._pad_table = find_pad_blocks(layout, geometry)
         self._hash_queue = HashQueue(storage, geometry, disk, hashed=self._judge, failed=self._fail)
         self.judge: BlockJudge | None = None
         """Names bad blocks; only of torrents with a v2 half."""
@@ -175,9 +175,6 @@ class Assembly:
         self._hash_queue.stop()
         self._disk.forget(self._storage)
 
-    def _pad_blocks(self, index: int) -> Sequence[int]:
-        return self._pad_table.get(index, ())
-
     # --- in ------------------------------------------------------------------------------
 
     def receive(self, share: PeerShare, blocks: Sequence[ReceivedBlock]) -> Received:
@@ -230,21 +227,15 @@ class Assembly:
         if len(unhashed) < len(pieces):
             self._judge([piece for piece in pieces if piece.num_hashed == piece.num_blocks])
 
-    def _judge(self, pieces: Iterable[OpenPiece]) -> None:
+    def _judge(self, pieces: Sequence[OpenPiece]) -> None:
         """Compare hashes. A fast peer brings many small pieces at once; they go on together."""
-        good: list[OpenPiece] = []
-        for piece in pieces:
-            try:
-                is_good = self._hashes.is_good(piece.index, piece.hasher)
-            except Inconsistent as error:
-                # No peer is to blame: the torrent contradicts itself (P13).
-                self.stop()
-                self._owner.torrent_inconsistent(error)
-                return
-            if is_good:
-                good.append(piece)
-            elif self.judge is None or not self.judge.take(piece):
-                self._suspect(piece)
+        try:
+            good = self._good_of(pieces)
+        except Inconsistent as error:
+            # No peer is to blame: the torrent contradicts itself (P13).
+            self.stop()
+            self._owner.torrent_inconsistent(error)
+            return
         if not good or self._is_stopped:
             return
         indices = [piece.index for piece in good]
@@ -259,6 +250,19 @@ class Assembly:
         if guilty:
             self._owner.peers_guilty(guilty)
         self._check_files(indices)
+
+    def _good_of(self, pieces: Sequence[OpenPiece]) -> Sequence[OpenPiece]:
+        first = pieces[0].index if pieces else 0
+        is_row = [piece.index for piece in pieces] == list(range(first, first + len(pieces)))
+        if is_row and is_good_row(self._hashes, first, [piece.hasher for piece in pieces]):
+            return pieces
+        good = []
+        for piece in pieces:
+            if self._hashes.is_good(piece.index, piece.hasher):
+                good.append(piece)
+            elif self.judge is None or not self.judge.take(piece):
+                self._suspect(piece)
+        return good
 
     def take(self, pieces: Sequence[int]) -> None:
         """Have pieces that were found elsewhere, hashed there, and written here (F5)."""
@@ -302,6 +306,8 @@ class Assembly:
                     spans[number] = span = layout.pieces_of_file(number)
                     inside = span[1:-1]
         for number, span in sorted(spans.items()):
+            if len(span) > picker.num_have:
+                continue  # A mask as long as the torrent is not cheap.
             mask = ((1 << len(span)) - 1) << (picker.top - span[-1])
             if picker.have & mask == mask:
                 self.finish_file(number)

@@ -27,6 +27,7 @@ from bittern.core.ids import InfoHash
 from bittern.engine import events
 from bittern.engine.config import TorrentConfig
 from bittern.engine.limits import RateGate, make_bucket
+from bittern.engine.listeners import Listeners
 from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.peers.extensions import Extensions
 from bittern.engine.peers.roster import Roster
@@ -47,6 +48,9 @@ from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
 
 class SwarmOwner(Protocol):
     """What a swarm asks of its torrent."""
+
+    listeners: Listeners
+    """Whoever ``report`` tells; nothing is made for nobody."""
 
     def report(self, event: events.Event) -> None:
         """Tell the outside."""
@@ -367,8 +371,7 @@ class Swarm:
                 gate.wait(peer.fill)
             if not num_outstanding:
                 peer.last_block_at = now
-            for index, begin, end in runs:
-                protocol.request_run(index, begin, end)
+            protocol.request_runs(runs)
             gate.take(sum([end - begin for _, begin, end in runs]))
             peer.pipeline.set_outstanding(len(protocol.outstanding), now=now)
         elif not num_outstanding and not picker.is_interesting(remote.bits):
@@ -438,22 +441,16 @@ class Swarm:
         """Read a run from storage, or arrange for it to be read."""
         return self.assembly.load_run(peer, requests)
 
-    def trace_message(
-        self, peer: PeerConnection, *, is_sent: bool, message: tuple[str, str, bytes]
-    ) -> None:
-        """Report one message."""
-        kind = events.MessageSent if is_sent else events.MessageReceived
-        self._owner.report(kind(peer.endpoint, *message))
-
     # --- what the assembly tells ---------------------------------------------------------
 
     def pieces_verified(self, pieces: Sequence[int]) -> None:
         """Tell the peers and the outside of new pieces."""
         picker = self.picker
         self._news.add(pieces)
-        num_before = picker.num_have - len(pieces)
-        for number, index in enumerate(pieces, 1):
-            self._owner.report(events.PieceVerified(index, num_before + number, picker.num_pieces))
+        if self._owner.listeners:
+            first, num_pieces = picker.num_have - len(pieces) + 1, picker.num_pieces
+            for num_have, index in enumerate(pieces, first):
+                self._owner.report(events.PieceVerified(index, num_have, num_pieces))
         if picker.is_complete and not self._was_complete:
             self._was_complete = True
             self._services.loop.call_soon(self._completed)
