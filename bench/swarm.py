@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from bench.processes import End, Material, make_material
+from bench.processes import End, Material, make_material, warm_memory
 from bench.report import Row, ratio, take_turns
 
 NUM_LEECHES = 8
@@ -42,6 +42,7 @@ def run_once(program: str, material: Material, root: Path) -> Swarm:
             known = [seed.port, *(leech.port for leech in leeches)]
             leech = End(program, "leech", material, out, peers=known)
             leeches.append(stack.enter_context(leech))
+        warm_memory((NUM_LEECHES + 2) * material.length)
         for leech in leeches:
             leech.go()
         results = [leech.read() for leech in leeches]

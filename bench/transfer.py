@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from bench.processes import End, Material, make_material
+from bench.processes import End, Material, make_material, warm_memory
 from bench.report import Row, ratio, take_turns
 
 GIB = 1 << 30
@@ -40,6 +40,7 @@ def run_once(program: str, material: Material, root: Path, *, num_seeds: int = 1
         for seed in seeds:
             seed.go()
         with End(program, "leech", material, out, peers=[seed.port for seed in seeds]) as leech:
+            warm_memory(3 * material.length)
             leech.go()
             result = leech.read()
             leech.finish()
