@@ -14,6 +14,7 @@ from bittern.core.endpoint import Endpoint
 from bittern.engine import events
 from bittern.engine.peers.roster import client_name, exchange_flags, is_loopback, reserved_bits
 from bittern.engine.shelf import Shelf
+from bittern.testing.network import Link
 from bittern.testing.peer import ExpectationFailed, ScriptedListener
 from tests.engine.dht_place import Nodes
 from tests.engine.scene import FAST, GIVEN, PORT, Scene, Stranger, Watch, endpoint_of, in_scene
@@ -118,6 +119,20 @@ async def test_one_that_we_dialled_and_that_says_nothing(scene: Scene) -> None:
     assert node.torrent.stats().num_connecting == 1
     await peer.expect_closed(timeout=12)
     assert node.torrent.peers() == []
+
+
+@in_scene(link=Link(delay=0.5))
+async def test_a_dial_that_a_move_interrupts_is_made_again_at_once(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    node = await scene.node()
+    watch = Watch(node.torrent)
+    node.torrent.add_peers([seed.endpoint], "user")
+    await asyncio.sleep(0.1)
+    assert len(watch.of(events.PeerDialled)) == 1
+    await node.torrent.move(node.folder.with_name("elsewhere"))
+    await asyncio.sleep(8)
+    assert len(node.torrent.peers()) == 1
+    assert len(watch.of(events.PeerDialled)) == 2
 
 
 @in_scene()

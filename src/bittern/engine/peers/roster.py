@@ -145,9 +145,15 @@ class Roster:
 
     def dialled(self, endpoint: Endpoint, stream: Stream) -> None:
         """Take a connection that we made."""
-        if self.adopter is None or not self.may_add(endpoint):
+        now = self._services.loop.time()
+        if self.adopter is None:
+            # We have stopped, perhaps only to move files: that says nothing about the peer.
             stream.close()
-            self.candidates.disconnected(endpoint, now=self._services.loop.time())
+            self.candidates.let_go(endpoint, now=now)
+            return
+        if not self.may_add(endpoint):
+            stream.close()
+            self.candidates.disconnected(endpoint, now=now)
             return
         info_hash = self.greetings.hash_for(endpoint)
         self.adopter.adopt(stream, endpoint, is_outgoing=True, info_hash=info_hash).start()
