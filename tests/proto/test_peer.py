@@ -469,8 +469,11 @@ BATCH = 16
         b"\0\0\0\x0a\7" + bytes(9),
     ],
 )
-def test_a_batch_of_blocks_hides_nothing(odd: bytes, position: int) -> None:
-    """Twice as many blocks as make a batch worth a try, with something else among them."""
+def test_a_batch_of_blocks_hides_nothing(
+    odd: bytes, position: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice as many blocks as are looked at together, with something else among them."""
+    monkeypatch.setattr("bittern.proto.peer.BATCH_FROM", BATCH // 2 * wire.BLOCK_MESSAGE_LENGTH)
     usual = [block(n // 4, n % 4) for n in range(BATCH)]
     messages = [*usual[:position], odd, *usual[position:]]
 

@@ -409,7 +409,7 @@ def is_good_row(hashes: PieceHashes, first: int, hashers: Sequence[Hasher]) -> b
     """
     Tell whether pieces of a v1 torrent, from ``first`` on, are all good; if not, ask about each.
 
-    Many small pieces at once cost a third of what they do one by one.
+    Many small pieces at once cost half of what they do one by one.
     """
     if hashes.has_v2:
         return False
