@@ -27,6 +27,7 @@ from bittern.policy.peer_priority import canonical_priority
 from bittern.storage.dht_state import write_dht_state
 from bittern.testing.disk import FaultyCalls
 from bittern.testing.loop import VirtualLoop
+from bittern.tracker.server import Tracker
 from tests.conftest import Simulate
 from tests.engine.dht_place import DhtSession, Nodes
 from tests.engine.scene import FAST, PORT, Scene, in_scene, until
@@ -361,6 +362,30 @@ async def test_a_machine_without_that_address_goes_on_without_its_sockets(tmp_pa
     async with Session(config) as session:
         assert session.port == 0
         assert session.dht is None
+
+
+@pytest.mark.parametrize("enable_incoming", [True, False])
+async def test_a_tracker_takes_every_announce_of_a_session(
+    enable_incoming: bool, tmp_path: Path
+) -> None:
+    """Also the last one, when our port is closed, and that of who has no port at all."""
+    config = SessionConfig(
+        listen_host="127.0.0.1",
+        listen_port=0,
+        enable_incoming=enable_incoming,
+        enable_dht=False,
+        enable_lsd=False,
+    )
+    async with Tracker(http=[Endpoint("127.0.0.1", 0)]) as tracker:
+        desk = tracker.desk
+        async with Session(config) as session:
+            settings = TorrentConfig(output=tmp_path, trackers=(tuple(tracker.announce_urls),))
+            await session.add("a" * 40, settings)
+            async with asyncio.timeout(10):
+                while not desk.num_announces + desk.num_refused:  # noqa: ASYNC110  # nothing tells
+                    await asyncio.sleep(0.01)
+            assert desk.table.num_peers == 1
+        assert (desk.num_announces, desk.num_refused, desk.table.num_peers) == (2, 0, 0)
 
 
 @in_scene()

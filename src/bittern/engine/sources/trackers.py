@@ -35,6 +35,8 @@ STOP_TIMEOUT = 5.0
 """Limit: F19. Seconds that all "stopped" announces together may take."""
 NUM_WANT = 200
 """Peers asked for; libtorrent's default, and the most that trackers give (T3)."""
+NO_PORT = 1
+"""Named while nobody can connect to us: trackers refuse 0, and nobody listens there."""
 MAX_SCRAPES = 10
 """Trackers scraped at once for one torrent."""
 SOURCE = "tracker"
@@ -129,6 +131,7 @@ class TrackerAnnouncer:
         "_client",
         "_key",
         "_memory",
+        "_named_port",
         "_peer_id",
         "_port",
         "_schedule",
@@ -160,6 +163,7 @@ class TrackerAnnouncer:
         self.info_hashes: tuple[InfoHash, ...] = tuple(info_hashes)
         self._peer_id = peer_id
         self._port = port
+        self._named_port = NO_PORT
         self._key = rng.getrandbits(32)
         self._schedule = AnnounceScheduler(
             _kept_once(tiers), rng, announce_to_all_tiers=announce_to_all_tiers
@@ -286,11 +290,14 @@ class TrackerAnnouncer:
     def _requests(self, decision: AnnounceDecision) -> list[AnnounceRequest]:
         uploaded, downloaded, left = self._surroundings.stats()
         memory = self._memory.get(decision.url)
+        if decision.event is not Event.STOPPED:
+            # A tracker knows us by it, also when the session has closed its port and says goodbye.
+            self._named_port = self._port() or NO_PORT
         return [
             AnnounceRequest(
                 info_hash=info_hash,
                 peer_id=self._peer_id,
-                port=self._port(),
+                port=self._named_port,
                 uploaded=uploaded,
                 downloaded=downloaded,
                 left=left,
