@@ -7,6 +7,10 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 
+# Loaded now: the client would do so within its first request, and on a machine that is busy
+# enough use up the time that a test gives that.
+import aiohttp  # noqa: F401
+
 
 class Server:
     """
