@@ -41,6 +41,7 @@ def test_urls_are_normalised(given_url: str, sent: str) -> None:
         ("http://a b/", "host"),
         ("http://h:port/", "malformed"),
         ("http://h:99999/", "malformed"),
+        ("http://h:0/", "port 0"),
         ("http://[::1/", "malformed"),
         ("http://h/\udc80", "malformed"),
         ("http://" + "a" * 64 + ".example/", "malformed"),

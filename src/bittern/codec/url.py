@@ -48,6 +48,8 @@ def normalise_url(url: str, *, schemes: Collection[str] = ("http", "https")) -> 
         raise DecodeError(f"URL has scheme {parts.scheme[:20]!r}")
     if not _HOST.fullmatch(host):
         raise DecodeError("URL has no usable host")
+    if port == 0:
+        raise DecodeError("URL has port 0")  # or some would read it as none, the usual one
     netloc = user + at + (f"[{host}]" if ":" in host else host)
     if port is not None:
         netloc += f":{port}"
