@@ -667,6 +667,19 @@ async def test_an_unknown_authority_is_refused(authority: Authority) -> None:
         assert client._context() is client._context()
 
 
+async def test_a_server_without_tls_is_named_as_one() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listener, client_of() as client:
+        port = listener.sockets[0].getsockname()[1]
+        with pytest.raises(FetchError, match=r"^no TLS connection: .*(version|record)"):
+            await fetch(client, f"https://127.0.0.1:{port}/")
+
+
 async def test_a_pooled_connection_belongs_to_its_name(authority: Authority) -> None:
     """Another name on the same address does not inherit a verified connection."""
     server = Server(ok(b"x"))

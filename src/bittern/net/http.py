@@ -401,6 +401,11 @@ def _mapped_errors() -> Iterator[None]:
         raise FetchError(str(error)) from error
     except aiohttp.ClientConnectorCertificateError as error:
         raise FetchError(f"certificate not accepted: {error.certificate_error}") from error
+    except (aiohttp.ClientConnectorSSLError, ssl.SSLError) as error:
+        # Its number is none of the system's.
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorSSLError) else error
+        reason = getattr(cause, "reason", None) or _first_line(str(cause))
+        raise FetchError(f"no TLS connection: {reason.replace('_', ' ').lower()}") from error
     except (aiohttp.ServerTimeoutError, TimeoutError) as error:
         raise FetchError("server is silent") from error
     except aiohttp.ClientResponseError as error:
