@@ -28,7 +28,7 @@ def main(folder: Path) -> None:
     """Download for ever, or until all is there."""
     from bittern.core.bitfield import Bitfield
     from bittern.core.ids import InfoHash
-    from bittern.storage.resume import ResumeRecord, ResumeStore
+    from bittern.storage.resume import Checkpoint, ResumeRecord, ResumeStore
 
     def say(text: str) -> None:
         os.write(1, text.encode() + b"\n")
@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
     found = store.load(info_hash)
     if found is None or found.have is None:
         store.save(ResumeRecord(info_hash=info_hash, name="n", save_path=str(folder)), b"x")
-        store.commit_have(info_hash, Bitfield(NUM_PIECES))
+        store.commit_have([Checkpoint(info_hash=info_hash, have=Bitfield(NUM_PIECES))])
         have = Bitfield(NUM_PIECES)
     else:
         have = found.have
@@ -59,7 +59,7 @@ def main(folder: Path) -> None:
             new.append(index)
         if number // BATCH % 3 == 2:
             os.fdatasync(fd)
-            store.commit_have(info_hash, have)
+            store.commit_have([Checkpoint(info_hash=info_hash, have=have)])
             # Each once: nobody reads until we are killed, and a full pipe would stop us.
             while new:
                 say(f"c{new.pop()}")

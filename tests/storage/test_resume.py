@@ -24,7 +24,7 @@ from bittern.core.ids import InfoHash
 from bittern.storage import resume_db
 from bittern.storage.base import FileStamp
 from bittern.storage.creator import choose_piece_length
-from bittern.storage.resume import Resumed, ResumeRecord, ResumeStore
+from bittern.storage.resume import Checkpoint, Resumed, ResumeRecord, ResumeStore
 from bittern.storage.resume_db import SCHEMA_VERSION
 
 
@@ -48,6 +48,10 @@ def bits(*pieces: int, total: int = 20) -> Bitfield:
     return Bitfield.of(total, pieces)
 
 
+def commit(store: ResumeStore, info_hash: InfoHash, have: Bitfield, **values: Any) -> None:
+    store.commit_have([Checkpoint(info_hash=info_hash, have=have, **values)])
+
+
 def load_all(store: ResumeStore) -> list[Resumed]:
     """Every torrent that is there and usable, in the order of info hashes."""
     with store._database.transaction(durable=False) as run:
@@ -69,9 +73,7 @@ def test_everything_comes_back_after_a_clean_end(tmp_path: Path) -> None:
     store = ResumeStore(tmp_path / "state")
     store.save(record(), b"d4:infod4:name1:aee")
     stamps = (FileStamp(5, 7, 9), None)
-    store.commit_have(
-        key(1), bits(0, 3), downloaded=10, uploaded=20, completed_at=3.5, stamps=stamps
-    )
+    commit(store, key(1), bits(0, 3), downloaded=10, uploaded=20, completed_at=3.5, stamps=stamps)
     store.close()
     store = ResumeStore(tmp_path / "state")
     assert store.was_clean
@@ -96,7 +98,7 @@ def test_what_is_kept_already_is_not_written_again(tmp_path: Path) -> None:
     def keep(found: Bitfield, **options: Any) -> bool:
         before = log.read_bytes()
         store.save(record(), b"metainfo")
-        store.commit_have(key(1), found, downloaded=5, **options)
+        commit(store, key(1), found, downloaded=5, **options)
         return log.read_bytes() != before
 
     assert keep(bits(1))
@@ -117,7 +119,7 @@ def test_one_torrent_is_found_without_reading_all_others(tmp_path: Path) -> None
     statements: list[str] = []
     connection.set_trace_callback(statements.append)
     store.save(record())
-    store.commit_have(key(1), bits(1))
+    commit(store, key(1), bits(1))
     store.mark_open(key(1), [2])
     assert store.load(key(1)) is not None
     store.forget(key(1))
@@ -164,7 +166,7 @@ def test_a_torrent_without_state_has_to_be_checked(tmp_path: Path) -> None:
 def test_a_changed_record_keeps_the_state_and_the_metainfo(tmp_path: Path) -> None:
     store = ResumeStore(tmp_path)
     store.save(record(), b"one")
-    store.commit_have(key(1), bits(4))
+    commit(store, key(1), bits(4))
     store.save(record(save_path="/elsewhere"))
     found = store.load(key(1))
     assert found is not None
@@ -179,7 +181,7 @@ def test_what_is_forgotten_is_gone(tmp_path: Path) -> None:
     store = ResumeStore(tmp_path)
     for number in (1, 2):
         store.save(record(number), b"x")
-        store.commit_have(key(number), bits(1))
+        commit(store, key(number), bits(1))
         store.mark_open(key(number), [2])
     store.forget(key(1))
     store.forget(key(1))
@@ -196,7 +198,7 @@ def test_what_is_forgotten_is_gone(tmp_path: Path) -> None:
 def test_a_torrent_without_pieces(tmp_path: Path) -> None:
     store = ResumeStore(tmp_path)
     store.save(record())
-    store.commit_have(key(1), Bitfield(0))
+    commit(store, key(1), Bitfield(0))
     found = store.load(key(1))
     assert found is not None
     assert found.have == Bitfield(0)
@@ -225,7 +227,7 @@ def suspects_of(store: ResumeStore) -> list[int]:
 def started(folder: Path) -> ResumeStore:
     store = ResumeStore(folder)
     store.save(record())
-    store.commit_have(key(1), bits())
+    commit(store, key(1), bits())
     return store
 
 
@@ -245,8 +247,8 @@ def test_open_pieces_are_suspects_after_an_unclean_end_only(tmp_path: Path) -> N
 def test_committed_pieces_are_open_no_more(tmp_path: Path) -> None:
     store = started(tmp_path)
     store.mark_open(key(1), range(8))
-    store.commit_have(key(1), bits(0, 1, 2))
-    store.commit_have(key(1), bits(0, 1, 2, 3))
+    commit(store, key(1), bits(0, 1, 2))
+    commit(store, key(1), bits(0, 1, 2, 3))
     store = reopened(store, clean=False)
     found = store.load(key(1))
     assert found is not None
@@ -264,7 +266,7 @@ def test_suspects_stay_until_they_are_settled_however_sessions_end(tmp_path: Pat
     assert suspects_of(store) == [3, 4, 5]
     store = reopened(store, clean=False)
     assert suspects_of(store) == [3, 4, 5]
-    store.commit_have(key(1), bits(3), is_settled=True)
+    commit(store, key(1), bits(3), is_settled=True)
     assert suspects_of(store) == []
     store = reopened(store, clean=True)
     assert suspects_of(store) == []
@@ -275,7 +277,7 @@ def test_a_piece_committed_one_by_one_leaves_the_suspects(tmp_path: Path) -> Non
     store = started(tmp_path)
     store.mark_open(key(1), [3, 4])
     store = reopened(store, clean=False)
-    store.commit_have(key(1), bits(3))
+    commit(store, key(1), bits(3))
     assert suspects_of(store) == [4]
     store.close()
 
@@ -307,7 +309,7 @@ def test_the_state_is_for_its_owner_only(tmp_path: Path) -> None:
     try:
         store = ResumeStore(tmp_path / "a" / "state")
         store.save(record(), b"x")
-        store.commit_have(key(1), bits(1))
+        commit(store, key(1), bits(1))
         modes = {
             path.name: stat.S_IMODE(path.stat().st_mode)
             for path in [store.folder, *store.folder.rglob("*")]
@@ -424,7 +426,7 @@ def two_torrents(folder: Path) -> None:
     store = ResumeStore(folder)
     for number in (1, 2):
         store.save(record(number), b"x")
-        store.commit_have(key(number), bits(number))
+        commit(store, key(number), bits(number))
     store.close()
 
 
@@ -459,7 +461,7 @@ def test_a_damaged_state_costs_its_torrent_a_check(
     assert store.problems == [first.problem]
     assert second.have == bits(2)
     assert second.problem is None
-    store.commit_have(key(1), bits(7))
+    commit(store, key(1), bits(7))
     again = store.load(key(1))
     assert again is not None
     assert again.have == bits(7)
@@ -518,7 +520,7 @@ def test_a_broken_file_is_mended_from_what_is_left(start: int, tmp_path: Path) -
     assert [found.record for found in load_all(store)] == [record(1), record(2)]
     assert (tmp_path / "resume.damaged.db").exists()
     assert store.torrents.load(key(1)) == b"x"
-    store.commit_have(key(1), bits(5), is_settled=True)
+    commit(store, key(1), bits(5), is_settled=True)
     store.close()
     store = ResumeStore(tmp_path)
     assert store.problems == []
@@ -555,7 +557,7 @@ def flip_and_load(folder: Path, whole: bytes, dice: random.Random) -> None:
         assert len(found) == 8 or store.problems
         num_unknown = sum(each.have is None for each in found.values())
         assert store._database.was_mended or num_unknown + (8 - len(found)) <= 2
-        store.commit_have(key(1), bits(5))
+        commit(store, key(1), bits(5))
     finally:
         store.close()
 
@@ -566,7 +568,7 @@ def flip_many(folder: Path, rounds: int, monkeypatch: pytest.MonkeyPatch) -> Non
     store = ResumeStore(folder)
     for number in range(8):
         store.save(record(number))
-        store.commit_have(key(number), bits(number))
+        commit(store, key(number), bits(number))
     store.close()
     previous = (folder / "resume.previous.db").read_bytes()
     whole = (folder / "resume.db").read_bytes()
@@ -605,15 +607,15 @@ def test_without_room_the_reserve_goes_and_then_an_error_says_so(tmp_path: Path)
     assert (tmp_path / "reserve").stat().st_size == 16 << 20
     limit_pages(store, 2)
     with pytest.raises(DiskFull, match="no room"):
-        store.commit_have(key(1), Bitfield.full(2_000_000))
+        commit(store, key(1), Bitfield.full(2_000_000))
     assert not (tmp_path / "reserve").exists()
     with pytest.raises(DiskFull):
-        store.commit_have(key(1), Bitfield.full(2_000_000))
+        commit(store, key(1), Bitfield.full(2_000_000))
     found = store.load(key(1))
     assert found is not None
     assert found.have == bits()
     limit_pages(store, 10_000)
-    store.commit_have(key(1), Bitfield.full(2_000_000))
+    commit(store, key(1), Bitfield.full(2_000_000))
     store.close()
 
 
@@ -627,7 +629,7 @@ def test_the_room_of_the_reserve_is_used(tmp_path: Path) -> None:
         return give_up()
 
     store._database.give_up_reserve = give_up_and_have_room  # type: ignore[method-assign]
-    store.commit_have(key(1), Bitfield.full(2_000_000))
+    commit(store, key(1), Bitfield.full(2_000_000))
     del store._database.give_up_reserve
     store.close()
 
@@ -748,7 +750,7 @@ def check_promises(folder: Path, written: set[int], committed: set[int]) -> int:
     assert good <= set(found.have) | set(found.suspects), "a whole piece would be fetched again"
     assert len(found.suspects) <= 64, "more is hashed than was at risk"
     recovered = Bitfield.of(NUM_PIECES, set(found.have) | (set(found.suspects) & good))
-    store.commit_have(InfoHash(KEY), recovered, is_settled=True)
+    commit(store, InfoHash(KEY), recovered, is_settled=True)
     store.close()
     return len(good)
 
@@ -813,7 +815,7 @@ def test_two_tebibytes_take_less_than_ten_megabytes(tmp_path: Path, version: Ver
         store.torrents.save(key, encode_metainfo(raw), alias=info.info_hash_v2.truncated)
     store.save(record(1, info_hash=key, options={"partial": partial}), torrent)
     store.mark_open(key, range(1000))
-    store.commit_have(key, have, stamps=[FileStamp(length, 1, 1)])
+    commit(store, key, have, stamps=(FileStamp(length, 1, 1),))
     store.close()
     kept = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "reserve"]
     assert {"resume.db", "resume.previous.db", f"{key}.torrent"} <= {path.name for path in kept}

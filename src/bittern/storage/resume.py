@@ -15,7 +15,8 @@ The order that makes it safe (Limit: F7, F8) is the caller's to keep:
 
 1. ``mark_open`` before the first write into a piece;
 2. write; hash; ``Storage.sync``;
-3. ``commit_have`` with what was verified before that sync began.
+3. ``commit_have`` with what was verified before that sync began; one durable step for as many
+   torrents as have something to keep.
 
 Then, whatever kills us: a piece in ``have`` was on stable storage, and a piece
 that is complete but was not committed is among the *suspects*, which are
@@ -34,6 +35,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -56,11 +58,37 @@ from bittern.storage.resume_rows import (
 )
 from bittern.storage.statelock import StateLock
 
-__all__ = ["ResumeRecord", "ResumeStore", "Resumed"]
+__all__ = ["Checkpoint", "ResumeRecord", "ResumeStore", "Resumed"]
 
 _COPIES: Final = (0, 1)
 _OF_KEY: Final = "copy IN (0, 1) AND key=?"
 """Both copies of a record, by their primary key: by ``key`` alone all records would be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """
+    What one torrent has.
+
+    Args:
+        info_hash: of the torrent.
+        have: pieces whose data was verified, and synced since; suspects only once they
+            have been hashed.
+        downloaded: see TorrentState, as the rest.
+        uploaded: see there.
+        completed_at: see there.
+        stamps: see there.
+        is_settled: nothing is being written, and all suspects have been hashed: none
+            stays one.
+    """
+
+    info_hash: InfoHash
+    have: Bitfield
+    downloaded: int = 0
+    uploaded: int = 0
+    completed_at: float | None = None
+    stamps: tuple[FileStamp | None, ...] = ()
+    is_settled: bool = False
 
 
 class ResumeStore:
@@ -224,58 +252,23 @@ class ResumeStore:
             durable=False,
         )
 
-    def commit_have(
-        self,
-        info_hash: InfoHash,
-        have: Bitfield,
-        *,
-        downloaded: int = 0,
-        uploaded: int = 0,
-        completed_at: float | None = None,
-        stamps: Iterable[FileStamp | None] = (),
-        is_settled: bool = False,
-    ) -> None:
+    def commit_have(self, checkpoints: Iterable[Checkpoint]) -> None:
         """
-        Keep, durably, what a torrent has; a checkpoint (Limit: F8).
+        Keep, durably, what torrents have (Limit: F8); all of it, or none.
+
+        One step of the disk, however many they are.
 
         Args:
-            info_hash: of the torrent.
-            have: pieces whose data was verified, and synced since; suspects only once they
-                have been hashed.
-            downloaded: see TorrentState, as the rest.
-            uploaded: see there.
-            completed_at: see there.
-            stamps: see there.
-            is_settled: nothing is being written, and all suspects have been hashed: none
-                stays one.
+            checkpoints: later ones of a torrent replace earlier ones.
 
         Raises:
-            StorageError: nothing was kept; the last checkpoint holds.
+            StorageError: nothing was kept; the last checkpoints hold.
         """
-        key = bytes(info_hash)
-        stored_stamps = tuple(stamps)
+        found = list(checkpoints)
 
         def run(connection: sqlite3.Connection) -> None:
-            stored = connection.execute(
-                "SELECT body, checksum FROM states WHERE key=?", (key,)
-            ).fetchone()
-            recent = Bitfield(have.num_pieces, have.bits & ~_stored_bits(key, stored))
-            state = TorrentState(
-                have=have,
-                recent=recent,
-                downloaded=downloaded,
-                uploaded=uploaded,
-                completed_at=completed_at,
-                stamps=stored_stamps,
-            )
-            row = seal(key, encode_state(state))
-            if stored != row:
-                connection.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (key, *row))
-            open_pieces = connection.execute(
-                "SELECT piece FROM open_pieces WHERE key=?", (key,)
-            ).fetchall()
-            closed = [(key, piece) for (piece,) in open_pieces if is_settled or piece in have]
-            connection.executemany("DELETE FROM open_pieces WHERE key=? AND piece=?", closed)
+            for checkpoint in found:
+                _write_checkpoint(connection, checkpoint)
 
         self._run(run, durable=True)
 
@@ -345,6 +338,25 @@ class ResumeStore:
 
     def __repr__(self) -> str:
         return f"<ResumeStore {str(self.folder)!r}>"
+
+
+def _write_checkpoint(connection: sqlite3.Connection, checkpoint: Checkpoint) -> None:
+    key, have = bytes(checkpoint.info_hash), checkpoint.have
+    stored = connection.execute("SELECT body, checksum FROM states WHERE key=?", (key,)).fetchone()
+    state = TorrentState(
+        have=have,
+        recent=Bitfield(have.num_pieces, have.bits & ~_stored_bits(key, stored)),
+        downloaded=checkpoint.downloaded,
+        uploaded=checkpoint.uploaded,
+        completed_at=checkpoint.completed_at,
+        stamps=checkpoint.stamps,
+    )
+    row = seal(key, encode_state(state))
+    if stored != row:
+        connection.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (key, *row))
+    open_pieces = connection.execute("SELECT piece FROM open_pieces WHERE key=?", (key,)).fetchall()
+    closed = [(key, piece) for (piece,) in open_pieces if checkpoint.is_settled or piece in have]
+    connection.executemany("DELETE FROM open_pieces WHERE key=? AND piece=?", closed)
 
 
 def _stored_bits(key: bytes, row: tuple[object, ...] | None) -> int:

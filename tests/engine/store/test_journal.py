@@ -23,6 +23,7 @@ from bittern.engine.store.disk import Disk
 from bittern.engine.store.journal import Journal
 from bittern.engine.store.keeper import make_record
 from bittern.storage.creator import CreateOptions, create_torrent
+from bittern.storage.resume import Checkpoint
 from bittern.testing.disk import SimWorker
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
@@ -48,8 +49,9 @@ async def test_what_was_committed_is_found_by_the_next_session(
     assert await journal.find(HASH) is None
     await journal.save(record(HASH, tmp_path), b"torrent file")
     have = Bitfield.of(10, [1, 7])
-    await journal.commit(HASH, have, downloaded=5, uploaded=6, stamps=[None], is_settled=True)
-    have.add(3)
+    await journal.commit(
+        Checkpoint(info_hash=HASH, have=have, downloaded=5, uploaded=6, stamps=(None,))
+    )
     await journal.close()
 
     again = await Journal.open(make_disk(loop), tmp_path / "state")
@@ -167,9 +169,7 @@ async def test_pieces_that_were_opened_are_suspects_after_a_kill(
     journal = await Journal.open(make_disk(loop), tmp_path / "state")
     for info_hash in (HASH, OTHER):
         await journal.save(record(info_hash, tmp_path))
-        await journal.commit(
-            info_hash, Bitfield(50), downloaded=0, uploaded=0, stamps=[], is_settled=True
-        )
+        await journal.commit(Checkpoint(info_hash=info_hash, have=Bitfield(50)))
     rng, opened = random.Random(3), {HASH: set[int](), OTHER: set[int]()}
     for _ in range(30):
         info_hash, piece = rng.choice([HASH, OTHER]), rng.randrange(50)
@@ -186,6 +186,51 @@ async def test_pieces_that_were_opened_are_suspects_after_a_kill(
         assert found is not None
         assert set(found.suspects or ()) == pieces
     await again.close()
+
+
+@simulated
+async def test_checkpoints_that_come_together_are_one_durable_step(
+    loop: VirtualLoop, tmp_path: Path
+) -> None:
+    """Limit: F8. A thousand torrents that end at once, or go to rest, sync the journal twice."""
+    journal = await Journal.open(make_disk(loop), tmp_path / "state")
+    hashes = [InfoHash(bytes([number]) * 20) for number in range(1, 50)]
+    for info_hash in hashes:
+        await journal.save(record(info_hash, tmp_path))
+    statements: list[str] = []
+    journal._store._database._connection.set_trace_callback(statements.append)
+    made = [Checkpoint(info_hash=each, have=Bitfield.of(10, [2])) for each in hashes]
+    waits = [loop.create_task(journal.commit(checkpoint)) for checkpoint in made]
+    newer = Checkpoint(info_hash=hashes[7], have=Bitfield.of(10, [2, 3]))
+    waits.append(loop.create_task(journal.commit(newer)))
+    await asyncio.sleep(0)
+    waits[9].cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+    assert statements.count("COMMIT") == statements.count("PRAGMA synchronous=FULL") == 2
+    assert [wait.cancelled() for wait in waits] == [number == 9 for number in range(50)]
+    for number, info_hash in enumerate(hashes):
+        found = await journal.find(info_hash)
+        assert found is not None
+        assert found.have == Bitfield.of(10, [2, 3] if number == 7 else [2])
+    await journal.close()
+
+
+@simulated
+async def test_all_hear_of_a_checkpoint_that_fails(loop: VirtualLoop, tmp_path: Path) -> None:
+    journal = await Journal.open(make_disk(loop), tmp_path / "state")
+    await journal.save(record(HASH, tmp_path))
+    refuse = journal._store._database._connection.execute
+    refuse("CREATE TRIGGER no BEFORE INSERT ON states BEGIN SELECT RAISE(ABORT, 'no'); END")
+    made = [Checkpoint(info_hash=each, have=Bitfield.full(10)) for each in (HASH, OTHER, HASH)]
+    told = await asyncio.gather(*map(journal.commit, made), return_exceptions=True)
+    assert [type(each) for each in told] == [StorageError] * 3
+    refuse("DROP TRIGGER no")
+    assert (found := await journal.find(HASH))
+    assert found.have is None
+    await journal.commit(made[0])
+    assert (found := await journal.find(HASH))
+    assert found.have == Bitfield.full(10)
+    await journal.close()
 
 
 @simulated

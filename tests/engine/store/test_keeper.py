@@ -13,6 +13,7 @@ import pytest
 from bittern.codec.info import Version
 from bittern.codec.metainfo import decode_metainfo
 from bittern.core.bitfield import Bitfield
+from bittern.core.endpoint import Endpoint
 from bittern.core.errors import MetainfoError, StorageError
 from bittern.core.geometry import Geometry
 from bittern.core.ids import InfoHash
@@ -24,7 +25,7 @@ from bittern.engine.store.disk import Disk
 from bittern.engine.store.journal import Journal
 from bittern.engine.store.keeper import _read_partial, make_record, read_renames, with_renames
 from bittern.storage import checker
-from bittern.storage.resume import ResumeRecord
+from bittern.storage.resume import Checkpoint, ResumeRecord
 from bittern.testing.disk import FaultyCalls, SimWorker
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
@@ -123,6 +124,33 @@ async def test_after_a_kill_only_suspects_are_hashed_unless_something_is_missing
 
 
 @in_scene()
+async def test_a_start_after_a_kill_leaves_it_to_a_checkpoint_to_tell_what_was_hashed(
+    scene: Scene,
+) -> None:
+    """R22: when thousands start, their journal is not synced thousands of times."""
+    state = scene.state_dir
+    seed = await scene.node(is_seed=True)
+    node = await scene.node(peers=[seed], state_dir=state, checkpoint_interval=1.0)
+    await node.complete(within=60)
+    await asyncio.sleep(2)
+    await killed(node, state, node.folder)
+    session = await scene.session(scene.add_host(), state_dir=state, checkpoint_interval=5.0)
+    journal = session._services.journal
+    assert journal is not None
+    log = (state / "resume.db-wal").read_bytes()
+    assert (found := await journal.find(scene.info_hash))
+    assert found.suspects
+    config = TorrentConfig(output=node.folder, peers=(Endpoint("10.9.9.9", 1),))
+    torrent = await session.add(scene.raw, config)
+    assert torrent.is_complete
+    assert (state / "resume.db-wal").read_bytes() == log
+    await asyncio.sleep(8)
+    assert (found := await journal.find(scene.info_hash))
+    assert found.have == Bitfield.full(NUM_PIECES)
+    assert not found.suspects
+
+
+@in_scene()
 async def test_a_torrent_that_was_put_elsewhere_is_hashed(scene: Scene, tmp_path: Path) -> None:
     state = scene.state_dir
     node = await scene.node(is_seed=True, state_dir=state)
@@ -141,9 +169,7 @@ async def test_a_journal_that_knows_too_few_files_is_not_believed(scene: Scene) 
     disk = Disk(SimWorker(scene.loop), scene.loop, max_queue=1)
     journal = await Journal.open(disk, state)
     have = Bitfield.full(NUM_PIECES)
-    await journal.commit(
-        scene.info_hash, have, downloaded=0, uploaded=0, stamps=[], is_settled=True
-    )
+    await journal.commit(Checkpoint(info_hash=scene.info_hash, have=have, is_settled=True))
     await journal.close()
     _, checked = await add_again(scene, node, state)
     assert checked == NUM_PIECES

@@ -3,25 +3,25 @@ The session's resume data, from the event loop.
 
 All calls of the store are made in one lane of the storage worker, as it
 demands. Notes of opened pieces are gathered over one turn of the loop, so that
-a fast download does not pay a transaction per piece.
+a fast download does not pay a transaction per piece. Checkpoints that come while
+others are written wait for those, and make one durable step together.
 
 Source: threats.md F7, F8.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 from bittern.codec.magnet import Magnet
 from bittern.codec.metainfo import Metainfo, decode_metainfo, format_metainfo
-from bittern.core.bitfield import Bitfield
 from bittern.core.errors import MetainfoError, StorageError
 from bittern.core.ids import InfoHash
 from bittern.engine.store.disk import Disk
-from bittern.storage.base import FileStamp
-from bittern.storage.resume import Resumed, ResumeRecord, ResumeStore
+from bittern.storage.resume import Checkpoint, Resumed, ResumeRecord, ResumeStore
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ class Journal:
         self._store = store
         self._opened: dict[InfoHash, set[int]] = {}
         self._is_noting = False
+        self._checkpoints: list[tuple[Checkpoint, asyncio.Future[None]]] = []
+        self._is_committing = False
 
     @classmethod
     async def open(cls, disk: Disk, folder: Path) -> Journal:
@@ -134,29 +136,35 @@ class Journal:
 
         self._disk.submit(note, done, lane=self)
 
-    async def commit(
-        self,
-        info_hash: InfoHash,
-        have: Bitfield,
-        *,
-        downloaded: int,
-        uploaded: int,
-        stamps: Iterable[FileStamp | None],
-        is_settled: bool,
-    ) -> None:
+    async def commit(self, checkpoint: Checkpoint) -> None:
         """Keep what a torrent has, after its data was synced; StorageError if that failed."""
-        kept = have.copy()
-        await self._disk.run(
-            lambda: self._store.commit_have(
-                info_hash,
-                kept,
-                downloaded=downloaded,
-                uploaded=uploaded,
-                stamps=stamps,
-                is_settled=is_settled,
-            ),
-            lane=self,
-        )
+        done = asyncio.get_running_loop().create_future()
+        self._checkpoints.append((checkpoint, done))
+        if not self._is_committing:
+            self._is_committing = True
+            self._commit_all()
+        await done
+
+    def _commit_all(self) -> None:
+        batch, self._checkpoints = self._checkpoints, []
+
+        def commit() -> None:
+            self._store.commit_have([checkpoint for checkpoint, _waiting in batch])
+
+        def done(_: None, error: BaseException | None) -> None:
+            for _checkpoint, waiting in batch:
+                if waiting.done():
+                    continue  # nobody waits any more
+                if error is None:
+                    waiting.set_result(None)
+                else:
+                    waiting.set_exception(error)
+            if self._checkpoints:
+                self._commit_all()
+            else:
+                self._is_committing = False
+
+        self._disk.submit(commit, done, lane=self)
 
     async def forget(self, hashes: Iterable[InfoHash]) -> None:
         """Drop all that is kept of a torrent, under whichever of its hashes."""

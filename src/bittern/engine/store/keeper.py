@@ -27,7 +27,7 @@ from bittern.engine.store.journal import Journal
 from bittern.storage.base import FileStamp
 from bittern.storage.checker import check_pieces
 from bittern.storage.renaming import parse_path
-from bittern.storage.resume import Resumed, ResumeRecord
+from bittern.storage.resume import Checkpoint, Resumed, ResumeRecord
 from bittern.storage.resume_rows import Json
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -135,12 +135,13 @@ class Keeper:
         uploaded = 0 if resumed is None else resumed.uploaded
         if resumed is not None:
             self._record = replace(self._record, added_at=resumed.record.added_at)
+        is_trusted = False
         if skip_check:
             full = Bitfield.full(self._geometry.num_pieces).bits
             self._on_trust = full & ~await self._proven(resumed)
             found = Found(full, full, {}, downloaded, uploaded)
         elif resumed is not None and not force_check and await self._is_credible(resumed):
-            found = await self._trust(resumed, progress, is_stopped)
+            found, is_trusted = await self._trust(resumed, progress, is_stopped), True
         else:
             have, damaged = await self._hash(None, progress, is_stopped)
             found = Found(have, 0, {}, downloaded, uploaded, damaged)
@@ -152,6 +153,10 @@ class Keeper:
             if self._was_cut_short:
                 # That says nothing of the rest, so the journal keeps what it had.
                 self._journal = None
+            elif is_trusted:
+                # A checkpoint will say what has become of suspects, when thousands of torrents
+                # start not one by one; until then they are suspects, and no less is known.
+                self._kept.bits = found.unverified
             elif not self._on_trust:
                 self._kept.bits = found.have
                 await self._commit(found.downloaded, found.uploaded, is_settled=True)
@@ -307,14 +312,16 @@ class Keeper:
 
     async def _commit(self, downloaded: int, uploaded: int, *, is_settled: bool) -> None:
         assert self._journal is not None
-        await self._journal.commit(
-            self._info_hash,
-            self._kept,
+        stamps = await self._services.disk.run(self._stamps)
+        checkpoint = Checkpoint(
+            info_hash=self._info_hash,
+            have=self._kept.copy(),
             downloaded=downloaded,
             uploaded=uploaded,
-            stamps=await self._services.disk.run(self._stamps),
+            stamps=tuple(stamps),
             is_settled=is_settled,
         )
+        await self._journal.commit(checkpoint)
 
     def _stamps(self) -> list[FileStamp | None]:
         storage = self._content.storage
