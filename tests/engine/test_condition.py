@@ -123,13 +123,12 @@ def test_what_runs(state: TorrentState, is_running: bool) -> None:
 @simulated
 async def test_who_leaves_calls_a_check_off() -> None:
     condition, told = make()
-    lock = asyncio.Lock()
 
     async def leave() -> None:
-        async with condition.leaving(lock):
+        async with condition.leaving():
             pass
 
-    async with lock:
+    async with condition.lock:
         assert condition.begin_check(is_forced=True)
         assert not condition.is_called_off
         leaving = asyncio.ensure_future(leave())
@@ -150,10 +149,9 @@ async def test_who_leaves_calls_a_check_off() -> None:
 @simulated
 async def test_a_check_that_was_called_off_by_who_has_gone_leaves_a_pause() -> None:
     condition, told = make()
-    lock = asyncio.Lock()
-    async with lock:
+    async with condition.lock:
         condition.begin_check(is_forced=False)
-        leaving = asyncio.ensure_future(condition.leaving(lock).__aenter__())
+        leaving = asyncio.ensure_future(condition.leaving().__aenter__())
         await asyncio.sleep(0)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
@@ -162,3 +160,27 @@ async def test_a_check_that_was_called_off_by_who_has_gone_leaves_a_pause() -> N
     assert not condition.begin_check(is_forced=False)
     condition.was_closed = True
     assert condition.is_called_off
+
+
+@pytest.mark.parametrize("state", [TorrentState.ERROR, TorrentState.PAUSED, TorrentState.SEEDING])
+@simulated
+async def test_what_starts_by_itself_does_so_only_if_nobody_said_otherwise(
+    state: TorrentState,
+) -> None:
+    condition, _ = make()
+    condition.enter(state)
+    started: list[str] = []
+
+    async def retry() -> None:
+        started.append("retry")
+
+    async def wake() -> None:
+        started.append("wake")
+        await asyncio.sleep(1)
+
+    await condition.start_again(retry)
+    # Many ask for it while it wakes up; later it may be roused once more.
+    for _ in range(2):
+        await asyncio.gather(*(condition.rouse(wake) for _ in range(3)))
+    expected = {TorrentState.ERROR: ["retry"], TorrentState.SEEDING: ["wake", "wake"]}
+    assert started == expected.get(state, [])

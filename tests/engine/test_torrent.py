@@ -907,3 +907,107 @@ async def test_web_seeds_that_are_added_are_asked_from_then_on(scene: Scene) -> 
     assert [each.url for each in node.torrent.web_seeds()] == [BASE]
     await node.complete(within=10)
     assert node.has_content()
+
+
+# --- orders that cross -----------------------------------------------------------------------
+
+
+@in_scene()
+async def test_a_pause_during_a_move_holds_after_it(scene: Scene, tmp_path: Path) -> None:
+    seed = await scene.node(is_seed=True, worker_delay=1.0)
+    moving = scene.spawn(seed.torrent.move(tmp_path / "new"))
+    await asyncio.sleep(0.5)
+    await seed.torrent.pause()
+    await moving
+    assert seed.torrent.state is TorrentState.PAUSED
+    assert seed.torrent.config.output == tmp_path / "new"
+    await seed.torrent.resume()
+    assert seed.torrent.is_complete
+
+
+@in_scene()
+async def test_a_pause_right_after_a_recheck_was_asked_for_holds(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True, worker_delay=1.0, state_dir=scene.state_dir)
+    damage(seed.folder / NAME, 2 * PIECE_LENGTH, keeps_times=True)
+    checking = scene.spawn(seed.torrent.recheck())
+    await asyncio.sleep(0.5)
+    await seed.torrent.pause()
+    await checking
+    assert seed.torrent.state is TorrentState.PAUSED
+    await seed.torrent.resume()
+    assert seed.torrent.have_bits.bit_count() == NUM_PIECES - 1, "the check was owed"
+
+
+@in_scene()
+async def test_a_recheck_of_one_that_is_being_roused_is_one(scene: Scene) -> None:
+    seed = await scene.node(
+        is_seed=True, rest_after=1.0, worker_delay=1.0, state_dir=scene.state_dir
+    )
+    await until(lambda: seed.torrent.is_resting)
+    damage(seed.folder / NAME, 2 * PIECE_LENGTH, keeps_times=True)
+    assert seed.torrent.rouse()
+    await seed.torrent.recheck()
+    assert seed.torrent.have_bits.bit_count() == NUM_PIECES - 1
+
+
+@in_scene()
+async def test_who_pauses_one_that_is_being_roused_finds_it_paused(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True, rest_after=1.0, state_dir=scene.state_dir)
+    await until(lambda: seed.torrent.is_resting)
+    assert seed.torrent.rouse()
+    await seed.torrent.pause()
+    await asyncio.sleep(5)
+    assert seed.torrent.state is TorrentState.PAUSED
+    assert seed.torrent.roster is None
+
+
+@in_scene()
+async def test_who_knocks_again_and_again_rouses_it_once(scene: Scene) -> None:
+    """It wakes up for a second, and each newcomer asks twenty times a second."""
+    seed = await scene.node(
+        is_seed=True, rest_after=1.0, worker_delay=0.3, state_dir=scene.state_dir
+    )
+    await until(lambda: seed.torrent.is_resting)
+    tasks = {task.get_name() for task in asyncio.all_tasks()}
+    peer = await scene.add_and_knock(seed)
+    await asyncio.sleep(0.9)
+    new = [task for task in asyncio.all_tasks() if task.get_name() not in tasks]
+    assert len([task for task in new if task.get_name().startswith("rouse")]) == 1
+    await peer.expect_handshake()
+
+
+@in_scene()
+async def test_a_pause_outlasts_every_retry_of_a_full_disk(scene: Scene) -> None:
+    """Limit: F1. Somebody who goes on by hand before the retry has no second one to come."""
+    seed = await scene.node(is_seed=True)
+    calls = FaultyCalls(room=100_000)
+    leecher = await scene.node(peers=[seed], os_calls=calls)
+    torrent = leecher.torrent
+    for _ in range(2):
+        with pytest.raises(DiskFull):
+            await leecher.complete()
+        await asyncio.sleep(5)
+        await torrent.resume()
+    await until(lambda: torrent.state is TorrentState.ERROR)
+    await torrent.pause()
+    calls.room = None
+    await asyncio.sleep(100)
+    assert torrent.state is TorrentState.PAUSED
+    await torrent.resume()
+    assert torrent.diagnose().storage.retry_at is None
+    await leecher.complete()
+
+
+@in_scene()
+async def test_a_disk_that_fills_up_while_it_pauses_starts_nothing(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    calls = FaultyCalls(room=100_000)
+    leecher = await scene.node(peers=[seed], os_calls=calls)
+    torrent = leecher.torrent
+    pausing = scene.spawn(torrent.pause())
+    await asyncio.sleep(0)
+    torrent.swarm_failed(DiskFull("no room on the volume"))
+    await pausing
+    calls.room = None
+    await asyncio.sleep(100)
+    assert torrent.state is TorrentState.PAUSED

@@ -2,7 +2,8 @@
 The state a torrent is in, who waits for its end, who calls it off, and what a failure comes to.
 
 A full disk is no end: the torrent is started again after a while, and again, until there is
-room or somebody pauses it. Every other failure stands until the user does something.
+room or somebody pauses it. Every other failure stands until the user does something. What starts
+by itself, after a failure or out of rest, does so only if nobody has said otherwise meanwhile.
 
 Finding out what is on disk may take hours, and whoever wants the torrent to do something else
 calls it off and waits only until the threads have noticed. It begins anew when the torrent is
@@ -15,7 +16,7 @@ Limit: F1 (disk full).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from bittern.core.errors import BitTorrentError, ConfigError, DiskFull
@@ -38,16 +39,19 @@ class Condition:
         state: what the torrent is at.
         error: what stopped it; None while nothing did.
         was_closed: it has left its session for good.
+        lock: whoever starts the torrent, or ends what it is at, has it meanwhile.
     """
 
     __slots__ = (
         "_changed",
         "_is_called_off",
+        "_is_roused",
         "_num_leaving",
         "_owes_check",
         "_report",
         "_retry",
         "error",
+        "lock",
         "state",
         "was_closed",
     )
@@ -56,13 +60,16 @@ class Condition:
         self.state: TorrentState = TorrentState.PAUSED if is_paused else TorrentState.STOPPED
         self.error: BitTorrentError | None = None
         self.was_closed: bool = False
+        self.lock: asyncio.Lock = asyncio.Lock()
         self._report = report
         self._changed: asyncio.Event | None = None
         """Made when somebody waits: there may be ten thousand torrents, and nobody does."""
         self._retry: asyncio.TimerHandle | None = None
         self._num_leaving = 0
+        """Those who wait for the lock, to end what the torrent is at."""
         self._is_called_off = False
         self._owes_check = False
+        self._is_roused = False
 
     @property
     def is_complete(self) -> bool:
@@ -88,15 +95,41 @@ class Condition:
             self._changed.set()
 
     @asynccontextmanager
-    async def leaving(self, lock: asyncio.Lock) -> AsyncIterator[None]:
-        """Have the torrent's lock, to end what it is at; a check is called off for that."""
+    async def leaving(self) -> AsyncIterator[None]:
+        """
+        Have the lock, to end what it is at; a check is called off for that.
+
+        Who has it may begin something else before he lets go: whoever came after him, and wants
+        the torrent to do another thing again, has the last word.
+        """
         self._num_leaving += 1
         self._is_called_off = True
         try:
-            async with lock:
-                yield
+            await self.lock.acquire()
         finally:
             self._num_leaving -= 1
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    async def start_again(self, start: Callable[[], Awaitable[None]]) -> None:
+        """Have a torrent started whose disk was full, if that is still what it waits for."""
+        async with self.lock:
+            if self.state is TorrentState.ERROR:
+                await start()
+
+    async def rouse(self, start: Callable[[], Awaitable[None]]) -> None:
+        """Have a torrent started that was at rest, unless somebody has stopped it meanwhile."""
+        if self._is_roused:
+            return  # Everybody who wants something of it asks again and again.
+        self._is_roused = True
+        try:
+            async with self.lock:
+                if self.is_running:
+                    await start()
+        finally:
+            self._is_roused = False
 
     @property
     def is_called_off(self) -> bool:
@@ -125,12 +158,18 @@ class Condition:
             error: what happened.
             try_again: called after ``DISK_FULL_RETRY`` if a full disk is all that it was.
         """
+        self.end_retry()
         self.error = error
         self._report(events.failure(error))
         self.enter(TorrentState.ERROR)
         if isinstance(error, DiskFull) and not self.was_closed:
             loop = asyncio.get_running_loop()
             self._retry = loop.call_later(DISK_FULL_RETRY, try_again)
+
+    def begin(self) -> None:
+        """Have nothing against running: no error, and no start to come."""
+        self.error = None
+        self.end_retry()
 
     def end_retry(self) -> None:
         """Do not start again by itself."""

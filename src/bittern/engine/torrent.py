@@ -11,7 +11,6 @@ Sources: BEP 3; threats.md F6 (volume missing).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Unpack
@@ -87,7 +86,6 @@ class Torrent:
         """What is there, what is wanted, what was moved."""
         self._idle_clock = IdleClock(services, can_rest=services.journal is not None)
         self.num_checked: int = 0
-        self._lock = asyncio.Lock()
         self._was_resumed = False
         if self.shelf.has_metainfo:
             check_choice(config, self.info)
@@ -228,24 +226,27 @@ class Torrent:
         Args:
             force_check: hash all that is on disk, whatever the journal says.
         """
-        async with self._lock:
-            if self.error is not None:
-                await self._leave()  # what has failed may not have ended yet
-            if self.roster is not None or self._condition.was_closed:
-                return
-            self._condition.error = None
-            try:
-                kept = await find_kept(self._services.journal, self.shelf)
-                if kept is not None and is_enough(kept.info, kept.piece_layers):
-                    learn(self, kept.info.raw, kept.piece_layers, self._services.hashes_learned)
-                roster = Roster(self, self._services, self.config, self.shelf, self.candidates)
-                if self.shelf.has_metainfo:
-                    await self._wake(roster, force_check=force_check)
-                else:
-                    self._wait_for_metadata(roster, kept)
-            except (StorageError, MetainfoError, ConfigError, Inconsistent) as error:
-                self._failed(error)
-                await self._leave()
+        async with self._condition.lock:
+            await self._start(force_check=force_check)
+
+    async def _start(self, *, force_check: bool = False) -> None:
+        if self.error is not None:
+            await self._leave()  # what has failed may not have ended yet
+        if self.roster is not None or self._condition.was_closed:
+            return
+        self._condition.begin()
+        try:
+            kept = await find_kept(self._services.journal, self.shelf)
+            if kept is not None and is_enough(kept.info, kept.piece_layers):
+                learn(self, kept.info.raw, kept.piece_layers, self._services.hashes_learned)
+            roster = Roster(self, self._services, self.config, self.shelf, self.candidates)
+            if self.shelf.has_metainfo:
+                await self._wake(roster, force_check=force_check)
+            else:
+                self._wait_for_metadata(roster, kept)
+        except (StorageError, MetainfoError, ConfigError, Inconsistent) as error:
+            self._failed(error)
+            await self._leave()
 
     def _wait_for_metadata(self, roster: Roster, kept: Metainfo | None) -> None:
         shelf, services = self.shelf, self._services
@@ -259,7 +260,7 @@ class Torrent:
         self._services.spawn(self._learn(raw, piece_layers), f"metadata of {self.name}")
 
     async def _learn(self, raw: bytes, piece_layers: Mapping[bytes, bytes]) -> None:
-        async with self._lock:
+        async with self._condition.lock:
             phase = self.metadata_phase
             if phase is None:
                 return
@@ -325,26 +326,24 @@ class Torrent:
         Raises:
             StorageError: the disk failed.
         """
-        await self._sleep(TorrentState.CHECKING)
-        await self.start(force_check=True)
+        async with self._condition.leaving():
+            await self._end(TorrentState.CHECKING)
+            await self._start(force_check=True)
         if self.error is not None:
             raise self.error
 
     async def pause(self) -> None:
         """Leave the swarm but stay in the session; a check is called off, and done when resumed."""
-        await self._sleep(TorrentState.PAUSED)
+        async with self._condition.leaving():
+            await self._end(TorrentState.PAUSED)
 
     async def resume(self) -> None:
         """Join the swarm again after ``pause`` or an error."""
         await self.start()
 
-    async def _sleep(self, state: TorrentState) -> None:
-        async with self._condition.leaving(self._lock):
-            await self._end(state)
-
     async def _end(self, state: TorrentState) -> None:
-        self._condition.end_retry()
         await self._leave()
+        self._condition.end_retry()
         self._condition.enter(state)
 
     async def move(self, output: Path) -> None:
@@ -372,21 +371,22 @@ class Torrent:
 
     async def _relocate(self, change: Callable[[TorrentConfig], TorrentConfig]) -> None:
         change(self.config)  # what cannot be is said before anything stops
-        was_running = self.roster is not None or self._condition.is_running
-        try:
-            async with self._condition.leaving(self._lock):
+        async with self._condition.leaving():
+            was_running = self.roster is not None or self._condition.is_running
+            try:
                 if was_running:
                     await self._end(TorrentState.CHECKING)
                 moved = await moving.move(self._services, self.shelf, self.config, change)
                 self.config = moving.placed(self.config, moved)
-        finally:
-            if was_running:
-                await self.start()
+            finally:
+                if was_running:
+                    await self._start()
 
     async def stop(self) -> None:
         """Leave the swarm for good; events end. Idempotent."""
         self._condition.was_closed = True
-        await self._sleep(TorrentState.STOPPED)
+        async with self._condition.leaving():
+            await self._end(TorrentState.STOPPED)
         self.listeners.close()
 
     async def delete_data(self) -> None:
@@ -553,14 +553,14 @@ class Torrent:
             self._services.active.pop(self, None)
 
     async def _rest(self) -> None:
-        async with self._lock:
+        async with self._condition.lock:
             if self.is_complete and not self.num_connections:
                 await self._let_go()
 
     def rouse(self) -> bool:
         """Wake up from rest, because somebody wants to connect; False if it is not at rest."""
         if self.is_resting and not self._condition.was_closed:
-            self._services.spawn(self.start(), f"rouse {self.name}")
+            self._services.spawn(self._condition.rouse(self._start), f"rouse {self.name}")
             return True
         return False
 
@@ -587,12 +587,12 @@ class Torrent:
         self._services.spawn(self._after_failure(), f"stop {self.name}")
 
     def _failed(self, error: BitTorrentError) -> None:
-        self._condition.fail(
-            error, try_again=lambda: self._services.spawn(self.start(), f"retry {self.name}")
-        )
+        spawn, again = self._services.spawn, self._condition.start_again
+        name = f"retry {self.name}"
+        self._condition.fail(error, try_again=lambda: spawn(again(self._start), name))
 
     async def _after_failure(self) -> None:
-        async with self._lock:
+        async with self._condition.lock:
             if self.error is not None:  # nobody has started it again meanwhile
                 await self._leave()
 
