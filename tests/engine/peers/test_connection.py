@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 
@@ -73,6 +74,7 @@ class FakeOwner:
         self.is_slow = self.is_limited = self.closes_when_filled = False
         self.closes_on: type | None = None
         """What it closes a peer for."""
+        self.max_run_length = BLOCK_LENGTH
         self._buffer = bytearray(1 << 20)
 
     def blocks_received(
@@ -91,7 +93,7 @@ class FakeOwner:
             peer.close("no use")
 
     def next_run(self, peer: PeerConnection) -> list[Request]:
-        return [] if self.is_limited else peer.protocol.incoming.take(BLOCK_LENGTH)[0]
+        return [] if self.is_limited else peer.protocol.incoming.take(self.max_run_length)[0]
 
     def load_run(self, peer: PeerConnection, requests: list[Request]) -> memoryview | None:
         if self.is_slow:
@@ -354,6 +356,31 @@ async def test_a_loaded_run_that_does_not_fit_waits_for_room() -> None:
     peer.writable()
     expected = wire.encode_piece(1, 0, b"\1" * 5) + wire.encode_piece(3, 0, b"\3" * 5)
     assert stream.sent[before:] == expected
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+@simulated
+async def test_of_a_run_that_nobody_reads_half_a_mebibyte_is_kept(is_slow: bool) -> None:
+    """Limit: H2. The rest is read again once there is room."""
+    peer, stream, owner = serving()
+    before = len(stream.sent)
+    requests = [(at // 4, at % 4 * BLOCK_LENGTH, BLOCK_LENGTH) for at in range(40)]
+    whole = b"".join(wire.encode_piece(i, b, bytes([i]) * n) for i, b, n in requests)
+    owner.max_run_length, owner.is_slow = len(whole), is_slow
+    stream.room = 100
+    tracemalloc.start()
+    peer.data_received(memoryview(b"".join(wire.encode_request(*each) for each in requests)))
+    if is_slow:
+        peer.run_loaded(requests, memoryview(bytes(whole)))
+        owner.is_slow = False
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert 500_000 < kept < 530_000
+    for room in (5_000, 1 << 20):
+        stream.room = room
+        peer.writable()
+    assert stream.sent[before:] == wire.UNCHOKE + whole
+    assert peer.up.total == 40 * BLOCK_LENGTH
 
 
 @simulated

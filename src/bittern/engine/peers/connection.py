@@ -13,7 +13,9 @@ Sources: BEP 3; threats.md H2, H5. docs/design/README.md has the whole way of a 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Protocol
 
 from bittern.codec import wire
@@ -40,6 +42,8 @@ MIN_RUN_LENGTH = 32_768
 """Bytes of blocks read at once for the slowest peer."""
 RUNS_PER_TURN = 2
 """Runs of blocks served to one peer before other callbacks get their turn."""
+MAX_UNSENT_LENGTH = 524_288
+"""Limit: H2. Bytes of a run that are kept for a peer whose stream did not take all of it."""
 
 Report = Callable[[events.Event], None]
 """Tells the outside."""
@@ -85,6 +89,7 @@ class PeerConnection:
     __slots__ = (
         "_is_closed",
         "_is_loading",
+        "_left_over",
         "_loop",
         "_serve_handle",
         "_trace",
@@ -156,6 +161,8 @@ class PeerConnection:
         self.run_length: int = 2 * MIN_RUN_LENGTH
         """Bytes of blocks that the stream may take at once, as far as it has shown."""
         self._unsent: memoryview | None = None
+        self._left_over: list[Request] = []
+        """The end of a run, to be loaded once more: too much to be kept."""
         self._is_loading = False
         self._is_closed = False
         self._serve_handle: asyncio.Handle | None = None
@@ -218,7 +225,7 @@ class PeerConnection:
         """Go on sending."""
         if self._unsent is not None:
             rest, self._unsent = self._unsent, None
-            if not self._write(rest, is_copied=True):
+            if not self._write(rest):
                 return
         self.flush()
         self.serve()
@@ -235,25 +242,23 @@ class PeerConnection:
             return False
         if not self.protocol.has_data_to_send:
             return True
-        return self._send(self.protocol.data_to_send(), is_copied=True)
+        data = self.protocol.data_to_send()
+        self._trace_sent(data)
+        return self._write(data)
 
-    def _send(self, data: bytes | memoryview, *, is_copied: bool) -> bool:
+    def _trace_sent(self, data: bytes | memoryview) -> None:
         if self._trace is not None:
             _, tracer, report = self._trace
             for message in tracer.feed(data):
                 report(events.MessageSent(self.endpoint, *message))
-        return self._write(data, is_copied=is_copied)
 
-    def _write(self, data: bytes | memoryview, *, is_copied: bool) -> bool:
+    def _write(self, data: bytes | memoryview) -> bool:
+        """Send; what the stream does not take waits, uncopied."""
         self.last_sent_at = self._loop.time()
         sent = self.stream.send(data)
-        if sent == len(data):
-            return True
-        if not self._is_closed:
-            rest = memoryview(data)[sent:]
-            # A run lies in the session's buffer, which the next run overwrites.
-            self._unsent = rest if is_copied else memoryview(bytes(rest))
-        return False
+        if sent < len(data) and not self._is_closed:
+            self._unsent = memoryview(data)[sent:]
+        return sent == len(data)
 
     def serve(self) -> None:
         """Serve the peer's requests while there is room, data and leave to."""
@@ -261,11 +266,11 @@ class PeerConnection:
             self._serve_handle.cancel()
             self._serve_handle = None
         for _ in range(RUNS_PER_TURN):
-            if self._is_loading or self._is_closed or not self.protocol.incoming.waiting:
+            if self._is_loading or self._is_closed:
                 return
-            if not self.flush():
+            if not (self._left_over or self.protocol.incoming.waiting) or not self.flush():
                 return
-            requests = self.owner.next_run(self)
+            requests, self._left_over = self._left_over or self.owner.next_run(self), []
             if not requests:
                 self.flush()
                 return
@@ -273,20 +278,28 @@ class PeerConnection:
             if data is None:
                 self._is_loading = True
                 return
-            if not self._send_run(data, requests, is_copied=False):
+            if not self._send_run(data, requests):
                 return
         self._serve_handle = self._loop.call_soon(self.serve)
 
-    def _send_run(self, data: memoryview, requests: list[Request], *, is_copied: bool) -> bool:
+    def _send_run(self, data: memoryview, requests: list[Request]) -> bool:
         """
         Send a run; False when the stream did not take all of it.
 
         What it does not take has been read and copied in vain until there is room, so the
         next run is shorter then, and longer after one that went through.
         """
+        self.last_sent_at = self._loop.time()
+        sent = self.stream.send(data)
+        is_sent = sent == len(data)
+        if not is_sent:
+            # A run lies in the session's buffer, which the next run overwrites, or in one of
+            # its own that is too long to be kept for the sake of its end.
+            data, requests, self._left_over = _cut(data, requests, sent + MAX_UNSENT_LENGTH)
+            self._unsent = None if self._is_closed else memoryview(bytes(data[sent:]))
+        self._trace_sent(data)
         num_bytes = len(data) - wire.PIECE_HEADER_LENGTH * len(requests)
         self.up.add(num_bytes)
-        is_sent = self._send(data, is_copied=is_copied)
         if is_sent:
             self.run_length = max(self.run_length, 2 * num_bytes)
         else:
@@ -303,7 +316,7 @@ class PeerConnection:
         self._is_loading = False
         if self._is_closed:
             return
-        if data and not self._send_run(data, requests, is_copied=True):
+        if data and not self._send_run(data, requests):
             return
         self.flush()
         self.serve()
@@ -331,6 +344,7 @@ class PeerConnection:
         if self._serve_handle is not None:
             self._serve_handle.cancel()
         self._unsent = None
+        self._left_over = []
         self.owner.peer_lost(self, reason, was_violation=was_violation)
 
     @property
@@ -340,3 +354,12 @@ class PeerConnection:
 
     def __repr__(self) -> str:
         return f"<PeerConnection {self.endpoint} {self.protocol!r}>"
+
+
+def _cut(
+    data: memoryview, requests: list[Request], max_length: int
+) -> tuple[memoryview, list[Request], list[Request]]:
+    """Cut a run behind a whole message; return it, its requests, and those left over."""
+    ends = list(accumulate(wire.PIECE_HEADER_LENGTH + length for _, _, length in requests))
+    number = bisect_right(ends, max_length)
+    return data[: ends[number - 1]], requests[:number], requests[number:]
