@@ -358,6 +358,24 @@ async def test_a_loaded_run_that_does_not_fit_waits_for_room() -> None:
     assert stream.sent[before:] == expected
 
 
+@simulated
+async def test_a_loaded_run_does_not_overtake_a_message_that_waits() -> None:
+    peer, stream, owner = serving()
+    owner.is_slow = True
+    peer.data_received(memoryview(wire.encode_request(1, 0, 5)))
+    before = len(stream.sent)
+    stream.room = 3
+    peer.protocol.send_have(3)
+    peer.flush()
+    owner.is_slow = False
+    stream.room = 1 << 20
+    run = wire.encode_piece(1, 0, b"\1" * 5)
+    peer.run_loaded([(1, 0, 5)], memoryview(run))
+    peer.writable()
+    assert stream.sent[before:] == wire.encode_have(3) + run
+    assert peer.up.total == 5
+
+
 @pytest.mark.parametrize("is_slow", [False, True])
 @simulated
 async def test_of_a_run_that_nobody_reads_half_a_mebibyte_is_kept(is_slow: bool) -> None:

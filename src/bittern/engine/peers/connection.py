@@ -316,6 +316,10 @@ class PeerConnection:
         self._is_loading = False
         if self._is_closed:
             return
+        if data and not self.flush():
+            # A message has met a full stream meanwhile, and goes first.
+            self._left_over = requests
+            return
         if data and not self._send_run(data, requests):
             return
         self.flush()
