@@ -76,12 +76,13 @@ class Bench:
         self.log: list[tuple[object, ...]] = []
         self.loaded: list[tuple[list[Request], bytes]] = []
         self.refused: list[Request] = []
+        self.hashes = PieceHashes(self.info, {})
         self.assembly = Assembly(
             self,
             geometry=self.geometry,
             layout=self.layout,
             storage=self.storage,
-            hashes=PieceHashes(self.info, {}),
+            hashes=self.hashes,
             picker=self.picker,
             disk=self.disk,
             send_buffer=SendBuffer(1 << 19),
@@ -262,6 +263,85 @@ async def test_a_full_disk_is_told_once(loop: VirtualLoop, is_slow: bool) -> Non
 
 
 @simulated
+async def test_what_a_full_disk_did_not_take_is_not_left_for_the_next_run(
+    loop: VirtualLoop,
+) -> None:
+    """Limit: F1. A batch of two writes: the first goes through, of the second nothing is there."""
+    bench = Bench(loop)
+    share = PeerShare("a")
+    bench.open(share, 0, 1, 2)
+    bench.give(share, 0, 0)
+    write = bench.storage.write
+
+    def write_some(offset: int, buffers: Any) -> None:
+        if offset >= 2 * PIECE:
+            raise DiskFull("no room on the volume")
+        write(offset, buffers)
+
+    bench.storage.write = write_some  # type: ignore[method-assign]
+    blocks = [(1, 0, memoryview(bench.block(1, 0))), (2, BLOCK, memoryview(bench.block(2, 1)))]
+    bench.assembly.receive(share, blocks)
+    await asyncio.sleep(1)
+    assert bench.log == [("broken", DiskFull)]
+    assert bench.assembly.partial_blocks() == {0: [0], 1: [0]}
+
+
+@pytest.mark.parametrize("is_good", [False, True])
+@simulated
+async def test_a_piece_that_cannot_be_read_back_to_find_a_liar_is_a_broken_disk(
+    loop: VirtualLoop, is_good: bool
+) -> None:
+    """Limit: H4, F2. What was good before counts all the same."""
+    bench = Bench(loop)
+    good, liar = PeerShare("good"), PeerShare("liar")
+    bench.open(good, 0, 1)
+    if is_good:
+        bench.give(good, 0, 0, 1, 2)
+        bench.give(liar, 0, 3, is_bad=True)
+        bench.open(good, 0)
+    bench.give(good, 0, 0, 1, 2)
+    bench.give(good, 1, 0, 1, 2)
+
+    def fail(*_: object, **__: object) -> bool:
+        raise StorageError("cannot be read")
+
+    bench.storage.read_into = fail  # type: ignore[method-assign]
+    bench.log.clear()
+    last = bench.block(0, 3) if is_good else bytes(BLOCK)
+    blocks = [(0, 3 * BLOCK, memoryview(last)), (1, 3 * BLOCK, memoryview(bench.block(1, 3)))]
+    bench.assembly.receive(good if is_good else liar, blocks)
+    await asyncio.sleep(1)
+    verified: list[tuple[object, ...]] = [("verified", 0)] if is_good else []
+    assert sorted(bench.log, key=str) == [
+        ("broken", StorageError),
+        *verified,
+        ("verified", 1),
+    ]
+
+
+@simulated
+async def test_good_pieces_beside_one_that_contradicts_itself_are_had(loop: VirtualLoop) -> None:
+    """Limit: P13."""
+    bench = Bench(loop, is_parallel=True)
+    share = PeerShare("a")
+    bench.open(share, 0, 1, 2)
+    is_good = bench.hashes.is_good
+
+    def contradict(index: int, hasher: Any) -> bool:
+        if index == 1:
+            raise Inconsistent(index, "v1")
+        return is_good(index, hasher)
+
+    bench.hashes.is_good = contradict  # type: ignore[method-assign]
+    blocks = [(index, n * BLOCK, bench.block(index, n)) for index in range(3) for n in range(4)]
+    blocks[-1] = (2, 3 * BLOCK, bytes(BLOCK))
+    bench.assembly.receive(share, [(i, begin, memoryview(data)) for i, begin, data in blocks])
+    await asyncio.sleep(1)
+    assert [entry[0] for entry in bench.log] == ["failed", "verified", "inconsistent"]
+    assert bench.picker.have == bench.bit(0)
+
+
+@simulated
 async def test_blocks_of_an_earlier_run_are_gone_on_with(loop: VirtualLoop) -> None:
     bench = Bench(loop, have=1 << 7)
     bench.storage.write(PIECE, [bench.block(1, 0)])
@@ -345,6 +425,39 @@ async def test_a_bad_piece_of_a_run_costs_only_its_own_requests(
         assert bench.log == [("lost", 2)]
         assert bench.loaded == [(run[:1], message(bench, 1, 3))]
         assert bench.picker.have == 0xF0 ^ bench.bit(2)
+
+
+@simulated
+async def test_a_piece_that_is_lost_while_a_run_waits_is_not_sent(loop: VirtualLoop) -> None:
+    """Limit: F5. Who asked for it alone has found out first that it is damaged."""
+    bench = Bench(loop, have=0xF0, unverified=0xF0)
+    bench.fill()
+    bench.storage.files[0][2 * PIECE] ^= 1
+    run = [(1, 0, BLOCK), (2, 0, BLOCK)]
+    assert bench.assembly.load_run(bench, [(2, BLOCK, BLOCK)]) is None
+    assert bench.assembly.load_run(bench, run) is None
+    await asyncio.sleep(2)
+    assert bench.log == [("lost", 2)]
+    assert sorted(bench.refused) == [(2, 0, BLOCK), (2, BLOCK, BLOCK)]
+    assert ([(1, 0, BLOCK)], message(bench, 1, 0)) in bench.loaded
+
+
+@simulated
+async def test_a_piece_that_is_lost_while_it_is_read_is_not_sent(loop: VirtualLoop) -> None:
+    bench = Bench(loop, have=0xF0)
+    bench.fill()
+    read_into = bench.storage.read_into
+
+    def cold(offset: int, buffers: object, *, nowait: bool = False) -> bool:
+        return not nowait and read_into(offset, buffers)  # type: ignore[arg-type]
+
+    bench.storage.read_into = cold  # type: ignore[method-assign]
+    run = [(1, 0, BLOCK), (2, 0, BLOCK)]
+    assert bench.assembly.load_run(bench, run) is None
+    bench.assembly.piece_is_bad(2)
+    await asyncio.sleep(2)
+    assert bench.refused == run[1:]
+    assert bench.loaded == [(run[:1], message(bench, 1, 0))]
 
 
 @simulated

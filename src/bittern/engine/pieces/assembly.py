@@ -188,12 +188,18 @@ class Assembly:
         result = self.pieces.receive(share, blocks, hashes=not hands_off)
         result.num_wasted += num_bad
         storage, write = self._storage, self._disk.write
+        num_tried = 0
         try:
             for offset, buffers, pieces in result.writes:
+                num_tried += 1
                 if not write(storage, offset, buffers, _WriteDone(self, pieces)):
                     for piece in pieces:
                         piece.num_unwritten += 1
         except StorageError as error:
+            # For ever: what is not there must not be left to the next run as if it were (F1).
+            for _, _, pieces in result.writes[num_tried - 1 :]:
+                for piece in pieces:
+                    piece.num_unwritten += 1
             self._fail(error)
             return result
         if result.finished:
@@ -229,40 +235,54 @@ class Assembly:
 
     def _judge(self, pieces: Sequence[OpenPiece]) -> None:
         """Compare hashes. A fast peer brings many small pieces at once; they go on together."""
-        try:
-            good = self._good_of(pieces)
-        except Inconsistent as error:
+        if self._is_stopped:
+            return
+        good, contradiction = self._good_of(pieces)
+        if good:
+            self._take_good(good)
+        if contradiction is not None:
             # No peer is to blame: the torrent contradicts itself (P13).
             self.stop()
-            self._owner.torrent_inconsistent(error)
-            return
-        if not good or self._is_stopped:
-            return
+            self._owner.torrent_inconsistent(contradiction)
+
+    def _take_good(self, good: Sequence[OpenPiece]) -> None:
         indices = [piece.index for piece in good]
         if self.judge is not None:
             for index in indices:
                 self.judge.piece_passed(index)
         self.pieces.close_good(good)
-        guilty = self.suspects.pieces_passed(
-            ((piece.index, piece.senders) for piece in good), self._digests
-        )
         self._owner.pieces_verified(indices)
-        if guilty:
-            self._owner.peers_guilty(guilty)
         self._check_files(indices)
+        try:
+            guilty = self.suspects.pieces_passed(
+                ((piece.index, piece.senders) for piece in good), self._digests
+            )
+        except StorageError as error:
+            self._fail(error)
+        else:
+            if guilty:
+                self._owner.peers_guilty(guilty)
 
-    def _good_of(self, pieces: Sequence[OpenPiece]) -> Sequence[OpenPiece]:
+    def _good_of(
+        self, pieces: Sequence[OpenPiece]
+    ) -> tuple[Sequence[OpenPiece], Inconsistent | None]:
+        """Return the good ones, and what speaks against the torrent itself."""
         first = pieces[0].index if pieces else 0
         is_row = [piece.index for piece in pieces] == list(range(first, first + len(pieces)))
         if is_row and is_good_row(self._hashes, first, [piece.hasher for piece in pieces]):
-            return pieces
-        good = []
+            return pieces, None
+        good, contradiction = [], None
         for piece in pieces:
-            if self._hashes.is_good(piece.index, piece.hasher):
+            try:
+                is_good = self._hashes.is_good(piece.index, piece.hasher)
+            except Inconsistent as error:
+                contradiction = contradiction or error
+                continue
+            if is_good:
                 good.append(piece)
             elif self.judge is None or not self.judge.take(piece):
                 self._suspect(piece)
-        return good
+        return good, contradiction
 
     def take(self, pieces: Sequence[int]) -> None:
         """Have pieces that were found elsewhere, hashed there, and written here (F5)."""
@@ -277,7 +297,11 @@ class Assembly:
     def _suspect(self, piece: OpenPiece) -> None:
         """Give up a bad piece; who is to blame may show when it has been fetched again."""
         index = piece.index
-        guilty = self.suspects.piece_failed(index, piece.senders, lambda: self._digests(index))
+        try:
+            guilty = self.suspects.piece_failed(index, piece.senders, lambda: self._digests(index))
+        except StorageError as error:
+            self._fail(error)
+            return
         self.pieces.close_bad(piece, exclusive=not guilty)
         self._owner.piece_failed(index, guilty)
 
@@ -390,6 +414,8 @@ class Assembly:
                 self._refuse(waiter, requests)
             elif error is not None:
                 raise error
+            elif self._lost_of(requests):
+                self._go_on(waiter, requests)
             else:
                 assert data is not None
                 waiter.run_loaded(requests, data)
@@ -441,13 +467,21 @@ class Assembly:
             self._picker.lose(index)
             self._owner.piece_lost(index)
         for waiter, requests in waiting:
-            if not is_good:
-                # The other pieces of the run are as good as before.
-                waiter.run_refused([request for request in requests if request[0] == index])
-                requests = [request for request in requests if request[0] != index]
-            data = self.load_run(waiter, requests) if requests else memoryview(b"")
-            if data is not None:
-                waiter.run_loaded(requests, memoryview(bytes(data)))
+            self._go_on(waiter, requests)
+
+    def _go_on(self, waiter: LoadedRun, requests: list[Request]) -> None:
+        """Go on with a run that had to wait; which of its pieces are lost may show meanwhile."""
+        if lost := self._lost_of(requests):
+            waiter.run_refused([request for request in requests if request[0] in lost])
+            requests = [request for request in requests if request[0] not in lost]
+        data = self.load_run(waiter, requests) if requests else memoryview(b"")
+        if data is not None:
+            waiter.run_loaded(requests, memoryview(bytes(data)))
+
+    def _lost_of(self, requests: list[Request]) -> set[int]:
+        """Return those pieces of a run that we do not have any more."""
+        top, have = self._picker.top, self._picker.have
+        return {index for index, _, _ in requests if not have >> (top - index) & 1}
 
 
 class _WriteDone:
