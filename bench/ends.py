@@ -1,5 +1,5 @@
 """
-One end of a transfer as a process of its own, for bittern and for libtorrent.
+One end of a transfer as a process of its own: bittern, libtorrent, or bare system calls.
 
 ``python -m bench.ends PROGRAM ROLE TORRENT FOLDER PORT [PEER-PORT...]`` prints one
 JSON object per line on stdout: first ``{"ready": port}``, a seed after it has
@@ -11,14 +11,14 @@ its own, when stdin is closed.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import resource
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from bench.meter import Meter, cpu_seconds, say
 
 TUNED = {
     "send_socket_buffer_size": 4 << 20,
@@ -28,35 +28,6 @@ TUNED = {
     "hashing_threads": 2,
 }
 """What an expert sets for a fast network."""
-
-
-def say(**fields: object) -> None:
-    """Print one line of JSON at once."""
-    print(json.dumps(fields), flush=True)
-
-
-def cpu_seconds() -> float:
-    """Return the processor time of this process so far."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-class Meter:
-    """Time, processor time and memory from ``start`` to ``report``."""
-
-    def __init__(self) -> None:
-        self._wall = time.perf_counter()
-        self._cpu = cpu_seconds()
-
-    def report(self, num_bytes: int) -> None:
-        """Print what was used."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        say(
-            seconds=time.perf_counter() - self._wall,
-            cpu=cpu_seconds() - self._cpu,
-            num_bytes=num_bytes,
-            rss=peak,
-        )
 
 
 async def bittern_end(role: str, torrent: Path, folder: Path, port: int, peers: list[int]) -> None:
@@ -150,6 +121,13 @@ def main() -> None:
         import uvloop
 
         uvloop.run(bittern_end(role, Path(torrent), Path(folder), int(port), ports))
+    elif program == "bare":
+        from bench import bare
+
+        if role == "seed":
+            bare.seed(Path(folder))
+        else:
+            bare.leech(Path(folder), ports)
     else:
         libtorrent_end(
             role, Path(torrent), Path(folder), int(port), ports, is_tuned=program == "tuned"

@@ -3,7 +3,8 @@ One seed, or several, to one leech over TCP on loopback.
 
 Both ends run the same program, have checked what they have beforehand, and the
 leech verifies every piece and writes the file. Rate is that of the leech from
-the moment it may connect until it is complete.
+the moment it may connect until it is complete. Beside them, the same bytes are moved
+by system calls alone, which shows how much of the processor time is the protocol's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from bench.report import Row, ratio, take_turns
 
 GIB = 1 << 30
 PROGRAMS = ("bittern", "libtorrent", "tuned")
+LIMIT = "bare"
+"""Moves, writes and hashes without a protocol; see ``bench.bare``. Has one seed."""
 
 
 class Measured(NamedTuple):
@@ -62,8 +65,9 @@ def measure(
 ) -> dict[str, Measured]:
     """Run the programs in turn, ``runs`` times each, and return the medians."""
     material = make_material(root, length=length, piece_length=piece_length)
+    programs = (*PROGRAMS, LIMIT) if num_seeds == 1 else PROGRAMS
     results = take_turns(
-        PROGRAMS, runs, lambda program: run_once(program, material, root, num_seeds=num_seeds)
+        programs, runs, lambda program: run_once(program, material, root, num_seeds=num_seeds)
     )
     return {
         program: Measured(*(median(values) for values in zip(*measured, strict=True)))
@@ -96,4 +100,12 @@ def run(root: Path, *, is_quick: bool, runs: int) -> list[Row]:
             Row("leech peak RSS", f"{ours.rss:.0f} MB", f"{default.rss:.0f} MB",
                 ratio(ours.rss, default.rss), "<= 80 MB"),
         ]  # fmt: skip
+        if LIMIT in got:
+            bare = got[LIMIT]
+            rows += [
+                Row("leech CPU beside bare moving, writing, hashing", f"{ours.leech_cpu:.2f}",
+                    f"{bare.leech_cpu:.2f}", ratio(ours.leech_cpu, bare.leech_cpu), ""),
+                Row("seed CPU beside bare reading, sending", f"{ours.seed_cpu:.2f}",
+                    f"{bare.seed_cpu:.2f}", ratio(ours.seed_cpu, bare.seed_cpu), ""),
+            ]  # fmt: skip
     return rows
