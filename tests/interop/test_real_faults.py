@@ -73,8 +73,9 @@ async def test_a_leecher_that_is_killed_goes_on_where_it_was(
     for other in others:
         await other.start([seed])
     had: set[int] = set()
-    for share in (0.2, 0.4, 0.6):
-        # Killed three times, each time a bit further on, and well before it is complete.
+    for share in (0.1, 0.2, 0.3):
+        # Killed three times, each time a bit further on, and long before it is complete: on a
+        # busy machine it has gone on while we read how far it is.
         await victim.start([seed, *others])
 
         def is_far_enough(event: dict[str, Any], least: float = share * num_pieces) -> bool:
