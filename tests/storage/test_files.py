@@ -498,6 +498,34 @@ def test_reserving_more_than_there_is_says_so(tmp_path: Path) -> None:
     storage.close()
 
 
+def test_what_has_no_room_is_not_begun(tmp_path: Path) -> None:
+    layout = contiguous(1 << 20, 1 << 20)
+    calls = FailingCalls(names={"allocate"})
+    storage = FileStorage(layout, tmp_path, paths_for(layout), preallocate=True, os_calls=calls)
+    calls.free_bytes = lambda _: (2 << 20) - 1
+    with pytest.raises(DiskFull, match=f"^{2 << 20} bytes are to be reserved, {(2 << 20) - 1}"):
+        storage.prepare()
+    assert calls.log == []
+    assert not storage.path_of(0).exists()
+    # What has its room already is not asked for again.
+    storage.prepare({0})
+    calls.free_bytes = lambda _: 1 << 20
+    storage.prepare()
+    assert calls.log == ["allocate"] * 2
+    storage.close()
+
+
+def test_a_volume_that_does_not_tell_its_room_is_an_error_with_a_place(tmp_path: Path) -> None:
+    calls = FailingCalls(names={"free_bytes"})
+    calls.arm(0, errno.EIO)
+    layout = contiguous(100)
+    storage = FileStorage(layout, tmp_path, paths_for(layout), preallocate=True, os_calls=calls)
+    with pytest.raises(StorageError, match="the disk reports an error") as caught:
+        storage.prepare()
+    assert caught.value.path == str(tmp_path)
+    storage.close()
+
+
 def test_sync_covers_data_and_the_names_of_new_files_once(tmp_path: Path) -> None:
     calls = FailingCalls(names={"fdatasync", "fsync"})
     storage = storage_in(tmp_path, 100, 50, 50, calls=calls)

@@ -120,6 +120,7 @@ class SessionConfig:
     state_dir: Path | None = None
     """Where resume data and DHT state live; None keeps nothing beyond this session."""
     preallocate: bool = False
+    """Reserve room for all wanted files at the start, or fail there if there is not enough."""
     part_suffix: str | None = None
     """Suffix of files that are not complete, as ``.part``; None for none."""
     max_open_files: int = 64

@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from bittern.core.errors import FileVanished, MisuseError, StorageError, UnsafePath
+from bittern.core.errors import DiskFull, FileVanished, MisuseError, StorageError, UnsafePath
 from bittern.storage.adopt import ReuseHow, adopt_file
 from bittern.storage.base import Buffer, FilePlace, FileStamp, file_place, skip, storage_error
 from bittern.storage.handles import Handle, HandleCache
@@ -33,7 +33,7 @@ from bittern.storage.links import make_links, remove_links
 from bittern.storage.names import check_component, part_paths
 from bittern.storage.relocate import move_files, prune_folders
 from bittern.storage.rooted import FilePath, RootedTree
-from bittern.storage.system import MAX_BUFFERS, OsCalls
+from bittern.storage.system import MAX_BUFFERS, OsCalls, bytes_on_disk
 
 SLOW_READ: Final = 0.02
 """Seconds; a read in place that takes longer has waited for a disk."""
@@ -279,24 +279,45 @@ class FileStorage:
             self._tree.make_root()
         else:
             self._tree.check_root()
-        for index in self._stored:
-            length = self.layout.files[index].length
-            if wanted is not None and index not in wanted:
-                continue
-            if length:
-                if self._preallocate:
-                    self._reserve(index, length)
-            elif self._tree.stat(self._current(index)) is None:
+        kept = [index for index in self._stored if wanted is None or index in wanted]
+        if self._preallocate:
+            self._reserve([index for index in kept if self.layout.files[index].length])
+        for index in kept:
+            if (
+                not self.layout.files[index].length
+                and self._tree.stat(self._current(index)) is None
+            ):
                 self._handles.release(self._open(index, True), self._calls.close)
                 self.finish_file(index)
                 # There is nothing to come back to.
                 self._handles.drop((self._owner, index), self._calls.close)
 
-    def _reserve(self, index: int, length: int) -> None:
+    def _reserve(self, indices: Sequence[int]) -> None:
+        shorter: list[int] = []
+        needed = 0
+        for index in indices:
+            length = self.layout.files[index].length
+            found = self._tree.stat(self._current(index))
+            if found is None or found.st_size < length:
+                shorter.append(index)
+                needed += length - (0 if found is None else min(length, bytes_on_disk(found)))
+        if not shorter:
+            return
+        try:
+            # First all of it: a system that runs out half way leaves the disk full, and of nothing.
+            if needed > (free := self._calls.free_bytes(self.root)):
+                raise DiskFull(
+                    f"{needed} bytes are to be reserved, {free} are free", path=str(self.root)
+                )
+        except OSError as error:
+            raise storage_error(error, self.root) from error
+        for index in shorter:
+            self._allocate(index)
+
+    def _allocate(self, index: int) -> None:
         handle = self._open(index, True)
         try:
-            if self._calls.fstat(handle.fd).st_size < length:
-                self._calls.allocate(handle.fd, 0, length)
+            self._calls.allocate(handle.fd, 0, self.layout.files[index].length)
         except OSError as error:
             raise storage_error(error, self.path_of(index)) from error
         finally:

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from bittern.storage.base import Buffer
@@ -68,6 +70,7 @@ class OsCalls:
         else:
             self.preadv, self.pwritev = os.preadv, os.pwritev
         self.allocate: Callable[[int, int, int], None] = getattr(os, "posix_fallocate", _allocate)
+        self.free_bytes: Callable[[Path], int] = _free_bytes
 
     @property
     def is_replaced(self) -> bool:
@@ -121,6 +124,17 @@ def _allocate(fd: int, offset: int, length: int) -> None:
     # Without posix_fallocate the best that can be had is a file of the right length.
     if os.fstat(fd).st_size < offset + length:
         os.ftruncate(fd, offset + length)
+
+
+def _free_bytes(path: Path) -> int:
+    """Return what may still be written to the volume of ``path``."""
+    return shutil.disk_usage(path).free
+
+
+def bytes_on_disk(status: os.stat_result) -> int:
+    """Return what a file takes of its volume; its length where the system does not say."""
+    blocks: int | None = getattr(status, "st_blocks", None)
+    return status.st_size if blocks is None else 512 * blocks
 
 
 def _clone(fd: int, source: int) -> None:
