@@ -254,6 +254,13 @@ class StorageContract:
         assert stamp.length == 100
         storage.close()
 
+    def test_sync_of_files_that_somebody_else_has_written_to(self, tmp_path: Path) -> None:
+        storage = self.ready(contiguous(100, 50, 0), tmp_path)
+        storage.write(0, [noise(100)])
+        storage.mark_unsynced([0, 1, 2])
+        storage.sync()
+        storage.close()
+
     def test_finishing_a_file_that_is_missing(self, tmp_path: Path) -> None:
         storage = self.ready(contiguous(100), tmp_path)
         with pytest.raises(FileVanished):

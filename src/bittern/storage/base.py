@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -134,6 +134,14 @@ class Storage(Readable, Protocol):
 
         After an error nothing written since the last success may be taken for stored, not
         even if a second call succeeds: hash it again (Limit: F3).
+        """
+
+    def mark_unsynced(self, indices: Iterable[int]) -> None:
+        """
+        Have the next ``sync`` take these files for changed, as far as they are there.
+
+        A process before us may have written to them and been killed: what it wrote is with
+        the operating system, so it is read back, and yet not on stable storage (Limit: F8).
         """
 
     def finish_file(self, index: int) -> None:

@@ -20,7 +20,7 @@ import contextlib
 import errno
 import stat
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -344,6 +344,14 @@ class FileStorage:
                 failed = failed or error
         if failed is not None:
             raise failed
+
+    def mark_unsynced(self, indices: Iterable[int]) -> None:
+        """Sync these files next time as well; see ``Storage.mark_unsynced``."""
+        for index in indices:
+            path = self._current(index)
+            if self._tree.stat(path) is not None:
+                self._dirty.add(index)
+                self._names_changed(path)
 
     def _sync_file(self, index: int) -> None:
         key = (self._owner, index)

@@ -9,7 +9,7 @@ present length gives zeros, as in a sparse file.
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from bittern.core.errors import DiskFull, FileVanished, MisuseError
@@ -94,6 +94,9 @@ class MemoryStorage:
 
     def sync(self) -> None:
         """Do nothing: memory has nothing more stable behind it."""
+
+    def mark_unsynced(self, indices: Iterable[int]) -> None:
+        """Do nothing, as ``sync``."""
 
     def finish_file(self, index: int) -> None:
         """Cut a file to its length; see ``Storage.finish_file``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from bittern.engine.store.journal import Journal
 from bittern.engine.store.keeper import _read_partial, make_record, read_renames, with_renames
 from bittern.storage import checker
 from bittern.storage.resume import Checkpoint, ResumeRecord
+from bittern.testing.crash import CrashingCalls
 from bittern.testing.disk import FaultyCalls, SimWorker
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
@@ -148,6 +150,36 @@ async def test_a_start_after_a_kill_leaves_it_to_a_checkpoint_to_tell_what_was_h
     assert (found := await journal.find(scene.info_hash))
     assert found.have == Bitfield.full(NUM_PIECES)
     assert not found.suspects
+
+
+@pytest.mark.parametrize("is_forced", [False, True])
+@in_scene()
+async def test_what_a_killed_process_has_written_is_synced_before_it_is_kept(
+    scene: Scene, is_forced: bool
+) -> None:
+    """Limit: F8. It matches its hash in the page cache; the power may fail all the same."""
+    state, calls = scene.state_dir, CrashingCalls(random.Random(1))
+    seed = await scene.node(is_seed=True)
+    node = await scene.node(peers=[seed], state_dir=state, os_calls=calls)
+    await node.complete(within=60)
+    copies = snapshot(state)
+    calls.fail_call(0, for_good=True, names=["fdatasync", "fsync"])
+    await node.close()
+    calls.heal()
+    assert calls.num_unsynced
+    restore(copies)
+    (state / "lock").unlink(missing_ok=True)
+    session = await scene.session(
+        scene.add_host(), state_dir=state, os_calls=calls, checkpoint_interval=5.0
+    )
+    torrent = await session.add(scene.raw, TorrentConfig(output=node.folder, paused=True))
+    await torrent.start(force_check=is_forced)
+    assert torrent.is_complete
+    await asyncio.sleep(8)
+    journal = session._services.journal
+    assert journal is not None
+    assert await num_kept(journal, scene) == NUM_PIECES
+    assert not calls.num_unsynced
 
 
 @in_scene()

@@ -135,6 +135,7 @@ class Keeper:
         uploaded = 0 if resumed is None else resumed.uploaded
         if resumed is not None:
             self._record = replace(self._record, added_at=resumed.record.added_at)
+            await self._services.disk.run(lambda: self._mark_unsynced(resumed))
         is_trusted = False
         if skip_check:
             full = Bitfield.full(self._geometry.num_pieces).bits
@@ -158,9 +159,20 @@ class Keeper:
                 # start not one by one; until then they are suspects, and no less is known.
                 self._kept.bits = found.unverified
             elif not self._on_trust:
-                self._kept.bits = found.have
-                await self._commit(found.downloaded, found.uploaded, is_settled=True)
+                await self._sync(found.have, found.downloaded, found.uploaded, is_settled=True)
         return found
+
+    def _mark_unsynced(self, resumed: Resumed) -> None:
+        """Have files synced that a process before us was writing to when it was killed (F8)."""
+        if resumed.have is not None and resumed.suspects:
+            num_pieces, layout = self._geometry.num_pieces, self._content.layout
+            written = resumed.have.missing_from(resumed.suspects)
+            self._content.storage.mark_unsynced(
+                index
+                for piece in written
+                if piece < num_pieces
+                for index in layout.files_of_piece(piece)
+            )
 
     async def _is_credible(self, resumed: Resumed) -> bool:
         """Tell whether files are where and as they were at the last checkpoint (F5, F9)."""
