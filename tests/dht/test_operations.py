@@ -130,6 +130,18 @@ def test_a_cancelled_lookup_is_silent(host: Host) -> None:
     assert host.asked == []
 
 
+def test_a_cancelled_announce_is_silent_too(host: Host) -> None:
+    operation = PeersOperation(
+        host, 5, lookup(1), GetPeers(HASH), lambda token: AnnouncePeer(HASH, 80, token)
+    )
+    operation.advance(now=0.0)
+    host.answer(token=b"one")
+    operation.cancel()
+    host.answer()
+    assert host.events == []
+    assert host.ended == []
+
+
 def test_nobody_to_ask_ends_at_once(host: Host) -> None:
     Operation(host, 5, lookup(0), FindNode(TARGET)).advance(now=0.0)
     assert host.events == [NodesFound(5, (), 0)]
@@ -245,10 +257,11 @@ def item_operation(
     make: MakeItem | None = None,
     uses_cas: bool = False,
     count: int = 3,
+    named: int = 0,
 ) -> None:
     made = Lookup(item.target, OWN)
     for number in range(1, count + 1):
-        made.add_start(node_id(number), compact(number))
+        made.add_start(node_id(named or number), compact(number))
     ItemOperation(
         host,
         5,
@@ -336,6 +349,16 @@ def test_a_put_gets_what_is_there_and_writes_what_is_made(host: Host) -> None:
     assert isinstance(end, ItemLookupEnded)
     assert (end.item, end.num_stored) == (mutable(8, b"1:c"), 1)
     assert [refusal.code for refusal in end.refusals] == [301]
+
+
+def test_a_node_under_another_id_than_it_was_named_by_has_its_cas(host: Host) -> None:
+    item_operation(
+        host, mutable(0), make=lambda _: mutable(8, b"1:c"), uses_cas=True, count=1, named=9
+    )
+    host.answer(token=b"one", **results(mutable(7)))
+    ((_, put, _),) = host.asked
+    assert isinstance(put, Put)
+    assert put.cas == 7
 
 
 def test_an_immutable_put_carries_nothing_but_the_value(host: Host) -> None:

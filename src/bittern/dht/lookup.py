@@ -296,7 +296,7 @@ class Lookup:
 
     def answered(
         self, candidate: Candidate, node_id: bytes, nodes: bytes, token: bytes | None
-    ) -> None:
+    ) -> Candidate:
         """
         Take an answer.
 
@@ -306,10 +306,13 @@ class Lookup:
             nodes: compact node infos of the candidate's family, end to end; at most
                 eight are read.
             token: for writing, or None.
+
+        Returns:
+            Who answered: another candidate when the id is not the one it was named by.
         """
         if node_id == self._own_id:
             self.failed(candidate)
-            return
+            return candidate
         self._end_wait(candidate)
         if candidate.state is State.SLOW:
             _blame(candidate, -1)
@@ -322,6 +325,7 @@ class Lookup:
         packed_length = len(candidate.compact) - 2
         for named, compact in read_nodes(nodes, packed_length, from_local=candidate.is_local):
             self._add(named, compact, candidate.path, candidate)
+        return candidate
 
     def failed(self, candidate: Candidate) -> None:
         """Note that a candidate did not answer, or not usefully."""

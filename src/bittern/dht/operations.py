@@ -127,6 +127,8 @@ class Operation:
 
     def note_written(self, error: KrpcFailure | QueryTimeout | None, *, now: float) -> None:
         """Note what became of one write."""
+        if self._is_over:
+            return
         if error is None:
             self._num_stored += 1
         elif isinstance(error, KrpcFailure):
@@ -141,7 +143,7 @@ class Operation:
             return
         is_ipv6 = len(candidate.compact) == COMPACT_LENGTH_V6
         nodes = (response.nodes6 if is_ipv6 else response.nodes) or b""
-        self.lookup.answered(candidate, response.node_id, nodes, response.token)
+        candidate = self.lookup.answered(candidate, response.node_id, nodes, response.token)
         if self._take(candidate, response):
             self._end(now)
         else:
