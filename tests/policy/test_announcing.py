@@ -347,6 +347,15 @@ def test_trackers_can_be_replaced() -> None:
     assert due(scheduler, 9) == [("z", STARTED)]
 
 
+def test_who_answers_stays_in_front_when_trackers_are_added() -> None:
+    scheduler = make("ab")
+    due(scheduler, 0)
+    scheduler.succeeded("a", ANSWER, now=0)
+    scheduler.set_tiers([["c", "b", "a"]], now=5)
+    assert order(scheduler) == "acb"
+    assert due(scheduler, 1800) == [("a", NONE)]
+
+
 def test_a_result_nobody_waits_for_is_a_bug() -> None:
     scheduler = make("a")
     with pytest.raises(MisuseError, match="no announce under way to a"):

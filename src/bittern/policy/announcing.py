@@ -120,6 +120,11 @@ class _Tracker:
         self.retry_at = -math.inf
         self.next_at = -math.inf
 
+    @property
+    def is_working(self) -> bool:
+        """True when its last answer was good."""
+        return self.has_started and not self.num_failures
+
     def next_event(self) -> Event:
         if not self.has_started:
             return Event.STARTED
@@ -141,7 +146,7 @@ class _Tracker:
             return TrackerState.REFUSED
         if self.num_failures:
             return TrackerState.FAILING
-        return TrackerState.WORKING if self.has_started else TrackerState.UNTRIED
+        return TrackerState.WORKING if self.is_working else TrackerState.UNTRIED
 
 
 class _Lane:
@@ -237,6 +242,8 @@ class AnnounceScheduler:
                     group.append(tracker)
             if group:
                 self._rng.shuffle(group)
+                # BEP 12: who has answered stands in front, also in a list that was changed.
+                group.sort(key=lambda tracker: not tracker.is_working)
                 grouped.append(group)
         self._leaving = {
             url: tracker
@@ -253,7 +260,7 @@ class AnnounceScheduler:
                 tracker.lane = lane
                 if tracker.event is not None:
                     lane.active = tracker
-                if lane.current is None and tracker.has_started and not tracker.num_failures:
+                if lane.current is None and tracker.is_working:
                     lane.current = tracker
                     lane.due_at = tracker.next_at
 
