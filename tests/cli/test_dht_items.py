@@ -144,7 +144,7 @@ def test_bencoded_values(bittern: Program, network: DhtNetwork) -> None:
         (["put", "v" * 1001], "longer than 1000 bytes"),
         (["put", "i01e", "--bencoded"], "the value: "),
         (["put", "d1:b0:1:a0:e", "--bencoded"], "the value: "),
-        (["put"], "requires an argument"),
+        (["put"], "dht put needs VALUE"),
     ],
 )
 def test_wrong_usage_costs_no_network(bittern: Program, arguments: list[str], text: str) -> None:

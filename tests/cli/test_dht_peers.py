@@ -111,7 +111,7 @@ def test_nodes_without_torrents_and_nodes_that_are_not_there(bittern: Program) -
         (["peers", "x"], "x: not an info hash"),
         (["peers", "0" * 41], "not an info hash"),
         (["peers", f"magnet:?xs=urn:btpk:{'0' * 64}"], "the link names no info hash"),
-        (["peers"], "requires an argument"),
+        (["peers"], "dht peers needs HASH"),
         (["ping", "nowhere"], "'nowhere' is not HOST:PORT"),
         (["ping", "nowhere:0"], "'nowhere:0' is not HOST:PORT"),
         (["sample", "--target", "xyz"], "not 40 hexadecimal digits"),

@@ -178,7 +178,8 @@ def test_nobody_there(bittern: Program, tmp_path: Path) -> None:
     [
         (["x", "-o", "m"], 2, "neither a magnet link nor a public key"),
         ([f"magnet:?xt=urn:btih:{'0' * 40}", "-o", "m"], 2, "names no public key"),
-        ([LINK], 2, "requires an argument"),
+        ([LINK], 2, "follow needs --output: see bittern follow --help"),
+        ([LINK, "--outptu", "m"], 2, "unknown option: --outptu; follow needs --output"),
         ([LINK, "-o", "m", "--salt", "x" * 65], 2, "more than 64 bytes"),
         (
             [LINK, "-o", "m", "--no-dht", "--once", "--no-lsd", "--port", "0"],

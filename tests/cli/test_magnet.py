@@ -84,4 +84,4 @@ def test_indices_become_ranges(indices: set[int], ranges: tuple[tuple[int, int],
 
 def test_a_file_that_is_not_there_is_refused(bittern: Program, tmp_path: Path) -> None:
     ran = bittern("magnet", write(tmp_path / "a.torrent", DATA), "--files", "0-1")
-    assert (ran.code, ran.error) == (2, "there is no file 1: the torrent has 1")
+    assert (ran.code, ran.error) == (2, "there is no file 1: the last one is 0")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -87,6 +88,25 @@ def test_a_downloader_gets_it_all_and_the_ratio_ends_it(
     assert result["downloaded"] == 0
 
 
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_with_v_it_says_which_port_others_reach_it_at(bittern: Program, is_taken: bool) -> None:
+    """The one asked for may be taken."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        if is_taken:
+            other.listen()
+        else:
+            other.close()
+        line = f"seed cat.torrent --data data --seed-time 0 -v --port {port}"
+        ran = bittern(*line.split(), *(each for each in ALONE if each not in ("--port", "0")))
+    assert ran.code == 0, ran.err
+    told = int(ran.out.splitlines()[0].rpartition("  listening on port ")[2])
+    assert (told == port) is not is_taken
+    warning = f"warning: port {port} is taken; {told} instead"
+    assert ran.err.splitlines() == ([f"bittern: {warning}"] if is_taken else [])
+
+
 @pytest.mark.parametrize("place", ["data", "data/cat.mp4", "data/renamed.mp4"])
 def test_data_is_named_by_its_folder_or_itself(
     bittern: Program, tmp_path: Path, place: str
@@ -96,6 +116,7 @@ def test_data_is_named_by_its_folder_or_itself(
     ran = bittern("seed", "cat.torrent", "--data", place, "--seed-time", "0", *ALONE)
     assert ran.code == 0, ran.err
     assert ran.out.splitlines()[0] == "complete"
+    assert ran.out.splitlines()[-1].endswith(", 0 B uploaded")
     ran = bittern("seed", "cat.torrent", "--data", place, "--seed-time", "0", "--json", *ALONE)
     [file] = ran.json["files"]
     assert file["path"] == ("renamed.mp4" if "renamed" in place else "cat.mp4")

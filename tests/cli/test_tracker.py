@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import signal
 import socket
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,7 +18,16 @@ from bittern.cli.exits import CommandFailed
 from bittern.cli.report import Report
 from bittern.cli.tracker import read_allowed, resolve_listeners
 from bittern.cli.values import HostPort
+from bittern.codec.udp_tracker import (
+    ConnectReply,
+    ErrorReply,
+    decode_reply,
+    encode_announce,
+    encode_connect,
+)
+from bittern.core.announce import AnnounceRequest
 from bittern.core.endpoint import Endpoint
+from bittern.core.ids import InfoHash, PeerId
 from bittern.tracker.server import Tracker
 from tests.cli.support import Program, write
 
@@ -89,7 +100,66 @@ def test_numbers_are_told_when_they_change(
     ran = bittern("tracker", "--http", "127.0.0.1:0", "--interval", "2m")
     assert ran.code == 0, ran.err
     lines = ran.out.splitlines()
-    assert lines[1:] == ["1 torrents, 1 peers, 1 announces, 0 scrapes, 0 refused"]
+    assert lines[1:] == ["1 torrent, 1 peer, 1 announce, no scrapes, 0 refused"]
+
+
+@pytest.mark.parametrize("option", ["-v", "--jsonl", "-q"])
+def test_whom_it_refuses_and_why_is_told_to_who_asks(
+    bittern: Program, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    """Over HTTP and UDP, what cannot be read and what is against the rules."""
+    begin = Tracker.__aenter__
+
+    async def enter(self: Tracker) -> Tracker:
+        server = await begin(self)
+        loop = asyncio.get_running_loop()
+        asked = loop.run_in_executor(None, _break_rules, server.announce_urls)
+        asked.add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        return server
+
+    monkeypatch.setattr(Tracker, "__aenter__", enter)
+    ran = bittern("tracker", "--http", "127.0.0.1:0", "--udp", "127.0.0.1:0", option)
+    assert ran.code == 0, ran.err
+    reasons = [
+        "info_hash must have 20 bytes, not 1",
+        "a full scrape is not available",
+        "port must be in 1..65535",
+    ]
+    if option == "-v":
+        lines = [line.split("  ")[-1] for line in ran.out.splitlines()[1:]]
+        assert lines == [f"refused 127.0.0.1: {reason}" for reason in reasons]
+    elif option == "--jsonl":
+        found = [json.loads(line) for line in ran.out.splitlines()]
+        told = [(each["host"], each["reason"]) for each in found if each["type"] == "refused"]
+        assert told == [("127.0.0.1", reason) for reason in reasons]
+        assert found[-1]["num_refused"] == 3
+    else:
+        assert ran.out == ""
+
+
+def _break_rules(urls: list[str]) -> None:
+    """Ask over HTTP for a swarm that cannot be and for all of them; announce port 0 over UDP."""
+    http, udp = urls
+    for target in (f"{http}?info_hash=a", http.replace("announce", "scrape")):
+        with urllib.request.urlopen(target) as answer:
+            assert b"failure reason" in answer.read()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(10)
+        parts = urlsplit(udp)
+        sock.connect((parts.hostname, parts.port))
+        sock.send(encode_connect(1))
+        reply = decode_reply(sock.recv(100), ipv6=False)
+        assert isinstance(reply, ConnectReply)
+        request = AnnounceRequest(
+            info_hash=InfoHash(b"h" * 20),
+            peer_id=PeerId(b"p" * 20),
+            port=0,
+            uploaded=0,
+            downloaded=0,
+            left=1,
+        )
+        sock.send(encode_announce(reply.connection_id, 2, request))
+        assert isinstance(decode_reply(sock.recv(1000), ipv6=False), ErrorReply)
 
 
 @pytest.mark.parametrize(
@@ -123,9 +193,10 @@ def test_a_taken_port_is_one_line(bittern: Program) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        ran = bittern("tracker", "--http", f"127.0.0.1:{taken.getsockname()[1]}")
+        port = taken.getsockname()[1]
+        ran = bittern("tracker", "--http", f"127.0.0.1:{port}")
     assert ran.code == 1
-    assert ran.error.startswith("cannot listen: ")
+    assert ran.error == f"cannot listen on 127.0.0.1:{port}: address already in use"
 
 
 def test_a_list_of_allowed_hashes(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ HASH = InfoHash(b"h" * 20)
 QUERY = f"info_hash={'h' * 20}&peer_id={'p' * 20}"
 
 
-def make(trusted: Sequence[str] = (), **limits: int) -> HttpTracker:
+def make(trusted: Sequence[str] = (), **limits: Any) -> HttpTracker:
     networks = [ipaddress.ip_network(network) for network in trusted]
     return HttpTracker(Desk(random.Random(1)), lambda: 5.0, trusted=networks, **limits)
 

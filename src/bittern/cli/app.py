@@ -14,6 +14,7 @@ from cyclopts import (
     App,
     ArgumentCollection,
     CycloptsError,
+    MissingArgumentError,
     Parameter,
     Token,
     UnusedCliTokensError,
@@ -174,6 +175,17 @@ def _usage_text(error: CycloptsError) -> str:
     """Return what is wrong with a command line in one phrase."""
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"unexpected argument {error.unused_tokens[0]!r}"
+    if isinstance(error, MissingArgumentError) and error.argument:
+        return _missing_text(error, error.argument.name)
     error.verbose = False
     text = str(error).strip().rstrip(".")
     return text[:1].lower() + text[1:]
+
+
+def _missing_text(error: MissingArgumentError, name: str) -> str:
+    if error.keyword is not None:
+        return f"{error.keyword} needs a value"
+    verb = " ".join(error.command_chain or ())
+    unknown = [token for token in error.unused_tokens or () if token.startswith("-")]
+    head = f"unknown option: {unknown[0]}; " if unknown else ""
+    return f"{head}{verb} needs {name}: see bittern {verb} --help"

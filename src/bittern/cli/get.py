@@ -314,12 +314,15 @@ def _outcome_text(transfer: Transfer, output: Path) -> str:
             f"{transfer.name}: {int(stats.progress * 1000) / 10:.1f} % of "
             f"{format_size(stats.wanted_length)} are here"
         )
-    downloaded, seconds = summary["downloaded"], summary["seconds"]
+    downloaded, uploaded = summary["downloaded"], summary["uploaded"]
+    seconds = summary["seconds"]
     assert isinstance(downloaded, int)
+    assert isinstance(uploaded, int)
     assert isinstance(seconds, float)
-    if not downloaded:
-        return f"{transfer.name}: complete in {output}"
-    return (
-        f"{transfer.name}: complete in {output}, {format_size(downloaded)} in "
-        f"{format_duration(seconds)} ({format_rate(downloaded / seconds)})"
-    )
+    text = f"{transfer.name}: complete in {output}"
+    if downloaded:
+        rate = format_rate(downloaded / seconds)
+        text += f", {format_size(downloaded)} in {format_duration(seconds)} ({rate})"
+    if uploaded or transfer.goal.seeds:
+        text += f", {format_size(uploaded)} uploaded"
+    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -10,6 +11,7 @@ from bittern.cli.exits import ExitCode
 from bittern.cli.options import Addresses, FileList
 from bittern.cli.output import print_json, print_line
 from bittern.cli.source import load_metainfo
+from bittern.codec.file_list import FileEntry, last_index
 from bittern.codec.magnet import Magnet, format_magnet
 from bittern.codec.metainfo import Metainfo
 from bittern.core.errors import ConfigError
@@ -35,7 +37,7 @@ def magnet(
         json: Write a JSON object with "magnet" and the hashes to stdout.
     """
     metainfo = load_metainfo(torrent)
-    _check_files(files, len(metainfo.info.files))
+    _check_files(files, metainfo.info.files)
     link = format_magnet(magnet_of(metainfo, files=files, peers=peer, with_trackers=not no_tracker))
     if json:
         info = metainfo.info
@@ -52,10 +54,10 @@ def magnet(
     return ExitCode.DONE
 
 
-def _check_files(files: frozenset[int] | None, num_files: int) -> None:
+def _check_files(files: frozenset[int] | None, entries: Sequence[FileEntry]) -> None:
     """Refuse files that the torrent does not have."""
-    if files and max(files) >= num_files:
-        raise ConfigError(f"there is no file {max(files)}: the torrent has {num_files}")
+    if files and max(files) >= len(entries):
+        raise ConfigError(f"there is no file {max(files)}: the last one is {last_index(entries)}")
 
 
 def magnet_of(

@@ -104,7 +104,7 @@ class NetworkOptions:
     """Where peers come from and how fast data may go."""
 
     port: Port = None
-    """Listening port; 0 takes any free one. Default: 6881 or one of the ten after it."""
+    """Listening port; one of the ten after it if it is taken, 0 takes any. Default: 6881."""
     bind: Hosts = ()
     """Address to listen on and to connect from; repeatable. Default: all."""
     peer: Addresses = ()

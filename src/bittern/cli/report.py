@@ -76,6 +76,11 @@ class Report:
         return min(1.0, self._display.interval)
 
     @property
+    def wants_events(self) -> bool:
+        """True when a person wants to hear of every event."""
+        return self._wishes.verbose >= 1
+
+    @property
     def wants_trace(self) -> bool:
         """True when single protocol messages are to be told."""
         return self._wishes.verbose >= 2

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from bittern.cli.session import look_up
 from bittern.cli.values import HostPort
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash, InfoHashV2
+from bittern.engine.reasons.phrases import count_of
 from bittern.net.dns import ThreadedLookup
 from bittern.tracker.desk import DEFAULT_INTERVAL
 from bittern.tracker.server import Tracker
@@ -66,6 +68,7 @@ def tracker(
         found = await before_end(places, stop, None)
         if found is None:
             return stop.exit_code(unfinished=False)
+        told = Report(report)
         server = Tracker(
             http=found[0],
             udp=found[1],
@@ -73,14 +76,14 @@ def tracker(
             allowed=allowed,
             trusted=trust,
             lenient_ids=lenient_ids,
+            refused=partial(_tell_refused, told),
         )
-        told = Report(report)
         try:
             async with AsyncExitStack() as stack:
                 try:
                     await stack.enter_async_context(server)
                 except OSError as error:
-                    text = f"cannot listen: {describe(error)}"
+                    text = f"cannot listen on {describe(error)}"
                     raise CommandFailed(text, exit_code_of(error)) from error
                 _tell_listening(server, told)
                 await _serve(server, told, stop)
@@ -151,7 +154,7 @@ def _has_ipv6() -> bool:
     return True
 
 
-def numbers_of(server: Tracker) -> dict[str, str | int | float | bool | None]:
+def numbers_of(server: Tracker) -> dict[str, int]:
     """Return what the tracker has counted."""
     desk = server.desk
     return {
@@ -169,6 +172,11 @@ def _tell_listening(server: Tracker, told: Report) -> None:
     told.note("listening", "listening on " + ", ".join(http + udp), http=http, udp=udp)
 
 
+def _tell_refused(told: Report, host: str, reason: str) -> None:
+    text = f"refused {host}: {reason}" if told.wants_events else ""
+    told.note("refused", text, host=host, reason=reason)
+
+
 async def _serve(server: Tracker, told: Report, stop: StopSignal) -> None:
     """Wait for the signal, and now and then tell the numbers when they have changed."""
     before = numbers_of(server)
@@ -179,7 +187,15 @@ async def _serve(server: Tracker, told: Report, stop: StopSignal) -> None:
             numbers = numbers_of(server)
             if numbers != before:
                 before = numbers
-                text = ", ".join(
-                    f"{value} {key.removeprefix('num_')}" for key, value in numbers.items()
-                )
-                told.note("progress", text, **numbers)
+                told.note("progress", _text_of(numbers), **numbers)
+
+
+def _text_of(numbers: Mapping[str, int]) -> str:
+    parts = (
+        count_of(numbers["num_torrents"], "torrent"),
+        count_of(numbers["num_peers"], "peer"),
+        count_of(numbers["num_announces"], "announce"),
+        count_of(numbers["num_scrapes"], "scrape"),
+        f"{numbers['num_refused']} refused",
+    )
+    return ", ".join(parts)

@@ -107,6 +107,7 @@ class Transfer:
 
     def __init__(self, job: Job, goal: Goal, report: Report) -> None:
         self.job = job
+        self.goal = goal
         self.torrent: Torrent | None = None
         self.error: BaseException | None = None
         self.is_complete: bool = False
@@ -116,7 +117,6 @@ class Transfer:
         """It looked for peers; False if all the time went into the check of what is on disk."""
         self.refusal: str = ""
         """What a tracker said last that refused; empty if none did."""
-        self._goal = goal
         self._report = report
         self._started_at = time.monotonic()
         self._completed_at: float | None = None
@@ -191,7 +191,7 @@ class Transfer:
             self._earlier = (stats.downloaded, stats.uploaded)
 
     async def _seed(self, torrent: Torrent, completed_at: float) -> None:
-        while not self._goal.is_reached(
+        while not self.goal.is_reached(
             torrent.stats(), seeding_for=time.monotonic() - completed_at
         ):
             if torrent.error is not None:
@@ -357,7 +357,7 @@ async def run_transfers(
     transfers = [Transfer(job, goal, report) for job in jobs]
     try:
         async with Session(replace(config, stop_timeout=SESSION_STOP_TIMEOUT)) as session:
-            report.note("listening", "", port=session.port)
+            _tell_port(session, report)
             tasks = [asyncio.create_task(transfer.run(session)) for transfer in transfers]
             ticker = asyncio.create_task(_tick(transfers, report))
             everything = asyncio.gather(*tasks)
@@ -374,6 +374,15 @@ async def run_transfers(
         for transfer in transfers:
             await transfer.drain()
     return transfers
+
+
+def _tell_port(session: Session, report: Report) -> None:
+    """Tell the port; when it is not the one that was asked for, also to who did not ask."""
+    port, wanted = session.port, session.config.listen_port
+    if port not in (0, wanted) and wanted not in (0, SessionConfig().listen_port):
+        complain(f"warning: port {wanted} is taken; {port} instead")
+    text = f"listening on port {port}" if port else "no port could be opened"
+    report.note("listening", text if report.wants_events else "", port=port)
 
 
 async def _first(

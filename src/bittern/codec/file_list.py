@@ -13,6 +13,7 @@ Source: BEP 3 (``length``, ``files``), BEP 47 (attributes, pads, symlinks).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bittern.codec.bencode import Value
@@ -73,6 +74,11 @@ class FileEntry:
             self.sha1,
             self.mtime,
         )
+
+
+def last_index(files: Sequence[FileEntry]) -> int:
+    """Return the index of the last file that is no padding; 0 without any."""
+    return max((index for index, entry in enumerate(files) if not entry.is_pad), default=0)
 
 
 def text_from(raw: bytes) -> str:

@@ -10,7 +10,8 @@ Limits: T2 (announces per source), T3 (numbers of peers and hashes), T4 (ports).
 from __future__ import annotations
 
 import random
-from collections.abc import Container
+from collections.abc import Callable, Container
+from typing import TypeAlias
 
 from bittern.core.announce import Event
 from bittern.core.errors import TrackerFailure
@@ -30,6 +31,13 @@ MAX_SOURCES = 65_536
 """Sources that are counted; while there are more, new ones are not."""
 _LIFETIME_FACTOR = 1.5
 """A peer may miss half an interval before it is forgotten (T2: 45 min of 30)."""
+
+Refused: TypeAlias = Callable[[str, str], None]
+"""Hears whom a listener refused, an address, and why."""
+
+
+def tell_nobody(_host: str, _reason: str) -> None:
+    """Stand where nobody wants to hear of refusals."""
 
 
 class Desk:

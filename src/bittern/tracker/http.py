@@ -30,7 +30,7 @@ from bittern.core.announce import FailureAnswer, ScrapeEntry
 from bittern.core.endpoint import Endpoint, network_of
 from bittern.core.errors import TrackerDecodeError, TrackerFailure
 from bittern.core.ids import InfoHash
-from bittern.tracker.desk import Desk
+from bittern.tracker.desk import Desk, Refused, tell_nobody
 
 MAX_REQUEST_LENGTH = 8_192
 """Limit: T5. Bytes of request line and headers."""
@@ -53,6 +53,7 @@ class HttpTracker:
         clock: gives monotonic seconds.
         trusted: networks whose ``ip=`` is believed.
         max_connections, max_per_address: see the constants.
+        refused: hears whom we refuse, an address, and why.
 
     Attributes:
         num_connections: open now.
@@ -67,10 +68,12 @@ class HttpTracker:
         trusted: Sequence[Network] = (),
         max_connections: int = MAX_CONNECTIONS,
         max_per_address: int = MAX_CONNECTIONS_PER_ADDRESS,
+        refused: Refused = tell_nobody,
     ) -> None:
         self.num_turned_away: int = 0
         self._desk = desk
         self._clock = clock
+        self._refused = refused
         self._trusted = tuple(trusted)
         self._max_connections = max_connections
         self._max_per_address = max_per_address
@@ -143,8 +146,11 @@ class HttpTracker:
         try:
             body = serve(parts.query, host)
         except TrackerDecodeError as error:
+            self._desk.num_refused += 1
+            self._refused(host, str(error))
             body = encode_failure(FailureAnswer(str(error)))
         except TrackerFailure as failure:
+            self._refused(host, failure.reason)
             body = encode_failure(FailureAnswer(failure.reason, failure.retry_after))
         return _response("200 OK", body)
 

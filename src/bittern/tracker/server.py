@@ -13,16 +13,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 import random
 import secrets
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError
 from bittern.net.udp import UdpSocket
-from bittern.tracker.desk import DEFAULT_INTERVAL, Desk
+from bittern.tracker.desk import DEFAULT_INTERVAL, Desk, Refused, tell_nobody
 from bittern.tracker.http import HttpTracker
 from bittern.tracker.udp import LENIENT_SLOTS, STRICT_SLOTS, ConnectionIds, UdpTracker
 
@@ -42,10 +43,12 @@ class Tracker:
         trusted: networks (``10.0.0.0/8``) whose ``ip=`` is believed.
         lenient_ids: accept connection ids for ten minutes (BEP 15 says two).
         rng: for selections.
+        refused: hears whom we refuse, an address, and why.
 
     Raises:
         ConfigError: an interval or a network makes no sense.
-        OSError: from ``async with``, when an address cannot be listened on.
+        OSError: from ``async with``, when an address cannot be listened on; it is named as
+            ``filename``.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Tracker:
         trusted: Sequence[str] = (),
         lenient_ids: bool = False,
         rng: random.Random | None = None,
+        refused: Refused = tell_nobody,
     ) -> None:
         if not 1 <= interval <= 86_400:
             raise ConfigError("interval must be from 1 to 86400 seconds")
@@ -74,6 +78,7 @@ class Tracker:
         )
         self.http_endpoints: list[Endpoint] = []
         self.udp_endpoints: list[Endpoint] = []
+        self._refused = refused
         self._http = tuple(http)
         self._udp = tuple(udp)
         self._ids = ConnectionIds(
@@ -96,9 +101,11 @@ class Tracker:
         """Listen; OSError if an address cannot be had, and then on none of them."""
         try:
             for endpoint in self._http:
-                await self._listen_http(endpoint)
+                with _naming(endpoint):
+                    await self._listen_http(endpoint)
             for endpoint in self._udp:
-                self._listen_udp(endpoint)
+                with _naming(endpoint):
+                    self._listen_udp(endpoint)
         except BaseException:
             await self._stack.aclose()
             raise
@@ -118,7 +125,7 @@ class Tracker:
 
     async def _listen_http(self, endpoint: Endpoint) -> None:
         loop = asyncio.get_running_loop()
-        front = HttpTracker(self.desk, loop.time, trusted=self._trusted)
+        front = HttpTracker(self.desk, loop.time, trusted=self._trusted, refused=self._refused)
         server = await loop.create_server(front, endpoint.host, endpoint.port, backlog=_BACKLOG)
         self._stack.callback(front.close)
         self._stack.callback(server.close)
@@ -128,7 +135,8 @@ class Tracker:
     def _listen_udp(self, endpoint: Endpoint) -> None:
         sock = UdpSocket.open(endpoint.host, endpoint.port)
         self._stack.callback(sock.close)
-        front = UdpTracker(sock, self.desk, self._ids, asyncio.get_running_loop().time)
+        clock = asyncio.get_running_loop().time
+        front = UdpTracker(sock, self.desk, self._ids, clock, refused=self._refused)
         sock.add_receiver(range(256), front.receive)
         self.udp_endpoints.append(sock.endpoint)
 
@@ -136,3 +144,12 @@ class Tracker:
         loop = asyncio.get_running_loop()
         self.desk.expire(now=loop.time())
         self._expiry = loop.call_later(EXPIRE_INTERVAL, self._expire)
+
+
+@contextlib.contextmanager
+def _naming(endpoint: Endpoint) -> Iterator[None]:
+    """Make an error of the system say which address it is about, and asyncio's no more."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(endpoint)) from error

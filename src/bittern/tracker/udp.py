@@ -36,7 +36,7 @@ from bittern.core.announce import Event, ScrapeEntry
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import TrackerFailure
 from bittern.net.udp import Datagrams
-from bittern.tracker.desk import MAX_SCRAPE_HASHES, Desk
+from bittern.tracker.desk import MAX_SCRAPE_HASHES, Desk, Refused, tell_nobody
 
 MAX_ANSWER_LENGTH = 1_400
 """Limit: T3. Bytes of a datagram, so that it travels whole."""
@@ -95,19 +95,27 @@ class UdpTracker:
         desk: decides.
         ids: shared by all listeners of a tracker.
         clock: gives monotonic seconds.
+        refused: hears whom we refuse, an address, and why.
 
     Attributes:
         num_dropped: datagrams that were no request, or had a wrong connection id.
     """
 
     def __init__(
-        self, datagrams: Datagrams, desk: Desk, ids: ConnectionIds, clock: Callable[[], float]
+        self,
+        datagrams: Datagrams,
+        desk: Desk,
+        ids: ConnectionIds,
+        clock: Callable[[], float],
+        *,
+        refused: Refused = tell_nobody,
     ) -> None:
         self.num_dropped: int = 0
         self._datagrams = datagrams
         self._desk = desk
         self._ids = ids
         self._clock = clock
+        self._refused = refused
         self._is_ipv6 = datagrams.endpoint.is_ipv6
         self._family = socket.AF_INET6 if self._is_ipv6 else socket.AF_INET
         self._max_peers = _MAX_PEERS_V6 if self._is_ipv6 else _MAX_PEERS
@@ -137,6 +145,7 @@ class UdpTracker:
             if action == SCRAPE:
                 return self._scrape(bytes(data), address, now)
         except TrackerFailure as failure:
+            self._refused(socket.inet_ntop(self._family, address), failure.reason)
             return encode_error(transaction_id, failure.reason, max_length=len(data))
         return None
 

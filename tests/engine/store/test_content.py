@@ -161,5 +161,5 @@ def test_files_that_do_not_exist_are_refused(tmp_path: Path) -> None:
         TorrentConfig(files=None, priorities={4: 7}),
         TorrentConfig(files=frozenset([0]), priorities={0: 1, 4: 7}),
     ):
-        with pytest.raises(ConfigError, match="no file 4: the torrent has 4"):
+        with pytest.raises(ConfigError, match="no file 4: the last one is 3"):
             check_choice(wrong, info)

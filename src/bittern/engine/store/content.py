@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bittern.codec.file_list import last_index
 from bittern.codec.info import Info
 from bittern.codec.metainfo import Metainfo
 from bittern.core.bitfield import Bitfield
@@ -113,10 +114,9 @@ def wanted_priorities(layout: Layout, num_pieces: int, config: TorrentConfig) ->
 
 def check_choice(config: TorrentConfig, info: Info) -> TorrentConfig:
     """Return settings whose files the torrent has; else ConfigError."""
-    num_files = len(info.files)
     for index in (*(config.files or ()), *config.priorities, *config.renames):
-        if not 0 <= index < num_files:
-            raise ConfigError(f"there is no file {index}: the torrent has {num_files}")
+        if not 0 <= index < len(info.files):
+            raise ConfigError(f"there is no file {index}: the last one is {last_index(info.files)}")
     return config
 
 
