@@ -526,32 +526,29 @@ def test_any_crowd_of_liars_is_overcome(
 def test_pieces_are_served_as_bep_9_cuts_them() -> None:
     server = MetadataServer(INFO)
     assert server.length == len(INFO)
-    pieces = [server.piece("a", number, now=0.0) for number in range(7)]
-    assert pieces == [*(part(number) for number in range(6)), None]
-    assert MetadataServer(bytes(2 * P)).piece("a", 2, now=0.0) is None
+    assert [server.piece(number) for number in range(6)] == [part(number) for number in range(6)]
+    assert [server.admits("a", number, now=0.0) for number in range(7)] == [*[True] * 6, False]
+    assert not MetadataServer(bytes(2 * P)).admits("a", 2, now=0.0)
 
 
 def test_h7_a_peer_that_asks_too_often_is_refused_until_later() -> None:
     server = MetadataServer(INFO)
-    answers = [server.piece("a", number % 6, now=number / 100) for number in range(1000)]
-    assert [answer is not None for answer in answers] == [
-        *[True] * MAX_SERVED_QUEUE,
-        *[False] * (1000 - MAX_SERVED_QUEUE),
-    ]
-    assert server.piece("b", 0, now=9.9) is not None
-    assert server.piece("a", 0, now=SERVED_WINDOW) is None
-    assert server.piece("a", 0, now=SERVED_WINDOW + 0.1) is not None
+    answers = [server.admits("a", number % 6, now=number / 100) for number in range(1000)]
+    assert answers == [*[True] * MAX_SERVED_QUEUE, *[False] * (1000 - MAX_SERVED_QUEUE)]
+    assert server.admits("b", 0, now=9.9)
+    assert not server.admits("a", 0, now=SERVED_WINDOW)
+    assert server.admits("a", 0, now=SERVED_WINDOW + 0.1)
 
 
 def test_a_large_dictionary_can_be_fetched_in_one_go() -> None:
     server = MetadataServer(bytes(1000 * P))
-    assert all(server.piece("a", number, now=0.0) for number in range(1000))
+    assert all(server.admits("a", number, now=0.0) for number in range(1000))
 
 
 def test_a_peer_that_left_is_forgotten() -> None:
     server = MetadataServer(INFO)
     for _ in range(MAX_SERVED_QUEUE):
-        server.piece("a", 0, now=0.0)
+        server.admits("a", 0, now=0.0)
     server.forget("a")
     server.forget("a")
-    assert server.piece("a", 0, now=0.0) is not None
+    assert server.admits("a", 0, now=0.0)

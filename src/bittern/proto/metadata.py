@@ -307,17 +307,19 @@ class MetadataServer:
         """Bytes of the info dictionary."""
         return len(self._metadata)
 
-    def piece(self, peer: Hashable, number: int, *, now: float) -> bytes | None:
-        """Return a piece; None when it does not exist or the peer asks too often (H7)."""
+    def admits(self, peer: Hashable, number: int, *, now: float) -> bool:
+        """Count a request; False when there is no such piece or the peer asks too often (H7)."""
         started_at, count = self._served.get(peer, (now, 0))
         if now - started_at > SERVED_WINDOW:
             started_at, count = now, 0
         # Whoever fetches a large dictionary at an honest pace must never be refused.
         allowed = max(MAX_SERVED_QUEUE, 2 * -(-self.length // METADATA_PIECE_LENGTH))
         self._served[peer] = (started_at, count + 1)
+        return count < allowed and number * METADATA_PIECE_LENGTH < self.length
+
+    def piece(self, number: int) -> bytes:
+        """Return a piece, of a request that was admitted."""
         start = number * METADATA_PIECE_LENGTH
-        if count >= allowed or start >= self.length:
-            return None
         return self._metadata[start : start + METADATA_PIECE_LENGTH]
 
     def forget(self, peer: Hashable) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 
 from bittern.codec import wire
 from bittern.codec.extension import (
+    METADATA_PIECE_LENGTH,
     ExtendedHandshake,
     MetadataMessage,
     MetadataMessageType,
@@ -23,6 +25,7 @@ from bittern.codec.info import Version
 from bittern.codec.wire import HashRange, MessageId
 from bittern.core.endpoint import Endpoint
 from bittern.engine import events
+from bittern.proto.metadata import MetadataServer
 from bittern.testing.peer import ExpectationFailed, ScriptedPeer
 from tests.engine.hash_peers import ask, connect_to_node, connect_v2, mend_lost_piece
 from tests.engine.scene import (
@@ -225,6 +228,38 @@ async def test_metadata_for_others(scene: Scene) -> None:
         assert answer is not None
         kinds.append(answer.kind)
     assert kinds.count(MetadataMessageType.DATA) <= 64
+
+
+@in_scene()
+async def test_who_asks_for_all_of_a_large_dictionary_at_once_gets_it(scene: Scene) -> None:
+    """As WebTorrent does. What it has no room for comes when there is; Limit: H7."""
+    node = await scene.node(is_seed=True)
+    raw = random.Random(1).randbytes(3_000_000)
+    assert node.torrent.swarm is not None
+    node.torrent.swarm.extensions._server = MetadataServer(raw)
+    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=BOTH)
+    await expect_extended(peer, 0)
+    pieces = range(-(-len(raw) // METADATA_PIECE_LENGTH))
+    asks = [MetadataMessage(MetadataMessageType.REQUEST, piece) for piece in pieces]
+    peer.send(b"".join(wire.encode_extended(2, encode_metadata_message(ask)) for ask in asks))
+    found = {}
+    for _ in pieces:
+        answer = decode_metadata_message(await expect_extended(peer, METADATA))
+        assert answer is not None
+        found[answer.piece] = answer.data
+    assert b"".join(found[piece] for piece in pieces) == raw
+
+
+@in_scene()
+async def test_who_asks_for_metadata_and_takes_no_answer_gets_none(scene: Scene) -> None:
+    node = await scene.node(is_seed=True)
+    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=ExtendedHandshake())
+    ask = encode_metadata_message(MetadataMessage(MetadataMessageType.REQUEST, 0))
+    peer.send(wire.encode_extended(2, ask))
+    await expect_extended(peer, 0)
+    with pytest.raises(ExpectationFailed):
+        await peer.expect(MessageId.EXTENDED, timeout=5)
+    assert node.torrent.num_connections == 1
 
 
 @in_scene()

@@ -74,6 +74,8 @@ class Extensions:
     ) -> None:
         self._roster = roster
         self._server = None if metadata is None else MetadataServer(metadata)
+        self._wanted: dict[PeerConnection, dict[int, None]] = {}
+        """Pieces of metadata that peers have asked for and had no room for yet."""
         self._does_pex = does_pex
         self._report = report
         self.hashes: HashMessages | None = None
@@ -104,14 +106,33 @@ class Extensions:
             peer.close(str(error), was_violation=True)
 
     def _serve(self, peer: PeerConnection, piece: int, now: float) -> None:
-        data = None
-        if self._server is not None and not self._roster.is_private:
-            data = self._server.piece(peer, piece, now=now)
-        if data is None or self._server is None:
-            reply = MetadataMessage(MetadataMessageType.REJECT, piece)
+        server = None if self._roster.is_private else self._server
+        if server is not None and server.admits(peer, piece, now=now):
+            self._wanted.setdefault(peer, {})[piece] = None
+            self._send_wanted(peer, server)
         else:
-            reply = MetadataMessage(MetadataMessageType.DATA, piece, self._server.length, data)
-        peer.protocol.send_extension(UT_METADATA, encode_metadata_message(reply))
+            reject = MetadataMessage(MetadataMessageType.REJECT, piece)
+            peer.protocol.send_extension(UT_METADATA, encode_metadata_message(reject))
+
+    def _send_wanted(self, peer: PeerConnection, server: MetadataServer) -> None:
+        """
+        Send the metadata that a peer waits for, as much as it has room for; the rest later.
+
+        Interop: WebTorrent and anacrolix/torrent ask for all pieces at once, and never again.
+        """
+        wanted, protocol = self._wanted[peer], peer.protocol
+        for piece in list(wanted):
+            data = MetadataMessage(
+                MetadataMessageType.DATA, piece, server.length, server.piece(piece)
+            )
+            message = encode_metadata_message(data)
+            while not protocol.send_extension(UT_METADATA, message):
+                if UT_METADATA not in protocol.remote_extensions:
+                    break  # it has not said under which number, or does not want any more
+                if not peer.flush():
+                    return
+            del wanted[piece]
+        del self._wanted[peer]
 
     def _read_pex(self, peer: PeerConnection, payload: bytes, now: float) -> None:
         if not self._roster.exchange.state(peer).may_read(now=now):
@@ -131,6 +152,10 @@ class Extensions:
         """Do what is due: tell peers of peers where a minute has passed (BEP 11)."""
         if self.hashes is not None:
             self.hashes.tick(now=now)
+        for peer in list(self._wanted):
+            if self._server is not None and peer.flush():
+                self._send_wanted(peer, self._server)
+                peer.flush()
         if not self._does_pex:
             return
         current: dict[Endpoint, PexFlag] = {}
@@ -157,6 +182,7 @@ class Extensions:
         """Drop what is kept of a connection that is gone."""
         if self.hashes is not None:
             self.hashes.forget(peer)
+        self._wanted.pop(peer, None)
         if self._server is not None:
             self._server.forget(peer)
 
