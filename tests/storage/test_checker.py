@@ -55,7 +55,7 @@ def test_complete_content_is_found_complete(version: str, num_threads: int) -> N
     content = Content(Torrent(version, CONTENTS)).fill()
     result = content.check(num_threads=num_threads)
     assert result.have.is_full
-    assert result.num_checked == content.geometry.num_pieces
+    assert not result.unchecked
     assert result.missing_files == ()
     assert result.unreadable == ()
 
@@ -97,7 +97,7 @@ def test_missing_and_short_files_cost_no_reading() -> None:
     # Files 3 and 4 begin in pieces 3 and 4; of file 4 one piece's length is there.
     assert reads == [0, 1, 2]
     assert list(result.have) == [0, 1, 2]
-    assert result.num_checked == content.geometry.num_pieces
+    assert not result.unchecked
 
 
 def test_nothing_there_reads_nothing() -> None:
@@ -106,7 +106,7 @@ def test_nothing_there_reads_nothing() -> None:
     result = content.check()
     assert not result.have
     assert result.missing_files == (0, 2, 3, 4)
-    assert result.num_checked == content.geometry.num_pieces
+    assert not result.unchecked
 
 
 def test_a_file_longer_than_it_should_be_is_not_short() -> None:
@@ -120,7 +120,7 @@ def test_only_what_is_asked_for_is_judged() -> None:
     seen: list[int] = []
     result = content.check(pieces=iter([1, 4]), progress=seen.append)
     assert list(result.have) == [1, 4]
-    assert result.num_checked == 2
+    assert not result.unchecked
     assert seen[-1] == 2
 
 
@@ -140,7 +140,7 @@ def test_a_check_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     content = Content(Torrent("1", CONTENTS)).fill()
     seen: list[int] = []
     result = content.check(num_threads=1, progress=seen.append, is_stopped=lambda: len(seen) == 3)
-    assert result.num_checked == 3
+    assert list(result.unchecked) == list(range(3, content.geometry.num_pieces))
     assert list(result.have) == [0, 1, 2]
 
 
@@ -190,11 +190,35 @@ def test_an_inconsistent_torrent_ends_the_check() -> None:
         content.check()
 
 
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_a_stopped_check_tells_which_pieces_it_has_not_judged(
+    num_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a thread has begun is judged; what lies in missing files is judged first."""
+    monkeypatch.setattr(checker, "BATCH_LENGTH", PIECE)
+    content = Content(Torrent("2", CONTENTS)).fill()
+    del content.storage.files[0]
+    wanted, lost = [0, *range(3, 9)], content.layout.pieces_of_file(0)
+    read: list[int] = []
+    real = content.storage.read_into
+
+    def read_into(offset: int, buffers: Sequence[memoryview], *, nowait: bool = False) -> bool:
+        read.append(offset // PIECE)
+        return real(offset, buffers, nowait=nowait)
+
+    content.storage.read_into = read_into  # type: ignore[method-assign]
+    result = content.check(pieces=wanted, num_threads=num_threads, is_stopped=lambda: bool(read))
+    judged = {*(index for index in wanted if index in lost), *read}
+    assert set(result.unchecked) == set(wanted) - judged
+    assert set(result.have) == judged - set(lost)
+    assert result.unchecked
+
+
 def test_a_torrent_without_pieces() -> None:
     content = Content(Torrent("2", [b"", b""]))
     result = content.check()
     assert result.have.is_full
-    assert result.num_checked == 0
+    assert not result.unchecked
     assert result.missing_files == ()
     del content.storage.files[0]
     assert content.check().missing_files == (0,)

@@ -90,6 +90,49 @@ def test_everything_comes_back_after_a_clean_end(tmp_path: Path) -> None:
     store.close()
 
 
+def test_how_far_a_check_has_come(tmp_path: Path) -> None:
+    """Until somebody says that it is over; what it has found last is suspect as ever (F8)."""
+    store = started(tmp_path)
+    store.mark_open(key(1), [5, 6])
+    commit(store, key(1), bits(0, 1), unchecked=bits(5, 6, 7), is_settled=True)
+    commit(store, key(1), bits(0, 1, 2), unchecked=bits(5, 6), is_settled=True)
+    for clean, suspects in ((True, []), (False, [2])):
+        store = reopened(store, clean=clean)
+        found = store.load(key(1))
+        assert found is not None
+        assert (found.have, found.unchecked) == (bits(0, 1, 2), bits(5, 6))
+        assert suspects_of(store) == suspects
+    commit(store, key(1), bits(0, 1, 2))
+    found = store.load(key(1))
+    assert found is not None
+    assert found.unchecked is None
+    store.close()
+
+
+def test_a_record_is_kept_with_what_it_is_about_or_neither_is(tmp_path: Path) -> None:
+    """Limit: F9. Else what is known of one place could be taken for what is in another."""
+    store = started(tmp_path)
+    moved = record(save_path="/elsewhere")
+    for table in ("states", "records"):
+        with store._database.transaction(durable=True) as run:
+            run.execute(
+                f"CREATE TEMP TRIGGER no BEFORE INSERT ON main.{table} "
+                "BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
+        with pytest.raises(StorageError):
+            commit(store, key(1), bits(3), record=moved)
+        found = store.load(key(1))
+        assert found is not None
+        assert (found.record, found.have) == (record(), bits())
+        with store._database.transaction(durable=True) as run:
+            run.execute("DROP TRIGGER no")
+    commit(store, key(1), bits(3), record=moved)
+    found = store.load(key(1))
+    assert found is not None
+    assert (found.record, found.have) == (moved, bits(3))
+    store.close()
+
+
 def test_what_is_kept_already_is_not_written_again(tmp_path: Path) -> None:
     """R22: a start of thousands of torrents must not wait for the disk thousands of times."""
     store = ResumeStore(tmp_path)

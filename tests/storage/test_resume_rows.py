@@ -52,6 +52,9 @@ def states(draw: st.DrawFn) -> TorrentState:
         uploaded=draw(st.integers(0, 1 << 50)),
         completed_at=draw(st.none() | st.floats(0, 1e12)),
         stamps=tuple(draw(st.lists(st.none() | stamp, max_size=3))),
+        unchecked=Bitfield.of(num_pieces, draw(pieces))
+        if num_pieces and draw(st.booleans())
+        else None,
     )
 
 
@@ -145,6 +148,8 @@ GOOD_STATE = {
         ({"stamps": [[1, 2, "3"]]}, bytes(4)),
         ({}, bytes(3)),
         ({}, bytes(5)),
+        ({}, bytes(7)),
+        ({}, b"\0\0\0\0\0\1"),
         ({}, b"\0\1\0\0"),
         ({}, b"\0\0\0\1"),
     ],

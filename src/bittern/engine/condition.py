@@ -6,9 +6,9 @@ room or somebody pauses it. Every other failure stands until the user does somet
 by itself, after a failure or out of rest, does so only if nobody has said otherwise meanwhile.
 
 Finding out what is on disk may take hours, and whoever wants the torrent to do something else
-calls it off and waits only until the threads have noticed. It begins anew when the torrent is
-started again; one that a person asked for, which trusts nothing, is owed until it has come to its
-end.
+calls it off and waits only until the threads have noticed. It goes on when the torrent is started
+again, where a journal knows how far it had come; else it begins anew, and one that a person asked
+for, which trusts nothing, is owed until it has come to its end.
 
 Limit: F1 (disk full).
 """
@@ -142,11 +142,18 @@ class Condition:
         self._owes_check |= is_forced
         return self._owes_check
 
-    def end_check(self) -> bool:
-        """Have found out, and tell whether it was called off; then the torrent goes no further."""
-        if not self.is_called_off:
+    def end_check(self, *, can_go_on: bool = False) -> bool:
+        """
+        Have found out, and tell whether it was called off; then the torrent goes no further.
+
+        Args:
+            can_go_on: the next check will know how far this one has come.
+        """
+        if can_go_on or not self.is_called_off:
             self._owes_check = False
-        elif not self._num_leaving:  # who called it off has been cancelled meanwhile
+        if (
+            self.is_called_off and not self._num_leaving
+        ):  # who called it off has been cancelled meanwhile
             self.enter(TorrentState.PAUSED)
         return self.is_called_off
 

@@ -298,7 +298,7 @@ class Torrent:
             found = awake.found
             self.ledger.resume(downloaded=found.downloaded, uploaded=found.uploaded)
         self._awake = awake
-        if self._condition.end_check():
+        if self._condition.end_check(can_go_on=awake.found.can_go_on):
             await self._leave()
             return
         self._use_web_seeds(awake.swarm)

@@ -50,7 +50,7 @@ class CheckResult:
 
     Args:
         have: the good pieces.
-        num_checked: pieces judged; less than asked for when the check was stopped.
+        unchecked: pieces that were asked for and not judged, since the check was stopped.
         missing_files: indices of files that are not there or too short.
         unreadable: pieces that the disk would not give (EIO), in rising order; not in ``have``.
         damaged: v2 pieces that were read, are bad and are not mere zeros, in rising order: some
@@ -58,7 +58,7 @@ class CheckResult:
     """
 
     have: Bitfield
-    num_checked: int
+    unchecked: Bitfield
     missing_files: tuple[int, ...]
     unreadable: tuple[int, ...]
     damaged: tuple[int, ...] = ()
@@ -105,8 +105,9 @@ def check_pieces(
         has_v2=hashes.has_v2,
     )
     check = _Check(storage, geometry, hashes, lanes, progress, is_stopped)
-    if len(to_read) < len(wanted):
-        check.count(len(wanted) - len(to_read))
+    num_lost = len(wanted) - len(to_read)
+    if num_lost:
+        check.count(num_lost)
     size = max(1, BATCH_LENGTH // geometry.piece_length)
     check.batches = iter([to_read[at : at + size] for at in range(0, len(to_read), size)])
     run_in_threads(check.work, max(1, min(num_threads, -(-len(to_read) // size))))
@@ -114,7 +115,8 @@ def check_pieces(
     bits = int(check.marks, 2) << spare if geometry.num_pieces else 0
     return CheckResult(
         Bitfield(geometry.num_pieces, bits),
-        check.num_checked,
+        # A batch that was taken is judged to its end, and they are taken in order.
+        Bitfield.of(geometry.num_pieces, to_read[check.num_checked - num_lost :]),
         tuple(missing),
         tuple(sorted(check.unreadable)),
         tuple(sorted(check.damaged)),

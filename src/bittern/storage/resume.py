@@ -78,8 +78,10 @@ class Checkpoint:
         uploaded: see there.
         completed_at: see there.
         stamps: see there.
-        is_settled: nothing is being written, and all suspects have been hashed: none
-            stays one.
+        is_settled: nothing is being written, and all suspects have been hashed, or are
+            among ``unchecked``: none stays one.
+        unchecked: see TorrentState.
+        record: see ``save``: kept with what it is about, or neither is.
     """
 
     info_hash: InfoHash
@@ -89,6 +91,8 @@ class Checkpoint:
     completed_at: float | None = None
     stamps: tuple[FileStamp | None, ...] = ()
     is_settled: bool = False
+    unchecked: Bitfield | None = None
+    record: ResumeRecord | None = None
 
 
 class ResumeStore:
@@ -180,6 +184,7 @@ class ResumeStore:
             uploaded=state.uploaded,
             completed_at=state.completed_at,
             stamps=state.stamps,
+            unchecked=state.unchecked,
         )
 
     def _load_record(self, run: sqlite3.Connection, key: InfoHash) -> ResumeRecord | None:
@@ -219,21 +224,9 @@ class ResumeStore:
             DiskFull: no room even without the reserve.
             StorageError: it was not saved.
         """
-        key = bytes(record.info_hash)
-        row = seal(key, encode_record(record))
         if metainfo is not None:
             self.torrents.save(record.info_hash, metainfo)
-
-        def run(connection: sqlite3.Connection) -> None:
-            stored = _record_rows(connection, key)
-            # Thousands of torrents that start again as they were are not synced.
-            if stored != [row] * len(_COPIES):
-                connection.executemany(
-                    "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)",
-                    [(copy, key, *row) for copy in _COPIES],
-                )
-
-        self._run(run, durable=True)
+        self._run(lambda connection: _write_record(connection, record), durable=True)
 
     def mark_open(self, info_hash: InfoHash, pieces: Iterable[int]) -> None:
         """
@@ -340,7 +333,20 @@ class ResumeStore:
         return f"<ResumeStore {str(self.folder)!r}>"
 
 
+def _write_record(connection: sqlite3.Connection, record: ResumeRecord) -> None:
+    key = bytes(record.info_hash)
+    row = seal(key, encode_record(record))
+    # Thousands of torrents that start again as they were are not synced.
+    if _record_rows(connection, key) != [row] * len(_COPIES):
+        connection.executemany(
+            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)",
+            [(copy, key, *row) for copy in _COPIES],
+        )
+
+
 def _write_checkpoint(connection: sqlite3.Connection, checkpoint: Checkpoint) -> None:
+    if checkpoint.record is not None:
+        _write_record(connection, checkpoint.record)
     key, have = bytes(checkpoint.info_hash), checkpoint.have
     stored = connection.execute("SELECT body, checksum FROM states WHERE key=?", (key,)).fetchone()
     state = TorrentState(
@@ -350,6 +356,7 @@ def _write_checkpoint(connection: sqlite3.Connection, checkpoint: Checkpoint) ->
         uploaded=checkpoint.uploaded,
         completed_at=checkpoint.completed_at,
         stamps=checkpoint.stamps,
+        unchecked=checkpoint.unchecked,
     )
     row = seal(key, encode_state(state))
     if stored != row:

@@ -4,7 +4,8 @@ The values of the resume store, and their form as rows.
 A row is a key (the torrent's 20-byte wire hash), a body and a checksum over
 both, so that a body that was torn, changed or put under another key is found
 out. Bodies of records are JSON; those of states are one line of JSON and then
-the have bits and the recent bits in wire form.
+the have bits and the recent bits in wire form, during a check those not checked
+yet as well.
 
 Decoding trusts nothing, whatever the checksum says: types, sizes and spare
 bits are checked. Limit: F9.
@@ -71,6 +72,8 @@ class TorrentState:
         uploaded: bytes of payload sent, all sessions together.
         completed_at: seconds since 1970 when the last piece came; None before.
         stamps: of the files by index, as they were then; empty when not recorded.
+        unchecked: pieces of which nothing is known, as a check has not come to them yet, nor
+            are they among ``have``; None when no check is under way.
     """
 
     have: Bitfield
@@ -79,6 +82,7 @@ class TorrentState:
     uploaded: int = 0
     completed_at: float | None = None
     stamps: tuple[FileStamp | None, ...] = ()
+    unchecked: Bitfield | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +102,7 @@ class Resumed:
         uploaded: see TorrentState.
         completed_at: see TorrentState.
         stamps: see TorrentState.
+        unchecked: see TorrentState; a check goes on with them if the files are as they were.
         problem: what was wrong with the stored state, for the log; None if nothing.
     """
 
@@ -109,6 +114,7 @@ class Resumed:
     uploaded: int = 0
     completed_at: float | None = None
     stamps: tuple[FileStamp | None, ...] = ()
+    unchecked: Bitfield | None = None
     problem: str | None = None
 
 
@@ -203,7 +209,8 @@ def encode_state(state: TorrentState) -> bytes:
             "stamps": state.stamps,
         }
     )
-    return b"%b\n%b%b" % (header, state.have.to_wire(), state.recent.to_wire())
+    unchecked = b"" if state.unchecked is None else state.unchecked.to_wire()
+    return b"%b\n%b%b%b" % (header, state.have.to_wire(), state.recent.to_wire(), unchecked)
 
 
 def decode_state(body: bytes) -> TorrentState:
@@ -219,15 +226,17 @@ def decode_state(body: bytes) -> TorrentState:
     if not isinstance(num_pieces, int) or not 0 <= num_pieces <= MAX_PIECES:
         raise ValueError("number of pieces is impossible")
     length = (num_pieces + 7) // 8
+    rest = bits[2 * length :]
     completed_at = value.get("completed_at")
     try:
         return TorrentState(
             have=Bitfield.from_wire(bits[:length], num_pieces),
-            recent=Bitfield.from_wire(bits[length:], num_pieces),
+            recent=Bitfield.from_wire(bits[length : 2 * length], num_pieces),
             downloaded=int(_number(value.get("downloaded"))),
             uploaded=int(_number(value.get("uploaded"))),
             completed_at=None if completed_at is None else _number(completed_at),
             stamps=_read_stamps(value.get("stamps")),
+            unchecked=Bitfield.from_wire(rest, num_pieces) if rest else None,
         )
     except WireDecodeError as error:
         raise ValueError(str(error)) from error

@@ -21,11 +21,9 @@ from bittern.core.ids import InfoHash
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import CheckProgressed, PieceLost, TorrentState
 from bittern.engine.session import Session
-from bittern.engine.store import keeper
 from bittern.engine.store.disk import Disk
 from bittern.engine.store.journal import Journal
 from bittern.engine.store.keeper import _read_partial, make_record, read_renames, with_renames
-from bittern.storage import checker
 from bittern.storage.resume import Checkpoint, ResumeRecord
 from bittern.testing.crash import CrashingCalls
 from bittern.testing.disk import FaultyCalls, SimWorker
@@ -450,24 +448,6 @@ def test_a_torrent_file_that_becomes_whole_is_kept(
 
 
 # --- while it runs ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("interval", "num_reports"), [(0.0, NUM_PIECES), (0.1, 2)])
-@in_scene()
-async def test_a_check_reports_now_and_then_and_at_its_end(
-    scene: Scene, interval: float, num_reports: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The loop's time stands still while one of its jobs hashes."""
-    monkeypatch.setattr(checker, "BATCH_LENGTH", 1)
-    monkeypatch.setattr(keeper, "PROGRESS_INTERVAL", interval)
-    seed = await scene.node(is_seed=True)
-    watch = Watch(seed.torrent)
-    await seed.torrent.recheck()
-    await asyncio.sleep(0)
-    numbers = [event.num_checked for event in watch.of(CheckProgressed)]
-    assert len(numbers) == num_reports
-    assert numbers[0] == 1
-    assert numbers[-1] == NUM_PIECES
 
 
 @in_scene()

@@ -11,7 +11,6 @@ Source: threats.md F5, F7, F8, F9.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from bittern.core.errors import ConfigError, StorageError
 from bittern.core.geometry import Geometry
 from bittern.core.ids import InfoHash
 from bittern.engine.services import Services
+from bittern.engine.store.check import Check, Checked
 from bittern.engine.store.content import Content
 from bittern.engine.store.journal import Journal
 from bittern.storage.base import FileStamp
@@ -32,8 +32,6 @@ from bittern.storage.resume_rows import Json
 
 log: logging.Logger = logging.getLogger(__name__)
 
-PROGRESS_INTERVAL = 0.1
-"""Seconds between two reports of a check: each wakes the loop, and the threads that hash wait."""
 _RENAMES = "renames"
 """Option of a record: by index, the paths of files that a person has named."""
 _PARTIAL = "partial"
@@ -56,6 +54,10 @@ class Found:
     downloaded: int = 0
     uploaded: int = 0
     damaged: tuple[int, ...] = ()
+    is_whole: bool = True
+    """False when hashing was stopped: pieces that are missing in ``have`` may be good."""
+    can_go_on: bool = False
+    """The journal knows how far hashing had come when it was stopped."""
 
 
 class Keeper:
@@ -101,8 +103,6 @@ class Keeper:
         self._has_failed = False
         """A sync has failed: what is verified from then on, or was not kept by then, is hashed
         once more before it is kept, since the disk may have dropped any of it (F3)."""
-        self._was_cut_short = False
-        """Hashing was stopped before its end."""
         self._is_busy = False
         self._next_at = services.loop.time() + services.config.checkpoint_interval
 
@@ -136,31 +136,27 @@ class Keeper:
         if resumed is not None:
             self._record = replace(self._record, added_at=resumed.record.added_at)
             await self._services.disk.run(lambda: self._mark_unsynced(resumed))
-        is_trusted = False
+        full = Bitfield.full(self._geometry.num_pieces)
+        known = Found(0, 0, {}, downloaded, uploaded)
         if skip_check:
-            full = Bitfield.full(self._geometry.num_pieces).bits
-            self._on_trust = full & ~await self._proven(resumed)
-            found = Found(full, full, {}, downloaded, uploaded)
-        elif resumed is not None and not force_check and await self._is_credible(resumed):
-            found, is_trusted = await self._trust(resumed, progress, is_stopped), True
-        else:
-            have, damaged = await self._hash(None, progress, is_stopped)
-            found = Found(have, 0, {}, downloaded, uploaded, damaged)
-        if self._journal is not None:
+            self._on_trust = full.bits & ~await self._proven(resumed)
             if self._on_trust and resumed is not None and resumed.have is not None:
-                # It was about other files, or about these as they were once.
-                await self._journal.forget([self._info_hash])
+                await self._forget()
+            found = replace(known, have=full.bits, unverified=full.bits)
+        elif resumed is not None and not force_check and await self._is_credible(resumed):
+            found = await self._trust(resumed, progress, is_stopped)
+        else:
+            found = await self._hash(full, known, progress, is_stopped, is_told=False)
+        if self._journal is not None:
             await self._journal.save(self._record, self._metainfo)
-            if self._was_cut_short:
-                # That says nothing of the rest, so the journal keeps what it had.
-                self._journal = None
-            elif is_trusted:
-                # A checkpoint will say what has become of suspects, when thousands of torrents
-                # start not one by one; until then they are suspects, and no less is known.
-                self._kept.bits = found.unverified
-            elif not self._on_trust:
-                await self._sync(found.have, found.downloaded, found.uploaded, is_settled=True)
+            if not found.is_whole:
+                self._journal = None  # it has heard how far the check has come
         return found
+
+    async def _forget(self) -> None:
+        """Drop what the journal says of other files, or of these as they were once."""
+        if self._journal is not None:
+            await self._journal.forget([self._info_hash])
 
     def _mark_unsynced(self, resumed: Resumed) -> None:
         """Have files synced that a process before us was writing to when it was killed (F8)."""
@@ -182,10 +178,11 @@ class Keeper:
         if record.save_path != self._record.save_path or record.paths != self._record.paths:
             return False
         stamps = await self._services.disk.run(self._stamps)
-        if have and len(resumed.stamps) != len(stamps):
+        if (have or resumed.unchecked) and len(resumed.stamps) != len(stamps):
             return False
-        if resumed.suspects:
-            # It ended without saying so: times may be newer, but nothing may be missing.
+        if resumed.suspects and not resumed.unchecked:
+            # It ended without saying so: times may be newer, but nothing may be missing. While
+            # it was being checked nothing was written.
             return all(
                 then is None or (now is not None and now.length >= then.length)
                 for then, now in zip(resumed.stamps, stamps, strict=False)
@@ -198,58 +195,78 @@ class Keeper:
         if resumed is None or have is None or have.num_pieces != self._geometry.num_pieces:
             return 0
         stamps = await self._services.disk.run(self._stamps)
-        return 0 if resumed.suspects or tuple(stamps) != resumed.stamps else have.bits
+        is_same = not resumed.suspects and stamps == resumed.stamps
+        return have.bits if is_same else 0
 
     async def _trust(
         self, resumed: Resumed, progress: Callable[[int], None], is_stopped: Callable[[], bool]
     ) -> Found:
         assert resumed.have is not None
-        suspects = resumed.suspects or Bitfield(self._geometry.num_pieces)
-        trusted = resumed.have.bits & ~suspects.bits
-        hashed, damaged = await self._hash(suspects, progress, is_stopped) if suspects else (0, ())
-        partial = {} if suspects else _read_partial(resumed.record, self._geometry)
-        return Found(
-            trusted | hashed, trusted, partial, resumed.downloaded, resumed.uploaded, damaged
-        )
+        doubtful = Bitfield(self._geometry.num_pieces)
+        for pieces in (resumed.suspects, resumed.unchecked):
+            doubtful.bits |= pieces.bits if pieces else 0
+        trusted = self._kept.bits = resumed.have.bits & ~doubtful.bits
+        partial = {} if doubtful else _read_partial(resumed.record, self._geometry)
+        known = Found(trusted, trusted, partial, resumed.downloaded, resumed.uploaded)
+        if not doubtful:
+            return known
+        # A checkpoint will say what has become of suspects: thousands of torrents that start
+        # have it together. Until then they are suspects, and no less is known.
+        is_told = not resumed.unchecked
+        return await self._hash(doubtful, known, progress, is_stopped, is_told=is_told)
 
     async def _hash(
         self,
-        pieces: Bitfield | None,
+        pieces: Bitfield,
+        known: Found,
         progress: Callable[[int], None],
         is_stopped: Callable[[], bool],
-    ) -> tuple[int, tuple[int, ...]]:
-        """Return the good pieces, as bits, and the damaged ones."""
-        loop, content = self._services.loop, self._content
-        num_wanted = self._geometry.num_pieces if pieces is None else len(pieces)
-        told_at = -math.inf
+        *,
+        is_told: bool,
+    ) -> Found:
+        """
+        Hash pieces; the journal hears of it now and then, and when it is stopped.
 
-        def progressed(num_checked: int) -> None:
-            nonlocal told_at
-            now = loop.time()
-            if now < told_at + PROGRESS_INTERVAL and num_checked < num_wanted:
-                return
-            told_at = now
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(progress, num_checked)
+        Args:
+            pieces: to be hashed.
+            known: what is known of the others.
+            progress: see ``find``.
+            is_stopped: see ``find``.
+            is_told: there is no need to tell the journal at the end.
+        """
+        content = self._content
+        # From before the first piece is read: whoever changes a file meanwhile changes its stamp.
+        stamps, is_started = await self._services.disk.run(
+            lambda: (self._stamps(), content.is_started)
+        )
 
-        def check() -> tuple[int, tuple[int, ...], int]:
-            if not content.is_started:
-                return 0, (), num_wanted
-            result = check_pieces(
-                content.storage,
-                content.layout,
-                self._geometry,
-                content.hashes,
-                pieces=pieces,
-                num_threads=self._services.config.hashing_threads,
-                progress=progressed,
-                is_stopped=is_stopped,
-            )
-            return result.have.bits, result.damaged, result.num_checked
+        async def keep(checked: Checked) -> None:
+            have = known.have | checked.have
+            found = self._checkpoint_of(have, known.downloaded, known.uploaded)
+            rest = checked.rest or None
+            found = replace(found, stamps=stamps, unchecked=rest, record=self._record)
+            if self._journal is not None:
+                await self._keep(found)
 
-        have, damaged, num_checked = await self._services.disk.run(check)
-        self._was_cut_short = num_checked < num_wanted
-        return have, damaged
+        async def note(checked: Checked) -> bool:
+            try:
+                await keep(checked)
+            except StorageError as error:
+                log.warning("progress of the check of %s: %s", self._info_hash, error)
+                return False
+            return self._journal is not None
+
+        check = Check(self._services, content, self._geometry, progress, is_stopped, note)
+        checked = await check.run(pieces) if is_started else Checked(0, (), Bitfield(0))
+        if not checked.rest and (checked.was_noted or not is_told):
+            await keep(checked)
+        return replace(
+            known,
+            have=known.have | checked.have,
+            damaged=checked.damaged,
+            is_whole=not checked.rest,
+            can_go_on=bool(checked.rest) and checked.was_noted,
+        )
 
     # --- while it runs -------------------------------------------------------------------
 
@@ -276,7 +293,8 @@ class Keeper:
 
     async def _checkpoint(self, have: int, downloaded: int, uploaded: int) -> None:
         try:
-            await self._sync(have, downloaded, uploaded, is_settled=False)
+            found = self._checkpoint_of(have, downloaded, uploaded)
+            await self._keep(replace(found, is_settled=False))
         except StorageError as error:
             # The last checkpoint holds: what came after it is hashed again next time (F3).
             log.warning("checkpoint of %s: %s", self._info_hash, error)
@@ -285,18 +303,32 @@ class Keeper:
             loop = self._services.loop
             self._next_at = loop.time() + self._services.config.checkpoint_interval
 
-    async def _sync(self, have: int, downloaded: int, uploaded: int, *, is_settled: bool) -> None:
+    def _checkpoint_of(self, have: int, downloaded: int, uploaded: int) -> Checkpoint:
+        """Return a checkpoint while nothing is being written."""
+        return Checkpoint(
+            info_hash=self._info_hash,
+            have=Bitfield(self._geometry.num_pieces, have),
+            downloaded=downloaded,
+            uploaded=uploaded,
+            is_settled=True,
+        )
+
+    async def _keep(self, checkpoint: Checkpoint) -> None:
+        """Sync, then tell the journal; stamps are those of that moment where there are none."""
         storage = self._content.storage
         try:
             await self._services.disk.run(storage.sync, lane=storage)
         except StorageError:
             self._has_failed = True
             raise
+        have = checkpoint.have.bits
         if self._has_failed:
-            have = await self._hash_again(have, tells=not is_settled)
+            have = await self._hash_again(have, tells=not checkpoint.is_settled)
         before, self._kept.bits = self._kept.bits, have
         try:
-            await self._commit(downloaded, uploaded, is_settled=is_settled)
+            assert self._journal is not None
+            stamps = checkpoint.stamps or await self._services.disk.run(self._stamps)
+            await self._journal.commit(replace(checkpoint, have=self._kept.copy(), stamps=stamps))
         except StorageError:
             # The journal does not know of them, so the next checkpoint tries again.
             self._kept.bits = before
@@ -322,25 +354,12 @@ class Keeper:
             self.piece_is_bad(index)
         return have & ~lost
 
-    async def _commit(self, downloaded: int, uploaded: int, *, is_settled: bool) -> None:
-        assert self._journal is not None
-        stamps = await self._services.disk.run(self._stamps)
-        checkpoint = Checkpoint(
-            info_hash=self._info_hash,
-            have=self._kept.copy(),
-            downloaded=downloaded,
-            uploaded=uploaded,
-            stamps=tuple(stamps),
-            is_settled=is_settled,
-        )
-        await self._journal.commit(checkpoint)
-
-    def _stamps(self) -> list[FileStamp | None]:
+    def _stamps(self) -> tuple[FileStamp | None, ...]:
         storage = self._content.storage
-        return [
+        return tuple(
             None if entry.is_pad else storage.stat_file(index)
             for index, entry in enumerate(self._content.layout.files)
-        ]
+        )
 
     def keep_metainfo(self, metainfo: bytes) -> None:
         """Keep a .torrent file that has become whole."""
@@ -364,12 +383,14 @@ class Keeper:
         if self._journal is None:
             return
         try:
-            options = dict(self._record.options)
+            record = self._record
             if not self._on_trust:
-                await self._sync(have, downloaded, uploaded, is_settled=True)
                 if partial and not self._has_failed:
-                    options[_PARTIAL] = {str(k): v for k, v in partial.items()}
-            await self._journal.save(replace(self._record, options=options), self._new_metainfo)
+                    blocks = {str(index): numbers for index, numbers in partial.items()}
+                    record = replace(record, options={**record.options, _PARTIAL: blocks})
+                found = self._checkpoint_of(have, downloaded, uploaded)
+                await self._keep(replace(found, record=record))
+            await self._journal.save(record, self._new_metainfo)
         except StorageError as error:
             log.warning("last checkpoint of %s: %s", self._info_hash, error)
 
