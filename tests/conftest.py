@@ -37,6 +37,12 @@ _T = TypeVar("_T")
 _LATER_STEPS = 5
 """Steps that the tasks of a test have for ending after it."""
 
+_SHRINKING_SECONDS = 300
+"""
+So long does Hypothesis look for a simpler form of what fails. Interrupted at that, it reports a
+flaky strategy and not the failure.
+"""
+
 FUZZ_RUNS = int(os.environ.get("BITTERN_FUZZ_RUNS", "0"))
 """Inputs for each fuzzed decoder; 0 for the default of ``tests/codec/fuzzing.py``."""
 
@@ -98,12 +104,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = kinds[False]
     for item in items:
         # Hypothesis leaves its own attribute on what it drives.
-        if (
-            "fuzz" in item.name
-            or item.name == "runTest"
-            or hasattr(getattr(item, "obj", None), "hypothesis")
-        ):
+        is_driven = item.name == "runTest" or hasattr(getattr(item, "obj", None), "hypothesis")
+        if is_driven or "fuzz" in item.name:
             item.add_marker(pytest.mark.fuzz)
+        if is_driven and config.getoption("timeout", None) is None:
+            usual = float(config.getini("timeout") or 0)
+            item.add_marker(pytest.mark.timeout(usual + _SHRINKING_SECONDS))
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.fixturenames.insert(0, "no_task_left")
     if hasattr(config, "workerinput"):

@@ -15,7 +15,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
 )
 
@@ -237,6 +236,17 @@ def test_the_last_free_block_of_a_waiting_piece_may_come_late() -> None:
     assert scene.receive(a, (0, 3)).finished == [scene.pieces.open[0]]
     assert scene.joinable() == set()
     assert scene.plan(b, 4) == []
+
+
+def test_a_late_block_is_taken_back_from_who_has_been_asked_for_it_since() -> None:
+    scene, late, asked = Scene(1), PeerShare("late"), PeerShare("asked")
+    runs = scene.plan(late, 4)
+    scene.pieces.release(late, requests_of(scene, runs))
+    scene.plan(asked, 4)
+    assert scene.receive(late, (0, 1)).cancels == [(asked, 0, B)]
+    scene.pieces.abandon(late)
+    scene.pieces.distrust("late")
+    assert scene.plan(asked, 9) == [(0, B, 2 * B)], "asked once more, and owing it once"
 
 
 # --- giving back -----------------------------------------------------------------------------
@@ -593,10 +603,16 @@ def test_p12_a_piece_of_nothing_but_padding_comes_to_an_end_too() -> None:
 
 # --- a naive model ---------------------------------------------------------------------------
 
+NUM_PEERS = 5
 NUM_PIECES = 4
 NUM_BLOCKS = 3
 Key = tuple[int, int]
 """Index of a piece and number of a block."""
+
+PEERS = st.integers(0, NUM_PEERS - 1)
+PIECES = st.sets(st.integers(0, NUM_PIECES - 1))
+KEYS = st.lists(st.integers(0, NUM_PIECES * NUM_BLOCKS - 1), min_size=1, max_size=6)
+"""Places in a list of keys."""
 
 
 class Peer:
@@ -609,11 +625,19 @@ class Peer:
         self.late: set[Key] = set()
 
 
+def choose(keys: Iterable[Key], places: list[int]) -> list[Key]:
+    """Return different ones of ``keys``, which are not none."""
+    pool = list(keys)
+    return list(dict.fromkeys(pool[place % len(pool)] for place in places))
+
+
 class PiecesMachine(RuleBasedStateMachine):
     """
-    Peers come, are asked, answer, refuse and leave; the model is sets of blocks.
+    Peers are asked, answer, refuse and make way for others; the model is sets of blocks.
 
     ``received`` and who was asked for what are counted here again, from the calls alone.
+    Every rule can be applied at any time: one that is not is drawn again and again, and a run
+    in which chance has left out all that can begin is for nothing.
     """
 
     def __init__(self) -> None:
@@ -625,26 +649,26 @@ class PiecesMachine(RuleBasedStateMachine):
         self.have: set[int] = set()
         self.finished: list[OpenPiece] = []
 
-    @initialize(is_random=st.booleans(), seed=st.integers(0, 100))
-    def choose_order(self, is_random: bool, seed: int) -> None:
+    @initialize(
+        is_random=st.booleans(),
+        seed=st.integers(0, 100),
+        pieces=st.lists(PIECES, min_size=NUM_PEERS, max_size=NUM_PEERS),
+    )
+    def begin(self, is_random: bool, seed: int, pieces: list[set[int]]) -> None:
         self.scene.picker = Picker(NUM_PIECES, random.Random(seed), sequential=not is_random)
         self.scene.pieces = Pieces(self.scene.geometry, self.scene.picker, lambda _: Tape(), {})
+        for each in pieces:
+            self.join(each)
 
-    # --- what happens --------------------------------------------------------------------
-
-    @precondition(lambda self: len(self.peers) < 5)
-    @rule(pieces=st.sets(st.integers(0, NUM_PIECES - 1)))
     def join(self, pieces: set[int]) -> None:
         self.num_joined += 1
         self.peers.append(Peer(f"peer {self.num_joined}", self.scene.bits(*pieces)))
 
-    def draw_peer(self, data: st.DataObject) -> Peer:
-        return data.draw(st.sampled_from(self.peers))
+    # --- what happens --------------------------------------------------------------------
 
-    @precondition(lambda self: self.peers)
-    @rule(data=st.data(), budget=st.integers(0, 8))
-    def plan(self, data: st.DataObject, budget: int) -> None:
-        self.ask(self.draw_peer(data), budget)
+    @rule(who=PEERS, budget=st.integers(0, 8))
+    def plan(self, who: int, budget: int) -> None:
+        self.ask(self.peers[who], budget)
 
     def ask(self, peer: Peer, budget: int) -> None:
         open_before = set(self.scene.pieces.open)
@@ -660,25 +684,22 @@ class PiecesMachine(RuleBasedStateMachine):
             assert key[0] not in self.have
             assert peer.bits & self.scene.bits(key[0]), "asked for what it does not have"
             others = [other for other in self.peers if key in other.outstanding]
-            assert len(others) < MAX_ENDGAME_ASKERS
-            if others:
-                assert others[0].share.expected_wait > ENDGAME_WAIT or any(
-                    other.share.expected_wait > ENDGAME_WAIT for other in others
-                )
+            patience = max(ENDGAME_WAIT, 2 * peer.share.expected_wait)
+            in_time = [other for other in others if other.share.expected_wait <= patience]
+            assert len(in_time) < MAX_ENDGAME_ASKERS
+            assert not others or len(in_time) < len(others), "nobody is late with it"
             peer.outstanding[key] = None
             peer.late.discard(key)
         if len(keys) < budget:
             left = set(range(NUM_PIECES)) - self.have - open_before - set(self.scene.pieces.open)
             assert not any(peer.bits & self.scene.bits(index) for index in left), "piece ignored"
 
-    @precondition(lambda self: any(peer.outstanding or peer.late for peer in self.peers))
-    @rule(data=st.data(), is_late=st.booleans())
-    def deliver(self, data: st.DataObject, is_late: bool) -> None:
-        peer = self.draw_peer(data)
-        pool = sorted(peer.late) if is_late else list(peer.outstanding)
-        if pool:
-            keys = data.draw(st.lists(st.sampled_from(pool), unique=True, min_size=1, max_size=6))
-            self.bring(peer, keys)
+    @rule(who=PEERS, is_late=st.booleans(), places=KEYS)
+    def deliver(self, who: int, is_late: bool, places: list[int]) -> None:
+        if able := [peer for peer in self.peers if (peer.late if is_late else peer.outstanding)]:
+            peer = able[who % len(able)]
+            keys = sorted(peer.late) if is_late else peer.outstanding
+            self.bring(peer, choose(keys, places))
 
     def bring(self, peer: Peer, keys: list[Key]) -> None:
         cancels: list[tuple[PeerShare, int, int]] = []
@@ -714,14 +735,11 @@ class PiecesMachine(RuleBasedStateMachine):
                 other.late.add((index, begin // B))
         self.finished += result.finished
 
-    @precondition(lambda self: any(peer.outstanding for peer in self.peers))
-    @rule(data=st.data())
-    def refuse(self, data: st.DataObject) -> None:
-        peer = self.draw_peer(data)
-        if peer.outstanding:
-            pool = list(peer.outstanding)
-            keys = data.draw(st.lists(st.sampled_from(pool), unique=True))
-            self.give_back(peer, keys)
+    @rule(who=PEERS, places=KEYS)
+    def refuse(self, who: int, places: list[int]) -> None:
+        if able := [peer for peer in self.peers if peer.outstanding]:
+            peer = able[who % len(able)]
+            self.give_back(peer, choose(peer.outstanding, places))
 
     def give_back(self, peer: Peer, keys: list[Key]) -> None:
         for key in keys:
@@ -731,23 +749,22 @@ class PiecesMachine(RuleBasedStateMachine):
             peer.share, [(index, at * B, block_length(index, at * B)) for index, at in keys]
         )
 
-    @precondition(lambda self: self.peers)
-    @rule(data=st.data(), keeps_requests=st.booleans())
-    def choke(self, data: st.DataObject, keeps_requests: bool) -> None:
+    @rule(who=PEERS, keeps_requests=st.booleans())
+    def choke(self, who: int, keeps_requests: bool) -> None:
         """With the fast extension a choke leaves requests to be rejected one by one."""
-        peer = self.draw_peer(data)
+        peer = self.peers[who]
         if not keeps_requests:
             peer.late |= set(peer.outstanding)
             self.give_back(peer, list(peer.outstanding))
         self.scene.pieces.abandon(peer.share)
 
-    @precondition(lambda self: self.peers)
-    @rule(data=st.data(), is_banned=st.booleans())
-    def leave(self, data: st.DataObject, is_banned: bool) -> None:
-        peer = self.draw_peer(data)
+    @rule(who=PEERS, is_banned=st.booleans(), pieces=PIECES)
+    def leave(self, who: int, is_banned: bool, pieces: set[int]) -> None:
+        """Another peer takes the place."""
+        peer = self.peers.pop(who)
         self.give_back(peer, list(peer.outstanding))
         self.scene.pieces.abandon(peer.share)
-        self.peers.remove(peer)
+        self.join(pieces)
         if is_banned:
             self.scene.pieces.distrust(peer.share.key)
             whole = [piece.index for piece in self.finished]
@@ -757,26 +774,26 @@ class PiecesMachine(RuleBasedStateMachine):
                 if sender != peer.share.key or key[0] in whole or key[0] in self.have
             }
 
-    @precondition(lambda self: self.peers)
-    @rule(data=st.data(), index=st.integers(0, NUM_PIECES - 1))
-    def lose_or_gain(self, data: st.DataObject, index: int) -> None:
-        self.draw_peer(data).bits ^= self.scene.bits(index)
+    @rule(who=PEERS, index=st.integers(0, NUM_PIECES - 1))
+    def lose_or_gain(self, who: int, index: int) -> None:
+        self.peers[who].bits ^= self.scene.bits(index)
 
     @rule(
         paces=st.lists(
             st.tuples(st.sampled_from([0.0, 1.0, 1e6]), st.sampled_from([0.0, 1.5, 30.0])),
-            min_size=5,
-            max_size=5,
+            min_size=NUM_PEERS,
+            max_size=NUM_PEERS,
         )
     )
     def tick(self, paces: list[tuple[float, float]]) -> None:
-        for peer, (rate, wait) in zip(self.peers, paces, strict=False):
+        for peer, (rate, wait) in zip(self.peers, paces, strict=True):
             peer.share.rate, peer.share.expected_wait = rate, wait
         self.scene.pieces.share_slow_pieces()
 
-    @precondition(lambda self: self.finished)
     @rule(is_good=st.booleans(), exclusive=st.booleans())
     def judge(self, is_good: bool, exclusive: bool) -> None:
+        if not self.finished:
+            return
         piece = self.finished.pop(0)
         assert piece.is_complete
         senders = [self.received.pop((piece.index, number)) for number in range(NUM_BLOCKS)]
@@ -807,6 +824,7 @@ class PiecesMachine(RuleBasedStateMachine):
                 asked = [peer for peer in self.peers if key in peer.outstanding]
                 if key in self.received:
                     assert state == RECEIVED
+                    assert not asked, "what is there was not taken back from others"
                 elif asked:
                     assert state == REQUESTED
                     assert piece.askers[number] in [peer.share for peer in asked]

@@ -235,9 +235,8 @@ class Pieces:
                 share.assigned.pop(0)
         while budget > 0:
             if waiting := peer_bits & self.joinable:
-                piece = self.open[lowest_index(waiting, top)]
-                self.joinable &= ~(1 << (top - piece.index))
-                found = [piece]
+                found = [self.open[lowest_index(waiting, top)]]
+                self.joinable &= ~(1 << (top - found[0].index))
             else:
                 found = self._open_row(share, peer_bits, budget)
                 if not found:
@@ -391,10 +390,9 @@ class Pieces:
         open_pieces, piece_length = self.open, self._geometry.piece_length
         key, askers = share.key, self._askers
         run: list[memoryview] = []
-        run_end = -1
         run_pieces: list[OpenPiece] = []
         piece: OpenPiece | None = None
-        last_index = -1
+        run_end = last_index = -1
         for index, begin, data in blocks:
             if index != last_index:
                 last_index = index
@@ -405,6 +403,8 @@ class Pieces:
                 continue
             if state == FREE:
                 self._count_free(piece, -1)  # Late: given up before it came.
+            elif askers or piece.askers[number] is not share:
+                self._settle(piece, number, share, result)
             piece.states[number] = RECEIVED
             piece.senders[number] = key
             piece.num_received += 1
@@ -422,8 +422,6 @@ class Pieces:
             run_end = offset + len(data)
             if piece.num_received == piece.num_blocks:
                 result.finished.append(piece)
-            if askers:
-                self._settle(index << 32 | begin, share, result)
         return result
 
     def is_awaited(self, index: int, begin: int) -> bool:
@@ -431,10 +429,12 @@ class Pieces:
         piece = self.open.get(index)
         return piece is not None and piece.states[begin >> BLOCK_SHIFT] != RECEIVED
 
-    def _settle(self, key: int, share: PeerShare, result: Received) -> None:
-        for asker in self._askers.pop(key, ()):
-            if asker is not share:
-                result.cancels.append((asker, key >> 32, key & 0xFFFFFFFF))
+    def _settle(self, piece: OpenPiece, number: int, share: PeerShare, result: Received) -> None:
+        """Take a block's requests back from all but ``share``, which may have brought it late."""
+        begin = number << BLOCK_SHIFT
+        for asker in self._askers.pop(piece.index << 32 | begin, (piece.askers[number],)):
+            if asker is not None and asker is not share:
+                result.cancels.append((asker, piece.index, begin))
 
     # --- giving back ---------------------------------------------------------------------
 
