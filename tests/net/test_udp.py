@@ -242,6 +242,15 @@ async def test_errors_are_only_counted(data: bytes, target: Endpoint) -> None:
         assert sock.num_errors == 1
 
 
+async def test_a_target_without_a_way_to_it_is_told_from_a_passing_error(
+    moody: tuple[UdpSocket, Moody],
+) -> None:
+    sock, raw = moody
+    raw.outcomes = [OSError(errno.ENETUNREACH, "no way"), OSError(errno.ENOBUFS, "full"), FULL]
+    assert [sock.send(b"d", sock.endpoint) for _ in range(4)] == [False, True, True, True]
+    assert sock.num_errors == 2
+
+
 @pytest.mark.parametrize("first_bytes", [DHT_BYTES, UTP_BYTES], ids=["plain", "runs"])
 async def test_errors_while_receiving_are_passed_over(
     moody: tuple[UdpSocket, Moody], first_bytes: tuple[int, ...]

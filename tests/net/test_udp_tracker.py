@@ -25,6 +25,7 @@ from bittern.testing.loop import VirtualLoop
 from tests.virtual_time import simulated
 
 TRACKER = Endpoint("192.0.2.1", 6969)
+NO_WAY = Endpoint("192.0.2.2", 6969)
 V6 = Endpoint("2001:db8::1", 6969)
 REQUEST = AnnounceRequest(info_hash=InfoHash(b"h" * 20), peer_id=PeerId(b"p" * 20), port=6881)
 ANSWER = AnnounceAnswer(
@@ -54,12 +55,15 @@ class FakeSocket:
         self.sent: list[bytes] = []
         self.sent_at: list[float] = []
 
-    def send(self, data: bytes, target: Endpoint) -> None:
+    def send(self, data: bytes, target: Endpoint) -> bool:
         loop = asyncio.get_running_loop()
         self.sent.append(data)
         self.sent_at.append(loop.time())
+        if target == NO_WAY:
+            return False
         if not self.is_silent:
             loop.call_later(1, self.receive, reply_to(data), target)
+        return True
 
 
 def make(socket: FakeSocket) -> UdpTrackers:
@@ -102,6 +106,19 @@ async def test_silence_costs_three_packets_and_35_seconds(loop: VirtualLoop) -> 
         await make(socket).announce(TRACKER, REQUEST)
     assert socket.sent_at == [0, 5, 15]
     assert loop.time() == 35
+
+
+@simulated
+async def test_a_tracker_in_a_network_that_we_are_not_in_fails_at_once(loop: VirtualLoop) -> None:
+    """As over IPv6 where there is none: the family that works would be waited for as well."""
+
+    trackers = make(FakeSocket())
+    results = await asyncio.gather(
+        *(trackers.announce(NO_WAY, REQUEST) for _ in range(3)), return_exceptions=True
+    )
+    assert [str(result) for result in results] == ["network is unreachable"] * 3
+    assert loop.time() == 0
+    assert await trackers.announce(TRACKER, REQUEST) == ANSWER
 
 
 @simulated

@@ -26,6 +26,7 @@ from bittern.proto.udp_tracker import (
     BadDatagram,
     RequestFailed,
     RequestTimedOut,
+    RequestUnsent,
     Scraped,
     UdpTrackerClient,
     UdpTrackerEvent,
@@ -125,6 +126,21 @@ def test_silence_ends_the_request() -> None:
     assert client.events() == [RequestTimedOut(number)]
     assert client.next_timer() is None
     assert repr(client) == "<UdpTrackerClient 0 requests, 0 connections>"
+
+
+def test_requests_to_where_there_is_no_way_end_and_others_go_on() -> None:
+    client = make()
+    sent_before = client.announce(TRACKER, REQUEST, now=0)
+    connect(client, now=1)
+    other = client.announce(TRACKER._replace(port=1), REQUEST, now=2)
+    waiting = client.scrape(TRACKER, [REQUEST.info_hash], now=100)
+    client.cannot_reach(TRACKER)
+    assert client.events() == [RequestUnsent(sent_before), RequestUnsent(waiting)]
+    client.cannot_reach(TRACKER)
+    assert client.events() == []
+    assert repr(client) == "<UdpTrackerClient 1 requests, 1 connections>"
+    client.cancel(other)
+    assert client.next_timer() is None
 
 
 def test_silence_after_the_connect_ends_the_request() -> None:

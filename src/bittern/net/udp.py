@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import struct
 import sys
@@ -51,6 +52,10 @@ MIN_JOINED = 4
 READS_PER_WAKEUP = 64
 """Reads before other callbacks get their turn."""
 _KERNEL_BUFFER_LENGTH = 4_194_304
+_NO_WAY = frozenset(
+    {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL}
+)
+"""Errors of a target that cannot be reached from here; others pass."""
 _MAX_SEGMENTS = 64
 
 # Linux numbers; the socket module does not name them.
@@ -70,7 +75,7 @@ class Datagrams(Protocol):
         """The address bound to, with the real port."""
 
     def send(self, data: bytes, target: Endpoint) -> object:
-        """Send one datagram; there is no answer whether it arrives."""
+        """Send one datagram; False when there is no way to the target, else nothing is known."""
 
 
 class UdpSocket:
@@ -238,27 +243,34 @@ class UdpSocket:
 
     # --- sending -----------------------------------------------------------------------------
 
-    def send(self, data: bytes, target: Endpoint) -> None:
-        """Send one datagram, or keep it until there is room; errors are only counted."""
+    def send(self, data: bytes, target: Endpoint) -> bool:
+        """
+        Send one datagram, or keep it until there is room; errors are only counted.
+
+        Returns:
+            False when there is no way to the target from here: a network that this machine is
+            not in, as IPv6 often is.
+        """
         sock = self._sock
         if sock is None:
-            return
+            return True
         if not self._queue:
             try:
                 sock.sendto(data, target)
-                return
+                return True
             except (BlockingIOError, InterruptedError):
                 pass
-            except OSError:
+            except OSError as error:
                 self.num_errors += 1
-                return
+                return error.errno not in _NO_WAY
         if self._queue_length + len(data) > MAX_QUEUE_LENGTH:
             self.num_dropped += 1
-            return
+            return True
         if not self._queue:
             self._loop.add_writer(self._descriptor, self._write)
         self._queue.append((data, target))
         self._queue_length += len(data)
+        return True
 
     def send_many(self, datagrams: Sequence[tuple[bytes, Endpoint]]) -> None:
         """

@@ -24,6 +24,7 @@ from bittern.proto.udp_tracker import (
     Announced,
     RequestFailed,
     RequestTimedOut,
+    RequestUnsent,
     Scraped,
     UdpTrackerClient,
 )
@@ -75,7 +76,7 @@ class UdpTrackers:
 
         Raises:
             TrackerFailure: it refused.
-            TrackerUnreachable: it stayed silent, or we have no socket of its family.
+            TrackerUnreachable: it stayed silent, or there is no way to it from here.
         """
         now = self._now(endpoint)
         number = self._machine.announce(endpoint, request, now=now, url_data=url_data)
@@ -124,7 +125,8 @@ class UdpTrackers:
     def _flush(self) -> None:
         """Send what is due, settle what ended, re-arm the timer."""
         for data, endpoint in self._machine.datagrams_to_send():
-            self._sockets[endpoint.is_ipv6].send(data, endpoint)
+            if self._sockets[endpoint.is_ipv6].send(data, endpoint) is False:
+                self._machine.cannot_reach(endpoint)
         for event in self._machine.events():
             match event:
                 case Announced(number, answer):
@@ -135,6 +137,8 @@ class UdpTrackers:
                     self._fail(number, TrackerFailure(reason))
                 case RequestTimedOut(number):
                     self._fail(number, TrackerUnreachable("tracker is silent"))
+                case RequestUnsent(number):
+                    self._fail(number, TrackerUnreachable("network is unreachable"))
                 case _:  # BadDatagram
                     self.num_bad_datagrams += 1
         self._arm()

@@ -19,6 +19,7 @@ Theory of operation. A request is WAITING for a connection id or SENT:
     SENT      timed out, id still valid     SENT, packet goes out again
     SENT      timed out, id expired         WAITING
     SENT      timed out for the last time   RequestTimedOut
+    any       there is no way to send it    RequestUnsent
 
 The n-th wait lasts ``retry_interval * 2**n`` seconds. Transaction ids are random
 and stay the same over retransmissions, so that a late answer still counts; an
@@ -91,6 +92,13 @@ class RequestTimedOut:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestUnsent:
+    """There is no way to the tracker."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class BadDatagram:
     """Something arrived that answers nothing we asked."""
 
@@ -98,7 +106,9 @@ class BadDatagram:
     reason: str
 
 
-UdpTrackerEvent: TypeAlias = Announced | Scraped | RequestFailed | RequestTimedOut | BadDatagram
+UdpTrackerEvent: TypeAlias = (
+    Announced | Scraped | RequestFailed | RequestTimedOut | RequestUnsent | BadDatagram
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -206,6 +216,12 @@ class UdpTrackerClient:
             self._answer_connect(transaction, reply, now)
         else:
             self._answer_request(transaction, reply, now)
+
+    def cannot_reach(self, endpoint: Endpoint) -> None:
+        """Hear that the system has no way to an endpoint: its requests end."""
+        for request in [each for each in self._requests.values() if each.endpoint == endpoint]:
+            self._end(request)
+            self._events.append(RequestUnsent(request.request_id))
 
     def handle_timer(self, *, now: float) -> None:
         """Send again what is due, and give up what was sent often enough."""
