@@ -401,6 +401,23 @@ def test_announces_under_way_survive_a_new_order_of_tiers() -> None:
     assert scheduler.next_timer() == 1802
 
 
+@pytest.mark.parametrize("all_tiers", [False, True])
+def test_of_two_announces_under_way_either_may_end_first(all_tiers: bool) -> None:
+    """Where the later one did, the other tracker was asked once more, and its second answer was
+    an error of ours."""
+    scheduler = make("a b" if all_tiers else "a", all_tiers=all_tiers)
+    due(scheduler, 0)
+    if not all_tiers:
+        scheduler.set_tiers([["b"]], now=1)
+        assert due(scheduler, 1) == [("b", STARTED)]
+    scheduler.set_tiers([["a", "b"]], now=2)
+    scheduler.failed("b", now=3)
+    assert due(scheduler, 3) == []
+    assert scheduler.next_timer() is None
+    scheduler.succeeded("a", ANSWER, now=4)
+    assert scheduler.next_timer() == 1804
+
+
 class Scheduling(RuleBasedStateMachine):
     """Random lives of a torrent against the rules as BEP 12 and F11 state them."""
 

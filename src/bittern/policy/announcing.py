@@ -150,19 +150,23 @@ class _Tracker:
 
 
 class _Lane:
-    """A walk through some tiers; at most one announce under way."""
+    """A walk through some tiers."""
 
-    __slots__ = ("active", "current", "due_at", "tiers")
+    __slots__ = ("current", "due_at", "tiers")
 
     def __init__(self, tiers: list[list[_Tracker]], due_at: float) -> None:
         self.tiers = tiers
         self.due_at = due_at
-        self.active: _Tracker | None = None
         self.current: _Tracker | None = None  # the one that answered last
 
     def trackers(self) -> Iterator[_Tracker]:
         for tier in self.tiers:
             yield from tier
+
+    @property
+    def is_busy(self) -> bool:
+        """True while an announce is under way; two may be when trackers have been replaced."""
+        return any(tracker.event is not None for tracker in self.trackers())
 
     def choose(self, now: float) -> _Tracker | None:
         """Return who is next, or None and set ``due_at`` to when somebody is."""
@@ -258,8 +262,6 @@ class AnnounceScheduler:
         for lane in self._lanes:
             for tracker in lane.trackers():
                 tracker.lane = lane
-                if tracker.event is not None:
-                    lane.active = tracker
                 if lane.current is None and tracker.is_working:
                     lane.current = tracker
                     lane.due_at = tracker.next_at
@@ -271,7 +273,7 @@ class AnnounceScheduler:
         for tracker in self._all():
             tracker.reset()
         for lane in self._lanes:
-            lane.active = lane.current = None
+            lane.current = None
             lane.due_at = now
 
     def complete(self, *, now: float) -> None:
@@ -311,7 +313,7 @@ class AnnounceScheduler:
         """Return the announces to make now; they count as under way from here on."""
         decisions = []
         for lane in self._lanes if self._is_started else ():
-            if lane.active is not None or now < lane.due_at:
+            if now < lane.due_at or lane.is_busy:
                 continue
             tracker = lane.choose(now)
             if tracker is None:
@@ -321,7 +323,6 @@ class AnnounceScheduler:
                 tracker.owes_completed = False  # this announce already says what is left
             tracker.event = event
             tracker.announced_at = now
-            lane.active = tracker
             decisions.append(AnnounceDecision(tracker.url, event))
         return decisions
 
@@ -329,7 +330,7 @@ class AnnounceScheduler:
         """Return the instant of the next ``due``, or None while nothing is planned."""
         if not self._is_started:
             return None
-        at = min((lane.due_at for lane in self._lanes if lane.active is None), default=math.inf)
+        at = min((lane.due_at for lane in self._lanes if not lane.is_busy), default=math.inf)
         return None if at == math.inf else at
 
     def succeeded(self, url: str, answer: AnnounceAnswer, *, now: float) -> None:
@@ -382,9 +383,6 @@ class AnnounceScheduler:
         event, tracker.event = tracker.event, None
         if event is None:
             raise MisuseError(f"no announce under way to {url}")
-        lane = tracker.lane
-        if lane.active is tracker:
-            lane.active = None
         return tracker, event
 
     # --- view --------------------------------------------------------------------------------
