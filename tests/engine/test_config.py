@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from typing import Any
 
 import pytest
 
 from bittern.core.errors import ConfigError
 from bittern.engine.config import SessionConfig, TorrentConfig
+from bittern.storage.creator import CreateOptions
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,59 @@ from bittern.engine.config import SessionConfig, TorrentConfig
 def test_an_impossible_value_is_named(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=name):
         SessionConfig(**{name: value})  # type: ignore[arg-type]  # any setting
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("max_download_rate", 0, "max_download_rate must be at least 1, not 0"),
+        ("max_download_rate", "5M", "max_download_rate must be at least 1, not '5M'"),
+        ("listen_port", "6881", "listen_port must be from 0 to 65535, not '6881'"),
+        ("state_dir", "state", "state_dir must be a pathlib.Path, not 'state'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(name: str, value: object, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        SessionConfig(**{name: value})  # type: ignore[arg-type]  # any setting
+    assert str(caught.value) == text
+
+
+URL = "http://tracker.example/announce"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("trackers", URL, "trackers must be tiers, each a tuple of URLs"),
+        ("trackers", (URL,), "trackers must be tiers, each a tuple of URLs"),
+        ("trackers", ((URL, "nonsense"),), "trackers must be tiers, each a tuple of URLs"),
+        ("web_seeds", URL, "web_seeds must be a tuple of URLs"),
+        ("web_seeds", ("nonsense",), "web_seeds must be a tuple of URLs"),
+    ],
+)
+def test_urls_that_are_none(name: str, value: object, text: str) -> None:
+    """A text is a sequence of texts: it became a tracker for each letter."""
+    settings: list[Any] = [TorrentConfig, CreateOptions]
+    for make in settings:
+        with pytest.raises(ConfigError, match=text):
+            make(**{name: value})
+        make(trackers=((URL,), ("udp://a.example:1", URL)), web_seeds=(URL,))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("output", "out", "output must be a pathlib.Path, not 'out'"),
+        ("data_path", "out", "data_path must be a pathlib.Path"),
+        ("reuse_from", ("old",), "reuse_from must be a pathlib.Path"),
+        ("peers", (("127.0.0.1", 5),), r"a peer must be an Endpoint, not \('127.0.0.1', 5\)"),
+        ("files", frozenset({"a"}), "an index in files must be at least 0, not 'a'"),
+        ("priorities", {0: "high"}, "priority of file 0 must be from 1 to 7, not 'high'"),
+    ],
+)
+def test_settings_of_a_wrong_kind_are_named(name: str, value: object, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        TorrentConfig(**{name: value})  # type: ignore[arg-type]  # any setting
 
 
 def test_a_client_prefix_leaves_room_for_chance() -> None:

@@ -14,14 +14,35 @@ import re
 from collections.abc import Collection
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from bittern.core.errors import DecodeError
+from bittern.core.errors import ConfigError, DecodeError
 
 MAX_URL_LENGTH = 4_096
 """Longest URL that we ask for."""
 
 _KEEP = "%/:=&?~!$,;'@()*+[]-._"
 """Characters of a given URL that stay: reserved ones, and escapes already made."""
+_EXAMPLE = "http://tracker.example/announce"
 _HOST = re.compile(r"[0-9A-Za-z.:_%-]+")
+
+
+def check_urls(name: str, urls: object) -> None:
+    """Refuse a setting that is no collection of URLs: ConfigError. One text is none."""
+    if not _are_urls(urls):
+        raise ConfigError(f"{name} must be a tuple of URLs, not {urls!r}")
+
+
+def check_tiers(name: str, tiers: object) -> None:
+    """Refuse a setting that is no collection of tiers of URLs: ConfigError."""
+    if not (isinstance(tiers, tuple | list) and all(map(_are_urls, tiers))):
+        raise ConfigError(
+            f"{name} must be tiers, each a tuple of URLs, as (({_EXAMPLE!r},),), not {tiers!r}"
+        )
+
+
+def _are_urls(urls: object) -> bool:
+    return isinstance(urls, tuple | list) and all(
+        isinstance(url, str) and "://" in url for url in urls
+    )
 
 
 def normalise_url(url: str, *, schemes: Collection[str] = ("http", "https")) -> str:

@@ -8,11 +8,13 @@ object is made, so that a wrong one is refused where it was written.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 
+from bittern.codec.url import check_tiers, check_urls
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError
 from bittern.dht.limits import WELL_KNOWN_ROUTERS
@@ -21,9 +23,17 @@ from bittern.storage.adopt import ReuseHow
 from bittern.storage.renaming import parse_path
 
 
-def _check(name: str, value: float | None, low: float, high: float = float("inf")) -> None:
-    if value is not None and not low <= value <= high:
-        raise ConfigError(f"{name} must be from {low:g} to {high:g}, not {value:g}")
+def _check(name: str, value: object, low: float, high: float = math.inf) -> None:
+    """Refuse what is no number in a range; None is no limit, or the session's."""
+    if value is None or (isinstance(value, int | float) and low <= value <= high):
+        return
+    wanted = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+    raise ConfigError(f"{name} must be {wanted}, not {value!r}")
+
+
+def _check_path(name: str, path: object) -> None:
+    if path is not None and not isinstance(path, Path):
+        raise ConfigError(f"{name} must be a pathlib.Path, not {path!r}")
 
 
 def _check_hosts(hosts: tuple[str, ...]) -> None:
@@ -146,6 +156,7 @@ class SessionConfig:
 
     def __post_init__(self) -> None:
         _check_hosts(self.listen_hosts)
+        _check_path("state_dir", self.state_dir)
         if self.enable_zeroconf and find_spec("zeroconf") is None:
             raise ConfigError(
                 "enable_zeroconf needs the package zeroconf: pip install 'bittern[zeroconf]'"
@@ -228,9 +239,18 @@ class TorrentConfig:
     def __post_init__(self) -> None:
         for name in ("max_download_rate", "max_upload_rate", "max_connections", "upload_slots"):
             _check(name, getattr(self, name), 1)
+        for name in ("output", "data_path"):
+            _check_path(name, getattr(self, name))
+        for folder in self.reuse_from:
+            _check_path("reuse_from", folder)
         for path in self.renames.values():
             parse_path(path)
-        if self.files is not None and any(index < 0 for index in self.files):
-            raise ConfigError("files must not be negative")
+        for index in self.files or ():
+            _check("an index in files", index, 0)
+        check_tiers("trackers", self.trackers)
+        check_urls("web_seeds", self.web_seeds)
+        for peer in (*self.peers, *self.hinted_peers):
+            if not isinstance(peer, Endpoint):
+                raise ConfigError(f"a peer must be an Endpoint, not {peer!r}")
         for index, priority in self.priorities.items():
             _check(f"the priority of file {index}", priority, LOWEST_PRIORITY, TOP_PRIORITY)

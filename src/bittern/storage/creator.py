@@ -17,6 +17,7 @@ from bittern.codec.info import MAX_PIECE_LENGTH, MAX_PIECES, Version
 from bittern.codec.info_builder import arrange_files, encode_info
 from bittern.codec.merkle import HASH_LENGTH, piece_level, root_of
 from bittern.codec.metainfo import encode_metainfo
+from bittern.codec.url import check_tiers, check_urls
 from bittern.core.errors import ConfigError, StorageError
 from bittern.core.geometry import BLOCK_LENGTH
 from bittern.storage.piece_hashing import Hashing, Progress
@@ -46,6 +47,9 @@ class CreateOptions:
         creation_date: seconds since 1970; None leaves it out.
         name: of the file or folder; None takes that on disk.
         keep_symlinks: keep links as links instead of following them.
+
+    Raises:
+        ConfigError: trackers are no tiers, or web seeds no URLs.
     """
 
     version: Version = Version.HYBRID
@@ -60,6 +64,10 @@ class CreateOptions:
     creation_date: int | None = None
     name: str | None = None
     keep_symlinks: bool = False
+
+    def __post_init__(self) -> None:
+        check_tiers("trackers", self.trackers)
+        check_urls("web_seeds", self.web_seeds)
 
 
 def choose_piece_length(total_length: int) -> int:
