@@ -14,6 +14,7 @@ from bittern.proto.extended import (
     LT_DONT_HAVE,
     MAX_EXTENDED_HANDSHAKES,
     NAMES,
+    UPLOAD_ONLY,
     UT_METADATA,
     UT_PEX,
     RemoteExtensions,
@@ -88,3 +89,15 @@ def test_a_malformed_one_changes_nothing() -> None:
     with pytest.raises(WireDecodeError):
         remote.receive_handshake(memoryview(b"d1:m"))
     assert remote.numbers == {UT_PEX: 9}
+
+
+def test_a_message_of_its_own_says_what_a_handshake_said_of_wants() -> None:
+    """Interop: libtorrent says so when its wants change, and repeats no handshake."""
+    remote = RemoteExtensions()
+    first = remote.receive_handshake(memoryview(b"d1:v1:x11:upload_onlyi1ee"))
+    for payload, is_upload_only in ((b"\0", False), (b"\1", True), (b"", True), (b"\0\0", True)):
+        told = replace(first, is_upload_only=is_upload_only)
+        assert remote.receive_upload_only(memoryview(payload)) == told
+    remote.receive_upload_only(memoryview(b"\0"))
+    assert not remote.receive_handshake(memoryview(b"de")).is_upload_only
+    assert LOCAL_EXTENSIONS[UPLOAD_ONLY]

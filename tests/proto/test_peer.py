@@ -24,6 +24,7 @@ from bittern.proto.extended import (
     LOCAL_EXTENSIONS,
     LT_DONT_HAVE,
     MAX_EXTENDED_HANDSHAKES,
+    UPLOAD_ONLY,
     UT_METADATA,
     UT_PEX,
 )
@@ -934,7 +935,7 @@ def test_extensions_go_under_the_ids_of_the_receiver() -> None:
     assert protocol.send_extension(UT_PEX, b"de")
     assert sent(protocol) == wire.encode_extended(9, b"de")
     for name, number in LOCAL_EXTENSIONS.items():
-        if name != LT_DONT_HAVE:
+        if name not in (LT_DONT_HAVE, UPLOAD_ONLY):
             assert receive(protocol, wire.encode_extended(number, b"any")) == [
                 ExtensionReceived(name, b"any")
             ]
@@ -944,6 +945,18 @@ def test_a_later_extended_handshake_adds_and_takes_away() -> None:
     protocol = opened()
     receive(protocol, shake(ut_pex=9, ut_metadata=3), shake(ut_pex=0, lt_donthave=4))
     assert protocol.remote_extensions == {UT_METADATA: 3, LT_DONT_HAVE: 4}
+
+
+def test_what_a_peer_wants_may_change() -> None:
+    """BEP 21, in libtorrent's message."""
+    protocol = opened()
+    receive(protocol, shake(ut_pex=9))
+    number = LOCAL_EXTENSIONS[UPLOAD_ONLY]
+    for is_on in (True, False):
+        [event] = receive(protocol, wire.encode_extended(number, bytes((is_on,))))
+        assert isinstance(event, ExtendedHandshakeReceived)
+        assert event.handshake.is_upload_only is is_on
+        assert event.handshake.extensions == {UT_PEX: 9}
 
 
 def test_extended_handshakes_need_both_sides() -> None:

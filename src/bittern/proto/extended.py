@@ -24,7 +24,17 @@ UT_METADATA = "ut_metadata"
 UT_PEX = "ut_pex"
 UT_HOLEPUNCH = "ut_holepunch"
 LT_DONT_HAVE = "lt_donthave"
-LOCAL_EXTENSIONS: Mapping[str, int] = {UT_PEX: 1, UT_METADATA: 2, LT_DONT_HAVE: 7}
+UPLOAD_ONLY = "upload_only"
+"""
+Interop: libtorrent's own message for what BEP 21 has in the handshake, one byte, 0 or 1. It says so
+when its wants change, and heeds a 0 here alone: in a handshake it looks for a 1 only.
+"""
+LOCAL_EXTENSIONS: Mapping[str, int] = {
+    UT_PEX: 1,
+    UT_METADATA: 2,
+    UPLOAD_ONLY: 3,
+    LT_DONT_HAVE: 7,
+}
 """Numbers under which we want to receive."""
 NAMES: Mapping[int, str] = {number: name for name, number in LOCAL_EXTENSIONS.items()}
 """The same the other way round."""
@@ -63,6 +73,12 @@ class RemoteExtensions:
         merged = {**self.numbers, **handshake.extensions}
         self.numbers = MappingProxyType({name: each for name, each in merged.items() if each})
         self._told = replace(_update(self._told, handshake), extensions=self.numbers)
+        return self._told
+
+    def receive_upload_only(self, payload: memoryview) -> ExtendedHandshake:
+        """Take an ``UPLOAD_ONLY`` as a handshake that says that alone; a wrong one is ignored."""
+        if len(payload) == 1:
+            self._told = replace(self._told, is_upload_only=payload[0] != 0)
         return self._told
 
     def encode(self, name: str, payload: bytes) -> bytes | None:

@@ -35,7 +35,7 @@ from bittern.core.errors import PeerViolation, WireDecodeError
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.core.ids import InfoHash, PeerId
 from bittern.proto import peer_events
-from bittern.proto.extended import LT_DONT_HAVE, NAMES, RemoteExtensions
+from bittern.proto.extended import LT_DONT_HAVE, NAMES, UPLOAD_ONLY, RemoteExtensions
 from bittern.proto.incoming import IncomingRequests
 from bittern.proto.outgoing import OutgoingRequests
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
@@ -378,7 +378,10 @@ class PeerProtocol:
             self._events.append(peer_events.ExtendedHandshakeReceived(handshake))
             return
         name = NAMES.get(payload[0])
-        if name == LT_DONT_HAVE:
+        if name == UPLOAD_ONLY:
+            handshake = self._extensions.receive_upload_only(payload[1:])
+            self._events.append(peer_events.ExtendedHandshakeReceived(handshake))
+        elif name == LT_DONT_HAVE:
             self._handle_dont_have(extension.decode_dont_have(payload[1:]), now)
         elif name is not None:
             self._events.append(peer_events.ExtensionReceived(name, bytes(payload[1:])))

@@ -172,12 +172,6 @@ class Extensions:
                 peer.protocol.send_extension(UT_PEX, encode_pex(message))
                 peer.flush()
 
-    def part(self, peer: PeerConnection, reason: str) -> None:
-        """Close a good connection that is no use to us; others may hear of the peer (BEP 11)."""
-        if peer.is_open and peer.listen_endpoint is not None:
-            self._roster.exchange.recent.note(peer.listen_endpoint, exchange_flags(peer))
-        peer.close(reason)
-
     def forget(self, peer: PeerConnection) -> None:
         """Drop what is kept of a connection that is gone."""
         if self.hashes is not None:

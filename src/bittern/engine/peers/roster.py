@@ -94,6 +94,8 @@ class Roster:
         """Connections in order of arrival, those in handshake too."""
         self.exchange: ExchangeBook = ExchangeBook()
         """What each was told of the others (BEP 11)."""
+        self.parting: PeerConnection | None = None
+        """The connection that is being closed because neither side wants anything (BEP 21)."""
 
     @property
     def _reserved(self) -> Reserved:
@@ -307,8 +309,9 @@ class Roster:
         self.exchange.forget(peer)
         now = self._services.loop.time()
         if peer.listen_endpoint is not None:
-            if self.adopter is None or self.greetings.is_wanted_again(peer):
-                # We stop, or begin anew: that says nothing about the peer.
+            is_ours = peer is self.parting or self.greetings.is_wanted_again(peer)
+            if self.adopter is None or is_ours:
+                # We stop, part or begin anew: that says nothing about the peer.
                 self.candidates.let_go(peer.listen_endpoint, now=now)
             elif peer.is_open and not was_violation:
                 self.candidates.disconnected(peer.listen_endpoint, now=now, reason=reason)

@@ -35,6 +35,7 @@ from bittern.engine.pieces.allowed_fast import grants
 from bittern.engine.pieces.assembly import Assembly
 from bittern.engine.pieces.choking import ChokeRounds
 from bittern.engine.pieces.have_news import HaveNews
+from bittern.engine.pieces.upload_only import UploadOnly
 from bittern.engine.pieces.web_seeds import WebSeeds
 from bittern.engine.services import Services
 from bittern.net.stream import Stream
@@ -126,6 +127,7 @@ class Swarm:
             report=owner.report,
         )
         self.super_seeder = SuperSeeder(picker.num_pieces) if config.super_seeding else None
+        self._upload_only = UploadOnly(picker, roster, is_super=config.super_seeding)
         self.download_gate: RateGate = RateGate(
             make_bucket(config.max_download_rate, now=now), services.download_limit
         )
@@ -139,7 +141,6 @@ class Swarm:
         self._counted: dict[PeerConnection, int] = {}
         """What the picker was told of each peer; ``protocol.remote`` may be ahead of it."""
         self._is_stopped = False
-        self._was_complete = picker.is_complete
 
     def attach(self, assembly: Assembly) -> None:
         """Take the assembly, which needs the swarm as its owner."""
@@ -173,7 +174,7 @@ class Swarm:
             return
         for index in Bitfield(self.picker.num_pieces, self.picker.have):
             peer.protocol.send_have(index)
-        self.roster.send_extended_handshake(peer, is_upload_only=self.picker.is_complete)
+        self._upload_only.greet(peer)
         self._owner.peer_opened(peer)
         for event in peer.protocol.events():
             self.peer_event(peer, event, now=now)
@@ -248,10 +249,10 @@ class Swarm:
             case peer_events.HavesReceived(pieces):
                 self.picker.add_have(pieces.bits)
                 self._counted[peer] = self._counted.get(peer, 0) | pieces.bits
-                self._availability_changed(peer)
                 if self.super_seeder is not None:
                     for index in pieces:
                         self._reveal(self.super_seeder.piece_seen(peer, index))
+                self._availability_changed(peer)
             case peer_events.DontHaveReceived(index):
                 mask = 1 << (self.picker.top - index)
                 self.picker.remove_have(mask)
@@ -272,7 +273,7 @@ class Swarm:
                 self.roster.port_received(peer, port)
             case peer_events.ExtendedHandshakeReceived(handshake):
                 self.roster.extended(peer, handshake, now=now)
-                self._close_if_useless(peer)
+                self._upload_only.part_if_useless(peer)
             case peer_events.ExtensionReceived(name, payload):
                 self.extensions.received(peer, name, payload, now=now)
             case _:
@@ -287,19 +288,10 @@ class Swarm:
         else:
             protocol.send_bitfield(Bitfield(self.picker.num_pieces))
             self._reveal(self.super_seeder.peer_joined(peer))
-        self.roster.send_extended_handshake(peer, is_upload_only=self.picker.is_complete)
+        self._upload_only.greet(peer)
         self.roster.send_port(peer)
         self._owner.peer_opened(peer)
         self.extensions.peer_opened(peer)
-
-    def _close_if_useless(self, peer: PeerConnection) -> None:
-        """Close when both sides have all they want (BEP 21)."""
-        remote = peer.protocol.remote
-        is_done = peer.is_upload_only or (remote is not None and remote.is_full)
-        if is_done and self.picker.is_complete and not peer.is_closed:
-            if peer.listen_endpoint is not None:
-                self.roster.candidates.mark_seed(peer.listen_endpoint)
-            self.extensions.part(peer, "both sides have everything")
 
     def _availability_changed(self, peer: PeerConnection) -> None:
         remote = peer.protocol.remote
@@ -307,7 +299,7 @@ class Swarm:
         if not peer.protocol.am_interested and self.picker.is_interesting(remote.bits):
             peer.protocol.set_interested(True)
         elif remote.is_full:
-            self._close_if_useless(peer)
+            self._upload_only.part_if_useless(peer)
 
     def _grant_allowed_fast(self, peer: PeerConnection, remote: Bitfield) -> None:
         """Let a newcomer begin while it is choked (BEP 6)."""
@@ -451,21 +443,19 @@ class Swarm:
             first, num_pieces = picker.num_have - len(pieces) + 1, picker.num_pieces
             for num_have, index in enumerate(pieces, first):
                 self._owner.report(events.PieceVerified(index, num_have, num_pieces))
-        if picker.is_complete and not self._was_complete:
-            self._was_complete = True
+        if self._upload_only.has_completed():
             self._services.loop.call_soon(self._completed)
 
     def _completed(self) -> None:
         if self._is_stopped or not self.assembly.is_finished(then=self._completed):
             return
+        if not self.picker.is_complete:
+            return  # While files were given their names, more has been asked for, or a piece lost.
         self._owner.swarm_completed()
         for peer in list(self.peers):
-            if peer.is_open:
-                # BEP 21: from now on we only upload.
-                self.roster.send_extended_handshake(peer, is_upload_only=True)
             peer.protocol.set_interested(False)
             peer.flush()
-            self._close_if_useless(peer)
+        self._upload_only.update()
 
     def piece_failed(self, index: int, guilty: set[Hashable]) -> None:
         """Report a bad piece and punish whoever surely sent it."""
@@ -480,7 +470,6 @@ class Swarm:
 
     def piece_lost(self, index: int) -> None:
         """Tell peers that we do not have a piece after all (BEP 54), and fetch it again."""
-        self._was_complete = self.picker.is_complete
         self.extensions.piece_lost(index)
         self._owner.piece_lost(index)
         for peer in list(self.peers):
@@ -491,6 +480,7 @@ class Swarm:
             if remote is not None and self.picker.is_interesting(remote.bits):
                 peer.protocol.set_interested(True)
             peer.flush()
+        self._upload_only.update()
 
     def file_completed(self, index: int) -> None:
         """Report a complete file."""
@@ -562,25 +552,28 @@ class Swarm:
     def set_super_seeding(self, is_on: bool) -> None:
         """Begin or end to show pieces one by one (BEP 16)."""
         seeder = self.super_seeder
+        self._upload_only.is_super = is_on
         if is_on and seeder is None:
             self.super_seeder = SuperSeeder(self.picker.num_pieces)
         elif seeder is not None and not is_on:
             self.super_seeder = None
             for peer in list(self.peers):
-                for index in Bitfield(self.picker.num_pieces, seeder.unshown(peer)):
+                shown_now = seeder.unshown(peer) & self.picker.have
+                for index in Bitfield(self.picker.num_pieces, shown_now):
                     peer.protocol.send_have(index)
                 peer.flush()
+        self._upload_only.update()
 
     def set_wanted(self, priorities: Sequence[int]) -> None:
         """Set the priority of each piece, 0 for unwanted, and look at every peer anew."""
         self.picker.set_priorities(priorities)
-        self._was_complete = self.picker.is_complete
         for peer in self.peers:
             remote = peer.protocol.remote
             if remote is not None:
                 peer.protocol.set_interested(self.picker.is_interesting(remote.bits))
                 self.fill_pipeline(peer, now=self._services.loop.time())
                 peer.flush()
+        self._upload_only.update()
 
     def stop(self) -> None:
         """Close every connection; idempotent."""
