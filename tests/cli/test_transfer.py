@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from bittern.cli.exits import CommandFailed, ExitCode
+from bittern.cli.get import finish
 from bittern.cli.loop import StopSignal
 from bittern.cli.options import ReportOptions
 from bittern.cli.report import Report
@@ -173,11 +174,11 @@ def outcome(
     complete: bool = False,
     reached: bool = False,
     refusal: str = "",
-    asked: bool = True,
+    checked: float | None = None,
 ) -> Transfer:
     transfer = Transfer(Job(source="x", label="x"), Goal(), Report(ReportOptions(quiet=True)))
     transfer.error, transfer.is_complete, transfer.was_reached = error, complete, reached
-    transfer.refusal, transfer.has_asked = refusal, asked
+    transfer.refusal, transfer.checked = refusal, checked
     return transfer
 
 
@@ -189,7 +190,7 @@ def outcome(
         ([outcome(complete=True), outcome()], None, 4),
         ([outcome(), outcome(reached=True)], None, 7),
         ([outcome(refusal="no")], None, 7),
-        ([outcome(asked=False)], None, 7),
+        ([outcome(checked=0.5)], None, 7),
         ([outcome(complete=True), outcome(error=MetainfoError("x"))], None, 1),
         ([outcome(error=DiskFull("x")), outcome(error=MetainfoError("x"))], None, 5),
         ([outcome()], 15, 7),
@@ -231,8 +232,11 @@ def refusing() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("state", [TorrentState.CHECKING, TorrentState.DOWNLOADING])
-async def test_who_was_still_hashing_has_asked_nobody(
-    state: TorrentState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_who_was_still_hashing_says_how_far_that_had_come(
+    state: TorrentState,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     async with Session(ALONE) as session:
         torrent = await session.add(TORRENT, TorrentConfig(output=tmp_path, paused=True))
@@ -240,8 +244,15 @@ async def test_who_was_still_hashing_has_asked_nobody(
         transfer.torrent = torrent
         with monkeypatch.context() as patched:
             patched.setattr(Torrent, "state", state)
+            torrent.num_checked = 1
             transfer.settle()
-    assert transfer.has_asked is (state is TorrentState.DOWNLOADING)
+    is_checking = state is TorrentState.CHECKING
+    assert transfer.checked == (1 / torrent.stats().num_pieces if is_checking else None)
+    stop = StopSignal(hard_exit=lambda code: None)
+    stop.receive(2)
+    finish([transfer], Report(ReportOptions()), stop, tmp_path)
+    stop.close()
+    assert ("of what is here are checked\n" in capsys.readouterr().out) is is_checking
 
 
 class _Bug(RuntimeError):

@@ -302,6 +302,10 @@ def _tell_why(transfers: Sequence[Transfer]) -> None:
             complain(f"{transfer.name}: {text}" if len(transfers) > 1 else text)
 
 
+def _share(progress: float) -> str:
+    return f"{int(progress * 1000) / 10:.1f} %"
+
+
 def _outcome_text(transfer: Transfer, output: Path) -> str:
     summary, torrent = transfer.summary, transfer.torrent
     if summary is None or torrent is None:
@@ -310,10 +314,10 @@ def _outcome_text(transfer: Transfer, output: Path) -> str:
         stats = torrent.stats()
         if not stats.num_pieces:
             return f"{transfer.name}: the metadata has not arrived"
-        return (
-            f"{transfer.name}: {int(stats.progress * 1000) / 10:.1f} % of "
-            f"{format_size(stats.wanted_length)} are here"
-        )
+        if transfer.checked is not None:
+            return f"{transfer.name}: {_share(transfer.checked)} of what is here are checked"
+        size = format_size(stats.wanted_length)
+        return f"{transfer.name}: {_share(stats.progress)} of {size} are here"
     downloaded, uploaded = summary["downloaded"], summary["uploaded"]
     seconds = summary["seconds"]
     assert isinstance(downloaded, int)

@@ -113,8 +113,9 @@ class Transfer:
         self.is_complete: bool = False
         self.was_reached: bool = False
         """A tracker gave an answer or a peer was connected."""
-        self.has_asked: bool = True
-        """It looked for peers; False if all the time went into the check of what is on disk."""
+        self.checked: float | None = None
+        """The share that was hashed when it ended; None unless that was in the midst of a check,
+        so that nobody was asked for peers."""
         self.refusal: str = ""
         """What a tracker said last that refused; empty if none did."""
         self._report = report
@@ -252,7 +253,8 @@ class Transfer:
         downloaded, uploaded = stats.downloaded - earlier[0], stats.uploaded - earlier[1]
         self.was_reached = self.was_reached or downloaded > 0 or stats.peers_seen > 0
         if not self.is_complete:
-            self.has_asked = stats.state is not TorrentState.CHECKING
+            if stats.state is TorrentState.CHECKING:
+                self.checked = stats.num_checked / max(stats.num_pieces, 1)
             self.reasons = self.torrent.diagnose().reasons
         ended_at = self._completed_at or time.monotonic()
         seconds = max(ended_at - self._started_at, 0.001)
@@ -424,7 +426,7 @@ def exit_code(transfers: Sequence[Transfer], stop: StopSignal) -> ExitCode:
         return stop.exit_code(unfinished=bool(unfinished))
     if not unfinished:
         return ExitCode.DONE
-    if any(each.was_reached or each.refusal or not each.has_asked for each in unfinished):
+    if any(each.was_reached or each.refusal or each.checked is not None for each in unfinished):
         return ExitCode.UNFINISHED
     return ExitCode.UNREACHABLE
 

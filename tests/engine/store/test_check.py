@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ STEP = 3
 """Pieces of a step in these tests; the worker takes a second for each."""
 BAD = 1
 """A piece that does not match its hash, in the first step."""
+HASHED: list[int] = []
+"""Every piece that was hashed, in order."""
 
 
 @pytest.fixture(autouse=True)
@@ -42,22 +45,35 @@ def short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "PROGRESS_INTERVAL", 0.0)
 
 
+@pytest.fixture(autouse=True)
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    HASHED.clear()
+    real = checker.check_pieces
+
+    def check_pieces(*args: Any, pieces: Sequence[int], **options: Any) -> checker.CheckResult:
+        result = real(*args, pieces=pieces, **options)
+        HASHED.extend(index for index in pieces if index not in result.unchecked)
+        return result
+
+    monkeypatch.setattr(check, "check_pieces", check_pieces)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "content"
 
 
-async def begun(scene: Scene, folder: Path, **config: Any) -> tuple[Session, Torrent]:
-    """Return a session whose torrent is being checked, and has a bad piece behind it."""
+async def begun(scene: Scene, folder: Path, **config: Any) -> tuple[Session, asyncio.Task[Torrent]]:
+    """Return a session that adds a torrent, and has come behind a bad piece of it."""
     scene.write_content(folder)
     damage(folder / NAME, BAD * PIECE_LENGTH)
     session = await scene.session(
         scene.add_host(), state_dir=scene.state_dir, worker_delay=1.0, **config
     )
-    scene.spawn(session.add(scene.raw, TorrentConfig(output=folder)))
+    adding = scene.spawn(session.add(scene.raw, TorrentConfig(output=folder)))
     await until(lambda: bool(session.torrents) and session.torrents[0].num_checked >= 2 * STEP)
     assert session.torrents[0].state is TorrentState.CHECKING
-    return session, session.torrents[0]
+    return session, adding
 
 
 async def ended(scene: Scene, session: Session) -> None:
@@ -69,10 +85,9 @@ async def go_on(scene: Scene, folder: Path) -> tuple[Torrent, int]:
     """Add the torrent to a new session; return it and how many pieces that has hashed."""
     session = await scene.session(scene.add_host(), state_dir=scene.state_dir)
     torrent = await session.add(scene.raw, TorrentConfig(output=folder, paused=True))
-    watch = Watch(torrent)
+    num_before = len(HASHED)
     await torrent.start()
-    await asyncio.sleep(0)
-    return torrent, max((event.num_checked for event in watch.of(CheckProgressed)), default=0)
+    return torrent, len(HASHED) - num_before
 
 
 def have_of(torrent: Torrent) -> set[int]:
@@ -82,9 +97,16 @@ def have_of(torrent: Torrent) -> set[int]:
 ALL_BUT_BAD = set(range(NUM_PIECES)) - {BAD}
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
 @in_scene()
-async def test_a_check_goes_on_where_it_was_stopped(scene: Scene, folder: Path) -> None:
-    session, _ = await begun(scene, folder)
+async def test_a_check_goes_on_where_it_was_stopped(
+    scene: Scene, folder: Path, is_cancelled: bool
+) -> None:
+    session, adding = await begun(scene, folder)
+    if is_cancelled:
+        adding.cancel()
+        await asyncio.wait([adding])
+        assert adding.cancelled()
     await ended(scene, session)
     torrent, num_checked = await go_on(scene, folder)
     assert STEP <= num_checked <= NUM_PIECES - 2 * STEP
@@ -94,7 +116,8 @@ async def test_a_check_goes_on_where_it_was_stopped(scene: Scene, folder: Path) 
 @in_scene()
 async def test_a_check_goes_on_after_a_kill(scene: Scene, folder: Path) -> None:
     """Limit: F7. What was noted last is hashed again (F8), what was noted before is not."""
-    session, torrent = await begun(scene, folder, checkpoint_interval=0.5)
+    session, _ = await begun(scene, folder, checkpoint_interval=0.5)
+    [torrent] = session.torrents
     await until(lambda: torrent.num_checked >= 4 * STEP)
     copies = snapshot(scene.state_dir)
     await ended(scene, session)
@@ -119,6 +142,38 @@ async def test_a_check_that_goes_on_may_be_stopped_again(scene: Scene, folder: P
     torrent, num_checked = await go_on(scene, folder)
     assert 0 < num_checked <= NUM_PIECES - 3 * STEP
     assert have_of(torrent) == ALL_BUT_BAD
+
+
+@in_scene()
+async def test_a_check_that_is_cancelled_does_not_wait_for_a_disk_that_hangs(
+    scene: Scene, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limit: F19."""
+    monkeypatch.setattr(check, "CANCEL_TIMEOUT", 0.25)
+    session, adding = await begun(scene, folder)
+    adding.cancel()
+    asked_at = scene.loop.time()
+    await asyncio.wait([adding])
+    assert adding.cancelled()
+    assert scene.loop.time() - asked_at == pytest.approx(0.25)
+    await ended(scene, session)
+    torrent, num_checked = await go_on(scene, folder)
+    assert (have_of(torrent), num_checked) == (ALL_BUT_BAD, NUM_PIECES)
+
+
+@in_scene()
+async def test_the_progress_of_a_check_goes_on_as_well(scene: Scene, folder: Path) -> None:
+    session, _ = await begun(scene, folder)
+    await ended(scene, session)
+    session = await scene.session(scene.add_host(), state_dir=scene.state_dir)
+    torrent = await session.add(scene.raw, TorrentConfig(output=folder, paused=True))
+    watch = Watch(torrent)
+    await torrent.start()
+    await asyncio.sleep(0)
+    numbers = [event.num_checked for event in watch.of(CheckProgressed)]
+    assert numbers == sorted(numbers)
+    assert numbers[0] > 2 * STEP
+    assert numbers[-1] == NUM_PIECES
 
 
 @pytest.mark.parametrize("what", ["touched", "changed", "shortened", "elsewhere"])
@@ -175,7 +230,6 @@ async def test_a_pause_does_not_lose_what_a_recheck_has_seen(
     scene.write_content(folder)
     session = await scene.session(scene.add_host(), state_dir=scene.state_dir, worker_delay=1.0)
     torrent = await session.add(scene.raw, TorrentConfig(output=folder))
-    watch = Watch(torrent)
     scene.spawn(torrent.recheck())
     await until(lambda: 2 * STEP <= torrent.num_checked < NUM_PIECES)
     store = session._services.journal._store  # type: ignore[union-attr]
@@ -190,16 +244,13 @@ async def test_a_pause_does_not_lose_what_a_recheck_has_seen(
     store.commit_have = commit_have  # type: ignore[method-assign]
     assert torrent.state is TorrentState.PAUSED
     assert ("progress of the check" in caplog.text) is not is_kept
-    before = len(watch.of(CheckProgressed))
+    HASHED.clear()
     await torrent.resume()
-    await asyncio.sleep(0)
     assert torrent.is_complete
-    num_checked = max(event.num_checked for event in watch.of(CheckProgressed)[before:])
-    assert (num_checked == NUM_PIECES) is not is_kept
-    before = len(watch.of(CheckProgressed))
+    assert (len(HASHED) == NUM_PIECES) is not is_kept
+    HASHED.clear()
     await torrent.recheck()
-    await asyncio.sleep(0)
-    assert max(event.num_checked for event in watch.of(CheckProgressed)[before:]) == NUM_PIECES
+    assert len(HASHED) == NUM_PIECES
 
 
 @pytest.mark.parametrize(("interval", "num_reports"), [(0.0, NUM_PIECES), (0.1, 2)])

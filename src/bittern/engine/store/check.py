@@ -10,6 +10,7 @@ Source: threats.md F7.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from bittern.storage.checker import CheckResult, check_pieces
 
 CHECK_LENGTH = 4 << 30
 """Bytes of pieces in one step: seconds of a fast disk, half a minute of a slow one."""
+CANCEL_TIMEOUT = 2.0
+"""Seconds to wait for what has been begun when a check is cancelled."""
 PROGRESS_INTERVAL = 0.1
 """Seconds between two reports of a check: each wakes the loop, and the threads that hash wait."""
 
@@ -44,7 +47,6 @@ class Checked:
     was_noted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class Check:
     """
     Hashing of a torrent's pieces.
@@ -58,73 +60,91 @@ class Check:
         note: given what is found so far, to keep it; True when it was kept.
     """
 
-    services: Services
-    content: Content
-    geometry: Geometry
-    progress: Callable[[int], None]
-    is_stopped: Callable[[], bool]
-    note: Callable[[Checked], Awaitable[bool]]
+    def __init__(
+        self,
+        services: Services,
+        content: Content,
+        geometry: Geometry,
+        *,
+        progress: Callable[[int], None],
+        is_stopped: Callable[[], bool],
+        note: Callable[[Checked], Awaitable[bool]],
+    ) -> None:
+        self._services = services
+        self._content = content
+        self._geometry = geometry
+        self._progress = progress
+        self._is_stopped = is_stopped
+        self._note = note
+        self._is_cancelled = False
+        self._told_at = -math.inf
 
-    async def run(self, pieces: Bitfield) -> Checked:
+    async def run(self, pieces: Bitfield, *, num_before: int = 0) -> Checked:
         """
-        Hash some pieces.
+        Hash some pieces; when it is cancelled, what it has seen is noted as well.
+
+        Args:
+            pieces: to be hashed.
+            num_before: how many were before this check, for the progress.
 
         Raises:
             StorageError: a file is there but cannot be read.
             Inconsistent: the halves of a hybrid want different bytes.
         """
-        loop, config = self.services.loop, self.services.config
+        loop, config = self._services.loop, self._services.config
         wanted: Sequence[int] = range(pieces.num_pieces) if pieces.is_full else list(pieces)
-        tell = self._teller(len(wanted))
         noted_at = loop.time()
-        num_pieces = max(1, CHECK_LENGTH // self.geometry.piece_length)
+        num_pieces = max(1, CHECK_LENGTH // self._geometry.piece_length)
         found = Checked(0, (), pieces)
         for at in range(0, len(wanted), num_pieces):
             part = wanted[at : at + num_pieces]
-            result = await self._step(part, at, tell)
+            result = await self._step(part, num_before + at, num_before + len(wanted))
             judged = Bitfield.of(pieces.num_pieces, part).bits & ~result.unchecked.bits
             rest = Bitfield(pieces.num_pieces, found.rest.bits & ~judged)
             have, damaged = found.have | result.have.bits, found.damaged + result.damaged
             found = Checked(have, damaged, rest, found.was_noted)
             is_late = loop.time() >= noted_at + config.checkpoint_interval
-            if result.unchecked or (rest and is_late):
-                found = replace(found, was_noted=await self.note(found))
+            if result.unchecked or self._is_cancelled or (rest and is_late):
+                found = replace(found, was_noted=await self._note(found))
                 noted_at = loop.time()
+            if self._is_cancelled:
+                raise asyncio.CancelledError
             if result.unchecked:
                 break
         return found
 
-    async def _step(
-        self, part: Sequence[int], num_before: int, tell: Callable[[int], None]
-    ) -> CheckResult:
-        content = self.content
+    async def _step(self, part: Sequence[int], num_before: int, num_all: int) -> CheckResult:
+        content = self._content
 
         def check() -> CheckResult:
             return check_pieces(
                 content.storage,
                 content.layout,
-                self.geometry,
+                self._geometry,
                 content.hashes,
                 pieces=part,
-                num_threads=self.services.config.hashing_threads,
-                progress=lambda num_checked: tell(num_before + num_checked),
-                is_stopped=self.is_stopped,
+                num_threads=self._services.config.hashing_threads,
+                progress=lambda num_checked: self._tell(num_before + num_checked, num_all),
+                is_stopped=lambda: self._is_cancelled or self._is_stopped(),
             )
 
-        return await self.services.disk.run(check)
+        job = self._services.loop.create_task(self._services.disk.run(check))
+        try:
+            return await asyncio.shield(job)
+        except asyncio.CancelledError:
+            # Limit: F19. Threads notice in no time, but a disk may hang.
+            self._is_cancelled = True
+            await asyncio.wait([job], timeout=CANCEL_TIMEOUT)
+            if job.cancel():
+                raise
+            return job.result()
 
-    def _teller(self, num_wanted: int) -> Callable[[int], None]:
-        """Return what tells the progress from any thread, not too often."""
-        loop = self.services.loop
-        told_at = -math.inf
-
-        def tell(num_checked: int) -> None:
-            nonlocal told_at
-            now = loop.time()
-            if now < told_at + PROGRESS_INTERVAL and num_checked < num_wanted:
-                return
-            told_at = now
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self.progress, num_checked)
-
-        return tell
+    def _tell(self, num_checked: int, num_all: int) -> None:
+        """Tell the progress from any thread, not too often."""
+        loop = self._services.loop
+        now = loop.time()
+        if now < self._told_at + PROGRESS_INTERVAL and num_checked < num_all:
+            return
+        self._told_at = now
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._progress, num_checked)

@@ -213,7 +213,10 @@ class Keeper:
         # A checkpoint will say what has become of suspects: thousands of torrents that start
         # have it together. Until then they are suspects, and no less is known.
         is_told = not resumed.unchecked
-        return await self._hash(doubtful, known, progress, is_stopped, is_told=is_told)
+        num_before = 0 if is_told else self._geometry.num_pieces - len(doubtful)
+        return await self._hash(
+            doubtful, known, progress, is_stopped, is_told=is_told, num_before=num_before
+        )
 
     async def _hash(
         self,
@@ -223,6 +226,7 @@ class Keeper:
         is_stopped: Callable[[], bool],
         *,
         is_told: bool,
+        num_before: int = 0,
     ) -> Found:
         """
         Hash pieces; the journal hears of it now and then, and when it is stopped.
@@ -233,6 +237,7 @@ class Keeper:
             progress: see ``find``.
             is_stopped: see ``find``.
             is_told: there is no need to tell the journal at the end.
+            num_before: pieces that the check has seen when it was cut short.
         """
         content = self._content
         # From before the first piece is read: whoever changes a file meanwhile changes its stamp.
@@ -241,12 +246,11 @@ class Keeper:
         )
 
         async def keep(checked: Checked) -> None:
-            have = known.have | checked.have
+            have, rest = known.have | checked.have, checked.rest or None
             found = self._checkpoint_of(have, known.downloaded, known.uploaded)
-            rest = checked.rest or None
-            found = replace(found, stamps=stamps, unchecked=rest, record=self._record)
             if self._journal is not None:
-                await self._keep(found)
+                record = self._record
+                await self._keep(replace(found, stamps=stamps, unchecked=rest, record=record))
 
         async def note(checked: Checked) -> bool:
             try:
@@ -256,8 +260,16 @@ class Keeper:
                 return False
             return self._journal is not None
 
-        check = Check(self._services, content, self._geometry, progress, is_stopped, note)
-        checked = await check.run(pieces) if is_started else Checked(0, (), Bitfield(0))
+        check = Check(
+            self._services,
+            content,
+            self._geometry,
+            progress=progress,
+            is_stopped=is_stopped,
+            note=note,
+        )
+        nothing = Checked(0, (), Bitfield(0))
+        checked = await check.run(pieces, num_before=num_before) if is_started else nothing
         if not checked.rest and (checked.was_noted or not is_told):
             await keep(checked)
         return replace(
