@@ -28,6 +28,7 @@ from bittern.core.errors import (
     TrackerUnreachable,
 )
 from bittern.core.ids import InfoHash, PeerId
+from bittern.engine.sources import tracker_client
 from bittern.engine.sources.tracker_client import TrackerClient, merge_answers
 from bittern.net.access import Access
 from bittern.net.http import HttpResponse
@@ -42,6 +43,7 @@ ADDRESSES = {
     "t": ("203.0.113.7",),
     "six": ("2001:db8::7",),
     "both": ("2001:db8::7", "203.0.113.7", "203.0.113.8"),
+    "many": ("203.0.113.20", "203.0.113.21", "203.0.113.7"),
     "multicast": ("224.0.0.1",),
 }
 
@@ -111,11 +113,14 @@ class FakeSocket:
     def __init__(self, host: str, *, is_silent: bool = False) -> None:
         self.endpoint = Endpoint(host, 6881)
         self.is_silent = is_silent
+        self.silent_hosts: set[str] = set()
         self.asked: list[tuple[bytes, Endpoint]] = []
+        self.tried: list[str] = []
         self.receive: Callable[[bytes, Endpoint], object] = lambda data, source: None
 
     def send(self, data: bytes, target: Endpoint) -> None:
         query = decode_query(data)
+        self.tried.append(target.host)
         if isinstance(query, AnnounceQuery):
             self.asked.append((query.url_data, target))
             if query.url_data == b"/refuse":
@@ -131,7 +136,7 @@ class FakeSocket:
         else:
             entries = [ScrapeEntry(1, 2, 3)] * len(query.info_hashes)
             answer = encode_scrape_reply(query.transaction_id, entries)
-        if not self.is_silent:
+        if not self.is_silent and target.host not in self.silent_hosts:
             asyncio.get_running_loop().call_later(1, self.receive, answer, target)
 
 
@@ -333,6 +338,31 @@ async def test_udp_announce_over_both_families(loop: VirtualLoop) -> None:
     assert loop.time() == 2
     await client.announce("udp://t", [REQUEST])
     assert four.asked[-1] == (b"", Endpoint("203.0.113.7", 80))
+
+
+@simulated
+async def test_of_the_addresses_of_a_udp_tracker_those_that_are_silent_are_asked_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tracker_client, "MAX_SILENT", 2)
+    one, two, three = ADDRESSES["many"]
+    socket = FakeSocket("203.0.113.1")
+    socket.silent_hosts = {one, two}
+    client, _ = make(sockets=(socket,))
+    for _ in range(2):
+        with pytest.raises(TrackerUnreachable, match="tracker is silent"):
+            await client.announce("udp://many:1", [REQUEST])
+    for _ in range(2):
+        answer = await client.announce("udp://many:1", [REQUEST])
+        assert answer.peers == (PEER4,)
+    assert list(dict.fromkeys(socket.tried)) == [one, two, three]
+    # When all are, they take turns.
+    socket.silent_hosts.add(three)
+    socket.tried.clear()
+    for _ in range(4):
+        with pytest.raises(TrackerUnreachable):
+            await client.announce("udp://many:1", [REQUEST])
+    assert socket.tried[::3] == [three, one, two, three]
 
 
 @simulated

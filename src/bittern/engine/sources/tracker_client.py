@@ -5,7 +5,9 @@ Speaks http, https and udp. A tracker whose host has IPv4 and IPv6 addresses is
 told over both, since it learns our address from where we come (BEP 7); the
 announces run side by side, each answer is handed on as it comes, and the whole
 counts as answered when one of them is. A family that stays silent holds the
-other up no longer than ``FAMILY_GRACE``.
+other up no longer than ``FAMILY_GRACE``. Of several addresses of a UDP tracker in one
+family, one that was silent is asked again after the others only; ``net.http`` sees to
+those of the others.
 
 At most ``MAX_HTTP_REQUESTS`` HTTP requests are under way in a session (Limit:
 F11, libtorrent's figure too), few of them to one host; waiting for a place does not use up
@@ -58,6 +60,8 @@ HTTP_TIMEOUT = 30.0
 """Limit: N5. Seconds for a whole HTTP request."""
 UDP_TIMEOUT = 60.0
 """Seconds for a whole UDP request, connection id included."""
+MAX_SILENT = 1_000
+"""Addresses of which we remember that they were silent; the oldest are forgotten."""
 FAMILY_GRACE = 5.0
 """Seconds that a second address family gets after the first has answered."""
 MAX_RETRY_AFTER = 7 * 86_400
@@ -106,6 +110,8 @@ class TrackerClient:
         self._resolver = resolver
         self._families = families
         self._places = Places(MAX_HTTP_REQUESTS, MAX_HTTP_REQUESTS_PER_HOST)
+        self._silent: dict[str, None] = {}
+        """Addresses of UDP trackers that did not answer when last asked, the latest last."""
 
     async def announce(
         self,
@@ -154,7 +160,7 @@ class TrackerClient:
         host = (await self._hosts(url))[0]
         if urlsplit(_checked(url)).scheme == "udp":
             udp, endpoint, _ = self._udp_target(url, host)
-            return await _bounded(udp.scrape(endpoint, info_hashes))
+            return await self._ask(udp.scrape(endpoint, info_hashes), host)
         asked = scrape_url(url, info_hashes)
         if asked is None:
             raise TrackerFailure(
@@ -174,7 +180,8 @@ class TrackerClient:
         except ResolveError as error:
             raise TrackerUnreachable(str(error)) from error
         by_family: dict[bool, str] = {}
-        for address in addresses:
+        places = {address: place for place, address in enumerate(self._silent)}
+        for address in sorted(addresses, key=lambda address: places.get(address, -1)):
             if (":" in address) in self._families:
                 by_family.setdefault(":" in address, address)
         if not by_family:
@@ -184,9 +191,25 @@ class TrackerClient:
     async def _announce(self, url: str, request: AnnounceRequest, host: str) -> AnnounceAnswer:
         if urlsplit(_checked(url)).scheme == "udp":
             udp, endpoint, url_data = self._udp_target(url, host)
-            return await _bounded(udp.announce(endpoint, request, url_data=url_data))
+            return await self._ask(udp.announce(endpoint, request, url_data=url_data), host)
         response = await self._fetch(announce_url(url, request), ipv6=":" in host)
         return _understood(decode_announce, response)
+
+    async def _ask(self, request: Coroutine[object, object, _T], host: str) -> _T:
+        """Wait for the answer to a UDP request, and remember whether one came."""
+        try:
+            async with asyncio.timeout(UDP_TIMEOUT):
+                answer = await request
+        except (TimeoutError, TrackerUnreachable) as error:
+            self._silent.pop(host, None)
+            self._silent[host] = None
+            if len(self._silent) > MAX_SILENT:
+                del self._silent[next(iter(self._silent))]
+            if isinstance(error, TrackerUnreachable):
+                raise
+            raise TrackerUnreachable("tracker is silent") from None
+        self._silent.pop(host, None)
+        return answer
 
     def _udp_target(self, url: str, host: str) -> tuple[UdpTrackers, Endpoint, bytes]:
         if self._udp is None:
@@ -220,14 +243,6 @@ def _checked(url: str) -> str:
         return tracker_url(url)
     except TrackerDecodeError as error:
         raise TrackerFailure(str(error), retry_after=math.inf, is_ours=True) from error
-
-
-async def _bounded(request: Coroutine[object, object, _T]) -> _T:
-    try:
-        async with asyncio.timeout(UDP_TIMEOUT):
-            return await request
-    except TimeoutError:
-        raise TrackerUnreachable("tracker is silent") from None
 
 
 def _understood(decode: Callable[[bytes], _T | FailureAnswer], response: HttpResponse) -> _T:
