@@ -207,3 +207,33 @@ async def test_a_limit_holds_from_when_it_is_set_on_real_sockets(tmp_path: Path)
         for rate in (4_000_000, 1_500_000, 6_000_000):
             other.change(max_download_rate=rate)
             check_window(await sample(lambda: torrent.num_downloaded, seconds=WINDOW), rate)
+
+
+@in_scene(files={"a": 1 << 20, "b": 2 << 20}, piece_length=1 << 20)
+async def test_a_piece_in_progress_is_left_when_its_file_is_not_wanted_any_more(
+    scene: Scene,
+) -> None:
+    """It is gone on with when the file is wanted again, also after a pause."""
+    seed = await scene.node(is_seed=True)
+    leecher = await scene.node(
+        peers=[seed],
+        torrent={"max_download_rate": RATE, "files": frozenset({1})},
+        state_dir=scene.state_dir,
+    )
+    await asyncio.sleep(5)
+    torrent = leecher.torrent
+    [piece] = leecher.swarm.assembly.pieces.open
+    num_blocks = len(leecher.swarm.assembly.partial_blocks()[piece])
+    assert 10 < num_blocks < 60
+    torrent.change(files={0})
+    await asyncio.sleep(3)
+    await torrent.pause()
+    await torrent.resume()
+    await leecher.complete(within=30)
+    await asyncio.sleep(5)
+    assert torrent.have_bits.bit_count() == 1
+    assert piece in leecher.swarm.assembly.pieces.open
+    torrent.change(files=None, max_download_rate=None)
+    await leecher.complete(within=30)
+    assert leecher.has_content()
+    assert torrent.num_downloaded <= 3 * (1 << 20) + 20 * 16_384

@@ -282,7 +282,8 @@ def _make_repair(
 ) -> Repair:
     def offered() -> int:
         remotes = [peer.protocol.remote for peer in swarm.peers]
-        return reduce(or_, [remote.bits for remote in remotes if remote is not None], 0)
+        of_web_seeds = swarm.web_seeds.offered(now=services.loop.time())
+        return reduce(or_, [remote.bits for remote in remotes if remote is not None], of_web_seeds)
 
     return Repair(
         assembly=swarm.assembly,

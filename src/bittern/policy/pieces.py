@@ -214,7 +214,7 @@ class Pieces:
 
         Args:
             share: of that peer.
-            peer_bits: pieces that it has and would give us.
+            peer_bits: pieces that it has and would give us; unwanted ones stay as they are.
             budget: blocks it can still take, >= 0.
 
         Returns:
@@ -222,7 +222,7 @@ class Pieces:
             no more that we want.
         """
         runs: list[Run] = []
-        top = self._picker.top
+        top, peer_bits = self._picker.top, peer_bits & self._picker.wanted
         while share.assigned and budget > 0:
             piece = share.assigned[0]
             if piece.num_free:

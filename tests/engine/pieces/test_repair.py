@@ -31,6 +31,7 @@ from tests.engine.scene import (
     snapshot,
     until,
 )
+from tests.engine.web import BASE, Web
 
 V2 = [Version.V2, Version.HYBRID]
 
@@ -181,6 +182,18 @@ async def test_it_waits_for_peers_as_long_as_it_takes(scene: Scene) -> None:
     node.torrent.add_peers([seed.endpoint], "user")
     await node.complete()
     assert node.torrent.num_downloaded == BLOCK_LENGTH
+
+
+@pytest.mark.parametrize("has_ranges", [False, True])
+@in_scene(version=Version.V2, web_seeds=[BASE])
+async def test_web_seeds_alone_are_asked_for_whole_pieces(scene: Scene, has_ranges: bool) -> None:
+    """They have no hashes to give, and nobody else is there to be waited for."""
+    web = Web.of(scene, has_ranges=has_ranges)
+    node, _ = await damaged_node(
+        scene, 0, 5 * PIECE_LENGTH, peers=[], make=web.session, torrent={"paused": True}
+    )
+    await node.complete(within=30)
+    assert node.has_content()
 
 
 @in_scene(files={"a": 3 * PIECE_LENGTH, "b": 3 * PIECE_LENGTH}, version=Version.V2)

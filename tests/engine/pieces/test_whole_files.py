@@ -71,6 +71,16 @@ def test_what_others_are_at_is_not_claimable_until_they_let_go() -> None:
     assert torrent.walk.claimable(torrent.all) == torrent.bits(0, 1, 2)
 
 
+def test_a_piece_in_progress_that_is_not_wanted_any_more_is_not_claimable() -> None:
+    torrent = Torrent([4 * PIECE], have={3})
+    torrent.pieces.restore(1, [0])
+    assert torrent.walk.claimable(torrent.all) == torrent.bits(0, 1, 2)
+    torrent.picker.set_priorities([4, 0, 4, 4])
+    assert torrent.walk.claimable(torrent.all) == torrent.bits(0, 2)
+    other = PeerShare("other")
+    assert torrent.pieces.plan(other, torrent.bits(1), 9) == []
+
+
 def test_claimed_pieces_come_as_blocks_and_the_others_pass() -> None:
     torrent = Torrent([2 * PIECE + 20_000], have=set())
     walk, data = torrent.walk, random.Random(2).randbytes(2 * PIECE + 20_000)

@@ -50,7 +50,7 @@ class Repair:
         storage: of the torrent.
         disk: of the session.
         fetch: asks peers for the hashes of a piece's blocks.
-        offered: returns the pieces that connected peers have, as bits.
+        offered: returns the pieces that peers and web seeds have, as bits.
         report: tells the outside.
         go_on: called when there are blocks to ask peers for.
     """

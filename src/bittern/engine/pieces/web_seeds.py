@@ -98,6 +98,13 @@ class WebSeeds:
         """The pieces that those have which work."""
         return reduce(or_, self._counted.values(), 0)
 
+    def offered(self, *, now: float) -> int:
+        """Return the pieces, as bits, of those that are being asked or may be."""
+        seeds = self._seeds.values()
+        return reduce(
+            or_, [s.bits for s in seeds if s.is_active or s.record.may_be_asked(now=now)], 0
+        )
+
     def tick(self, *, now: float) -> None:
         """Bring rates up to date and ask whom it is time to ask; called once a second."""
         for seed in self._seeds.values():

@@ -59,7 +59,7 @@ class WholeFiles:
 
     def claimable(self, bits: int) -> int:
         """Return those pieces of ``bits`` that are wanted and that nobody is at."""
-        return bits & ((self._picker.missing & ~self._picker.open) | self._pieces.joinable)
+        return bits & self._picker.missing & (~self._picker.open | self._pieces.joinable)
 
     def begin(self, bits: int) -> int | None:
         """
