@@ -420,6 +420,7 @@ def bomb(length: int) -> bytes:
         (ok(gzip.compress(b"text", mtime=0), "Content-Encoding: gzip"), b"text"),
         (ok(zlib.compress(b"text"), "Content-Encoding: Deflate"), b"text"),
         (ok(b"text", "Content-Encoding: identity"), b"text"),
+        (ok(b"text", "Content-Encoding: none"), b"text"),
         (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", b"until the end"),
         (b"HTTP/1.0 200 OK\r\n\r\n", b""),
         (

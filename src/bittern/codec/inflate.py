@@ -21,6 +21,12 @@ RATIO_FREE_LENGTH = 1_048_576
 MAX_MEMBERS = 16
 """Limit: P15. Members of one gzip stream."""
 
+PLAIN = frozenset({"", "identity", "none"})
+"""
+What servers call a body that is not compressed. Interop: ``none`` is nobody's standard; scripts
+say it to keep their server from compressing, and curl takes it, too.
+"""
+
 _GZIP = 31
 _ZLIB = 15
 _RAW = -15

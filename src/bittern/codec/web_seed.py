@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from bittern.codec.file_list import text_to
+from bittern.codec.inflate import PLAIN
 from bittern.codec.info import Info
 from bittern.codec.retry_after import parse_retry_after
 from bittern.core.errors import WebSeedError, WebSeedLacksFile, WebSeedUseless
@@ -92,7 +93,7 @@ def check_answer(
     if status not in (OK, PARTIAL):
         raise _refusal(status, headers)
     encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
+    if encoding not in PLAIN:
         raise WebSeedLacksFile(f"file comes compressed ({encoding[:20]})")
     if status == OK:
         _check_length(headers, length, "file")

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote_to_bytes, urljoin, urlsplit, urlunsplit
 
-from bittern.codec.inflate import Inflater
+from bittern.codec.inflate import PLAIN, Inflater
 from bittern.codec.url import normalise_url
 from bittern.core.errors import DecodeError, FetchError, MisuseError, ResolveError
 from bittern.net.access import Access, AddressClass, classify, refusal
@@ -93,9 +93,7 @@ class HttpStream:
         self._max_length = max_length
         self._length = 0
         encoding = self.headers.get("content-encoding", "identity").strip().lower()
-        self._inflater = (
-            None if encoding in ("", "identity") else Inflater(encoding, max_length=max_length)
-        )
+        self._inflater = None if encoding in PLAIN else Inflater(encoding, max_length=max_length)
 
     async def read(self, limit: int | None = None) -> bytes:
         """
