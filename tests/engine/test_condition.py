@@ -184,3 +184,23 @@ async def test_what_starts_by_itself_does_so_only_if_nobody_said_otherwise(
         await asyncio.gather(*(condition.rouse(wake) for _ in range(3)))
     expected = {TorrentState.ERROR: ["retry"], TorrentState.SEEDING: ["wake", "wake"]}
     assert started == expected.get(state, [])
+
+
+@pytest.mark.parametrize("was_closed", [False, True])
+@simulated
+async def test_a_start_that_is_cancelled_leaves_a_pause(was_closed: bool) -> None:
+    condition, told = make()
+    condition.was_closed = was_closed
+
+    async def start() -> None:
+        with condition.starting():
+            condition.begin_check(is_forced=True)
+            await asyncio.sleep(1)
+
+    task = asyncio.ensure_future(start())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert condition.is_called_off
+    assert told == ([] if was_closed else [events.StateChanged(TorrentState.PAUSED)])
+    assert condition.begin_check(is_forced=False), "it is owed"

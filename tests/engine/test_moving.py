@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +301,22 @@ async def test_what_is_changed_meanwhile_holds(scene: Scene) -> None:
     assert torrent.config.max_upload_rate == limits[-1]
     assert torrent.config.renames == {0: "mine"}
     assert torrent.is_complete
+
+
+@in_scene(files=FILES)
+async def test_who_stops_waiting_for_a_move_finds_it_done_or_not_begun(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """A job that moves files cannot be called back: the torrent must know where they are then."""
+    seed = await scene.node(is_seed=True, worker_delay=1.0, state_dir=scene.state_dir)
+    places = set()
+    for number in range(16):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(number + 0.5):
+                await seed.torrent.move(tmp_path / str(number))
+        await seed.torrent.resume()
+        assert seed.torrent.is_complete
+        seed.folder = seed.torrent.config.output
+        places.add(seed.folder.name)
+        assert seed.has_content()
+    assert 1 < len(places) < 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -1011,3 +1012,26 @@ async def test_a_disk_that_fills_up_while_it_pauses_starts_nothing(scene: Scene)
     calls.room = None
     await asyncio.sleep(100)
     assert torrent.state is TorrentState.PAUSED
+
+
+@pytest.mark.parametrize("has_journal", [False, True])
+@in_scene()
+async def test_who_does_not_wait_for_a_check_leaves_the_torrent_paused(
+    scene: Scene, has_journal: bool
+) -> None:
+    """Nothing would end its state otherwise; resumed, it begins anew."""
+    node = await scene.node(
+        is_seed=True, worker_delay=1.0, state_dir=scene.state_dir if has_journal else None
+    )
+    torrent = node.torrent
+    damage(node.folder / NAME, 2 * PIECE_LENGTH, keeps_times=True)
+    for patience in range(1, 12):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience + 0.5):
+                await torrent.recheck()
+                break
+        if torrent.state is not TorrentState.SEEDING:
+            assert torrent.state is TorrentState.PAUSED
+            assert torrent.roster is None
+    await torrent.resume()
+    assert torrent.have_bits.bit_count() == NUM_PIECES - 1

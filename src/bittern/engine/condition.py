@@ -16,8 +16,8 @@ Limit: F1 (disk full).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from bittern.core.errors import BitTorrentError, ConfigError, DiskFull
 from bittern.engine import events
@@ -130,6 +130,17 @@ class Condition:
                     await start()
         finally:
             self._is_roused = False
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Start the torrent; if that is cancelled, so is its check, and it is left paused."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            self._is_called_off = True
+            if not self.was_closed:
+                self.enter(TorrentState.PAUSED)
+            raise
 
     @property
     def is_called_off(self) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from bittern.core.errors import ConfigError
 from bittern.engine.awake import locate
@@ -13,6 +15,13 @@ from bittern.engine.shelf import Shelf
 from bittern.engine.store.content import check_choice
 from bittern.engine.store.keeper import read_renames, with_renames
 from bittern.engine.torrent_services import TorrentServices
+
+
+class MovedTorrent(Protocol):
+    """What is read of a torrent whose content moves, and told to it."""
+
+    config: TorrentConfig
+    shelf: Shelf
 
 
 def in_folder(config: TorrentConfig, output: Path) -> TorrentConfig:
@@ -41,28 +50,50 @@ def under_name(shelf: Shelf, config: TorrentConfig, index: int, path: str) -> To
 
 async def move(
     services: TorrentServices,
-    shelf: Shelf,
-    config: TorrentConfig,
+    torrent: MovedTorrent,
     change: Callable[[TorrentConfig], TorrentConfig],
-) -> TorrentConfig:
+) -> None:
     """
     Move what a torrent has on disk, by renaming or else by copying; nothing is overwritten.
 
+    A job that moves files cannot be called back, so whoever is cancelled while he waits for this
+    is so when it is over.
+
     Args:
         services: of the session.
-        shelf: of the torrent, which must not be at work.
-        config: says where it is.
-        change: makes of that the settings that say where it is to be; folders are made where
-            they are missing.
-
-    Returns:
-        The settings with the new place. The journal knows it as well, so that nothing is hashed
-        again after a rename.
+        torrent: must not be at work. Its settings say where it is, and then where it has come to;
+            the journal knows that as well, so that nothing is hashed again after a rename.
+        change: makes settings that say where it is to be of those that say where it is; folders
+            are made where they are missing.
 
     Raises:
         ConfigError: a name is that of another file; nothing was moved.
         StorageError: nothing was moved, or the text says what is left where.
     """
+
+    async def carry_out() -> None:
+        moved = await _move(services, torrent.shelf, torrent.config, change)
+        torrent.config = placed(torrent.config, moved)
+
+    task = asyncio.ensure_future(carry_out())
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        task.exception()  # Who would have heard of it has gone.
+        raise cancelled
+    task.result()
+
+
+async def _move(
+    services: TorrentServices,
+    shelf: Shelf,
+    config: TorrentConfig,
+    change: Callable[[TorrentConfig], TorrentConfig],
+) -> TorrentConfig:
     config = await with_kept_names(services, shelf, config)
     moved = change(config)
     if not shelf.has_metainfo:

@@ -236,14 +236,15 @@ class Torrent:
             return
         self._condition.begin()
         try:
-            kept = await find_kept(self._services.journal, self.shelf)
-            if kept is not None and is_enough(kept.info, kept.piece_layers):
-                learn(self, kept.info.raw, kept.piece_layers, self._services.hashes_learned)
-            roster = Roster(self, self._services, self.config, self.shelf, self.candidates)
-            if self.shelf.has_metainfo:
-                await self._wake(roster, force_check=force_check)
-            else:
-                self._wait_for_metadata(roster, kept)
+            with self._condition.starting():
+                kept = await find_kept(self._services.journal, self.shelf)
+                if kept is not None and is_enough(kept.info, kept.piece_layers):
+                    learn(self, kept.info.raw, kept.piece_layers, self._services.hashes_learned)
+                roster = Roster(self, self._services, self.config, self.shelf, self.candidates)
+                if self.shelf.has_metainfo:
+                    await self._wake(roster, force_check=force_check)
+                else:
+                    self._wait_for_metadata(roster, kept)
         except (StorageError, MetainfoError, ConfigError, Inconsistent) as error:
             self._failed(error)
             await self._leave()
@@ -376,8 +377,7 @@ class Torrent:
             try:
                 if was_running:
                     await self._end(TorrentState.CHECKING)
-                moved = await moving.move(self._services, self.shelf, self.config, change)
-                self.config = moving.placed(self.config, moved)
+                await moving.move(self._services, self, change)
             finally:
                 if was_running:
                     await self._start()
