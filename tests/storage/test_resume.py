@@ -165,7 +165,7 @@ def test_one_torrent_is_found_without_reading_all_others(tmp_path: Path) -> None
     commit(store, key(1), bits(1))
     store.mark_open(key(1), [2])
     assert store.load(key(1)) is not None
-    store.forget(key(1))
+    store.forget([key(1)])
     connection.set_trace_callback(None)
     asked = [each for each in statements if "key=" in each]
     assert len(asked) >= 9
@@ -226,9 +226,9 @@ def test_what_is_forgotten_is_gone(tmp_path: Path) -> None:
         store.save(record(number), b"x")
         commit(store, key(number), bits(1))
         store.mark_open(key(number), [2])
-    store.forget(key(1))
-    store.forget(key(1))
-    store.forget(key(9))
+    store.forget([key(1)])
+    store.forget([key(1)])
+    store.forget([key(9)])
     assert [found.record.info_hash for found in load_all(store)] == [key(2)]
     assert store.load(key(1)) is None
     assert store.torrents.load(key(1)) is None
@@ -398,7 +398,7 @@ def test_metainfo_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         store.save(record(), b"x")
     with pytest.raises(StorageError):
-        store.forget(key(1))
+        store.forget([key(1)])
     assert repr(store) == f"<ResumeStore {str(tmp_path)!r}>"
     store.close()
 

@@ -36,6 +36,7 @@ records = st.builds(
     paths=st.none() | st.lists(st.lists(any_text, max_size=3).map(tuple), max_size=4).map(tuple),
     source=st.none() | any_text,
     added_at=st.floats(0, 1e12),
+    opened_at=st.floats(0, 1e12),
     options=st.dictionaries(any_text, json_values, max_size=3),
 )
 
@@ -94,6 +95,12 @@ def test_changed_bodies_are_values_or_value_errors(
 GOOD_RECORD = json.loads(encode_record(ResumeRecord(info_hash=KEY, name="n", save_path="/")))
 
 
+def test_a_record_that_does_not_say_when_it_was_opened() -> None:
+    old = {name: value for name, value in GOOD_RECORD.items() if name != "opened_at"}
+    body = json.dumps(old | {"added_at": 7}).encode()
+    assert decode_record(KEY, body).opened_at == 7
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -108,6 +115,7 @@ GOOD_RECORD = json.loads(encode_record(ResumeRecord(info_hash=KEY, name="n", sav
         {"added_at": -1},
         {"added_at": 1e30},
         {"added_at": "5"},
+        {"opened_at": None},
         {"paths": "abc"},
         {"paths": 5},
         {"paths": {"a": 1}},

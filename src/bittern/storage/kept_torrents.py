@@ -129,6 +129,15 @@ class KeptTorrents:
             except OSError as error:
                 raise storage_error(error, path) from error
 
+    def forget_lost_aliases(self) -> None:
+        """Remove aliases of files that are not there any more; StorageError if that fails."""
+        try:
+            for path in self._folder.glob("*.alias"):
+                if not (self._folder / path.read_text("ascii", "replace")[:100]).is_file():
+                    path.unlink()
+        except OSError as error:
+            raise storage_error(error, self._folder) from error
+
 
 def _has_content(path: Path, data: bytes) -> bool:
     try:

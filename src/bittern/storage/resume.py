@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ from typing import Final
 from bittern.core.bitfield import Bitfield
 from bittern.core.errors import DiskFull, StorageError
 from bittern.core.ids import InfoHash
+from bittern.storage.abandoned import LOOK_INTERVAL, is_abandoned
 from bittern.storage.base import FileStamp
 from bittern.storage.kept_torrents import KeptTorrents
 from bittern.storage.resume_db import ResumeDatabase
@@ -101,14 +103,16 @@ class ResumeStore:
 
     Args:
         folder: the state folder; made, for its owner only, if it is missing.
+        clock: seconds since 1970.
 
     Raises:
         StorageError: another process uses the folder (Limit: F18), it was made by a newer
             version (Limit: F20), or it cannot be used.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
         self.folder = folder
+        self._clock = clock
         self._lock = StateLock(folder)
         try:
             self.torrents: KeptTorrents = KeptTorrents(folder / "torrents", self._make_room)
@@ -265,14 +269,15 @@ class ResumeStore:
 
         self._run(run, durable=True)
 
-    def forget(self, info_hash: InfoHash) -> None:
+    def forget(self, hashes: Iterable[InfoHash]) -> None:
         """
-        Drop all that is kept of a torrent; nothing happens if there is nothing.
+        Drop all that is kept of torrents; nothing happens where there is nothing.
 
         Raises:
-            StorageError: it is still there.
+            StorageError: some of it is still there.
         """
-        key = (bytes(info_hash),)
+        gone = list(hashes)
+        keys = [(bytes(info_hash),) for info_hash in gone]
 
         def run(connection: sqlite3.Connection) -> None:
             for where in (
@@ -280,10 +285,27 @@ class ResumeStore:
                 "states WHERE key=?",
                 "open_pieces WHERE key=?",
             ):
-                connection.execute(f"DELETE FROM {where}", key)  # noqa: S608 - ours
+                connection.executemany(f"DELETE FROM {where}", keys)  # noqa: S608 - ours
 
         self._run(run, durable=True)
-        self.torrents.forget(info_hash)
+        for info_hash in gone:
+            self.torrents.forget(info_hash)
+
+    def _forget_abandoned(self) -> None:
+        """Drop what nobody will come back to, once a month; see ``abandoned``."""
+        now = self._clock()
+        with self._database.transaction(durable=False) as run:
+            last = run.execute("SELECT value FROM marks WHERE name='looked_at'").fetchone()
+            if last is not None and 0 <= now - last[0] < LOOK_INTERVAL:
+                return
+            keys = [key for (key,) in run.execute("SELECT DISTINCT key FROM records").fetchall()]
+            hashes = [InfoHash(key) for key in keys if len(key) == InfoHash.SIZE]
+            records = [self._load_record(run, info_hash) for info_hash in hashes]
+        known = [record for record in records if record is not None]
+        self.forget(record.info_hash for record in known if is_abandoned(record, now=now))
+        self.torrents.forget_lost_aliases()
+        mark = "INSERT OR REPLACE INTO marks VALUES ('looked_at', ?)"
+        self._run(lambda run: run.execute(mark, (int(now),)), durable=False)
 
     def close(self, *, clean: bool = True) -> None:
         """
@@ -301,6 +323,8 @@ class ResumeStore:
         self._is_closed = True
         try:
             if clean:
+                with contextlib.suppress(StorageError):
+                    self._forget_abandoned()
                 self._run(self._end, durable=True)
         finally:
             try:

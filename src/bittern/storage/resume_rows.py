@@ -48,6 +48,7 @@ class ResumeRecord:
             no later rule changes them (Limit: P10); None while the files are unknown.
         source: the magnet link that the torrent was added by; None for a file.
         added_at: seconds since 1970.
+        opened_at: the same, of when it was opened last, or up to ``OPENED_STEP`` before that.
         options: whatever else the engine wants to find again; any JSON.
     """
 
@@ -57,6 +58,7 @@ class ResumeRecord:
     paths: tuple[tuple[str, ...], ...] | None = None
     source: str | None = None
     added_at: float = 0.0
+    opened_at: float = 0.0
     options: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -152,6 +154,7 @@ def encode_record(record: ResumeRecord) -> bytes:
             "paths": record.paths,
             "source": record.source,
             "added_at": record.added_at,
+            "opened_at": record.opened_at,
             "options": dict(record.options),
         }
     )
@@ -166,7 +169,9 @@ def decode_record(key: bytes, body: bytes) -> ResumeRecord:
     """
     value = _load(body)
     name, save_path, source = value.get("name"), value.get("save_path"), value.get("source")
-    added_at, options = value.get("added_at"), value.get("options")
+    added_at = value.get("added_at")
+    opened_at = value.get("opened_at", added_at)
+    options = value.get("options")
     if not isinstance(name, str) or not isinstance(save_path, str):
         raise ValueError("name or save path is missing")
     if not isinstance(source, str | None) or not isinstance(options, Mapping):
@@ -178,6 +183,7 @@ def decode_record(key: bytes, body: bytes) -> ResumeRecord:
         paths=_read_paths(value.get("paths")),
         source=source,
         added_at=_number(added_at),
+        opened_at=_number(opened_at),
         options=options,
     )
 

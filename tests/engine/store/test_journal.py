@@ -31,6 +31,8 @@ from tests.virtual_time import simulated
 
 HASH = InfoHash(b"h" * 20)
 OTHER = InfoHash(b"o" * 20)
+LATELY = 4e9
+"""Seconds since 1970."""
 
 
 def make_disk(loop: VirtualLoop) -> Disk:
@@ -38,7 +40,7 @@ def make_disk(loop: VirtualLoop) -> Disk:
 
 
 def record(info_hash: InfoHash, folder: Path) -> Any:
-    return make_record(info_hash, "name", folder, [("name",)], 1.0)
+    return make_record(info_hash, "name", folder, [("name",)], LATELY)
 
 
 @simulated

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from bittern.engine.session import Session
 from bittern.engine.store.disk import Disk
 from bittern.engine.store.journal import Journal
 from bittern.engine.store.keeper import _read_partial, make_record, read_renames, with_renames
+from bittern.storage.abandoned import OPENED_STEP
 from bittern.storage.resume import Checkpoint, ResumeRecord
 from bittern.testing.crash import CrashingCalls
 from bittern.testing.disk import FaultyCalls, SimWorker
@@ -270,6 +272,27 @@ async def test_trust_in_other_data_replaces_what_was_known(scene: Scene, is_kill
         await killed(node, state)
     torrent, checked = await add_again(scene, node, state)
     assert (torrent.stats().num_have, checked) == (NUM_PIECES - 1, NUM_PIECES)
+
+
+@in_scene()
+async def test_when_it_was_opened_is_kept_now_and_then(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at every start: thousands of torrents would be written."""
+    state, host, now = scene.state_dir, scene.add_host(), 1e9
+    monkeypatch.setattr(time, "time", lambda: now)
+    found = []
+    for later in (0.0, OPENED_STEP - 1, OPENED_STEP):
+        now = 1e9 + later
+        node = await scene.node(is_seed=True, host=host, state_dir=state)
+        await node.close()
+        disk = Disk(SimWorker(scene.loop), scene.loop, max_queue=1)
+        journal = await Journal.open(disk, state)
+        known = await journal.find(scene.info_hash)
+        assert known is not None
+        found.append((known.record.added_at - 1e9, known.record.opened_at - 1e9))
+        await journal.close()
+    assert found == [(0, 0), (0, 0), (0, OPENED_STEP)]
 
 
 @pytest.mark.parametrize("verifies", [False, True])

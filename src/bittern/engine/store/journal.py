@@ -169,13 +169,8 @@ class Journal:
     async def forget(self, hashes: Iterable[InfoHash]) -> None:
         """Drop all that is kept of a torrent, under whichever of its hashes."""
         names = list(hashes)
-
-        def forget() -> None:
-            for name in names:
-                self._store.forget(name)
-
         try:
-            await self._disk.run(forget, lane=self)
+            await self._disk.run(lambda: self._store.forget(names), lane=self)
         except StorageError as error:
             log.warning("resume data: %s", error)
 

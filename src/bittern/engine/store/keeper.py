@@ -24,6 +24,7 @@ from bittern.engine.services import Services
 from bittern.engine.store.check import Check, Checked
 from bittern.engine.store.content import Content
 from bittern.engine.store.journal import Journal
+from bittern.storage.abandoned import OPENED_STEP
 from bittern.storage.base import FileStamp
 from bittern.storage.checker import check_pieces
 from bittern.storage.renaming import parse_path
@@ -134,7 +135,10 @@ class Keeper:
         downloaded = 0 if resumed is None else resumed.downloaded
         uploaded = 0 if resumed is None else resumed.uploaded
         if resumed is not None:
-            self._record = replace(self._record, added_at=resumed.record.added_at)
+            added_at, opened_at = resumed.record.added_at, resumed.record.opened_at
+            if self._record.opened_at - opened_at >= OPENED_STEP:
+                opened_at = self._record.opened_at
+            self._record = replace(self._record, added_at=added_at, opened_at=opened_at)
             await self._services.disk.run(lambda: self._mark_unsynced(resumed))
         full = Bitfield.full(self._geometry.num_pieces)
         known = Found(0, 0, {}, downloaded, uploaded)
@@ -422,6 +426,7 @@ def make_record(
         save_path=str(root),
         paths=tuple(paths),
         added_at=added_at,
+        opened_at=added_at,
         options=with_renames({}, renames),
     )
 
