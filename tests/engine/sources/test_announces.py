@@ -244,6 +244,22 @@ async def test_who_has_stopped_is_passed_over() -> None:
 
 
 @simulated
+async def test_who_has_stopped_before_it_asked_does_not_bring_a_dead_tracker_to_life() -> None:
+    bench = Bench()
+    for _ in range(MAX_SILENCES):
+        bench.announces.submit(Row(bench), DEAD)
+    await asyncio.sleep(SILENCE + PROBE_INTERVAL + 1)
+    stopped, late = Row(bench), Row(bench)
+    bench.announces.submit(stopped, DEAD)
+    stopped.is_running = False
+    await asyncio.sleep(0)
+    bench.announces.submit(late, DEAD)
+    await asyncio.sleep(0.1)
+    assert stopped.asked == []
+    assert [url for _, url, _ in late.failed] == [DEAD.url]
+
+
+@simulated
 async def test_closing_leaves_nothing_planned() -> None:
     bench = Bench()
     rows = [Row(bench) for _ in range(30)]

@@ -201,6 +201,8 @@ class Announces:
         self, line: _Line, announcer: Announcer, decision: AnnounceDecision
     ) -> None:
         try:
+            if not announcer.is_running:
+                return  # its torrent has stopped meanwhile, which says nothing of the tracker
             await announcer.announce(decision)
             line.num_silences = 0
         except (TrackerFailure, TrackerUnreachable) as error:

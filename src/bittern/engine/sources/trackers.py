@@ -317,8 +317,7 @@ class TrackerAnnouncer:
             TrackerFailure, TrackerUnreachable: see ``announce_failed``.
         """
         task = asyncio.current_task()
-        if task is None or not self.is_running:
-            return
+        assert task is not None
         self._tasks = (*self._tasks, (task, decision))
         try:
             self._memory.setdefault(decision.url, _Memory()).last_asked_at = _now()
