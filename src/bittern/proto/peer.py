@@ -50,19 +50,10 @@ MAX_UNREAD_LENGTH = 1_048_576
 BATCH_FROM = 24 * wire.BLOCK_MESSAGE_LENGTH
 """Bytes from which blocks are looked at together; up to some 18 blocks cost less one by one."""
 
-_BEFORE_BITFIELD = frozenset(
-    (
-        MessageId.PORT,
-        MessageId.EXTENDED,
-        MessageId.BITFIELD,
-        MessageId.HAVE_ALL,
-        MessageId.HAVE_NONE,
-    )
-)
-"""
-Interop: some clients send the extended handshake or their DHT port before the
-bitfield, so those two do not end the time in which a first one may come.
-"""
+_OF_PIECES = (MessageId.BITFIELD, MessageId.HAVE_ALL, MessageId.HAVE_NONE)
+_BEFORE_BITFIELD = frozenset((MessageId.PORT, MessageId.EXTENDED, *_OF_PIECES))
+"""Interop: some clients send the extended handshake or their DHT port before the bitfield,
+so those two do not end the time in which a first one may come."""
 
 
 class PeerState(enum.Enum):
@@ -140,6 +131,12 @@ class PeerProtocol:
         self._tail = bytearray()
         self._extensions = RemoteExtensions()
         self._remote = RemotePieces(None if geometry is None else geometry.num_pieces)
+
+    @property
+    def is_ourselves(self) -> bool:
+        """True when the peer has our own id: we have connected to ourselves."""
+        remote = self.remote_handshake
+        return remote is not None and remote.peer_id == self._local.peer_id
 
     # --- in ------------------------------------------------------------------------------
 
@@ -265,10 +262,10 @@ class PeerProtocol:
         handshake = wire.decode_handshake(view)
         if handshake.info_hash not in self._info_hashes:
             raise PeerViolation("handshake names another torrent")
-        if handshake.peer_id == self._local.peer_id:
+        self.remote_handshake = handshake
+        if self.is_ourselves:
             # Limit: H15.
             raise PeerViolation("connected to ourselves")
-        self.remote_handshake = handshake
         self.state = PeerState.OPEN
         self._events.append(peer_events.HandshakeReceived(handshake))
         return wire.HANDSHAKE_LENGTH

@@ -13,6 +13,7 @@ from bittern.codec.wire import MessageId
 from bittern.core.endpoint import Endpoint
 from bittern.engine import events
 from bittern.engine.peers.roster import client_name, exchange_flags, is_loopback, reserved_bits
+from bittern.engine.reason import ReasonCode
 from bittern.engine.shelf import Shelf
 from bittern.testing.network import Link
 from bittern.testing.peer import ExpectationFailed, ScriptedListener
@@ -63,8 +64,10 @@ async def test_we_do_not_stay_connected_to_ourselves(scene: Scene) -> None:
     node.torrent.add_peers([node.endpoint], "tracker", node.host.addresses[0])
     await asyncio.sleep(5)
     assert node.torrent.num_connections == 0
+    assert node.torrent.diagnose().reasons[0].code is ReasonCode.NO_PEERS_KNOWN
+    node.torrent.add_peers([node.endpoint], "tracker", node.host.addresses[0])
     await asyncio.sleep(1800)
-    assert scene.network.attempts[node.endpoint] <= 6
+    assert scene.network.attempts[node.endpoint] == 1
 
 
 @in_scene()

@@ -313,6 +313,10 @@ class Roster:
             if self.adopter is None or is_ours:
                 # We stop, part or begin anew: that says nothing about the peer.
                 self.candidates.let_go(peer.listen_endpoint, now=now)
+            elif peer.protocol.is_ourselves:
+                # Trackers name us, too. We are no peer that is known and cannot be reached.
+                self.candidates.mark_self(peer.listen_endpoint)
+                self._owner.report(events.PeerUnreachable(peer.endpoint, reason, None))
             elif peer.is_open and not was_violation:
                 self.candidates.disconnected(peer.listen_endpoint, now=now, reason=reason)
             elif not (peer.is_open or was_violation) and self.greetings.has_other(peer.endpoint):
