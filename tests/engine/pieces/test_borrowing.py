@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bittern.codec.bencode import decode, encode
 from bittern.codec.fingerprints import fingerprints
 from bittern.codec.info import Version
 from bittern.core.bitfield import Bitfield
@@ -225,7 +226,7 @@ async def test_a_torrent_that_is_paused_meanwhile_takes_no_more(scene: Scene) ->
 
 @in_scene(files={"a": 200_000, "b": 100_000}, version=Version.V2)
 async def test_a_disk_that_is_full_stops_the_torrent_and_what_was_to_be_taken(scene: Scene) -> None:
-    """Limit: F1. No piece counts as there, and after a while it goes on by itself."""
+    """Limit: F1. Pieces that had room count as there, and after a while it goes on by itself."""
     calls = FaultyCalls()
     node = await scene.node(os_calls=calls)
     watch = Watch(node.torrent)
@@ -235,7 +236,7 @@ async def test_a_disk_that_is_full_stops_the_torrent_and_what_was_to_be_taken(sc
         offer(node, name)
     await until(lambda: node.torrent.state is TorrentState.ERROR)
     assert isinstance(node.torrent.error, DiskFull)
-    assert node.torrent.num_left == 300_000
+    assert node.torrent.num_left == 300_000 - 2 * PIECE_LENGTH
     assert not watch.of(FileReused)
     calls.room = None
     await until(lambda: node.torrent.state is TorrentState.DOWNLOADING, within=120)
@@ -292,3 +293,28 @@ async def test_a_bug_while_copying_is_not_hidden(
     assert "ZeroDivisionError" in scene.loop.failures.pop()
     node.torrent.add_peers([seed.endpoint], "user")
     await node.complete()
+
+
+@in_scene(files={str(number): 10 for number in range(1_000)})
+async def test_a_thousand_files_of_which_nothing_is_missing_are_passed_over(scene: Scene) -> None:
+    """As of a torrent with as many copies of one small file."""
+    node = await scene.node(is_seed=True)
+    awake = node.torrent._awake
+    assert awake is not None
+    awake.borrower._by_name = {b"name": list(range(1_000))}
+    awake.borrower.take({b"name"}, scene.folder / "elsewhere")
+    assert not awake.borrower._waiting
+
+
+@in_scene(version=Version.HYBRID)
+async def test_what_was_copied_before_a_piece_that_contradicts_itself_is_had(scene: Scene) -> None:
+    """Limit: P13."""
+    value: Any = decode(scene.raw)
+    pieces = value[b"info"][b"pieces"]
+    value[b"info"][b"pieces"] = pieces[:60] + bytes(20) + pieces[80:]
+    scene.raw = encode(value)
+    node = await scene.node()
+    node.torrent.take_file(names_of(node, NAME), scene.folder / "source" / NAME)
+    await until(lambda: node.torrent.state is TorrentState.ERROR)
+    assert isinstance(node.torrent.error, Inconsistent)
+    assert node.torrent.have_bits == Bitfield.of(NUM_PIECES, range(3)).bits

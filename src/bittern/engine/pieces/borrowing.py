@@ -113,15 +113,13 @@ class Borrower:
 
     def _next(self) -> None:
         while self._waiting and not self._is_busy and not self._is_stopped:
-            index, path = self._waiting.popleft()
-            self._take_rest(index, path, 0)
+            self._take_rest(*self._waiting.popleft(), 0)
 
     def _take_rest(self, index: int, path: Path, num_taken: int) -> None:
-        """Take the next few pieces of a file, and so on until none is left."""
+        """Take the next few pieces of a file, and so on until none is left; then ``_next``."""
         pieces = self._free_pieces(index)
         if not pieces:
             self._tell(index, path, num_taken)
-            self._next()
             return
         self._is_busy = True
         for piece in pieces:
@@ -129,34 +127,34 @@ class Borrower:
         self._pieces_opened(pieces)
         donor = DonorStorage(self._layout, {index: path}, self._os_calls)
 
-        def copy() -> list[int]:
+        good: list[int] = []
+
+        def copy() -> None:
             try:
-                return [piece for piece in pieces if self._copy(donor, piece)]
+                good.extend(piece for piece in pieces if self._copy(donor, piece))
             finally:
                 donor.close()
 
-        def done(taken: list[int] | None, error: BaseException | None) -> None:
+        def done(_: None, error: BaseException | None) -> None:
             self._is_busy = False
             if self._is_stopped:
                 return
             for piece in pieces:
                 self._picker.mark_closed(piece)
-            if error is not None and not isinstance(error, StorageError | Inconsistent):
-                raise error
-            if error is not None:
+            total = num_taken + sum(self._length_in(index, piece) for piece in good)
+            self._assembly.take(good)
+            if isinstance(error, StorageError | Inconsistent):
                 self.stop()
                 self._failed(error)
                 return
-            good = taken or []
-            total = num_taken + sum(self._length_in(index, piece) for piece in good)
+            if error is not None:
+                raise error
             if len(good) == len(pieces):
-                self._assembly.take(good)
                 self._take_rest(index, path, total)
             else:
                 # It is not what it was said to be, or has gone: no more of it.
                 self._tell(index, path, total)
-                self._assembly.take(good)
-                self._next()
+            self._next()
             self._go_on()
 
         self._disk.submit(copy, done, lane=self._storage)
