@@ -487,3 +487,85 @@ async def test_a_session_takes_changes_before_it_runs_and_after(rate: float) -> 
         assert session._services.upload_limit.bucket.rate == 1000.0
     session.change(max_upload_rate=None)
     assert session.config.max_upload_rate is None
+
+
+@in_scene(version=Version.HYBRID)
+async def test_a_link_that_is_removed_while_its_metadata_is_read_leaves_nothing(
+    scene: Scene,
+) -> None:
+    """It has learnt of its other hash when it ends; both can be added again, and are forgotten."""
+    seed = await scene.node(is_seed=True)
+    options: dict[str, Any] = {"state_dir": scene.state_dir, "worker_delay": 0.5}
+    first = await scene.node(source=scene.link_by("btih"), peers=[seed], **options)
+    await first.complete()
+    await first.close()
+    session = await scene.session(scene.add_host(), **options)
+    config = TorrentConfig(output=scene.folder / "out")
+    adding = scene.spawn(session.add(scene.link_by("btih"), config))
+    await until(lambda: bool(session.torrents))
+    await asyncio.sleep(0.2)
+    await session.remove(session.torrents[0])
+    await adding
+    assert not list((scene.state_dir / "torrents").glob("*.torrent"))
+    for link in (scene.link_by("btmh"), scene.link_by("btih")):
+        torrent = await session.add(link, config)
+        await session.remove(torrent)
+
+
+@in_scene()
+async def test_a_bug_in_what_one_torrent_does_every_second_spares_the_others(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limit: F17."""
+    node = await scene.node()
+    other = Scene(scene.loop, tmp_path / "other", files={"z": 50_000})
+    torrent = await node.session.add(other.raw, TorrentConfig(output=tmp_path / "other/source"))
+
+    def tick(*, now: float) -> None:
+        raise ZeroDivisionError(now)
+
+    monkeypatch.setattr(node.torrent, "tick", tick)
+    ticks: list[float] = []
+    monkeypatch.setattr(torrent, "tick", lambda *, now: ticks.append(now))
+    await asyncio.sleep(3.5)
+    assert len(ticks) == 3
+    assert len(scene.loop.failures) == 3
+    assert "ZeroDivisionError" in scene.loop.failures.pop()
+    scene.loop.failures.clear()
+
+
+@in_scene()
+async def test_a_bug_in_the_end_of_one_torrent_spares_the_others(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limit: F17. What they have is kept before the journal is closed."""
+    node = await scene.node(state_dir=scene.state_dir, worker_delay=1.0)
+    other = Scene(scene.loop, tmp_path / "other", files={"z": 50_000})
+    torrent = await node.session.add(other.raw, TorrentConfig(output=tmp_path / "other/source"))
+
+    async def stop() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(node.torrent, "stop", stop)
+    with pytest.raises(ZeroDivisionError):
+        await node.close()
+    assert torrent.state is TorrentState.STOPPED
+    monkeypatch.undo()
+    await node.torrent.stop()
+
+
+@in_scene(version=Version.HYBRID)
+async def test_a_link_with_a_file_too_many_is_known_by_all_its_hashes(scene: Scene) -> None:
+    """Its metadata is there: the choice can be mended, and then it is a torrent as any other."""
+    seed = await scene.node(is_seed=True)
+    node = await scene.node(
+        source=scene.link_by("btih"), peers=[seed], torrent={"files": frozenset({9})}
+    )
+    await until(lambda: node.torrent.state is TorrentState.ERROR)
+    assert isinstance(node.torrent.error, ConfigError)
+    assert node.torrent.num_left == len(scene.data)
+    node.torrent.change(files={0})
+    await node.torrent.resume()
+    await node.complete()
+    with pytest.raises(ConfigError, match="already"):
+        await node.session.add(scene.link_by("btmh"))

@@ -373,15 +373,16 @@ def learn(
     shelf, config, known = torrent.shelf, torrent.config, torrent.shelf.all_hashes
     assert shelf.magnet is not None
     shelf.put(metainfo_from(shelf.magnet, raw, piece_layers))
+    torrent.ledger.learn(shelf.num_pieces)
+    if shelf.all_hashes != known:
+        hashes_learned(torrent)
+    torrent.report(events.MetadataReceived(shelf.name, len(raw)))
+    # Last: whoever has chosen what is not there can choose again.
     info = shelf.metainfo().info
     chosen = config.files
     if chosen is None:
         chosen = selection_of(shelf.magnet, len(info.files))
     torrent.config = check_choice(replace(config, files=chosen), info)
-    torrent.ledger.learn(shelf.num_pieces)
-    if shelf.all_hashes != known:
-        hashes_learned(torrent)
-    torrent.report(events.MetadataReceived(shelf.name, len(raw)))
 
 
 def selection_of(magnet: Magnet, num_files: int) -> frozenset[int] | None:

@@ -19,6 +19,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import TypeVar, Unpack
 
@@ -169,9 +170,13 @@ class Session:
 
     async def _remove_all(self) -> None:
         # All at once: dead trackers must not be waited for one torrent after the other.
-        await asyncio.gather(
-            *(self.remove(torrent, keep_state=True) for torrent in list(self.torrents))
+        ends = await asyncio.gather(
+            *(self.remove(torrent, keep_state=True) for torrent in list(self.torrents)),
+            return_exceptions=True,
         )
+        for error in ends:
+            if error is not None:
+                raise error
 
     async def _end_tasks(self, group: asyncio.TaskGroup) -> None:
         for task in list(self._tasks):
@@ -332,6 +337,13 @@ class Session:
                 raise ConfigError(f"{info_hash} is in this session already")
         self._by_hash.update(dict.fromkeys(torrent.all_hashes, torrent))
 
+    def _unregister(self, torrent: Torrent) -> set[InfoHash]:
+        """Let go of the hashes of a torrent, and return them."""
+        ours = {key for key in torrent.all_hashes if self._by_hash.get(key) is torrent}
+        for info_hash in ours:
+            del self._by_hash[info_hash]
+        return ours
+
     async def resolve(self, magnet: Magnet) -> Magnet:
         """
         Return a link to the torrent that is the newest under a link's public key (BEP 46).
@@ -358,12 +370,11 @@ class Session:
             keep_state: leave what the state folder knows of it, so that it goes on from there
                 when it is added again.
         """
-        ours = [key for key in torrent.all_hashes if self._by_hash.get(key) is torrent]
-        for info_hash in ours:
-            del self._by_hash[info_hash]
+        ours = self._unregister(torrent)
         if torrent in self.torrents:
             self.torrents.remove(torrent)
         await torrent.stop()
+        ours |= self._unregister(torrent)  # It may have learnt of another one before it ended.
         try:
             if delete_data:
                 await torrent.delete_data()
@@ -461,5 +472,6 @@ class Session:
     def _tick(self) -> None:
         self._tick_handle = self._loop.call_later(TICK_INTERVAL, self._tick)
         now = self._loop.time()
-        for torrent in list(self._services.active):
-            torrent.tick(now=now)
+        for torrent in self._services.active:
+            # Each by itself, so that a bug in one does not keep the others waiting (Limit: F17).
+            self._loop.call_soon(partial(torrent.tick, now=now))
