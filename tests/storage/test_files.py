@@ -542,6 +542,28 @@ def test_sync_covers_data_and_the_names_of_new_files_once(tmp_path: Path) -> Non
     storage.close()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="only who may write can sync")
+def test_a_file_that_can_only_be_read_by_now_is_synced(tmp_path: Path) -> None:
+    """A killed process has written to it, then the volume was mounted to be read."""
+    storage_in(tmp_path, 100).write(0, [noise(100)])
+
+    calls = FailingCalls(names={"fdatasync"})
+    real = calls.open
+
+    def open_readable(name: str, flags: int, *args: int, dir_fd: int | None = None) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, "read-only")
+        return real(name, flags, *args, dir_fd=dir_fd)
+
+    calls.open = open_readable
+    layout = contiguous(100)
+    storage = FileStorage(layout, tmp_path, paths_for(layout), os_calls=calls)
+    storage.mark_unsynced([0])
+    storage.sync()
+    assert calls.log == ["fdatasync"]
+    storage.close()
+
+
 def test_files_dropped_from_the_cache_are_synced_all_the_same(tmp_path: Path) -> None:
     calls = FailingCalls(names={"fdatasync"})
     layout = contiguous(*[10] * 6)

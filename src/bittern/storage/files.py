@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -40,6 +41,9 @@ SLOW_READ: Final = 0.02
 
 SLOW_PAUSE: Final = 10.0
 """Seconds for which no read is done in place after a slow one."""
+
+SYNCS_READABLE: Final = os.name == "posix"
+"""A file can be synced by whoever may read it; Windows wants to see that we may write."""
 
 _NO_NOWAIT: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
@@ -355,7 +359,9 @@ class FileStorage:
 
     def _sync_file(self, index: int) -> None:
         key = (self._owner, index)
-        handle = self._handles.find(key, True) or self._open(index, True, create=False)
+        # Who wrote to it may have been another process, and it can only be read by now.
+        writable = not SYNCS_READABLE
+        handle = self._handles.find(key, writable) or self._open(index, writable, create=False)
         try:
             self._calls.fdatasync(handle.fd)
         except OSError as error:
