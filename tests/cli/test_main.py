@@ -129,7 +129,7 @@ class _Gone(io.StringIO):
     ("error", "code", "complaint"),
     [
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, ""),
-        (OSError(errno.ENOSPC, "No space left"), 5, "bittern: no space left\n"),
+        (OSError(errno.ENOSPC, "No space left"), 5, "bittern: standard output: no space left\n"),
     ],
 )
 def test_a_reader_that_has_gone_is_no_error_to_talk_about(

@@ -388,7 +388,7 @@ async def test_a_link_that_nobody_answers_has_no_files_to_name(tmp_path: Path) -
     assert transfer.summary["files"] == []
 
 
-async def test_a_torrent_file_that_cannot_be_written_is_a_warning(
+async def test_a_torrent_file_that_cannot_be_written_is_said_by_name_and_by_the_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path / "cat", DATA)
@@ -400,7 +400,12 @@ async def test_a_torrent_file_that_cannot_be_written_is_a_warning(
     )
     transfer = await transfer_of(job, options=ReportOptions(quiet=True))
     assert transfer.is_complete
-    assert capsys.readouterr().err.count("warning: ") == 1
+    path = tmp_path / "gone" / "kept.torrent"
+    told = capsys.readouterr().err
+    assert told == f"bittern: warning: {path}: no such file or directory\n"
+    stop = StopSignal(hard_exit=lambda code: None)
+    assert exit_code([transfer], stop) == 5
+    stop.close()
 
 
 async def test_what_is_taken_from_elsewhere_is_counted(tmp_path: Path) -> None:

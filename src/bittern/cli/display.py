@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from bittern.cli.output import printable
+from bittern.cli.output import printable, write_text
 from bittern.cli.values import format_duration, format_rate, format_size
 
 if TYPE_CHECKING:
@@ -190,8 +190,7 @@ class LineDisplay:
 
     def line(self, text: str) -> None:
         """Write one line."""
-        self._stream.write(printable(text) + "\n")
-        self._stream.flush()
+        write_text(self._stream, printable(text) + "\n")
 
     def close(self) -> None:
         """Do nothing: a line leaves nothing behind."""

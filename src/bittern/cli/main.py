@@ -13,7 +13,7 @@ import sys
 
 from bittern.cli.environment import variable, variable_name
 from bittern.cli.exits import ExitCode, Terminated, describe, exit_code_of, is_expected
-from bittern.cli.output import complain, prepare_streams
+from bittern.cli.output import complain, prepare_streams, write_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         prepare_streams()
         code = _dispatch(arguments)
-        sys.stdout.flush()
+        write_text(sys.stdout, "")
     except BrokenPipeError:
         return _give_up_stdout()
     except BaseException as error:

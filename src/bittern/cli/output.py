@@ -14,6 +14,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import TextIO
 
     Json = str | int | float | bool | None | Sequence["Json"] | Mapping[str, "Json"]
 
@@ -39,21 +40,38 @@ def encode_json(value: Json, *, indent: int | None = None) -> str:
     return json.dumps(value, indent=indent, ensure_ascii=True).replace("\x7f", "\\u007f")
 
 
+def write_text(stream: TextIO, text: str, *, flush: bool = True) -> None:
+    """
+    Write to one of the standard streams.
+
+    Raises:
+        BrokenPipeError: the reader has gone.
+        OSError: it cannot be written, as to a full disk; names the stream.
+    """
+    try:
+        stream.write(text)
+        if flush:
+            stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        name = "standard error" if stream is sys.stderr else "standard output"
+        raise OSError(error.errno, error.strerror, name) from error
+
+
 def print_json(value: Json) -> None:
     """Write one JSON document to stdout."""
-    sys.stdout.write(encode_json(value, indent=2) + "\n")
-    sys.stdout.flush()
+    write_text(sys.stdout, encode_json(value, indent=2) + "\n")
 
 
 def print_json_line(value: Json) -> None:
     """Write one JSON value on a line of its own to stdout, at once."""
-    sys.stdout.write(encode_json(value) + "\n")
-    sys.stdout.flush()
+    write_text(sys.stdout, encode_json(value) + "\n")
 
 
 def print_line(text: str) -> None:
     """Write one line to stdout; ``text`` is escaped."""
-    sys.stdout.write(printable(text) + "\n")
+    write_text(sys.stdout, printable(text) + "\n", flush=False)
 
 
 def print_table(rows: Sequence[tuple[str, str]]) -> None:

@@ -37,7 +37,7 @@ class TorrentSaver:
         Write the file if that was not done yet and everything is known; True if so now.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: it cannot be written; names it.
         """
         if self.path is not None or metainfo is None:
             return False
@@ -49,10 +49,13 @@ class TorrentSaver:
             path /= sanitise(f"{first}.torrent", current_os())
         temporary = path.with_name(f".bittern.{os.getpid()}.part")
         try:
-            temporary.write_bytes(format_metainfo(metainfo))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            try:
+                temporary.write_bytes(format_metainfo(metainfo))
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         self.path = path
         return True
 

@@ -125,6 +125,8 @@ class Transfer:
         self._listener: asyncio.Task[None] | None = None
         self._num_reused = 0
         self._summary: dict[str, Json] | None = None
+        self.save_error: OSError | None = None
+        """Why the .torrent file that was asked for is not there."""
         self.reasons: tuple[Reason, ...] = ()
         """Why it was not complete when it ended, the most important first."""
         self._next_statistics = self._started_at + STATISTICS_INTERVAL
@@ -220,7 +222,7 @@ class Transfer:
             if self._saver.offer(torrent.metainfo):
                 self._report.note("torrent_saved", "", torrent=self.key, path=str(self._saver.path))
         except OSError as error:
-            self._saver = None
+            self._saver, self.save_error = None, error
             complain(f"warning: {describe(error)}")
 
     async def drain(self) -> None:
@@ -414,7 +416,8 @@ def exit_code(transfers: Sequence[Transfer], stop: StopSignal) -> ExitCode:
     """
     Return the code of a run.
 
-    The first torrent that failed decides. Of those that were not complete in time the code
+    The first torrent that failed decides; when none did and a .torrent file could not be saved the
+    code is DISK. Of those that were not complete in time the code
     is UNFINISHED, or UNREACHABLE if no tracker and no peer ever answered for any of them: a
     refusal is an answer, and who was still hashing has asked nobody.
     """
@@ -425,7 +428,8 @@ def exit_code(transfers: Sequence[Transfer], stop: StopSignal) -> ExitCode:
     if stop.is_set():
         return stop.exit_code(unfinished=bool(unfinished))
     if not unfinished:
-        return ExitCode.DONE
+        is_saved = all(transfer.save_error is None for transfer in transfers)
+        return ExitCode.DONE if is_saved else ExitCode.DISK
     if any(each.was_reached or each.refusal or each.checked is not None for each in unfinished):
         return ExitCode.UNFINISHED
     return ExitCode.UNREACHABLE
