@@ -48,7 +48,7 @@ def test_peers_as_json(bittern: Program, network: DhtNetwork) -> None:
 def test_scrape_tells_a_person_on_stderr(bittern: Program, network: DhtNetwork) -> None:
     ran = bittern("dht", "peers", KNOWN, "--scrape", *network.options)
     assert (ran.code, ran.out) == (0, "127.0.0.1:7000\n")
-    assert ran.error == "about 1 seeds and 0 leechers"
+    assert ran.error == "about 1 seed and no leechers"
 
 
 @pytest.mark.slow

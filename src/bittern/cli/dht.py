@@ -53,7 +53,7 @@ class DhtOptions:
     bind: Hosts = ()
     """Address to send from; repeatable, each gets a node. Default: all."""
     timeout: Duration = None
-    """Give up after this long with exit code 7. Default: 60s."""
+    """Give up after this long with exit code 7, default 60s; a node stops then, else never."""
     state_dir: Annotated[Path | None, Parameter(metavar="DIR")] = None
     """Folder with the nodes of an earlier run. Default: the platform's state folder."""
 

@@ -16,6 +16,7 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.errors import KrpcFailure, QueryTimeout
 from bittern.core.ids import InfoHash, NodeId
 from bittern.dht.events import FoundNode, Sampled
+from bittern.engine.reasons.phrases import count_of
 from bittern.net.dht import Dht
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ def peers(
             )
         elif scrape and result.num_seeds is not None:
             complain(
-                f"about {_rounded(result.num_seeds)} seeds and "
-                f"{_rounded(result.num_leechers)} leechers"
+                f"about {count_of(_rounded(result.num_seeds) or 0, 'seed')} and "
+                f"{count_of(_rounded(result.num_leechers) or 0, 'leecher')}"
             )
         if not found:
             raise CommandFailed(f"{wanted}: no peers found", ExitCode.NOT_FOUND)

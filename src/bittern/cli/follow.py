@@ -289,8 +289,8 @@ class Following:
         }
         self._report.note(
             "version_complete",
-            f"{info.name}: at version {newest.version.seq}, {format_size(done.downloaded)} of "
-            f"{format_size(info.geometry.total_length)} were fetched",
+            f"{info.name}: at version {newest.version.seq}, "
+            f"{format_size(info.geometry.total_length)}; {format_size(done.downloaded)} fetched",
             **self.summary,
         )
 
