@@ -76,6 +76,11 @@ async def begun(scene: Scene, folder: Path, **config: Any) -> tuple[Session, asy
     return session, adding
 
 
+def refuse(*_: object) -> None:
+    """What a full disk does."""
+    raise StorageError("no room on the volume")
+
+
 async def ended(scene: Scene, session: Session) -> None:
     scene.sessions.remove(session)
     await session.__aexit__(None, None, None)
@@ -202,6 +207,42 @@ async def test_a_check_does_not_go_on_in_other_files(
     assert have_of(torrent) == good
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+@in_scene()
+async def test_what_is_known_of_one_place_is_not_believed_of_another(
+    scene: Scene, folder: Path, is_kept: bool, tmp_path: Path
+) -> None:
+    """
+    Limit: F9. Nor when the check there is cut short.
+
+    After a kill newer times are no reason to doubt, so the place must be right.
+    """
+    scene.write_content(folder)
+    for _ in range(2):
+        await go_on(scene, folder)
+        await ended(scene, scene.sessions[-1])
+    torrent, _ = await go_on(scene, folder)
+    torrent.pieces_opened([NUM_PIECES - 1])
+    await asyncio.sleep(1)
+    copies = snapshot(scene.state_dir)
+    await ended(scene, scene.sessions[-1])
+    restore(copies)
+    (scene.state_dir / "lock").unlink(missing_ok=True)
+    other, late = tmp_path / "other", 12
+    scene.write_content(other)
+    damage(other / NAME, late * PIECE_LENGTH)
+    session = await scene.session(scene.add_host(), state_dir=scene.state_dir, worker_delay=1.0)
+    adding = scene.spawn(session.add(scene.raw, TorrentConfig(output=other)))
+    await until(lambda: bool(session.torrents) and session.torrents[0].num_checked >= STEP)
+    if not is_kept:
+        session._services.journal._store.commit_have = refuse  # type: ignore[union-attr,method-assign]
+    await ended(scene, session)
+    assert (await adding).state is TorrentState.STOPPED
+    torrent, num_checked = await go_on(scene, other)
+    assert (num_checked == NUM_PIECES) is not is_kept
+    assert have_of(torrent) == set(range(NUM_PIECES)) - {late}
+
+
 @in_scene()
 async def test_a_forced_check_is_gone_on_with_as_it_was_begun(scene: Scene, folder: Path) -> None:
     """It trusts nothing that it has not seen, whatever was known before."""
@@ -234,9 +275,6 @@ async def test_a_pause_does_not_lose_what_a_recheck_has_seen(
     await until(lambda: 2 * STEP <= torrent.num_checked < NUM_PIECES)
     store = session._services.journal._store  # type: ignore[union-attr]
     commit_have = store.commit_have
-
-    def refuse(*_: object) -> None:
-        raise StorageError("no room on the volume")
 
     if not is_kept:
         store.commit_have = refuse  # type: ignore[method-assign]  # a fault

@@ -152,9 +152,10 @@ class Keeper:
         else:
             found = await self._hash(full, known, progress, is_stopped, is_told=False)
         if self._journal is not None:
-            await self._journal.save(self._record, self._metainfo)
+            if found.is_whole or found.can_go_on:
+                await self._journal.save(self._record, self._metainfo)
             if not found.is_whole:
-                self._journal = None  # it has heard how far the check has come
+                self._journal = None  # it has heard how far the check has come, if that could be
         return found
 
     async def _forget(self) -> None:
