@@ -1035,3 +1035,44 @@ async def test_who_does_not_wait_for_a_check_leaves_the_torrent_paused(
             assert torrent.roster is None
     await torrent.resume()
     assert torrent.have_bits.bit_count() == NUM_PIECES - 1
+
+
+@in_scene(files={"": 2 << 20}, piece_length=1 << 20)
+async def test_a_piece_that_is_gone_on_with_is_noted_before_it_is_written_to(scene: Scene) -> None:
+    """Limit: F7. Or after a kill the journal would not know that its file has changed."""
+    seed = await scene.node(is_seed=True)
+    node = await scene.node(
+        peers=[seed], torrent={"max_download_rate": 100_000}, state_dir=scene.state_dir
+    )
+    await asyncio.sleep(3)
+    await node.torrent.pause()
+    await node.torrent.resume()
+    [piece] = node.swarm.assembly.pieces.open
+    assert node.swarm.assembly.partial_blocks()
+    await asyncio.sleep(1)
+    copies = snapshot(scene.state_dir, node.folder)
+    await node.close()
+    restore(copies)
+    again = await scene.node(
+        host=scene.add_host(), torrent={"paused": True}, state_dir=scene.state_dir
+    )
+    journal = again.torrent._services.journal
+    assert journal is not None
+    found = await journal.find(scene.info_hash)
+    assert found is not None
+    assert list(found.suspects or ()) == [piece]
+
+
+@in_scene()
+async def test_who_does_not_wait_for_a_pause_finds_it_done(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True, max_upload_rate=50_000)
+    node = await scene.node(peers=[seed], worker_delay=1.0, state_dir=scene.state_dir)
+    for patience in (0.0, 0.5, 1.5, 2.5):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await node.torrent.pause()
+        await asyncio.sleep(10)
+        assert node.torrent.state is TorrentState.PAUSED
+        assert node.torrent.roster is None
+        await node.torrent.resume()
+        assert node.torrent.stats().state is TorrentState.DOWNLOADING

@@ -16,12 +16,13 @@ Limit: F1 (disk full).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from bittern.core.errors import BitTorrentError, ConfigError, DiskFull
 from bittern.engine import events
 from bittern.engine.events import Event, TorrentState
+from bittern.engine.undisturbed import undisturbed
 
 DISK_FULL_RETRY = 30.0
 """Limit: F1. Seconds until a torrent that ran out of room tries again by itself."""
@@ -130,6 +131,18 @@ class Condition:
                     await start()
         finally:
             self._is_roused = False
+
+    async def end(
+        self, leave: Callable[[], Coroutine[object, object, None]], state: TorrentState
+    ) -> None:
+        """Have what the torrent is at left, all of it, and be in a state then."""
+
+        async def leave_all() -> None:
+            await leave()
+            self.end_retry()
+            self.enter(state)
+
+        await undisturbed(leave_all())
 
     @contextmanager
     def starting(self) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from bittern.engine.shelf import Shelf
 from bittern.engine.store.content import check_choice
 from bittern.engine.store.keeper import read_renames, with_renames
 from bittern.engine.torrent_services import TorrentServices
+from bittern.engine.undisturbed import undisturbed
 
 
 class MovedTorrent(Protocol):
@@ -75,17 +75,7 @@ async def move(
         moved = await _move(services, torrent.shelf, torrent.config, change)
         torrent.config = placed(torrent.config, moved)
 
-    task = asyncio.ensure_future(carry_out())
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        task.exception()  # Who would have heard of it has gone.
-        raise cancelled
-    task.result()
+    await undisturbed(carry_out())
 
 
 async def _move(

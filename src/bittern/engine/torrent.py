@@ -328,24 +328,20 @@ class Torrent:
             StorageError: the disk failed.
         """
         async with self._condition.leaving():
-            await self._end(TorrentState.CHECKING)
-            await self._start(force_check=True)
+            with self._condition.starting():
+                await self._condition.end(self._leave, TorrentState.CHECKING)
+                await self._start(force_check=True)
         if self.error is not None:
             raise self.error
 
     async def pause(self) -> None:
         """Leave the swarm but stay in the session; a check is called off, and done when resumed."""
         async with self._condition.leaving():
-            await self._end(TorrentState.PAUSED)
+            await self._condition.end(self._leave, TorrentState.PAUSED)
 
     async def resume(self) -> None:
         """Join the swarm again after ``pause`` or an error."""
         await self.start()
-
-    async def _end(self, state: TorrentState) -> None:
-        await self._leave()
-        self._condition.end_retry()
-        self._condition.enter(state)
 
     async def move(self, output: Path) -> None:
         """
@@ -376,7 +372,7 @@ class Torrent:
             was_running = self.roster is not None or self._condition.is_running
             try:
                 if was_running:
-                    await self._end(TorrentState.CHECKING)
+                    await self._condition.end(self._leave, TorrentState.CHECKING)
                 await moving.move(self._services, self, change)
             finally:
                 if was_running:
@@ -386,7 +382,7 @@ class Torrent:
         """Leave the swarm for good; events end. Idempotent."""
         self._condition.was_closed = True
         async with self._condition.leaving():
-            await self._end(TorrentState.STOPPED)
+            await self._condition.end(self._leave, TorrentState.STOPPED)
         self.listeners.close()
 
     async def delete_data(self) -> None:
