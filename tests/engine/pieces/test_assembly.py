@@ -76,6 +76,7 @@ class Bench:
         self.log: list[tuple[object, ...]] = []
         self.loaded: list[tuple[list[Request], bytes]] = []
         self.refused: list[Request] = []
+        self.num_not_sent = 0
         self.hashes = PieceHashes(self.info, {})
         self.assembly = Assembly(
             self,
@@ -128,6 +129,9 @@ class Bench:
 
     def piece_lost(self, index: int) -> None:
         self.log.append(("lost", index))
+
+    def not_sent(self, num_bytes: int) -> None:
+        self.num_not_sent += num_bytes
 
     def file_completed(self, index: int) -> None:
         self.log.append(("file", index))
@@ -439,6 +443,7 @@ async def test_a_piece_that_is_lost_while_a_run_waits_is_not_sent(loop: VirtualL
     await asyncio.sleep(2)
     assert bench.log == [("lost", 2)]
     assert sorted(bench.refused) == [(2, 0, BLOCK), (2, BLOCK, BLOCK)]
+    assert bench.num_not_sent == 2 * BLOCK
     assert ([(1, 0, BLOCK)], message(bench, 1, 0)) in bench.loaded
 
 

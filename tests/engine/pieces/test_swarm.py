@@ -760,6 +760,7 @@ async def test_a_lost_piece_is_fetched_again_and_its_requests_are_rejected(scene
     await peer.expect(MessageId.REJECT_REQUEST)
     await peer.expect(MessageId.REJECT_REQUEST)
     assert node.torrent.state is TorrentState.DOWNLOADING
+    assert node.torrent.num_uploaded == 0
     await other.expect(MessageId.INTERESTED)
     other.send(wire.UNCHOKE)
     scene.spawn(other.serve(scene.block, also=[MessageId.NOT_INTERESTED]))

@@ -55,6 +55,9 @@ class AssemblyOwner(Protocol):
     def piece_lost(self, index: int) -> None:
         """Hear that a piece we had is not there (any more)."""
 
+    def not_sent(self, num_bytes: int) -> None:
+        """Hear of bytes taken out of a peer's queue that cannot be had after all."""
+
     def file_completed(self, index: int) -> None:
         """Hear that every piece of a file is there."""
 
@@ -472,7 +475,9 @@ class Assembly:
     def _go_on(self, waiter: LoadedRun, requests: list[Request]) -> None:
         """Go on with a run that had to wait; which of its pieces are lost may show meanwhile."""
         if lost := self._lost_of(requests):
-            waiter.run_refused([request for request in requests if request[0] in lost])
+            refused = [request for request in requests if request[0] in lost]
+            waiter.run_refused(refused)
+            self._owner.not_sent(sum(length for _, _, length in refused))
             requests = [request for request in requests if request[0] not in lost]
         data = self.load_run(waiter, requests) if requests else memoryview(b"")
         if data is not None:

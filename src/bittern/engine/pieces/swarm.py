@@ -482,6 +482,11 @@ class Swarm:
             peer.flush()
         self._upload_only.update()
 
+    def not_sent(self, num_bytes: int) -> None:
+        """Take back what was counted as sent: its piece is lost."""
+        self.num_uploaded -= num_bytes
+        self.upload_gate.take(-num_bytes)
+
     def file_completed(self, index: int) -> None:
         """Report a complete file."""
         entry = self.assembly.layout.files[index]
