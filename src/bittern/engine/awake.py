@@ -29,7 +29,8 @@ from bittern.engine.pieces.swarm import Swarm, SwarmOwner
 from bittern.engine.pieces.web_seeds import choose_web_seeds
 from bittern.engine.shelf import Shelf
 from bittern.engine.store.content import Content, open_content, wanted_priorities
-from bittern.engine.store.keeper import Found, Keeper, make_record
+from bittern.engine.store.keeper import Found, Keeper
+from bittern.engine.store.records import make_record
 from bittern.engine.store.reuse import reuse_files
 from bittern.engine.torrent_services import TorrentServices
 from bittern.policy.picker import Picker

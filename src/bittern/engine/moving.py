@@ -12,7 +12,7 @@ from bittern.engine.awake import locate
 from bittern.engine.config import TorrentConfig
 from bittern.engine.shelf import Shelf
 from bittern.engine.store.content import check_choice
-from bittern.engine.store.keeper import read_renames, with_renames
+from bittern.engine.store.records import read_renames, with_renames
 from bittern.engine.torrent_services import TorrentServices
 from bittern.engine.undisturbed import undisturbed
 

@@ -21,7 +21,7 @@ from bittern.core.errors import StorageError
 from bittern.core.ids import InfoHash
 from bittern.engine.store.disk import Disk
 from bittern.engine.store.journal import Journal
-from bittern.engine.store.keeper import make_record
+from bittern.engine.store.records import make_record
 from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.storage.resume import Checkpoint
 from bittern.testing.disk import SimWorker

@@ -17,16 +17,13 @@ from bittern.codec.metainfo import decode_metainfo
 from bittern.core.bitfield import Bitfield
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import MetainfoError, StorageError
-from bittern.core.geometry import Geometry
-from bittern.core.ids import InfoHash
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import CheckProgressed, PieceLost, TorrentState
 from bittern.engine.session import Session
 from bittern.engine.store.disk import Disk
 from bittern.engine.store.journal import Journal
-from bittern.engine.store.keeper import _read_partial, make_record, read_renames, with_renames
 from bittern.storage.abandoned import OPENED_STEP
-from bittern.storage.resume import Checkpoint, ResumeRecord
+from bittern.storage.resume import Checkpoint
 from bittern.testing.crash import CrashingCalls
 from bittern.testing.disk import FaultyCalls, SimWorker
 from bittern.testing.loop import VirtualLoop
@@ -507,59 +504,3 @@ async def test_without_a_state_folder_no_torrent_file_is_kept(scene: Scene, tmp_
     assert metainfo is not None
     assert metainfo.piece_layers == scene.metainfo.piece_layers
     assert not list(tmp_path.rglob("*.torrent"))
-
-
-@pytest.mark.parametrize(
-    ("stored", "found"),
-    [
-        (None, {}),
-        ([1], {}),
-        ({"0": [0, 3]}, {0: [0, 3]}),
-        ({"\u00b2": [0], "9" * 5000: [0]}, {}),
-        ({"0": [0, 4, -1, "x"], "9": [0], "x": [0], "-1": [0], "1": 5}, {0: [0]}),
-    ],
-)
-def test_nonsense_about_pieces_in_progress_is_left_out(stored: Any, found: Any) -> None:
-    """Limit: F9."""
-    from dataclasses import replace
-
-    record = make_record(InfoHash(bytes(20)), "name", Path("/data"), [("name",)], 0.0)
-    geometry = Geometry.contiguous(65_536, 2 * 65_536, 2 * 65_536)
-    assert _read_partial(replace(record, options={"partial": stored}), geometry) == found
-
-
-# --- names of files ---------------------------------------------------------------------------
-
-
-def test_names_that_a_person_gave_are_options_of_the_record() -> None:
-    def record(renames: dict[int, str]) -> ResumeRecord:
-        return make_record(InfoHash(bytes(20)), "n", Path("/x"), [("a",)], 1.0, renames)
-
-    assert record({}).options == {}
-    assert read_renames(record({0: "b/c", 7: "d"})) == {0: "b/c", 7: "d"}
-    options = with_renames({"other": 1, "renames": {"0": "b"}}, {1: "c"})
-    assert options == {"other": 1, "renames": {"1": "c"}}
-    assert with_renames(options, {}) == {"other": 1}
-
-
-@pytest.mark.parametrize(
-    "stored",
-    [
-        None,
-        [],
-        "a",
-        {"0": "../a"},
-        {"0": 7},
-        {"x": "a"},
-        {"-1": "a"},
-        {"٣": "a"},
-        {"9" * 9: "a"},
-        {"0": "good", "1": "/bad"},
-    ],
-)
-def test_names_that_nobody_can_have_given_are_none(stored: Any) -> None:
-    """Limit: P8, F9."""
-    record = ResumeRecord(
-        info_hash=InfoHash(bytes(20)), name="n", save_path="/x", options={"renames": stored}
-    )
-    assert read_renames(record) == {}

@@ -13,30 +13,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import MappingProxyType
 
 from bittern.core.bitfield import Bitfield
-from bittern.core.errors import ConfigError, StorageError
+from bittern.core.errors import StorageError
 from bittern.core.geometry import Geometry
 from bittern.core.ids import InfoHash
 from bittern.engine.services import Services
 from bittern.engine.store.check import Check, Checked
 from bittern.engine.store.content import Content
 from bittern.engine.store.journal import Journal
+from bittern.engine.store.records import read_partial, with_partial
 from bittern.storage.abandoned import OPENED_STEP
 from bittern.storage.base import FileStamp
 from bittern.storage.checker import check_pieces
-from bittern.storage.renaming import parse_path
 from bittern.storage.resume import Checkpoint, Resumed, ResumeRecord
-from bittern.storage.resume_rows import Json
 
 log: logging.Logger = logging.getLogger(__name__)
-
-_RENAMES = "renames"
-"""Option of a record: by index, the paths of files that a person has named."""
-_PARTIAL = "partial"
-"""Option of a record: blocks of pieces that were in progress at a clean end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +203,7 @@ class Keeper:
         for pieces in (resumed.suspects, resumed.unchecked):
             doubtful.bits |= pieces.bits if pieces else 0
         trusted = self._kept.bits = resumed.have.bits & ~doubtful.bits
-        partial = {} if doubtful else _read_partial(resumed.record, self._geometry)
+        partial = {} if doubtful else read_partial(resumed.record, self._geometry)
         known = Found(trusted, trusted, partial, resumed.downloaded, resumed.uploaded)
         if not doubtful:
             return known
@@ -403,70 +395,9 @@ class Keeper:
             record = self._record
             if not self._on_trust:
                 if partial and not self._has_failed:
-                    blocks = {str(index): numbers for index, numbers in partial.items()}
-                    record = replace(record, options={**record.options, _PARTIAL: blocks})
+                    record = with_partial(record, partial)
                 found = self._checkpoint_of(have, downloaded, uploaded)
                 await self._keep(replace(found, record=record))
             await self._journal.save(record, self._new_metainfo)
         except StorageError as error:
             log.warning("last checkpoint of %s: %s", self._info_hash, error)
-
-
-def make_record(
-    info_hash: InfoHash,
-    name: str,
-    root: Path,
-    paths: list[tuple[str, ...]],
-    added_at: float,
-    renames: Mapping[int, str] = MappingProxyType({}),
-) -> ResumeRecord:
-    """Return the record of a torrent whose files are below ``root``, some under other names."""
-    return ResumeRecord(
-        info_hash=info_hash,
-        name=name,
-        save_path=str(root),
-        paths=tuple(paths),
-        added_at=added_at,
-        opened_at=added_at,
-        options=with_renames({}, renames),
-    )
-
-
-def with_renames(options: Mapping[str, Json], renames: Mapping[int, str]) -> dict[str, Json]:
-    """Return a record's options with the names that a person has given to files."""
-    others = {name: value for name, value in options.items() if name != _RENAMES}
-    kept = {str(index): path for index, path in renames.items()}
-    return {**others, _RENAMES: kept} if kept else others
-
-
-def read_renames(record: ResumeRecord) -> dict[int, str]:
-    """Return the names that a record has for files; none where they are no safe names."""
-    stored = record.options.get(_RENAMES)
-    found: dict[int, str] = {}
-    for text, path in stored.items() if isinstance(stored, Mapping) else ():
-        if not (text.isascii() and text.isdigit() and len(text) < 8 and isinstance(path, str)):
-            return {}
-        try:
-            parse_path(path)
-        except ConfigError:
-            return {}
-        found[int(text)] = path
-    return found
-
-
-def _read_partial(record: ResumeRecord, geometry: Geometry) -> dict[int, list[int]]:
-    """Return the blocks that a record names, without those that do not exist."""
-    stored = record.options.get(_PARTIAL)
-    if not isinstance(stored, Mapping):
-        return {}
-    found: dict[int, list[int]] = {}
-    for text, numbers in stored.items():
-        if not (text.isascii() and text.isdigit() and len(text) < 8) or not isinstance(
-            numbers, list | tuple
-        ):
-            continue
-        index = int(text)
-        if index < geometry.num_pieces:
-            limit = geometry.num_blocks(index)
-            found[index] = [n for n in numbers if isinstance(n, int) and 0 <= n < limit]
-    return found
