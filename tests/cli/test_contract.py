@@ -161,6 +161,7 @@ def test_every_verb_has_help(bittern: Program, verb: str) -> None:
     ran = bittern(*verb.split(), "--help")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith(f"Usage: bittern {verb}")
+    assert "ARGS" not in ran.out
 
 
 INFO_KEYS = {

@@ -60,6 +60,12 @@ DHT_VERBS = {
 }
 """What follows ``bittern dht``."""
 
+USAGES = {
+    "bittern.cli.get:get": "Usage: bittern get [OPTIONS] SOURCE...",
+    "bittern.cli.dht_peers:sample": "Usage: bittern dht sample [OPTIONS] [HOST:PORT]",
+}
+"""How verbs are called whose arguments the parser would call ARGS, as they may be left out."""
+
 HELP = """\
 A complete BitTorrent system: download, seed, make and check torrents, run a tracker or a DHT node.
 
@@ -124,7 +130,7 @@ def build_app() -> App:
     )
     for name, (target, summary) in VERBS.items():
         if target:
-            app.command(target, name=name, help=summary)
+            _add_verb(app, name, target, summary)
     _add_verbs(app, "dht", DHT_VERBS)
     return app
 
@@ -133,8 +139,12 @@ def _add_verbs(app: App, name: str, verbs: dict[str, tuple[str, str]]) -> None:
     """Add a verb that consists of verbs."""
     group = App(name=name, help=VERBS[name][1])
     for inner, (target, summary) in verbs.items():
-        group.command(target, name=inner, help=summary)
+        _add_verb(group, inner, target, summary)
     app.command(group)
+
+
+def _add_verb(app: App, name: str, target: str, summary: str) -> None:
+    app.command(target, name=name, help=summary, usage=USAGES.get(target))
 
 
 def call(arguments: Sequence[str]) -> int:

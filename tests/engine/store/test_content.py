@@ -21,6 +21,7 @@ from bittern.engine.store.content import (
 from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.storage.file_paths import Folding
 from bittern.storage.handles import HandleCache
+from bittern.storage.layout import Layout
 
 FILES = {"a": 20_000, "b": 40_000, "c/d": 50_000, "e": 0}
 PIECE = 16_384
@@ -150,6 +151,20 @@ def test_a_piece_has_the_highest_priority_of_its_wanted_files(
     layout = open_it(make(tmp_path), output=tmp_path).layout
     config = TorrentConfig(files=files, priorities=priorities)
     assert wanted_priorities(layout, 7, config) == levels
+
+
+def test_padding_has_no_wishes_of_its_own(tmp_path: Path) -> None:
+    info = make(tmp_path, Version.HYBRID).info
+    pads = frozenset(index for index, entry in enumerate(info.files) if entry.is_pad)
+    layout, num_pieces = Layout(info.files, info.geometry), info.geometry.num_pieces
+    pad, last = min(pads), len(info.files) - 1
+    pieces = set(layout.pieces_of_file(last))
+    assert set(layout.pieces_of_file(pad)) - pieces
+    levels = wanted_priorities(layout, num_pieces, TorrentConfig(files=frozenset([pad, last])))
+    assert {index for index, level in enumerate(levels) if level} == pieces
+    assert check_choice(TorrentConfig(files=pads | {0}), info)
+    with pytest.raises(ConfigError, match=f"^file {min(pads)} is padding$"):
+        check_choice(TorrentConfig(files=pads), info)
 
 
 def test_files_that_do_not_exist_are_refused(tmp_path: Path) -> None:

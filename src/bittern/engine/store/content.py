@@ -106,6 +106,8 @@ def wanted_priorities(layout: Layout, num_pieces: int, config: TorrentConfig) ->
         return [DEFAULT_PRIORITY] * num_pieces
     priorities = [DO_NOT_WANT] * num_pieces
     for number in range(len(layout.files)) if files is None else files:
+        if not layout.is_stored(number):
+            continue  # Padding is nobody's wish; it shares a piece with the file before it.
         level = chosen.get(number, DEFAULT_PRIORITY)
         for index in layout.pieces_of_file(number):
             priorities[index] = max(level, priorities[index])
@@ -117,6 +119,8 @@ def check_choice(config: TorrentConfig, info: Info) -> TorrentConfig:
     for index in (*(config.files or ()), *config.priorities, *config.renames):
         if not 0 <= index < len(info.files):
             raise ConfigError(f"there is no file {index}: the last one is {last_index(info.files)}")
+    if config.files and all(info.files[index].is_pad for index in config.files):
+        raise ConfigError(f"file {min(config.files)} is padding")
     return config
 
 
