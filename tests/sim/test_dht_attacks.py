@@ -79,7 +79,7 @@ def test_one_slash_24_cannot_eclipse_a_torrent(seed: int, is_later: bool) -> Non
     """
     world = World(seed, loss=0.02)
     network = Network(world)
-    network.grow(100, interval=0.5, settle_time=120.0)
+    network.grow(60, interval=0.5, settle_time=120.0)
     info_hash = InfoHash(world.rng.randbytes(20))
 
     def attack() -> None:
