@@ -156,9 +156,9 @@ def test_what_is_not_there(bittern: Program, network: DhtNetwork, tmp_path: Path
     assert "nothing is published under it" in ran.error
     # There is a version, but nobody who has it.
     publish(network, TorrentRecord(InfoHash(b"h" * 20)))
-    more = ("--timeout", "3", "-q", *options(network, tmp_path))
+    more = ("--timeout", "2", "-q", *options(network, tmp_path))
     ran = bittern("follow", LINK, *more)
-    assert (ran.code, ran.error) == (7, "not at the newest version within 3s")
+    assert (ran.code, ran.error) == (7, "not at the newest version within 2s")
 
 
 @pytest.mark.slow

@@ -351,7 +351,7 @@ def test_a_tracker_that_refuses_was_reached_and_is_quoted(
     alone = [option for option in ALONE if option != "--no-tracker"]
     sources = ("refused.torrent", "cat.torrent")
     for named, told in (sources[:1], ""), (sources, "dog: "):
-        ran = bittern("get", *named, "-o", "out", "--timeout", "3", *alone)
+        ran = bittern("get", *named, "-o", "out", "--timeout", "2", *alone)
         assert ran.code == 7, ran.err
         lines = ran.errors
         assert lines[0] == "not finished; the same command goes on from here"

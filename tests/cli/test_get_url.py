@@ -102,7 +102,7 @@ def test_a_torrent_is_downloaded_from_a_web_server(
 
 @pytest.mark.slow
 def test_web_servers_can_be_left_alone(bittern: Program, server: str, tmp_path: Path) -> None:
-    options = ("--web-seed", f"{server}/mirror/", "--no-web-seed", "--timeout", "2s")
+    options = ("--web-seed", f"{server}/mirror/", "--no-web-seed", "--timeout", "0.5s")
     ran = bittern("get", f"{server}/cat.torrent", *options, *ALONE)
     assert ran.code == 4
     assert "web seed: off (switched off by --no-web-seed)" in ran.err

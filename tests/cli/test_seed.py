@@ -172,6 +172,6 @@ def test_a_signal_ends_it(
 
 @pytest.mark.slow
 def test_a_timeout_ends_it_as_planned(bittern: Program) -> None:
-    ran = bittern("seed", "cat.torrent", "--data", "data", "--timeout", "2s", *ALONE)
+    ran = bittern("seed", "cat.torrent", "--data", "data", "--timeout", "0.5s", *ALONE)
     assert ran.code == 0
     assert ran.err == ""

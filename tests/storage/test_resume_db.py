@@ -224,8 +224,11 @@ def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
         ResumeDatabase(tmp_path)
 
 
-def test_a_sound_file_that_somebody_holds_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_sound_file_that_somebody_holds_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A backup, or a curious person; the file is no more damaged than before."""
+    monkeypatch.setattr(resume_db, "LOCK_WAIT", 0.1)
     database = ResumeDatabase(tmp_path)
     put(database)
     database.close(keep_copy=False)

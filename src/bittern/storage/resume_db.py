@@ -34,6 +34,9 @@ MIN_FREE: Final = 64 << 20
 RESERVE_LENGTH: Final = 16 << 20
 """Limit: F1. Bytes that are given up when the disk is full, so that state can still be saved."""
 
+LOCK_WAIT: float = 5.0
+"""Seconds that somebody else may hold the file, as a backup does, before it is an error."""
+
 _APPLICATION_ID: Final = 0x62745273  # "btRs"
 _SCHEMA: Final = {
     "records": """CREATE TABLE records (
@@ -108,7 +111,9 @@ class ResumeDatabase:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
             raise storage_error(error, path) from error
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            path, timeout=LOCK_WAIT, isolation_level=None, check_same_thread=False
+        )
         try:
             self._set_up(connection)
         except BaseException:
