@@ -1,5 +1,5 @@
 """
-Who runs what under ``pytest -n``: a worker takes a file at a time, and one takes all of interop.
+Who runs what under ``pytest -n``: a worker takes a file at a time, and two take all of interop.
 
 A file's fixtures are then made once, and what is handed out is a few hundred units and not many
 thousand, for which the stock schedulers need a process's time of their own. The last units should
@@ -14,6 +14,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 _INTEROP = "tests/interop/"
+_HALF = (f"{_INTEROP}test_real_", f"{_INTEROP}test_v2")
+"""Take as long as all else of interop."""
 
 
 class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]  # without types
@@ -26,8 +28,10 @@ class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]  # without type
     def _split_scope(self, nodeid: str) -> str:
         """Return the unit that a test belongs to."""
         path = nodeid.partition("::")[0]
-        # Other programs and their ports, one after the other.
-        return _INTEROP if path.startswith(_INTEROP) else path
+        # Other programs take many cores if they can: only so many at a time.
+        if path.startswith(_INTEROP):
+            return _HALF[0] if path.startswith(_HALF) else _INTEROP
+        return path
 
 
 def sort_files(items: list[pytest.Item]) -> None:
