@@ -22,6 +22,7 @@ from bittern.codec.extension import (
     encode_extended_handshake,
     encode_metadata_message,
 )
+from bittern.codec.file_list import FileEntry
 from bittern.codec.info import Version
 from bittern.codec.magnet import parse_magnet
 from bittern.codec.metainfo import decode_metainfo
@@ -478,11 +479,13 @@ def test_info_dictionaries_are_matched_by_every_hash_that_is_known() -> None:
 
 @pytest.mark.parametrize(
     ("rest", "found"),
-    [("", None), ("&so=1", {1}), ("&so=0,2-9", {0, 2}), ("&so=7", set())],
+    [("", None), ("&so=1", set()), ("&so=0,1-9", {0, 2}), ("&so=7", set())],
 )
 def test_files_that_a_link_selects(rest: str, found: set[int] | None) -> None:
     magnet = parse_magnet("magnet:?xt=urn:btih:" + "a" * 40 + rest)
-    assert selection_of(magnet, 3) == (None if found is None else frozenset(found))
+    files = [FileEntry(("a",), 5, 0), FileEntry((".pad",), 3, 5, is_pad=True)]
+    files.append(FileEntry(("b",), 5, 8))
+    assert selection_of(magnet, files) == (None if found is None else frozenset(found))
 
 
 @simulated

@@ -12,7 +12,7 @@ Sources: BEP 9 (ut_metadata), BEP 52 (hash request); threats.md H7, H10.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha1, sha256
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from bittern.codec.extension import (
     decode_metadata_message,
     encode_metadata_message,
 )
+from bittern.codec.file_list import FileEntry
 from bittern.codec.info import Info, decode_info
 from bittern.codec.magnet import Magnet
 from bittern.codec.metainfo import Metainfo
@@ -381,16 +382,17 @@ def learn(
     info = shelf.metainfo().info
     chosen = config.files
     if chosen is None:
-        chosen = selection_of(shelf.magnet, len(info.files))
+        chosen = selection_of(shelf.magnet, info.files)
     torrent.config = check_choice(replace(config, files=chosen), info)
 
 
-def selection_of(magnet: Magnet, num_files: int) -> frozenset[int] | None:
-    """Return the files that a link selects and the torrent has (BEP 53); None for all."""
+def selection_of(magnet: Magnet, files: Sequence[FileEntry]) -> frozenset[int] | None:
+    """Return the files that a link selects and the torrent has (BEP 53), no padding; None: all."""
     if not magnet.select_only:
         return None
     return frozenset(
         index
         for low, high in magnet.select_only
-        for index in range(low, min(high, num_files - 1) + 1)
+        for index in range(low, min(high, len(files) - 1) + 1)
+        if not files[index].is_pad
     )

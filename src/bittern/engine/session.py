@@ -19,7 +19,6 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from types import TracebackType
 from typing import TypeVar, Unpack
 
@@ -472,6 +471,10 @@ class Session:
     def _tick(self) -> None:
         self._tick_handle = self._loop.call_later(TICK_INTERVAL, self._tick)
         now = self._loop.time()
-        for torrent in self._services.active:
-            # Each by itself, so that a bug in one does not keep the others waiting (Limit: F17).
-            self._loop.call_soon(partial(torrent.tick, now=now))
+        for torrent in list(self._services.active):
+            try:
+                torrent.tick(now=now)
+            except Exception as error:  # a bug in one must not keep the others waiting (Limit: F17)
+                self._loop.call_exception_handler(
+                    {"message": f"a tick of {torrent!r} failed", "exception": error}
+                )

@@ -68,7 +68,7 @@ async def test_files_that_are_not_wanted_get_no_layer(scene: Scene) -> None:
     old = HashPeer(scene, lambda _: None, reserved=FAST)
     node = await scene.node(
         is_seed=True,
-        source=scene.link_by("btih") + "&so=1",
+        source=scene.link_by("btih") + "&so=2-9",
         peers=[old.endpoint],
         torrent={"skip_check": True},
     )
