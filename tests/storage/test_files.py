@@ -503,8 +503,11 @@ def test_what_has_no_room_is_not_begun(tmp_path: Path) -> None:
     calls = FailingCalls(names={"allocate"})
     storage = FileStorage(layout, tmp_path, paths_for(layout), preallocate=True, os_calls=calls)
     calls.free_bytes = lambda _: (2 << 20) - 1
-    with pytest.raises(DiskFull, match=f"^{2 << 20} bytes are to be reserved, {(2 << 20) - 1}"):
+    with pytest.raises(
+        DiskFull, match=f"^{2 << 20} bytes are to be reserved, {(2 << 20) - 1}"
+    ) as caught:
         storage.prepare()
+    assert caught.value.errno == errno.ENOSPC
     assert calls.log == []
     assert not storage.path_of(0).exists()
     # What has its room already is not asked for again.

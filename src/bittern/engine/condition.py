@@ -175,9 +175,8 @@ class Condition:
         """
         if can_go_on or not self.is_called_off:
             self._owes_check = False
-        if (
-            self.is_called_off and not self._num_leaving
-        ):  # who called it off has been cancelled meanwhile
+        if self.is_called_off and not self._num_leaving:
+            # Who called it off has been cancelled meanwhile.
             self.enter(TorrentState.PAUSED)
         return self.is_called_off
 

@@ -287,10 +287,8 @@ class FileStorage:
         if self._preallocate:
             self._reserve([index for index in kept if self.layout.files[index].length])
         for index in kept:
-            if (
-                not self.layout.files[index].length
-                and self._tree.stat(self._current(index)) is None
-            ):
+            is_empty = not self.layout.files[index].length
+            if is_empty and self._tree.stat(self._current(index)) is None:
                 self._handles.release(self._open(index, True), self._calls.close)
                 self.finish_file(index)
                 # There is nothing to come back to.
@@ -308,13 +306,13 @@ class FileStorage:
         if not shorter:
             return
         try:
-            # First all of it: a system that runs out half way leaves the disk full, and of nothing.
-            if needed > (free := self._calls.free_bytes(self.root)):
-                raise DiskFull(
-                    f"{needed} bytes are to be reserved, {free} are free", path=str(self.root)
-                )
+            free = self._calls.free_bytes(self.root)
         except OSError as error:
             raise storage_error(error, self.root) from error
+        # First all of it: a system that runs out half way leaves the disk full, and of nothing.
+        if needed > free:
+            text = f"{needed} bytes are to be reserved, {free} are free"
+            raise DiskFull(text, path=str(self.root), errno=errno.ENOSPC)
         for index in shorter:
             self._allocate(index)
 

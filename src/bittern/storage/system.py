@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -128,6 +127,8 @@ def _allocate(fd: int, offset: int, length: int) -> None:
 
 def _free_bytes(path: Path) -> int:
     """Return what may still be written to the volume of ``path``."""
+    import shutil  # here, as it brings the compressors and few ask
+
     return shutil.disk_usage(path).free
 
 
