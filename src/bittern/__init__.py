@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bittern.engine import events
     from bittern.engine.config import SessionConfig, TorrentConfig
     from bittern.engine.events import Event, TorrentState
+    from bittern.engine.listeners import EventStream
     from bittern.engine.reason import Reason, ReasonCode
     from bittern.engine.reasons.diagnosis import Diagnosis
     from bittern.engine.session import Session
@@ -46,6 +47,7 @@ _HOMES = {
     "Diagnosis": "engine.reasons.diagnosis",
     "Endpoint": "core.endpoint",
     "Event": "engine.events",
+    "EventStream": "engine.listeners",
     "FetchError": "core.errors",
     "Info": "codec.info",
     "InfoHash": "core.ids",
@@ -85,6 +87,7 @@ __all__ = [
     "Diagnosis",
     "Endpoint",
     "Event",
+    "EventStream",
     "FetchError",
     "Info",
     "InfoHash",

@@ -11,7 +11,7 @@ Sources: BEP 3; threats.md F6 (volume missing).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Unpack
 
@@ -33,7 +33,7 @@ from bittern.engine.condition import Condition
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import Event, TorrentState
 from bittern.engine.ledger import Ledger
-from bittern.engine.listeners import Listeners
+from bittern.engine.listeners import EventStream, Listeners
 from bittern.engine.metadata import MetadataPhase, find_kept, is_enough, learn
 from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.peers.roster import Roster
@@ -198,9 +198,9 @@ class Torrent:
         """Return the web seeds that may be used; none while the torrent does not run (BEP 19)."""
         return describe_web_seeds(self.sources(), self.swarm)
 
-    def events(self, *, trace: bool = False) -> AsyncIterator[Event]:
+    def events(self, *, trace: bool = False) -> EventStream:
         """
-        Return an iterator over what happens from this call on, until the torrent is removed.
+        Return a stream of what happens from this call on, until the torrent is removed.
 
         Args:
             trace: single protocol messages as well, of connections made from now on.
