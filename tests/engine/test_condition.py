@@ -37,6 +37,18 @@ def test_a_change_is_told_once() -> None:
     ]
 
 
+def test_who_has_left_stays_stopped() -> None:
+    """Or who waits for it to be complete would wait for ever."""
+    condition, told = make()
+    condition.check_open()
+    condition.was_closed = True
+    condition.enter(TorrentState.CHECKING)
+    condition.enter(TorrentState.PAUSED)
+    assert (condition.state, told) == (TorrentState.STOPPED, [])
+    with pytest.raises(ConfigError, match="removed from its session"):
+        condition.check_open()
+
+
 Outcome = Callable[[Condition], object]
 
 

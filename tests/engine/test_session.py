@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bittern.codec.info import Version
-from bittern.codec.magnet import parse_magnet
+from bittern.codec.magnet import Magnet, parse_magnet
 from bittern.codec.torrent_record import TorrentRecord
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError, MagnetError, MetainfoError, StorageError
@@ -31,6 +32,8 @@ from bittern.tracker.server import Tracker
 from tests.conftest import Simulate
 from tests.engine.dht_place import DhtSession, Nodes
 from tests.engine.scene import FAST, PORT, Scene, in_scene, until
+
+LINK = "magnet:?xs=urn:btpk:" + "ab" * 32
 
 
 @pytest.mark.parametrize("form", ["path", "text", "bytes", "metainfo"])
@@ -170,6 +173,69 @@ async def test_a_session_is_entered_once(scene: Scene) -> None:
     assert session.port == 6881
     with pytest.raises(ConfigError, match="once"):
         await session.__aenter__()
+
+
+WORK: dict[str, Callable[[Session, Scene], Coroutine[Any, Any, object]]] = {
+    "add": lambda session, scene: session.add(scene.raw),
+    "resolve": lambda session, scene: session.resolve(parse_magnet(LINK)),
+    "forget": lambda session, scene: session.forget([scene.info_hash]),
+    "run_job": lambda session, scene: session.run_job(lambda: None),
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+@in_scene()
+async def test_what_needs_an_open_session_says_so(scene: Scene, work: str) -> None:
+    new = Session()
+    assert (new.port, new.dht) == (0, None)
+    with pytest.raises(ConfigError, match="not open yet: it is open inside its 'async with'"):
+        await WORK[work](new, scene)
+    node = await scene.node()
+    await node.close()
+    with pytest.raises(ConfigError, match="the session is closed"):
+        await WORK[work](node.session, scene)
+    assert node.session.torrents == []
+    await node.session.remove(node.torrent)
+
+
+@in_scene()
+async def test_what_is_looked_up_while_the_session_ends_is_not_added(scene: Scene) -> None:
+    """Nobody would stop it."""
+    session = await scene.session(scene.add_host())
+    scene.sessions.remove(session)
+    is_asked, may_go = asyncio.Event(), asyncio.Event()
+
+    async def resolve(magnet: Magnet) -> Magnet:
+        is_asked.set()
+        await may_go.wait()
+        return parse_magnet(scene.link)
+
+    session.resolve = resolve  # type: ignore[method-assign]  # a DHT that takes its time
+    adding = asyncio.create_task(session.add(LINK))
+    await is_asked.wait()
+    await session.__aexit__(None, None, None)
+    may_go.set()
+    with pytest.raises(ConfigError, match="closed"):
+        await adding
+    assert session.torrents == []
+
+
+@in_scene()
+async def test_a_torrent_that_was_removed_takes_no_more_orders(scene: Scene) -> None:
+    node = await scene.node(is_seed=True)
+    torrent = node.torrent
+    await node.session.remove(torrent)
+    orders = (
+        torrent.resume(),
+        torrent.recheck(),
+        torrent.move(scene.state_dir),
+        torrent.rename_file(0, "other"),
+    )
+    for order in orders:
+        with pytest.raises(ConfigError, match="removed from its session"):
+            await order
+    await torrent.pause()  # it runs no more, as is wanted
+    assert torrent.state is TorrentState.STOPPED
 
 
 @in_scene()

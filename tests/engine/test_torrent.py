@@ -573,7 +573,8 @@ async def test_waiting_ends_when_the_torrent_is_removed(scene: Scene) -> None:
         await waiting
     await watch.task
     assert watch.seen[-1] == events.StateChanged(TorrentState.STOPPED)
-    await leecher.torrent.start()
+    with pytest.raises(ConfigError, match="removed"):
+        await leecher.torrent.start()
     assert leecher.torrent.state is TorrentState.STOPPED
 
 
@@ -846,13 +847,16 @@ async def test_recheck_tells_that_the_disk_has_failed(scene: Scene) -> None:
 
 
 @in_scene()
-async def test_starting_what_runs_or_is_over_changes_nothing(scene: Scene) -> None:
+async def test_starting_what_runs_changes_nothing_and_what_is_over_is_refused(
+    scene: Scene,
+) -> None:
     node = await scene.node(is_seed=True)
     swarm = node.torrent.swarm
     await node.torrent.start()
     assert node.torrent.swarm is swarm is not None
     await node.torrent.stop()
-    await node.torrent.start()
+    with pytest.raises(ConfigError, match="removed"):
+        await node.torrent.start()
     assert node.torrent.swarm is None
     assert node.torrent.state is TorrentState.STOPPED
 

@@ -87,8 +87,15 @@ class Condition:
         """When the torrent is started again by itself; None when it is not."""
         return None if self._retry is None else self._retry.when()
 
+    def check_open(self) -> None:
+        """Refuse to do more with a torrent that has left its session: ConfigError."""
+        if self.was_closed:
+            raise ConfigError("the torrent was removed from its session")
+
     def enter(self, state: TorrentState) -> None:
-        """Be in a state from now on; the same one is no news."""
+        """Be in a state from now on; the same one is no news, and who has left stays stopped."""
+        if self.was_closed and state is not TorrentState.STOPPED:
+            return
         if state is not self.state:
             self.state = state
             self._report(events.StateChanged(state))
@@ -151,8 +158,7 @@ class Condition:
             yield
         except asyncio.CancelledError:
             self._is_called_off = True
-            if not self.was_closed:
-                self.enter(TorrentState.PAUSED)
+            self.enter(TorrentState.PAUSED)
             raise
 
     @property
@@ -218,8 +224,8 @@ class Condition:
         while not self.is_complete:
             if self.error is not None:
                 raise self.error
-            if self.state is TorrentState.STOPPED and self.was_closed:
-                raise ConfigError("the torrent was removed from its session")
+            if self.state is TorrentState.STOPPED:
+                self.check_open()
             changed = self._changed = self._changed or asyncio.Event()
             changed.clear()
             await changed.wait()

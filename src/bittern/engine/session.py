@@ -107,6 +107,8 @@ class Session:
         self._clock = clock
         self._by_hash: dict[InfoHash, Torrent] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._ends: AsyncExitStack[bool | None] | None = None
+        """What the end of the block ends; None unless it is open."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- life ----------------------------------------------------------------------------
@@ -165,7 +167,14 @@ class Session:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._ends.aclose()
+        ends, self._ends = self._ends, None
+        if ends is not None:
+            await ends.aclose()
+
+    def _check_open(self) -> None:
+        if self._ends is None:
+            when = "not open yet" if self._group is None else "closed"
+            raise ConfigError(f"the session is {when}: it is open inside its 'async with' block")
 
     async def _remove_all(self) -> None:
         # All at once: dead trackers must not be waited for one torrent after the other.
@@ -291,12 +300,13 @@ class Session:
     @property
     def port(self) -> int:
         """The port that peers reach us at; 0 when we do not listen."""
-        return self._acceptor.port
+        return 0 if self._group is None else self._acceptor.port
 
     @property
     def dht(self) -> Dht | None:
-        """Our nodes in the DHT; None while it is switched off."""
-        return None if self._gateway.dht is None else self._gateway.dht.dht
+        """Our nodes in the DHT; None while it is switched off, or the session not open."""
+        source = None if self._group is None else self._gateway.dht
+        return None if source is None else source.dht
 
     async def add(self, source: Source, config: TorrentConfig | None = None) -> Torrent:
         """
@@ -314,13 +324,16 @@ class Session:
         Raises:
             MetainfoError, MagnetError: the source is unusable.
             FetchError: a URL could not be read; ``status`` is the server's.
-            ConfigError: it is in this session already, or the settings do not fit it.
+            ConfigError: it is in this session already, the settings do not fit it, or the session
+                is not open, as with all that needs it to be.
             NotPublished, DhtUnreachable: the link has no hash but a public key (BEP 46), and
                 the DHT does not tell what is the newest torrent under it.
         """
+        self._check_open()
         found = await open_source(source, lambda: self._gateway.http)
         if isinstance(found, Magnet) and found.wire_hash is None:
             found = await self.resolve(found)
+        self._check_open()  # it may have ended meanwhile, and would never stop this torrent
         torrent = Torrent(self._services, found, config or TorrentConfig())
         self._register(torrent)
         self.torrents.append(torrent)
@@ -353,6 +366,7 @@ class Session:
             DhtUnreachable: nobody could be asked.
             KrpcDecodeError: what is there names no torrent.
         """
+        self._check_open()
         if self.dht is None:
             raise no_dht(is_enabled=self.config.enable_dht)
         return await resolve_magnet(self.dht, magnet)
@@ -384,8 +398,10 @@ class Session:
     async def forget(self, hashes: Iterable[InfoHash]) -> None:
         """Drop what the state folder knows of torrents that are not in this session (any more)."""
         gone = [each for each in hashes if each not in self._by_hash]
-        if gone and self._services.journal is not None:
-            await self._services.journal.forget(gone)
+        if gone:
+            self._check_open()
+            if self._services.journal is not None:
+                await self._services.journal.forget(gone)
 
     def change(self, **settings: Unpack[SessionChanges]) -> None:
         """
@@ -415,6 +431,7 @@ class Session:
 
     async def run_job(self, job: Callable[[], T]) -> T:
         """Run something that blocks in the session's storage worker and return its result."""
+        self._check_open()
         return await self._disk.run(job)
 
     # --- what the parts ask --------------------------------------------------------------

@@ -66,7 +66,8 @@ class Torrent:
     """
     The one described in the module's text; made by ``Session.add``.
 
-    Methods are called on the session's event loop.
+    Methods are called on the session's event loop. Those that start, check, move or rename raise
+    ``ConfigError`` once it was removed.
     """
 
     def __init__(
@@ -226,6 +227,7 @@ class Torrent:
         Args:
             force_check: hash all that is on disk, whatever the journal says.
         """
+        self._condition.check_open()
         async with self._condition.lock:
             await self._start(force_check=force_check)
 
@@ -327,6 +329,7 @@ class Torrent:
         Raises:
             StorageError: the disk failed.
         """
+        self._condition.check_open()
         async with self._condition.leaving():
             with self._condition.starting():
                 await self._condition.end(self._leave, TorrentState.CHECKING)
@@ -367,6 +370,7 @@ class Torrent:
         await self._relocate(lambda config: moving.under_name(self.shelf, config, index, path))
 
     async def _relocate(self, change: Callable[[TorrentConfig], TorrentConfig]) -> None:
+        self._condition.check_open()
         change(self.config)  # what cannot be is said before anything stops
         async with self._condition.leaving():
             was_running = self.roster is not None or self._condition.is_running
