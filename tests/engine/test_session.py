@@ -13,6 +13,7 @@ import pytest
 from bittern.codec.info import Version
 from bittern.codec.magnet import Magnet, parse_magnet
 from bittern.codec.torrent_record import TorrentRecord
+from bittern.core.announce import Event
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError, MagnetError, MetainfoError, StorageError
 from bittern.core.ids import InfoHash, NodeId
@@ -32,6 +33,7 @@ from bittern.tracker.server import Tracker
 from tests.conftest import Simulate
 from tests.engine.dht_place import DhtSession, Nodes
 from tests.engine.scene import FAST, PORT, Scene, in_scene, until
+from tests.engine.sources.fake_tracker import URL, FakeClient, tracked
 
 LINK = "magnet:?xs=urn:btpk:" + "ab" * 32
 
@@ -452,6 +454,27 @@ async def test_a_tracker_takes_every_announce_of_a_session(
                     await asyncio.sleep(0.01)
             assert desk.table.num_peers == 1
         assert (desk.num_announces, desk.num_refused, desk.table.num_peers) == (2, 0, 0)
+
+
+@in_scene()
+async def test_trackers_are_told_of_the_end_within_one_time_for_all_torrents(scene: Scene) -> None:
+    """Limit: F19. Also those of a torrent whose turn comes late."""
+    client = FakeClient()
+    config = {"trackers": ((URL,),)}
+    node = await scene.node(make=tracked(client), enable_trackers=True, torrent=config)
+    await asyncio.sleep(1)
+    client.is_dead = True
+
+    async def keep_busy() -> None:
+        async with node.torrent._condition.lock:
+            await asyncio.sleep(3)
+
+    scene.spawn(keep_busy())
+    await asyncio.sleep(0)
+    began = scene.loop.time()
+    await node.close()
+    assert client.heard[-1][1] is Event.STOPPED
+    assert scene.loop.time() - began == node.session.config.stop_timeout
 
 
 @in_scene()

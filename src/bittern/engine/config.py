@@ -117,7 +117,8 @@ class SessionConfig:
     choke_interval: float = 10.0
     optimistic_interval: float = 30.0
     stop_timeout: float = 5.0
-    """Limit: F19. Longest wait for trackers to hear "stopped"."""
+    """Limit: F19. Longest wait for trackers to hear "stopped"; of all torrents together when a
+    session ends."""
     checkpoint_interval: float = 30.0
     """Limit: F8. How often verified data is synced and written to the journal."""
     checkpoint_length: int = 67_108_864

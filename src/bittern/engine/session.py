@@ -178,6 +178,7 @@ class Session:
 
     async def _remove_all(self) -> None:
         # All at once: dead trackers must not be waited for one torrent after the other.
+        self._announces.ends_at = self._loop.time() + self.config.stop_timeout
         ends = await asyncio.gather(
             *(self.remove(torrent, keep_state=True) for torrent in list(self.torrents)),
             return_exceptions=True,

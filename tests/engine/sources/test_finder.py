@@ -49,6 +49,7 @@ async def test_sources_are_there_while_it_runs(scene: Scene) -> None:
     assert {each.state for each in finder.statuses()} >= {SourceState.OFF}
     finder.set_trackers(TorrentConfig(trackers=((URL,),)))
     assert [tracker.url for tracker in finder.trackers()] == [URL]
+    await asyncio.sleep(1)
     # The metadata has come, and with it a second hash.
     torrent.all_hashes = (SEARCHED, OTHER)
     finder.start(services.sources, TorrentConfig())

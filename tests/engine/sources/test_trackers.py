@@ -10,7 +10,7 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.errors import TrackerFailure, TrackerUnreachable
 from bittern.core.ids import InfoHash, PeerId
 from bittern.engine import events
-from bittern.engine.sources.announces import Announces
+from bittern.engine.sources.announces import MAX_PER_TRACKER, Announces
 from bittern.engine.sources.tracker_client import TrackerClient
 from bittern.engine.sources.trackers import TrackerAnnouncer, TrackerStatus
 from bittern.policy.announcing import AnnounceDecision, TrackerState
@@ -284,11 +284,12 @@ async def test_stopping_before_the_start_is_quiet(loop: VirtualLoop) -> None:
 
 @simulated
 async def test_an_announce_that_begins_after_the_end_asks_nobody() -> None:
+    """Nor is who knows nothing of us told that we leave."""
     scene = Scene("a")
     scene.announcer.start()
     await scene.announcer.stop()
     await asyncio.sleep(1)
-    assert scene.events() == [("a", Event.STOPPED)]
+    assert scene.events() == []
     scene.announcer.announce_failed(
         AnnounceDecision("a", Event.STARTED), TrackerUnreachable("late")
     )
@@ -352,6 +353,21 @@ async def test_many_torrents_with_dead_trackers_stop_in_time(loop: VirtualLoop) 
     begun = loop.time()
     await asyncio.gather(*(scene.announcer.stop() for scene in scenes))
     assert loop.time() == begun + 5
+
+
+@simulated
+async def test_who_stands_in_line_leaves_without_a_goodbye(loop: VirtualLoop) -> None:
+    scenes = [Scene("a") for _ in range(MAX_PER_TRACKER + 1)]
+    for scene in scenes:
+        scene.announcer._announces = scenes[0].announcer._announces
+        scene.client.answers["a"] = 1e6
+        scene.announcer.start()
+    await asyncio.sleep(1)
+    await asyncio.gather(*(scene.announcer.stop() for scene in scenes))
+    assert [scene.events() for scene in scenes[:-1]] == [
+        [("a", Event.STARTED), ("a", Event.STOPPED)]
+    ] * MAX_PER_TRACKER
+    assert scenes[-1].events() == []
 
 
 @simulated

@@ -94,9 +94,14 @@ class Announces:
     Args:
         loop: of the session.
         spawn: runs a coroutine as a task of the session, under a name.
+
+    Attributes:
+        ends_at: when no torrent waits any more for its trackers to hear "stopped"; infinite
+            until the session ends, so that thousands have one time and not each its own.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, spawn: Spawn) -> None:
+        self.ends_at: float = math.inf
         self._loop = loop
         self._spawn = spawn
         self._heap: list[tuple[float, int, Announcer]] = []

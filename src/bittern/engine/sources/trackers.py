@@ -190,10 +190,11 @@ class TrackerAnnouncer:
         """
         End, and tell the trackers, all at once, for at most ``timeout`` seconds.
 
-        Returns when they know, or when the time is up; what is still under way then is
-        dropped. Idempotent.
+        Returns when they know, or when the time is up, or that of the session; what is still
+        under way then is dropped. One whose line we only stood in knows nothing of us.
+        Idempotent.
         """
-        decisions = self._schedule.stop()
+        decisions = [each for each in self._schedule.stop() if self._was_asked(each.url)]
         self.is_running = False
         self._announces.wake_at(self, None)
         completing = {}
@@ -207,7 +208,7 @@ class TrackerAnnouncer:
             for decision in decisions:
                 by_url.setdefault(decision.url, []).append(decision)
             try:
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout_at(min(_now() + timeout, self._announces.ends_at)):
                     await asyncio.gather(
                         *(
                             self._say_goodbye(each, completing.get(url))
@@ -217,6 +218,10 @@ class TrackerAnnouncer:
             except TimeoutError:
                 for task in completing.values():
                     task.cancel()
+
+    def _was_asked(self, url: str) -> bool:
+        memory = self._memory.get(url)
+        return memory is not None and memory.last_asked_at is not None
 
     # --- verbs -------------------------------------------------------------------------------
 
