@@ -109,6 +109,7 @@ LOCK_PACKAGES = {"storage", "testing"}
 
 BROAD_EXCEPT_PLACES = {
     "engine/session.py": "the supervisor: a bug ends the task it is in, not the session",
+    "engine/condition.py": "a bug while a torrent starts stops the torrent, and can be seen there",
     "storage/worker.py": "an error of a job belongs to whoever submitted it",
     "storage/piece_hashing.py": "an error of a hashing thread is raised in the calling one",
     "cli/main.py": "the top: whatever happens becomes an exit code and a line",

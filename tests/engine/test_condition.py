@@ -7,7 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from bittern.core.errors import BitTorrentError, ConfigError, DiskFull, StorageError
+from bittern.core.errors import (
+    BitTorrentError,
+    ConfigError,
+    DiskFull,
+    MetainfoError,
+    StorageError,
+)
 from bittern.engine import events
 from bittern.engine.condition import DISK_FULL_RETRY, Condition
 from bittern.engine.events import Event, TorrentState
@@ -216,3 +222,12 @@ async def test_a_start_that_is_cancelled_leaves_a_pause(was_closed: bool) -> Non
     assert condition.is_called_off
     assert told == ([] if was_closed else [events.StateChanged(TorrentState.PAUSED)])
     assert condition.begin_check(is_forced=False), "it is owed"
+
+
+def test_a_bug_while_it_starts_is_a_failure() -> None:
+    """Limit: F17. What is known to go wrong stays what it is."""
+    condition, _ = make()
+    with pytest.raises(StorageError, match="a bug: ZeroDivisionError"), condition.starting():
+        raise ZeroDivisionError
+    with pytest.raises(MetainfoError, match="odd"), condition.starting():
+        raise MetainfoError("odd")

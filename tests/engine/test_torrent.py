@@ -413,6 +413,31 @@ async def test_a_disk_that_fails_stops_the_torrent_and_nothing_else(scene: Scene
     assert leecher.has_content()
 
 
+@pytest.mark.parametrize(
+    "place", ["engine.awake.probe_folding", "storage.files.FileStorage.finish_file"]
+)
+@pytest.mark.parametrize("is_link", [False, True])
+@in_scene()
+async def test_a_bug_in_the_worker_stops_the_torrent_until_it_is_resumed(
+    scene: Scene, place: str, is_link: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limit: F17. While it starts, or when the last piece is there."""
+
+    def buggy(*_: object) -> None:
+        raise ZeroDivisionError
+
+    seed = await scene.node(is_seed=True)
+    monkeypatch.setattr(f"bittern.{place}", buggy)
+    node = await scene.node(peers=[seed], source=scene.link if is_link else None)
+    with pytest.raises(StorageError, match="a bug: ZeroDivisionError"):
+        await node.complete()
+    assert node.torrent.state is TorrentState.ERROR
+    await until(lambda: node.torrent.sources() == [])
+    monkeypatch.undo()
+    await node.torrent.resume()
+    await node.complete()
+
+
 @pytest.mark.parametrize("wait", [0.0, 1.0])
 @in_scene()
 async def test_whoever_goes_on_at_once_after_a_failure_does_go_on(

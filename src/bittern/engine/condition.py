@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager, contextmanager
 from bittern.core.errors import BitTorrentError, ConfigError, DiskFull
 from bittern.engine import events
 from bittern.engine.events import Event, TorrentState
+from bittern.engine.store.disk import failure_of
 from bittern.engine.undisturbed import undisturbed
 
 DISK_FULL_RETRY = 30.0
@@ -153,13 +154,22 @@ class Condition:
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Start the torrent; if that is cancelled, so is its check, and it is left paused."""
+        """
+        Start the torrent; if that is cancelled, so is its check, and it is left paused.
+
+        Raises:
+            StorageError: a bug (Limit: F17), which leaves no torrent being checked for ever.
+        """
         try:
             yield
         except asyncio.CancelledError:
             self._is_called_off = True
             self.enter(TorrentState.PAUSED)
             raise
+        except Exception as error:
+            if isinstance(error, BitTorrentError):
+                raise
+            raise failure_of(error) from error
 
     @property
     def is_called_off(self) -> bool:

@@ -19,13 +19,7 @@ from bittern.codec.info import Info
 from bittern.codec.magnet import Magnet
 from bittern.codec.metainfo import Metainfo
 from bittern.core.endpoint import Endpoint
-from bittern.core.errors import (
-    BitTorrentError,
-    ConfigError,
-    Inconsistent,
-    MetainfoError,
-    StorageError,
-)
+from bittern.core.errors import BitTorrentError, InputError, StorageError
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import changes, events, moving
 from bittern.engine.awake import Awake, use_web_seeds, wake
@@ -247,7 +241,7 @@ class Torrent:
                     await self._wake(roster, force_check=force_check)
                 else:
                     self._wait_for_metadata(roster, kept)
-        except (StorageError, MetainfoError, ConfigError, Inconsistent) as error:
+        except (StorageError, InputError) as error:
             self._failed(error)
             await self._leave()
 
@@ -268,10 +262,11 @@ class Torrent:
             if phase is None:
                 return
             try:
-                learn(self, raw, piece_layers, self._services.hashes_learned)
-                self.metadata_phase = None
-                await self._wake(phase.roster)
-            except (StorageError, MetainfoError, ConfigError, Inconsistent) as error:
+                with self._condition.starting():
+                    learn(self, raw, piece_layers, self._services.hashes_learned)
+                    self.metadata_phase = None
+                    await self._wake(phase.roster)
+            except (StorageError, InputError) as error:
                 self.metadata_phase = phase  # that its connections end with it
                 self._failed(error)
                 await self._leave()

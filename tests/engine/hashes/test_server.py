@@ -271,6 +271,25 @@ async def test_a_peer_that_leaves_while_its_answer_is_made(scene: Scene) -> None
 
 
 @in_scene(version=Version.V2)
+async def test_a_bug_while_an_answer_is_made_refuses_it_and_is_not_hidden(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limit: F17. No piece is taken for lost, and others are answered."""
+
+    def buggy(*_: object) -> None:
+        raise ZeroDivisionError
+
+    files, root, node, peer = await connect_to_node(scene, is_seed=True)
+    monkeypatch.setattr(hash_server, "read_piece_tree", buggy)
+    blocks = HashRange(root, 0, 0, 4, 0)
+    assert await ask(peer, blocks) is None
+    assert "ZeroDivisionError" in scene.loop.failures.pop()
+    monkeypatch.undo()
+    assert await ask(peer, blocks) == files.answer(blocks)
+    assert node.torrent.stats().num_have == NUM_PIECES
+
+
+@in_scene(version=Version.V2)
 async def test_a_large_tree_is_made_in_the_worker(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

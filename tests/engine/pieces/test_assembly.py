@@ -28,8 +28,7 @@ from bittern.storage.hashing import PieceHashes
 from bittern.storage.layout import Layout
 from bittern.storage.memory import MemoryStorage
 from bittern.testing.disk import SimWorker
-from bittern.testing.loop import Leak, VirtualLoop
-from tests.conftest import Simulate
+from bittern.testing.loop import VirtualLoop
 from tests.engine.hash_peers import BlockPeer, connect_v2
 from tests.engine.scene import Scene, Watch, in_scene, until
 from tests.virtual_time import simulated
@@ -582,34 +581,35 @@ async def test_a_write_of_part_of_a_piece_decides_nothing(loop: VirtualLoop) -> 
     assert bench.log == [("verified", 0)]
 
 
-def test_a_bug_in_the_worker_is_not_taken_for_a_disk_that_fails(simulate: Simulate) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop)
-        bench.storage.finish_file = lambda _: 1 // 0  # type: ignore[method-assign,assignment]
-        bench.assembly.finish_file(0)
-        await asyncio.sleep(1)
-
-    with pytest.raises(Leak, match="ZeroDivisionError"):
-        simulate(main)
+@simulated
+async def test_a_bug_in_the_worker_ends_as_a_disk_that_fails(
+    loop: VirtualLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Limit: F17. Nothing waits for ever, and there is an error to see and to retry from."""
+    bench = Bench(loop)
+    bench.storage.finish_file = lambda _: 1 // 0  # type: ignore[method-assign,assignment]
+    bench.assembly.finish_file(0)
+    await asyncio.sleep(1)
+    assert bench.log == [("broken", StorageError)]
+    assert "a bug: ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.parametrize("is_unverified", [False, True])
-def test_a_bug_while_a_run_is_read_is_not_taken_for_a_lost_piece(
-    is_unverified: bool, simulate: Simulate
+@simulated
+async def test_a_bug_while_a_run_is_read_is_not_taken_for_a_lost_piece(
+    loop: VirtualLoop, is_unverified: bool
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        bench = Bench(loop, have=0x80, unverified=0x80 if is_unverified else 0)
-        bench.fill()
+    bench = Bench(loop, have=0x80, unverified=0x80 if is_unverified else 0)
+    bench.fill()
 
-        def buggy(offset: int, buffers: object, *, nowait: bool = False) -> bool:
-            return not nowait and bool(1 // 0)
+    def buggy(offset: int, buffers: object, *, nowait: bool = False) -> bool:
+        return not nowait and bool(1 // 0)
 
-        bench.storage.read_into = buggy  # type: ignore[method-assign]
-        bench.assembly.load_run(bench, [(0, 0, BLOCK)])
-        await asyncio.sleep(1)
-
-    with pytest.raises(Leak, match="ZeroDivisionError"):
-        simulate(main)
+    bench.storage.read_into = buggy  # type: ignore[method-assign]
+    bench.assembly.load_run(bench, [(0, 0, BLOCK)])
+    await asyncio.sleep(1)
+    assert bench.log == [("broken", StorageError)]
+    assert bench.picker.have == 0x80
 
 
 @simulated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Sequence
 from typing import cast
@@ -10,7 +11,7 @@ from typing import cast
 import pytest
 
 from bittern.core.errors import StorageError
-from bittern.engine.store.disk import SLOW_PERIOD, SLOW_WRITE, Disk
+from bittern.engine.store.disk import SLOW_PERIOD, SLOW_WRITE, Disk, failure_of
 from bittern.storage.base import Buffer, Storage
 from bittern.storage.worker import Worker
 from bittern.testing.disk import SimWorker
@@ -271,3 +272,15 @@ def test_what_ends_after_the_loop_is_dropped() -> None:
     may_end.set()
     assert worker.close()
     assert seen == []
+
+
+def test_a_bug_is_a_failure_with_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Limit: F17. Where it is stands there for who asks for more."""
+    known = StorageError("no")
+    assert failure_of(known) is known
+    assert caplog.records == []
+    with caplog.at_level(logging.DEBUG):
+        assert str(failure_of(ValueError("odd"))) == "a bug: ValueError: odd"
+    line, where = caplog.records
+    assert (line.levelname, line.message) == ("ERROR", "a bug: ValueError: odd")
+    assert (where.levelname, bool(where.exc_info)) == ("DEBUG", True)

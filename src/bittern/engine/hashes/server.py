@@ -194,15 +194,17 @@ class HashServer:
             self._is_busy = False
             if self._is_stopped:
                 return
-            if error is not None and not isinstance(error, StorageError):
-                raise error
+            is_lost = isinstance(error, StorageError)
             read, answer = (dict.fromkeys(unknown), b"") if result is None else result
-            self._remember(read)
+            if error is None or is_lost:
+                self._remember(read)
             if answer:
                 self._send(peer, wanted, answer)
             else:
                 self._refuse(peer, wanted, self._services.loop.time())
             self._pump()
+            if error is not None and not is_lost:
+                raise error
 
         self._services.disk.submit(work, done)
 

@@ -24,7 +24,7 @@ from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.engine.pieces.block_judge import BlockJudge, FetchBlockHashes
 from bittern.engine.pieces.hash_queue import HashQueue, feed_parts, make_buffer
 from bittern.engine.pieces.upload import SendBuffer, read_requests
-from bittern.engine.store.disk import Disk
+from bittern.engine.store.disk import Disk, failure_of
 from bittern.policy.picker import Picker
 from bittern.policy.pieces import OpenPiece, PeerShare, Pieces, Received
 from bittern.policy.suspects import Suspects
@@ -221,12 +221,9 @@ class Assembly:
         self._finish([piece for piece in pieces if piece.is_complete])
 
     def _fail(self, error: BaseException) -> None:
-        if self._is_stopped:
-            return
-        if not isinstance(error, StorageError):
-            raise error
-        self.stop()
-        self._owner.storage_failed(error)
+        if not self._is_stopped:
+            self.stop()
+            self._owner.storage_failed(failure_of(error))
 
     def _finish(self, pieces: Sequence[OpenPiece]) -> None:
         """Judge whole pieces, once their hashes have seen what did not pass them in order."""
@@ -416,7 +413,7 @@ class Assembly:
             if isinstance(error, StorageError):
                 self._refuse(waiter, requests)
             elif error is not None:
-                raise error
+                self._fail(error)
             elif self._lost_of(requests):
                 self._go_on(waiter, requests)
             else:
@@ -447,7 +444,8 @@ class Assembly:
             if self._is_stopped:
                 return
             if error is not None and not isinstance(error, StorageError):
-                raise error
+                self._fail(error)
+                return
             try:
                 is_good = error is None and self._hashes.is_good(index, hasher)
             except Inconsistent as contradiction:

@@ -13,12 +13,16 @@ Source: threats.md F16.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from bittern.core.errors import StorageError
 from bittern.storage.base import Buffer, Storage
 from bittern.storage.worker import Worker
+
+log: logging.Logger = logging.getLogger(__name__)
 
 SLOW_WRITE = 0.05
 """Seconds; a write in place that took longer counts as a sign of a slow disk."""
@@ -28,6 +32,21 @@ SLOW_PERIOD = 20.0
 T = TypeVar("T")
 Done = Callable[[T | None, BaseException | None], None]
 """Takes the result or the error of a job, on the event loop."""
+
+
+def failure_of(error: BaseException) -> StorageError:
+    """
+    Return what went wrong as a failure of storage, which a torrent ends with and is retried from.
+
+    Limit: F17. A bug of ours is told in the log, and stops the torrent rather than leaving it
+    with a piece, or a check, that never ends.
+    """
+    if isinstance(error, StorageError):
+        return error
+    reason = f"a bug: {type(error).__name__}: {error}"
+    log.error("%s", reason)
+    log.debug("where it is", exc_info=error)
+    return StorageError(reason)
 
 
 class Disk:
