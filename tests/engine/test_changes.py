@@ -34,7 +34,12 @@ async def start(scene: Scene, **options: Any) -> tuple[Node, Node]:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_download_rate": 0}, {"max_upload_rate": -1.0}, {"max_connections": 0}],
+    [
+        {"max_download_rate": 0},
+        {"max_upload_rate": -1.0},
+        {"max_connections": 0},
+        {"max_connections": "many"},
+    ],
 )
 @in_scene()
 async def test_a_wrong_value_changes_nothing(scene: Scene, wrong: dict[str, Any]) -> None:
@@ -117,6 +122,20 @@ async def test_a_file_of_high_priority_comes_first(scene: Scene) -> None:
     done = [event.index for event in watch.of(events.FileCompleted)]
     assert done[0] == 2
     assert done[-1] == 0
+
+
+@in_scene(files=FILES)
+async def test_the_same_dictionary_with_something_else_in_it_is_a_change(scene: Scene) -> None:
+    _, leecher = await start(scene)
+    watch = Watch(leecher.torrent)
+    priorities = {2: 4}
+    leecher.torrent.change(priorities=priorities)
+    priorities |= {2: 7, 0: 1}
+    leecher.torrent.change(priorities=priorities)
+    await leecher.complete()
+    await asyncio.sleep(0)
+    done = [event.index for event in watch.of(events.FileCompleted)]
+    assert (done[0], done[-1]) == (2, 0)
 
 
 @in_scene(files=FILES)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 import sys
 from typing import Any
 
 import pytest
 
+from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.storage.creator import CreateOptions
@@ -42,9 +45,18 @@ def test_an_impossible_value_is_named(name: str, value: float) -> None:
     ("name", "value", "text"),
     [
         ("max_download_rate", 0, "max_download_rate must be at least 1, not 0"),
-        ("max_download_rate", "5M", "max_download_rate must be at least 1, not '5M'"),
-        ("listen_port", "6881", "listen_port must be from 0 to 65535, not '6881'"),
-        ("state_dir", "state", "state_dir must be a pathlib.Path, not 'state'"),
+        ("max_download_rate", "5M", "max_download_rate must be a number or None, not '5M'"),
+        ("listen_port", "6881", "listen_port must be a whole number, not '6881'"),
+        ("listen_port", None, "listen_port must be a whole number, not None"),
+        ("max_connections", None, "max_connections must be a whole number, not None"),
+        ("state_dir", "state", "state_dir must be a pathlib.Path or None, not 'state'"),
+        ("listen_host", 5, "listen_host must be a str or tuple[str, ...] or None, not 5"),
+        ("enable_dht", "no", "enable_dht must be True or False, not 'no'"),
+        ("client_prefix", "-xx-", "client_prefix must be bytes, not '-xx-'"),
+        ("listen_port_tries", -1, "listen_port_tries must be at least 0, not -1"),
+        ("max_write_queue", 0, "max_write_queue must be at least 1, not 0"),
+        ("part_suffix", "", "part_suffix must be an end of names, not ''"),
+        ("part_suffix", "/part", "part_suffix must be an end of names, not '/part'"),
     ],
 )
 def test_what_is_wrong_is_said_in_words(name: str, value: object, text: str) -> None:
@@ -79,16 +91,41 @@ def test_urls_that_are_none(name: str, value: object, text: str) -> None:
     ("name", "value", "text"),
     [
         ("output", "out", "output must be a pathlib.Path, not 'out'"),
-        ("data_path", "out", "data_path must be a pathlib.Path"),
-        ("reuse_from", ("old",), "reuse_from must be a pathlib.Path"),
-        ("peers", (("127.0.0.1", 5),), r"a peer must be an Endpoint, not \('127.0.0.1', 5\)"),
-        ("files", frozenset({"a"}), "an index in files must be at least 0, not 'a'"),
-        ("priorities", {0: "high"}, "priority of file 0 must be from 1 to 7, not 'high'"),
+        ("data_path", "out", "data_path must be a pathlib.Path or None"),
+        ("reuse_from", ("old",), r"reuse_from must be tuple\[pathlib.Path, ...\], not \('old',\)"),
+        ("reuse_how", "copy", "reuse_how must be a bittern.ReuseHow, not 'copy'"),
+        ("peers", (("127.0.0.1", 5),), r"peers must be tuple\[Endpoint, ...\], not \(\('127"),
+        ("peers", (Endpoint("a.example", 5),), "a peer must be an Endpoint with an IP address"),
+        ("hinted_peers", (Endpoint("10.0.0.1", 65_536),), "a peer must be an Endpoint with an IP"),
+        ("files", frozenset({"a"}), r"files must be frozenset\[int\] or None, not frozenset"),
+        ("files", frozenset({True}), r"files must be frozenset\[int\] or None, not frozenset"),
+        ("renames", {0: 5}, r"renames must be Mapping\[int, str\], not {0: 5}"),
+        ("renames", {-1: "a"}, "an index in renames must be at least 0, not -1"),
+        ("priorities", {0: "high"}, r"priorities must be Mapping\[int, int\], not {0: 'high'}"),
+        ("priorities", {-1: 4}, "an index in priorities must be at least 0, not -1"),
+        ("paused", 1, "paused must be True or False, not 1"),
     ],
 )
 def test_settings_of_a_wrong_kind_are_named(name: str, value: object, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         TorrentConfig(**{name: value})  # type: ignore[arg-type]  # any setting
+
+
+def test_settings_do_not_change_with_what_they_were_made_of() -> None:
+    """Or ``Torrent.change`` with the same dictionary, changed, would see no difference."""
+    files, priorities, renames = {0, 1}, {0: 7}, {0: "a"}
+    config = TorrentConfig(files=files, priorities=priorities, renames=renames)  # type: ignore[arg-type]  # a set does
+    files.clear()
+    priorities[0] = 1
+    renames[1] = "b"
+    assert config.files == frozenset({0, 1})
+    assert (config.priorities, config.renames) == ({0: 7}, {0: "a"})
+    assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
+
+
+def test_several_hosts_may_be_a_list() -> None:
+    config = SessionConfig(listen_host=["10.0.0.1", "10.0.0.2"])  # type: ignore[arg-type]  # works
+    assert config.listen_hosts == ("10.0.0.1", "10.0.0.2")
 
 
 def test_a_client_prefix_leaves_room_for_chance() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from bittern.codec.magnet import Magnet, parse_magnet
 from bittern.codec.metainfo import Metainfo, decode_metainfo
-from bittern.core.errors import FetchError, MagnetError, MetainfoError
+from bittern.core.errors import ConfigError, FetchError, MagnetError, MetainfoError
 from bittern.engine.opening import (
     MAX_TORRENT_FILE_LENGTH,
     Source,
@@ -85,6 +85,8 @@ async def test_a_magnet_in_any_form(form: str) -> None:
         (b"junk", MetainfoError, "not a torrent"),
         (Path("not/there"), MetainfoError, "no such file or directory"),
         ("a.torrent", MetainfoError, "no such file or directory"),
+        ("", MetainfoError, "an empty text names no torrent"),
+        (5, ConfigError, "a torrent is named by a path, text or bytes, not 5"),
     ],
 )
 async def test_what_names_nothing(source: Any, kind: type[Exception], text: str) -> None:

@@ -1105,3 +1105,14 @@ async def test_who_does_not_wait_for_a_pause_finds_it_done(scene: Scene) -> None
         assert node.torrent.roster is None
         await node.torrent.resume()
         assert node.torrent.stats().state is TorrentState.DOWNLOADING
+
+
+@in_scene()
+async def test_what_is_no_peer_is_refused_at_once(scene: Scene) -> None:
+    """It was a traceback of the dialer, later."""
+    node = await scene.node()
+    wrong: list[Any] = ["10.0.0.1:5", ("10.0.0.1", 5), 5, Endpoint("a.example", 5)]
+    for peer in [*wrong, Endpoint("10.0.0.1", -1)]:
+        with pytest.raises(ConfigError, match="a peer must be an Endpoint with an IP address"):
+            node.torrent.add_peers([peer], "user")
+    assert not len(node.torrent.candidates)

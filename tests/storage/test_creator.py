@@ -254,6 +254,26 @@ def test_impossible_piece_lengths_are_refused(
         create_torrent(folder, options=options)
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"name": ""}, "name must be that of a file or folder, not ''"),
+        ({"name": ".."}, "name must be that of a file or folder, not '..'"),
+        ({"name": "a/b"}, "name must be that of a file or folder, not 'a/b'"),
+        ({"name": "a\0"}, r"name must be that of a file or folder, not 'a\\x00'"),
+        ({"creation_date": -1}, "creation_date must be at least 0, not -1"),
+        ({"creation_date": "now"}, "creation_date must be a whole number or None, not 'now'"),
+        ({"comment": b"x"}, "comment must be a str or None, not b'x'"),
+        ({"version": "2"}, "version must be a bittern.Version, not '2'"),
+        ({"nodes": (("a", "b"),)}, r"nodes must be tuple\[tuple\[str, int\], ...\], not"),
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, Any], reason: str) -> None:
+    """``".."`` for a name was put in, and the wrong kinds ended in a traceback, or a v2 torrent."""
+    with pytest.raises(ConfigError, match=reason):
+        CreateOptions(**options)
+
+
 def test_too_many_pieces_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "sparse"
     path.touch()

@@ -60,9 +60,7 @@ def change_session(config: SessionConfig, changes: SessionChanges) -> SessionCon
 def change_torrent(config: TorrentConfig, changes: TorrentChanges, shelf: Shelf) -> TorrentConfig:
     """Return settings with some changed; ConfigError as when they are made, or for a wrong file."""
     _check_names(changes, TorrentChanges)
-    if (files := changes.get("files")) is not None:
-        changes = {**changes, "files": frozenset(files)}
-    changed = replace(config, **changes)  # type: ignore[arg-type]  # a set has become a frozenset
+    changed = replace(config, **changes)  # type: ignore[arg-type]  # a set becomes a frozenset
     return check_choice(changed, shelf.metainfo().info) if shelf.has_metainfo else changed
 
 

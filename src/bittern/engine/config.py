@@ -9,7 +9,7 @@ object is made, so that a wrong one is refused where it was written.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,23 +17,34 @@ from pathlib import Path
 from bittern.codec.url import check_tiers, check_urls
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError
+from bittern.core.kinds import check_kinds
 from bittern.dht.limits import WELL_KNOWN_ROUTERS
 from bittern.policy.picker import LOWEST_PRIORITY, TOP_PRIORITY
 from bittern.storage.adopt import ReuseHow
 from bittern.storage.renaming import parse_path
 
 
-def _check(name: str, value: object, low: float, high: float = math.inf) -> None:
-    """Refuse what is no number in a range; None is no limit, or the session's."""
-    if value is None or (isinstance(value, int | float) and low <= value <= high):
+def _check(name: str, value: float | None, low: float, high: float = math.inf) -> None:
+    """Refuse what is not in a range; None is no limit, or the session's."""
+    if value is None or low <= value <= high:
         return
     wanted = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
     raise ConfigError(f"{name} must be {wanted}, not {value!r}")
 
 
-def _check_path(name: str, path: object) -> None:
-    if path is not None and not isinstance(path, Path):
-        raise ConfigError(f"{name} must be a pathlib.Path, not {path!r}")
+def check_peers(peers: Iterable[Endpoint]) -> list[Endpoint]:
+    """Return what a person says are peers; ConfigError if one is no endpoint, or of no address."""
+    found = []
+    for peer in peers:
+        try:
+            found.append(Endpoint.make(*peer))
+        except (TypeError, ValueError, AttributeError):
+            is_right = False
+        else:
+            is_right = isinstance(peer, Endpoint)
+        if not is_right:
+            raise ConfigError(f"a peer must be an Endpoint with an IP address, not {peer!r}")
+    return found
 
 
 def _check_hosts(hosts: tuple[str, ...]) -> None:
@@ -153,11 +164,11 @@ class SessionConfig:
     def listen_hosts(self) -> tuple[str, ...]:
         """The addresses to listen on; none for all."""
         host = self.listen_host
-        return host if isinstance(host, tuple) else () if host is None else (host,)
+        return () if host is None else (host,) if isinstance(host, str) else tuple(host)
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         _check_hosts(self.listen_hosts)
-        _check_path("state_dir", self.state_dir)
         if self.enable_zeroconf and find_spec("zeroconf") is None:
             raise ConfigError(
                 "enable_zeroconf needs the package zeroconf: pip install 'bittern[zeroconf]'"
@@ -174,8 +185,11 @@ class SessionConfig:
             "max_pending_handshakes",
             "max_pending_handshakes_per_address",
             "max_open_files",
+            "max_write_queue",
+            "checkpoint_length",
         ):
             _check(name, getattr(self, name), 1)
+        _check("listen_port_tries", self.listen_port_tries, 0)
         _check("rest_after", self.rest_after, 0)
         _check("upload_slots", self.upload_slots, 1)
         _check("send_buffer_length", self.send_buffer_length, 32_768, 1 << 26)
@@ -184,6 +198,10 @@ class SessionConfig:
         for spec in fields(self):
             if spec.name.endswith(("_timeout", "_interval")):
                 _check(spec.name, getattr(self, spec.name), 0.001)
+        if self.part_suffix is not None and (
+            not self.part_suffix or len(parse_path(f"file{self.part_suffix}")) > 1
+        ):
+            raise ConfigError(f"part_suffix must be an end of names, not {self.part_suffix!r}")
         if len(self.client_prefix) > 12:
             raise ConfigError("client_prefix must leave 8 random bytes of the peer id")
 
@@ -238,20 +256,21 @@ class TorrentConfig:
     """None takes the session's."""
 
     def __post_init__(self) -> None:
-        for name in ("max_download_rate", "max_upload_rate", "max_connections", "upload_slots"):
-            _check(name, getattr(self, name), 1)
-        for name in ("output", "data_path"):
-            _check_path(name, getattr(self, name))
-        for folder in self.reuse_from:
-            _check_path("reuse_from", folder)
-        for path in self.renames.values():
-            parse_path(path)
-        for index in self.files or ():
-            _check("an index in files", index, 0)
         check_tiers("trackers", self.trackers)
         check_urls("web_seeds", self.web_seeds)
-        for peer in (*self.peers, *self.hinted_peers):
-            if not isinstance(peer, Endpoint):
-                raise ConfigError(f"a peer must be an Endpoint, not {peer!r}")
+        check_kinds(self)
+        for name in ("max_download_rate", "max_upload_rate", "max_connections", "upload_slots"):
+            _check(name, getattr(self, name), 1)
+        for path in self.renames.values():
+            parse_path(path)
+        for name in ("files", "priorities", "renames"):
+            for index in getattr(self, name) or ():
+                _check(f"an index in {name}", index, 0)
+        check_peers((*self.peers, *self.hinted_peers))
+        # What the caller changes afterwards changes nothing here.
+        object.__setattr__(self, "renames", dict(self.renames))
+        object.__setattr__(self, "priorities", dict(self.priorities))
+        if self.files is not None:
+            object.__setattr__(self, "files", frozenset(self.files))
         for index, priority in self.priorities.items():
             _check(f"the priority of file {index}", priority, LOWEST_PRIORITY, TOP_PRIORITY)

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from bittern.codec.magnet import Magnet, magnet_of_hash, parse_magnet
 from bittern.codec.metainfo import Metainfo, decode_metainfo
-from bittern.core.errors import FetchError, MetainfoError
+from bittern.core.errors import ConfigError, FetchError, MetainfoError
 from bittern.net.access import Access
 from bittern.net.http import HttpResponse
 
@@ -51,6 +51,7 @@ async def open_source(source: Source, fetcher: Callable[[], Fetcher]) -> Metainf
     Raises:
         MetainfoError, MagnetError: it is unusable; the text says what and where.
         FetchError: a URL could not be read; ``status`` is the server's, where one answered.
+        ConfigError: it is of no such kind.
     """
     match source:
         case Metainfo() | Magnet():
@@ -65,6 +66,12 @@ async def open_source(source: Source, fetcher: Callable[[], Fetcher]) -> Metainf
             link = magnet_of_hash(source)
             if link is not None:
                 return link
+            if not source:
+                raise MetainfoError("an empty text names no torrent")
+        case os.PathLike():
+            pass
+        case _:
+            raise ConfigError(f"a torrent is named by a path, text or bytes, not {source!r}")
     return decode_metainfo(read_torrent_file(Path(source)))
 
 

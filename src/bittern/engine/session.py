@@ -66,6 +66,13 @@ TICK_INTERVAL = 1.0
 T = TypeVar("T")
 
 
+def _settings(given: T | None, kind: type[T]) -> T:
+    """Return settings as they are given, or the defaults; ConfigError for what is none."""
+    if given is not None and not isinstance(given, kind):
+        raise ConfigError(f"config must be a {kind.__name__}, not {given!r}")
+    return kind() if given is None else given
+
+
 class Session:
     """
     A BitTorrent client in one event loop.
@@ -97,7 +104,7 @@ class Session:
         os_calls: OsCalls | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.config: SessionConfig = config or SessionConfig()
+        self.config: SessionConfig = _settings(config, SessionConfig)
         self.torrents: list[Torrent] = []
         self._network = network
         self._rng = rng or random.Random()
@@ -331,11 +338,12 @@ class Session:
                 the DHT does not tell what is the newest torrent under it.
         """
         self._check_open()
+        settings = _settings(config, TorrentConfig)
         found = await open_source(source, lambda: self._gateway.http)
         if isinstance(found, Magnet) and found.wire_hash is None:
             found = await self.resolve(found)
         self._check_open()  # it may have ended meanwhile, and would never stop this torrent
-        torrent = Torrent(self._services, found, config or TorrentConfig())
+        torrent = Torrent(self._services, found, settings)
         self._register(torrent)
         self.torrents.append(torrent)
         if not torrent.config.paused:

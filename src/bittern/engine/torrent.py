@@ -24,7 +24,7 @@ from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import changes, events, moving
 from bittern.engine.awake import Awake, use_web_seeds, wake
 from bittern.engine.condition import Condition
-from bittern.engine.config import TorrentConfig
+from bittern.engine.config import TorrentConfig, check_peers
 from bittern.engine.events import Event, TorrentState
 from bittern.engine.ledger import Ledger
 from bittern.engine.listeners import EventStream, Listeners
@@ -423,7 +423,7 @@ class Torrent:
             source: as in ``events.PeersFound``.
             from_host: the address of whoever named them; None for the user.
         """
-        if found := list(endpoints):
+        if found := check_peers(endpoints) if from_host is None else list(endpoints):
             num_new = self._finder.add(found, source, from_host)
             self.report(events.PeersFound(source, len(found)))
             if num_new or source not in NEIGHBOURS:  # those we know announce over and over

@@ -20,6 +20,7 @@ from bittern.codec.metainfo import encode_metainfo
 from bittern.codec.url import check_tiers, check_urls
 from bittern.core.errors import ConfigError, StorageError
 from bittern.core.geometry import BLOCK_LENGTH
+from bittern.core.kinds import check_kinds
 from bittern.storage.piece_hashing import Hashing, Progress
 from bittern.storage.scan import Content, SourceFile, scan
 from bittern.storage.system import num_processors
@@ -49,7 +50,7 @@ class CreateOptions:
         keep_symlinks: keep links as links instead of following them.
 
     Raises:
-        ConfigError: trackers are no tiers, or web seeds no URLs.
+        ConfigError: a value is of another kind, or cannot be; the text names it.
     """
 
     version: Version = Version.HYBRID
@@ -68,6 +69,11 @@ class CreateOptions:
     def __post_init__(self) -> None:
         check_tiers("trackers", self.trackers)
         check_urls("web_seeds", self.web_seeds)
+        check_kinds(self)
+        if self.name is not None and (self.name in ("", ".", "..") or set(self.name) & {"/", "\0"}):
+            raise ConfigError(f"name must be that of a file or folder, not {self.name!r}")
+        if self.creation_date is not None and self.creation_date < 0:
+            raise ConfigError(f"creation_date must be at least 0, not {self.creation_date}")
 
 
 def choose_piece_length(total_length: int) -> int:
