@@ -53,7 +53,17 @@ def test_any_division_into_lots_gives_the_same(lengths: list[int]) -> None:
         found += [(i, b, bytes(data)) for i, b, data in cutter.feed(part)]
         at += len(part)
         assert found == naive(0, at)
-        assert cutter.position <= max(at, 4 * PIECE_LENGTH)
+        # The block that is not whole begins behind the last one that is.
+        after = sum(len(data) for _, _, data in found)
+        assert cutter.position == (after if after < LENGTH else 4 * PIECE_LENGTH)
+
+
+def test_a_piece_that_ends_with_a_block_has_no_empty_one_behind_it() -> None:
+    geometry = Geometry.contiguous(2 * BLOCK_LENGTH, 4 * BLOCK_LENGTH, 4 * BLOCK_LENGTH)
+    blocks = BlockCutter(geometry, 0).feed(DATA[: 4 * BLOCK_LENGTH])
+    assert [(i, b, len(data)) for i, b, data in blocks] == [
+        (index, begin, BLOCK_LENGTH) for index in (0, 1) for begin in (0, BLOCK_LENGTH)
+    ]
 
 
 def test_whole_blocks_are_not_copied() -> None:

@@ -35,6 +35,7 @@ def test_more_than_may_wait_are_refused() -> None:
     queue = HashRequests()
     admitted = [queue.admit("peer", wanted(index), now=0.0) for index in range(MAX_WAITING + 2)]
     assert admitted == [True] * MAX_WAITING + [False] * 2
+    assert queue.admit("peer", wanted(0), now=0.0), "it waits already"
 
 
 def test_who_does_not_heed_refusals_breaks_the_protocol() -> None:
@@ -70,7 +71,7 @@ def test_answers_a_second_are_limited_for_each_peer() -> None:
 
 @pytest.mark.parametrize(
     ("length", "per_second"),
-    [(8192, 7), (1024, 50), (512, 100), (256, 200), (32, 1600), (2, 1600)],
+    [(8192, 7), (1024, 50), (512, 100), (256, 200), (32, 1600), (2, 1600), (0, 1600)],
 )
 def test_answers_count_by_their_length(length: int, per_second: int) -> None:
     """A torrent of many files has many short layers; long pieces have many blocks."""
@@ -83,6 +84,24 @@ def test_answers_count_by_their_length(length: int, per_second: int) -> None:
     other = HashRequests()
     other.admit("peer", HashRange(bytes(32), 0, 0, 2**32 - 1, 0), now=0.0)
     assert other.take(now=0.0) is not None
+
+
+def test_the_next_turn_is_that_of_the_peer_that_may_be_answered_first() -> None:
+    queue = HashRequests()
+    for peer, since in (("one", 0.0), ("two", 0.5)):
+        for index in range(MAX_RATE):
+            queue.admit(peer, wanted(index), now=since)
+            assert queue.take(now=since) is not None
+    queue.admit("two", wanted(MAX_RATE), now=0.5)
+    second = queue.next_at(now=0.5)
+    assert second is not None
+    assert second > 0.5
+    queue.admit("one", wanted(MAX_RATE), now=0.5)
+    assert queue.next_at(now=0.5) == 0.5
+    assert queue.take(now=0.5) == ("one", wanted(MAX_RATE))
+    assert queue.next_at(now=0.5) == second
+    assert queue.take(now=second - 0.0001) is None
+    assert queue.take(now=second) == ("two", wanted(MAX_RATE))
 
 
 def test_a_peer_that_has_left_is_forgotten() -> None:

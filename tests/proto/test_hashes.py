@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
 from dataclasses import replace
 
 import pytest
 
 from bittern.codec.merkle import (
     HASH_LENGTH,
+    MAX_REQUEST_HASHES,
     HashTree,
     height_of,
     is_hash_request,
@@ -17,6 +19,7 @@ from bittern.codec.merkle import (
 )
 from bittern.codec.wire import HashRange
 from bittern.proto.hashes import (
+    MAX_LOOKED_AT,
     MAX_OUTSTANDING,
     MAX_REFUSAL_PAUSE,
     READ_RATE,
@@ -216,6 +219,11 @@ def test_so_many_are_under_way_to_one_peer() -> None:
     assert fetch.next_requests("one", now=0.0) == []
     fetch.forget("two")
     assert fetch.next_requests("one", now=0.0) == second[:1]
+    # What is not wanted any more frees its place.
+    fetch.want("other", File(2).layer_span(), now=0.0)
+    assert fetch.next_requests("one", now=0.0) == []
+    fetch.drop("key")
+    assert len(fetch.next_requests("one", now=0.0)) == 1
 
 
 def test_a_reserve_is_asked_only_after_a_while() -> None:
@@ -268,6 +276,86 @@ def test_who_refuses_the_layers_of_many_files_does_not_cost_their_square() -> No
     assert fetch.next_requests("another", now=1.0)
 
 
+def test_one_look_for_a_peer_is_short_and_the_next_goes_on_behind_it() -> None:
+    """Limit: H10. Otherwise each suspect would cost a walk over the layers of all files."""
+    num_files = 3 * MAX_LOOKED_AT
+    fetch, span = HashFetch(), File(4).layer_span()
+    for number in range(num_files):
+        fetch.want(number, replace(span, pieces_root=number.to_bytes(32, "big")), now=0.0)
+    looks: list[object] = []
+
+    def is_preferred(key: object) -> bool:
+        looks.append(key)
+        return key == num_files - 1
+
+    for turn in range(2):
+        assert fetch.next_requests("suspect", now=0.0, is_preferred=is_preferred) == []
+        assert len(looks) == (turn + 1) * MAX_LOOKED_AT
+    [wanted] = fetch.next_requests("suspect", now=0.0, is_preferred=is_preferred)
+    assert wanted.pieces_root == (num_files - 1).to_bytes(32, "big")
+    assert looks == list(range(num_files))
+
+
+def test_what_is_done_with_does_not_make_the_next_dearer() -> None:
+    num_hashed = 0
+
+    class Root(bytes):
+        def __hash__(self) -> int:
+            nonlocal num_hashed
+            num_hashed += 1
+            return super().__hash__()
+
+    file, fetch = File(4), HashFetch()
+    span = replace(file.layer_span(), pieces_root=Root(file.root))
+    for number in range(2 * MAX_LOOKED_AT):
+        fetch.want(number, replace(span, pieces_root=number.to_bytes(32, "big")), now=0.0)
+    for _ in range(4):
+        fetch.next_requests("suspect", now=0.0, is_preferred=lambda _: False)
+        fetch.next_requests("farther", now=0.0, is_preferred=lambda _: False)
+        fetch.next_requests("suspect", now=0.0, is_preferred=lambda key: key == MAX_LOOKED_AT)
+    for number in range(2 * MAX_LOOKED_AT):
+        fetch.drop(number)
+    fetch.want("last", span, now=0.0)
+    assert fetch.next_requests("suspect", now=0.0, is_preferred=lambda _: False) == []
+    num_hashed = 0
+    assert len(fetch.next_requests("peer", now=0.0)) == 1
+    assert num_hashed < 10
+
+
+def test_nothing_is_kept_of_a_peer_that_has_left() -> None:
+    class Peer:
+        pass
+
+    file, fetch = File(4), HashFetch()
+    fetch.want("first", file.layer_span(), now=0.0)
+    for number in range(MAX_LOOKED_AT):
+        root = number.to_bytes(32, "big")
+        fetch.want(number, replace(file.layer_span(), pieces_root=root), now=0.0)
+    peer = Peer()
+    first, *others = fetch.next_requests(peer, now=0.0)
+    assert fetch.hashes_received(peer, first, file.answer(first), now=0.0).key == "first"
+    assert fetch.rejected(peer, others[0], now=0.0)
+    gone = weakref.ref(peer)
+    fetch.forget(peer)
+    del peer
+    assert gone() is None
+    idle = Peer()
+    assert fetch.next_requests(idle, now=0.0, is_preferred=lambda _: False) == []
+    gone = weakref.ref(idle)
+    fetch.forget(idle)
+    del idle
+    assert gone() is None
+
+
+def test_one_part_that_all_have_refused_leaves_no_hope_for_the_whole() -> None:
+    fetch = fetch_of(File(2 * MAX_REQUEST_HASHES).layer_span())
+    first, _ = fetch.next_requests("one", now=0.0)
+    fetch.rejected("one", first, now=0.0)
+    assert fetch.is_hopeless("key", ["one"])
+    assert fetch.next_requests("one", now=REFUSAL_PAUSE) == [first]
+    assert not fetch.is_hopeless("key", ["one"]), "it may have it by now"
+
+
 def test_hope_ends_when_all_have_refused() -> None:
     fetch = fetch_of(File(4).layer_span())
     assert fetch.is_hopeless("key", [])
@@ -288,6 +376,8 @@ def test_what_is_not_wanted_any_more() -> None:
     assert "blocks" in fetch
     asked = fetch.next_requests("peer", now=0.0)
     assert len(asked) == 2
+    fetch.want("blocks", file.blocks_span(0), now=0.0)
+    assert fetch.next_requests("other", now=0.0) == [], "it is on its way"
     fetch.want("unasked", file.blocks_span(1), now=0.0)
     fetch.handle_timer(now=1.0)
     fetch.drop("unasked")

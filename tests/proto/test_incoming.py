@@ -236,7 +236,8 @@ def test_one_that_is_not_usual_is_left_to_be_looked_at_by_itself(odd: Request, p
 @pytest.mark.parametrize(
     "other",
     [
-        wire.encode_cancel(*block(40)),
+        wire.encode_cancel(*block(30)),
+        b"\0\0\0\x0e" + wire.encode_request(*block(30))[4:] + b"\0",
         wire.encode_have(1) * 4,
         wire.KEEP_ALIVE * 5,
         bytes(messages(block(40)))[:-1],
@@ -244,8 +245,8 @@ def test_one_that_is_not_usual_is_left_to_be_looked_at_by_itself(odd: Request, p
 )
 def test_another_message_or_an_incomplete_one_is_left(other: bytes) -> None:
     incoming = IncomingRequests()
-    view = memoryview(bytes(messages(*USUAL[:8])) + other)
-    assert incoming.admit_usual(view, 0, GEOMETRY) == 8 * wire.REQUEST_LENGTH
+    view = memoryview(bytes(messages((7, 0, 1), *USUAL[:8])) + other)
+    assert incoming.admit_usual(view, wire.REQUEST_LENGTH, GEOMETRY) == 9 * wire.REQUEST_LENGTH
     assert list(incoming) == USUAL[:8]
 
 
@@ -307,6 +308,7 @@ def test_every_request_is_taken_once_within_the_length(lengths: list[int], limit
         run, num_bytes = incoming.take(limit)
         assert num_bytes == sum(length for _, _, length in run)
         assert len(run) == 1 or num_bytes <= limit
+        assert len(run) <= max(1, limit // BLOCK_LENGTH), "each costs a read of its own"
         taken += run
     assert taken == requests
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+import weakref
 from collections.abc import Callable
 from functools import partial
 
@@ -68,6 +69,8 @@ def test_one_peer_is_asked_for_two_pieces_at_a_time_until_all_are_there() -> Non
         assert bring(fetch, "a", first + 1, first) == set()
     assert fetch.metadata == INFO
     assert fetch.next_requests("a", now=0.0) == []
+    fetch.claim("late", len(INFO))
+    assert fetch.next_requests("late", now=0.0) == []
     assert MAX_OUTSTANDING == 2
 
 
@@ -87,6 +90,8 @@ def test_h7_an_impossible_size_is_no_claim(length: int) -> None:
     fetch = claimed("a", length=length)
     assert fetch.next_requests("a", now=0.0) == []
     assert fetch.progress == (0, 0)
+    fetch.claim("a", MAX_METADATA_LENGTH)
+    assert fetch.next_requests("a", now=0.0) == [0, 1]
 
 
 def test_a_peer_that_claims_nothing_is_not_asked_and_what_it_sends_is_ignored() -> None:
@@ -145,13 +150,16 @@ def test_peers_of_one_size_share_the_pieces() -> None:
 
 def test_a_piece_that_is_late_is_asked_of_another_too() -> None:
     fetch = claimed("slow", "quick", "third")
-    fetch.next_requests("slow", now=0.0)
+    fetch.next_requests("slow", now=50.0)
     for numbers in ([2, 3], [4, 5]):
-        assert fetch.next_requests("quick", now=0.0) == numbers
-        bring(fetch, "quick", *numbers)
-    assert fetch.next_requests("quick", now=DUPLICATE_AFTER) == []
-    assert fetch.next_requests("quick", now=DUPLICATE_AFTER + 0.1) == [0, 1]
-    assert fetch.next_requests("third", now=DUPLICATE_AFTER + 0.2) == [0, 1]
+        assert fetch.next_requests("quick", now=50.0) == numbers
+        bring(fetch, "quick", *numbers, now=50.0)
+    late = 50.0 + DUPLICATE_AFTER
+    assert fetch.next_requests("quick", now=late) == []
+    assert fetch.next_requests("quick", now=late + 0.1) == [0, 1]
+    assert fetch.next_requests("third", now=late + 0.2) == [0, 1]
+    fetch.forget("third")
+    assert fetch.next_requests("quick", now=late + 0.3) == [], "it is under way from two"
     bring(fetch, "quick", 0)
     bring(fetch, "slow", 0)
     assert fetch.progress == (5, 6)
@@ -175,6 +183,18 @@ def test_a_refused_piece_is_asked_of_others_and_the_refuser_is_left_alone_for_a_
     assert fetch.next_requests("a", now=100.0 + 3 * REFUSAL_PAUSE) == [0]
 
 
+def test_what_a_peer_sends_makes_good_its_refusals() -> None:
+    fetch = claimed("a")
+    fetch.next_requests("a", now=0.0)
+    fetch.rejected("a", 0)
+    assert fetch.next_requests("a", now=REFUSAL_PAUSE) == [2]
+    bring(fetch, "a", 1, now=REFUSAL_PAUSE + 1)
+    fetch.rejected("a", 2)
+    again = REFUSAL_PAUSE + 1 + REFUSAL_PAUSE
+    assert fetch.next_requests("a", now=again - 0.1) == []
+    assert fetch.next_requests("a", now=again) != []
+
+
 def test_no_answer_counts_as_a_refusal() -> None:
     fetch = claimed("a")
     fetch.next_requests("a", now=0.0)
@@ -183,6 +203,7 @@ def test_no_answer_counts_as_a_refusal() -> None:
     fetch.handle_timer(now=REQUEST_TIMEOUT + 0.1)
     assert fetch.next_requests("a", now=REQUEST_TIMEOUT + 0.1) == []
     later = REQUEST_TIMEOUT + 0.1 + REFUSAL_PAUSE
+    assert fetch.next_requests("a", now=later - 0.1) == []
     assert fetch.next_requests("a", now=later) == [2, 3]
     bring(fetch, "a", 0, now=later)
     assert fetch.progress == (0, 6), "too late"
@@ -192,12 +213,14 @@ def test_a_peer_that_changes_its_claim_leaves_what_it_was_asked_for() -> None:
     fetch = claimed("a", "b")
     fetch.next_requests("a", now=0.0)
     fetch.claim("a", len(INFO))
+    bring(fetch, "a", 0)
+    assert fetch.progress == (1, 6), "a repeated claim changes nothing"
     assert fetch.next_requests("b", now=0.0) == [2, 3]
     fetch.claim("a", 7)
     bring(fetch, "b", 2, 3)
     fetch.next_requests("b", now=0.0)
     bring(fetch, "b", 4, 5)
-    assert sorted(fetch.next_requests("b", now=0.0)) == [0, 1]
+    assert fetch.next_requests("b", now=0.0) == [1]
 
 
 def test_those_who_have_it_are_counted() -> None:
@@ -218,6 +241,48 @@ def test_when_the_last_claimant_leaves_its_size_is_forgotten() -> None:
     assert fetch.progress == (0, 0)
     fetch.claim("c", len(INFO))
     assert fetch.next_requests("c", now=0.0) == [0, 1]
+
+
+def test_nothing_is_kept_of_a_peer_that_has_left() -> None:
+    class Leaver:
+        pass
+
+    peer = Leaver()
+    fetch = make()
+    fetch.claim(peer, len(INFO))
+    fetch.next_requests(peer, now=0.0)
+    fetch.rejected(peer, 0)
+    gone = weakref.ref(peer)
+    fetch.forget(peer)
+    del peer
+    assert gone() is None
+
+
+def test_a_size_that_nobody_claims_any_more_takes_no_turn() -> None:
+    fetch = claimed("a")
+    fetch.claim("liar", 10)
+    fetch.claim("waiting", 20)
+    for peer in ("a", "liar"):
+        fetch.next_requests(peer, now=0.0)
+    bring(fetch, "a", 0)
+    fetch.forget("waiting")
+    fetch.handle_timer(now=STALL)
+    assert fetch.progress == (1, 6), "nobody waits"
+    assert fetch.data_received("liar", 0, bytes(10), now=STALL) == {"liar"}
+    fetch.claim("new", 30)
+    assert fetch.next_requests("new", now=STALL) == [0]
+    assert fetch.progress == (1, 6)
+
+
+def test_progress_is_that_of_the_size_that_is_furthest() -> None:
+    fetch = claimed("a")
+    fetch.claim("b", 2 * P)
+    for peer in ("a", "b"):
+        fetch.next_requests(peer, now=0.0)
+    bring(fetch, "a", 0)
+    assert fetch.progress == (1, 6)
+    fetch.data_received("b", 0, bytes(P), now=0.0)
+    assert fetch.progress == (1, 2)
 
 
 # --- after a mismatch ------------------------------------------------------------------------
@@ -269,6 +334,7 @@ def test_who_comes_after_a_mismatch_is_asked_alone_too() -> None:
 
 def test_a_loner_that_refuses_does_not_take_a_turn_while_it_rests() -> None:
     fetch = mixed()
+    fetch.claim("new", len(INFO))
     fetch.next_requests("liar", now=0.0)
     fetch.rejected("liar", 0)
     fetch.handle_timer(now=1.0)
@@ -278,7 +344,24 @@ def test_a_loner_that_refuses_does_not_take_a_turn_while_it_rests() -> None:
     fetch.handle_timer(now=4.0)
     assert fetch.next_requests("honest", now=4.0) == [0, 1]
     assert fetch.next_requests("liar", now=4.0) == []
+    fetch.forget("new")
     assert fetch.next_requests("liar", now=REFUSAL_PAUSE) == [0, 1]
+
+
+def test_peers_stay_alone_after_the_liar_was_found_and_not_after_all_have_left() -> None:
+    fetch = mixed()
+    for _ in range(3):
+        for number in fetch.next_requests("liar", now=0.0):
+            guilty = fetch.data_received("liar", number, bytes(len(part(number))), now=0.0)
+    assert guilty == {"liar"}
+    fetch.claim("new", len(INFO))
+    fetch.forget("honest")
+    assert [fetch.next_requests(peer, now=0.0) for peer in ("idle", "new")] == [[0, 1]] * 2
+    fetch.forget("idle")
+    fetch.forget("new")
+    for peer in ("one", "two"):
+        fetch.claim(peer, len(INFO))
+    assert [fetch.next_requests(peer, now=0.0) for peer in ("one", "two")] == [[0, 1], [2, 3]]
 
 
 def test_one_liar_among_several_claimants_does_not_spoil_the_size() -> None:
@@ -339,6 +422,7 @@ def test_nobody_is_hurried_while_nobody_waits() -> None:
     fetch.claim("b", 7)
     fetch.next_requests("a", now=0.0)
     bring(fetch, "a", 0)
+    fetch.claim("c", len(INFO))
     for now in range(1, 8):
         fetch.handle_timer(now=now)
     assert fetch.progress == (1, 6)
@@ -533,16 +617,19 @@ def test_pieces_are_served_as_bep_9_cuts_them() -> None:
 
 def test_h7_a_peer_that_asks_too_often_is_refused_until_later() -> None:
     server = MetadataServer(INFO)
-    answers = [server.admits("a", number % 6, now=number / 100) for number in range(1000)]
+    answers = [server.admits("a", number % 6, now=50 + number / 100) for number in range(1000)]
     assert answers == [*[True] * MAX_SERVED_QUEUE, *[False] * (1000 - MAX_SERVED_QUEUE)]
-    assert server.admits("b", 0, now=9.9)
-    assert not server.admits("a", 0, now=SERVED_WINDOW)
-    assert server.admits("a", 0, now=SERVED_WINDOW + 0.1)
+    assert server.admits("b", 0, now=59.9)
+    assert not server.admits("a", 0, now=50 + SERVED_WINDOW)
+    later = 50 + SERVED_WINDOW + 0.1
+    answers = [server.admits("a", number % 6, now=later) for number in range(MAX_SERVED_QUEUE + 1)]
+    assert answers == [*[True] * MAX_SERVED_QUEUE, False]
 
 
-def test_a_large_dictionary_can_be_fetched_in_one_go() -> None:
+def test_a_large_dictionary_can_be_fetched_in_one_go_and_once_more() -> None:
     server = MetadataServer(bytes(1000 * P))
-    assert all(server.admits("a", number, now=0.0) for number in range(1000))
+    assert all(server.admits("a", number % 1000, now=0.0) for number in range(2000))
+    assert not server.admits("a", 0, now=0.0)
 
 
 def test_a_peer_that_left_is_forgotten() -> None:

@@ -113,6 +113,8 @@ def test_bep11_who_has_come_back_is_not_dropped() -> None:
     recent, state = parted(7), PexState()
     state.next_message({}, now=0.0, recent=recent)
     assert state.next_message(peers(7), now=60.0, recent=recent) is None
+    now_seed = dict.fromkeys(peers(7), PexFlag(2))
+    assert PexState().next_message(now_seed, now=0.0, recent=recent) == message(now_seed, {})
     assert state.next_message({}, now=120.0, recent=recent) == message({}, peers(7))
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bittern.core.bitfield import Bitfield
+from bittern.core.bitfield import FEW_INDICES, Bitfield
 from bittern.core.errors import PeerViolation, WireDecodeError
 from bittern.proto.peer_events import BitfieldReceived, HavesReceived, PeerEvent
 from bittern.proto.remote_pieces import (
@@ -103,6 +103,10 @@ def test_h6_have_all_and_have_none_come_first_or_never() -> None:
 def test_h6_a_piece_beyond_the_end_is_a_violation(index: int) -> None:
     with pytest.raises(PeerViolation, match=f"has piece {index} of 10"):
         RemotePieces(10).receive_haves([index], now=0.0)
+    pieces = RemotePieces(10)
+    with pytest.raises(PeerViolation, match=f"has piece {index} of 10"):
+        pieces.receive_haves([1, index, 2], now=0.0)
+    assert pieces.bitfield == have(), "one message, one verdict"
 
 
 def test_a_later_bitfield_tells_what_is_new() -> None:
@@ -111,6 +115,7 @@ def test_a_later_bitfield_tells_what_is_new() -> None:
     pieces.receive_bitfield(have(1, 2).to_wire(), now=0.0)
     assert pieces.receive_bitfield(have(1, 4, 7).to_wire(), now=0.0) == (haves(4, 7),)
     assert pieces.bitfield == have(1, 2, 4, 7), "a bitfield never takes anything back"
+    assert pieces.receive_bitfield(have(1, 4).to_wire(), now=0.0) == (), "nothing is new"
 
 
 def test_a_later_bitfield_of_many_new_pieces_is_one_event() -> None:
@@ -151,6 +156,16 @@ def test_haves_in_a_row_are_one_event_and_repeats_are_left_out() -> None:
     pieces.receive_haves([2], now=0.0)
     assert pieces.receive_haves([7, 2, 3, 7], now=0.0) == (haves(7, 3),)
     assert pieces.bitfield == have(2, 3, 7)
+    assert pieces.receive_haves([2, 7], now=0.0) == (), "nothing is new"
+
+
+@pytest.mark.parametrize("num_in_a_row", [FEW_INDICES, FEW_INDICES + 1, 200])
+def test_of_any_number_of_haves_each_new_one_is_told_once(num_in_a_row: int) -> None:
+    pieces = RemotePieces(300)
+    pieces.receive_haves(range(0, 300, 3), now=0.0)
+    in_a_row = [number * 7 % 250 for number in range(num_in_a_row)]
+    fresh = [index for index in dict.fromkeys(in_a_row) if index % 3]
+    assert pieces.receive_haves(in_a_row, now=0.0) == (haves(*fresh, of=300),)
 
 
 def test_a_lost_piece_was_there_or_not() -> None:
@@ -207,6 +222,12 @@ def test_a_peer_that_said_nothing_has_nothing_and_may_still_begin() -> None:
     assert list(pieces.receive_all()) == [BitfieldReceived(Bitfield.full(10))]
 
 
+def test_haves_alone_before_the_metadata() -> None:
+    pieces = RemotePieces(None)
+    assert pieces.receive_haves([3, 5], now=0.0) == ()
+    assert list(pieces.learn_num_pieces(10)) == [BitfieldReceived(have(3, 5))]
+
+
 def test_have_none_before_the_metadata() -> None:
     pieces = RemotePieces(None)
     assert pieces.receive_none() == ()
@@ -234,7 +255,7 @@ def early(*indices: int) -> EarlyPieces:
 
 @pytest.mark.parametrize("index", [10, 15, 16, MAX_PIECES - 1])
 def test_h6_a_piece_that_proves_to_lie_beyond_the_end(index: int) -> None:
-    with pytest.raises(WireDecodeError):
+    with pytest.raises(WireDecodeError, match=r"of 10|spare bits"):
         early(1, index).resolve(10)
 
 
@@ -261,6 +282,10 @@ def test_h6_no_torrent_has_so_many_pieces() -> None:
     lost.discard(MAX_PIECES)
     lost.discard(MAX_PIECES - 1)
     assert lost.resolve(0) == Bitfield(0)
+    seed = EarlyPieces()
+    seed.set_all()
+    seed.discard((1 << 32) - 1)
+    assert seed.resolve(10) == Bitfield.full(10), "nothing is kept of it"
 
 
 def test_h6_naming_every_piece_before_the_metadata_costs_little() -> None:

@@ -149,6 +149,7 @@ def test_silence_after_the_connect_ends_the_request() -> None:
     connect(client, now=1)
     assert [kind for _, kind in run(client, 1000)] == ["ScrapeQuery", "ScrapeQuery"]
     assert client.events() == [RequestTimedOut(number)]
+    assert repr(client) == "<UdpTrackerClient 0 requests, 1 connections>"
 
 
 def test_connection_id_is_shared_and_lives_a_minute() -> None:
@@ -163,6 +164,45 @@ def test_connection_id_is_shared_and_lives_a_minute() -> None:
     assert isinstance(one(client), AnnounceQuery)
     client.announce(TRACKER, REQUEST, now=61)
     assert isinstance(one(client), ConnectQuery)
+
+
+def connect_other(client: UdpTrackerClient, *, now: float) -> None:
+    """Connect to the other tracker, at which expired connections are dropped."""
+    client.announce(OTHER, REQUEST, now=now)
+    [(query, endpoint)] = sent(client)
+    assert (type(query), endpoint) == (ConnectQuery, OTHER)
+    client.receive_datagram(encode_connect_reply(query.transaction_id, 9), OTHER, now=now)
+    client.datagrams_to_send()
+
+
+def test_an_answer_counts_when_its_connection_has_been_dropped_meanwhile() -> None:
+    client = make()
+    first = client.announce(TRACKER, REQUEST, now=0)
+    second = client.announce(TRACKER, REQUEST, now=0)
+    connect(client, now=0)
+    announce, refused = (query.transaction_id for query, _ in sent(client))
+    connect_other(client, now=100)
+    assert repr(client) == "<UdpTrackerClient 3 requests, 1 connections>"
+    client.receive_datagram(encode_announce_reply(announce, ANSWER), TRACKER, now=101)
+    assert client.events() == [Announced(first, ANSWER)]
+    client.receive_datagram(encode_error(refused, "bad connection"), TRACKER, now=101)
+    connect(client, now=102)
+    client.receive_datagram(
+        encode_announce_reply(one(client).transaction_id, ANSWER), TRACKER, now=103
+    )
+    assert client.events() == [Announced(second, ANSWER)]
+
+
+def test_a_connection_that_is_being_renewed_is_not_dropped() -> None:
+    client = make()
+    client.announce(TRACKER, REQUEST, now=0)
+    connect(client, now=0)
+    client.datagrams_to_send()
+    client.announce(TRACKER, REQUEST, now=100)
+    renewal = one(client)
+    connect_other(client, now=100)
+    client.receive_datagram(encode_connect_reply(renewal.transaction_id, 8), TRACKER, now=101)
+    assert isinstance(one(client), AnnounceQuery)
 
 
 def test_each_endpoint_has_its_own_connection() -> None:

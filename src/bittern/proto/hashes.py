@@ -86,11 +86,9 @@ class Span:
 
         Interop: the last one asks for as few as it can, because libtorrent's do.
         """
-        width = 1 << (self.top_level - self.level)
-        step = min(MAX_REQUEST_HASHES, width)
         found = []
-        for at in range(0, self.count, step):
-            fitting = 1 << height_of(min(step, self.count - at))
+        for at in range(0, self.count, MAX_REQUEST_HASHES):
+            fitting = 1 << height_of(min(MAX_REQUEST_HASHES, self.count - at))
             found.append(
                 HashRange(
                     self.pieces_root,

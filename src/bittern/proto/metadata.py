@@ -240,7 +240,6 @@ class MetadataFetch:
         """Blame the only sender, or begin to find out which of several it was."""
         length = attempt.length
         self._drop((length, None))
-        self._drop((length, peer))
         if len(attempt.senders) == 1:
             self.forget(peer)
             if length in self._claims.values() and length not in self._is_mixed:
