@@ -429,9 +429,12 @@ def test_a_full_disk_is_code_5(
         raise DiskFull("no space left on device", path="cat.mp4", errno=28)
 
     monkeypatch.setattr(FileStorage, "write", fail)
-    ran = bittern("get", "cat.torrent", "-o", "out", "--peer", seed.address, *ALONE)
+    ran = bittern("get", "cat.torrent", "-o", "out", "--peer", seed.address, "--json", *ALONE)
     assert ran.code == 5
     assert "no space left on device" in ran.err.splitlines()[-1]
+    [reason] = ran.json["reasons"]
+    assert reason["code"] == "disk_full"
+    assert "tried again" not in reason["text"], "it is not: the program has ended"
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,13 @@ def test_it_is_said_why_nothing_happens(
             "stopped by an error",
             "no room: '/x'",
         ),
+        (
+            {"state": TorrentState.PAUSED},
+            DiskFull("no room", path="/x"),
+            1.0,
+            "stopped by an error",
+            "no room: '/x'",
+        ),
     ],
 )
 def test_a_row_shows_the_state(

@@ -1023,7 +1023,9 @@ async def test_a_pause_outlasts_every_retry_of_a_full_disk(scene: Scene) -> None
     calls.room = None
     await asyncio.sleep(100)
     assert torrent.state is TorrentState.PAUSED
+    assert isinstance(torrent.error, DiskFull), "it can still be seen what it was"
     await torrent.resume()
+    assert torrent.error is None
     assert torrent.diagnose().storage.retry_at is None
     await leecher.complete()
 

@@ -175,6 +175,8 @@ class Transfer:
             self._report.note(
                 "failed", "", torrent=self.key, name=self.name, reason=describe(error)
             )
+            if self.torrent is not None and self.torrent.error is not None:
+                await self.torrent.pause()  # it would go on by itself once a full disk has room
 
     def _tell_added(self, torrent: Torrent) -> None:
         self._report.note(
@@ -301,16 +303,16 @@ def _files_of(torrent: Torrent) -> list[Json]:
 def row_of(name: str, torrent: Torrent) -> Row:
     """Return what to show of a torrent."""
     stats = torrent.stats()
-    progress, note = stats.progress, ""
-    if stats.state is TorrentState.CHECKING:
+    progress, note, state = stats.progress, "", stats.state
+    if torrent.error is not None:
+        note, state = describe(torrent.error), TorrentState.ERROR
+    elif stats.state is TorrentState.CHECKING:
         progress = stats.num_checked / stats.num_pieces if stats.num_pieces else 0.0
     elif stats.state in (TorrentState.DOWNLOADING, TorrentState.METADATA) and not stats.num_peers:
         note = why_idle(torrent, stats)
-    elif stats.state is TorrentState.ERROR and torrent.error is not None:
-        note = describe(torrent.error)
     return Row(
         name=name,
-        state=STATE_TEXTS[stats.state],
+        state=STATE_TEXTS[state],
         progress=progress,
         total_length=stats.wanted_length,
         download_rate=stats.download_rate,

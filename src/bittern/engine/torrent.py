@@ -333,12 +333,16 @@ class Torrent:
             raise self.error
 
     async def pause(self) -> None:
-        """Leave the swarm but stay in the session; a check is called off, and done when resumed."""
+        """
+        Leave the swarm but stay in the session; a check is called off, and done when resumed.
+
+        One that an error has stopped keeps it, and is not tried again by itself.
+        """
         async with self._condition.leaving():
             await self._condition.end(self._leave, TorrentState.PAUSED)
 
     async def resume(self) -> None:
-        """Join the swarm again after ``pause`` or an error."""
+        """Join the swarm again after ``pause`` or an error, which is forgotten."""
         await self.start()
 
     async def move(self, output: Path) -> None:

@@ -70,6 +70,12 @@ SCENES: list[tuple[str, Diagnosis, list[str], str]] = [
         "the error to be mended",
     ),
     (
+        "paused after an error",
+        scene(TorrentState.PAUSED, storage=StorageSurvey(error="input/output error")),
+        ["It was stopped by an error: input/output error. Resume it once that is mended."],
+        "being resumed",
+    ),
+    (
         "checking",
         scene(TorrentState.CHECKING, num_checked=3, num_pieces=40),
         ["What is on disk is being checked: 3 of 40 pieces so far."],

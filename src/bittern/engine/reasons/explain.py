@@ -30,12 +30,12 @@ MAX_CAUSES = 3
 def explain(found: Diagnosis) -> list[Reason]:
     """Return why a torrent does what it does, or nothing; never empty."""
     match found.state:
-        case TorrentState.PAUSED:
+        case TorrentState.PAUSED if found.storage.error is None:
             return [Reason(ReasonCode.PAUSED, "It is paused and goes on when it is resumed.")]
         case TorrentState.STOPPED:
             text = "It does not run: it was not started yet, or was removed from its session."
             return [Reason(ReasonCode.STOPPED, text)]
-        case TorrentState.ERROR:
+        case TorrentState.ERROR | TorrentState.PAUSED:
             return [_error(found)]
         case TorrentState.CHECKING:
             text = (
