@@ -244,6 +244,10 @@ class Scene:
         )
         await made.__aenter__()
         self.sessions.append(made)
+        handles = made._services.handles
+        self.loop.leak_checks.append(
+            lambda: [f"{len(handles)} files of {made!r}"] if len(handles) else []
+        )
         return made
 
     async def node(

@@ -14,6 +14,7 @@ import pytest
 from bittern.codec.info import Version
 from bittern.codec.metainfo import decode_metainfo
 from bittern.core.endpoint import Endpoint
+from bittern.core.errors import DiskFull
 from bittern.core.geometry import BLOCK_LENGTH
 from bittern.engine import events
 from bittern.engine.awake import locate
@@ -21,7 +22,7 @@ from bittern.engine.config import TorrentConfig
 from bittern.engine.events import TorrentState
 from bittern.engine.store.reuse import Donor
 from bittern.storage.creator import CreateOptions, create_torrent
-from bittern.testing.disk import CachedCalls
+from bittern.testing.disk import CachedCalls, FaultyCalls
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
 from tests.engine.hash_peers import Files, HashPeer
@@ -254,3 +255,16 @@ def test_files_that_cannot_be_closed_in_order_do_not_keep_a_torrent_awake(
 
     simulate(main)
     assert "closing files of" in caplog.text
+
+
+@in_scene()
+async def test_what_has_no_room_leaves_no_file_open(scene: Scene) -> None:
+    """That was one more at each retry; and what was deleted kept its room."""
+    calls = FaultyCalls(room=0)
+    node = await scene.node(
+        is_seed=True, os_calls=calls, preallocate=True, torrent={"paused": True}
+    )
+    os.truncate(node.folder / NAME, 3 * PIECE_LENGTH)
+    await node.torrent.resume()
+    assert isinstance(node.torrent.error, DiskFull)
+    await until(lambda: len(node.session._services.handles) == 0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
@@ -34,7 +35,9 @@ from bittern.engine.store.records import make_record
 from bittern.engine.store.reuse import reuse_files
 from bittern.engine.torrent_services import TorrentServices
 from bittern.policy.picker import Picker
+from bittern.storage.base import Storage
 from bittern.storage.file_paths import Folding
+from bittern.storage.files import FileStorage
 from bittern.storage.reuse import Reuse
 from bittern.storage.volume import probe_folding
 
@@ -140,17 +143,16 @@ async def wake(
     content = await locate(services, metainfo, config)
     storage = content.storage
     keeper = _make_keeper(services, metainfo, content, config)
-    found = await keeper.find(
-        skip_check=config.skip_check and not force_check,
-        force_check=force_check,
-        progress=progress,
-        is_stopped=is_stopped,
-    )
-    found = await _reuse(owner, services, info, config, content, found, is_stopped)
-    if not config.skip_check:
-        await services.disk.run(lambda: storage.prepare(config.files))
-    if config.make_links and found.have.bit_count() == info.geometry.num_pieces:
-        await services.disk.run(storage.make_links)
+    with _closed_on_failure(services, storage):
+        found = await keeper.find(
+            skip_check=config.skip_check and not force_check,
+            force_check=force_check,
+            progress=progress,
+            is_stopped=is_stopped,
+        )
+        found = await _reuse(owner, services, info, config, content, found, is_stopped)
+        is_whole = found.have.bit_count() == info.geometry.num_pieces
+        await _prepare(services, storage, config, is_whole=is_whole)
     swarm = _make_swarm(owner, services, content, found, metainfo, config, roster)
     keeper.piece_is_bad = swarm.assembly.piece_is_bad
     if info.has_v2:
@@ -174,6 +176,29 @@ async def wake(
         swarm.assembly.judge_blocks(exchange.seeker.fetch_block_hashes)
     borrower = _make_borrower(owner, services, swarm, content, info)
     return Awake(content, keeper, found, swarm, borrower, services.config.verify_before_upload)
+
+
+async def _prepare(
+    services: TorrentServices, storage: FileStorage, config: TorrentConfig, *, is_whole: bool
+) -> None:
+    if not config.skip_check:
+        await services.disk.run(lambda: storage.prepare(config.files), lane=storage)
+    if config.make_links and is_whole:
+        await services.disk.run(storage.make_links, lane=storage)
+
+
+@contextmanager
+def _closed_on_failure(services: TorrentServices, storage: Storage) -> Iterator[None]:
+    """Let go of files that nobody else will close, when what is done with them here has ended."""
+    try:
+        yield
+    except BaseException:
+        services.disk.submit(storage.close, _ignore, lane=storage)
+        raise
+
+
+def _ignore(result: None, error: BaseException | None) -> None:
+    """Take no note of how files were closed of which nothing was written, or that have failed."""
 
 
 def _make_swarm(
