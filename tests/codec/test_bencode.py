@@ -151,6 +151,12 @@ class TestBothWays:
             decode(wire + b"e")
         assert decode_prefix(wire + b"rest") == (value, len(wire))
 
+    def test_a_prefix_may_be_unsorted_as_peers_and_trackers_send_it(
+        self, value: Value, wire: bytes
+    ) -> None:
+        unsorted = b"d1:b%b1:a0:e" % wire
+        assert decode_prefix(unsorted) == ({b"b": value, b"a": b""}, len(unsorted))
+
     def test_mutable_input_is_taken(self, value: Value, wire: bytes) -> None:
         assert decode(bytearray(wire)) == value
         assert decode(memoryview(wire)) == value

@@ -13,6 +13,7 @@ from bittern.codec.file_list import (
     MAX_PATH_DEPTH,
     MAX_TOTAL_LENGTH,
     FileEntry,
+    last_index,
     read_file_list,
     read_name,
     read_single_file,
@@ -136,6 +137,12 @@ class TestAttributes:
         assert (entry.sha1, entry.mtime) == (b"s" * 20, 5)
         entry = _one(sha1=b"s" * 19, mtime=b"5")
         assert (entry.sha1, entry.mtime) == (None, None)
+
+
+def test_the_last_file_is_no_padding() -> None:
+    file, pad = FileEntry(("a",), 1, 0), FileEntry((), 1, 1, is_pad=True)
+    assert last_index([file, pad, file, pad]) == 2
+    assert last_index([pad]) == 0
 
 
 def test_a_single_file_takes_the_name_of_the_torrent() -> None:

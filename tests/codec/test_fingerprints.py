@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
+from dataclasses import replace
 
 import pytest
 
 from bittern.codec.bencode import encode
 from bittern.codec.fingerprints import fingerprints
 from bittern.codec.info import Info, decode_info
+from tests.codec.zoo.torrents import BASES, ROOT_A, ROOT_B
 
 PIECE_LENGTH = 16_384
 
@@ -91,3 +93,22 @@ def test_another_cut_length_or_content_is_another_file(info: Info, index: int) -
 )
 def test_what_has_no_whole_piece_of_its_own_has_none(info: Info, index: int) -> None:
     assert fingerprints(info, index) == ()
+
+
+@pytest.mark.parametrize(("base", "num_v1"), [("v1", 1), ("v2", 0), ("hy", 1)])
+def test_each_half_of_a_torrent_that_can_name_its_files_does(base: str, num_v1: int) -> None:
+    """Files of v2 alone have nothing to hash of v1: all of a length would be the same."""
+    info = decode_info(encode(BASES[base][b"info"]))
+    files = [index for index, entry in enumerate(info.files) if not entry.is_pad]
+    long, short, empty = (fingerprints(info, index) for index in files)
+    num_roots = 0 if base == "v1" else 1
+    assert long[:num_roots] == (ROOT_A,) * num_roots
+    assert len(long) == num_roots + num_v1
+    assert short == (ROOT_B,) * num_roots, "no whole piece is its own"
+    assert empty == ()
+
+
+def test_a_link_has_none() -> None:
+    info = v1(DATA, OTHER)
+    link = replace(info.files[0], symlink_target=("1",))
+    assert fingerprints(replace(info, files=(link, info.files[1])), 0) == ()

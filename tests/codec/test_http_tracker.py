@@ -171,6 +171,7 @@ def test_peers6_may_be_alone_and_ragged() -> None:
     [
         (2001 * V4.to_compact(), b""),
         (1999 * V4.to_compact(), 9 * V6.to_compact()),
+        (b"", 2200 * V6.to_compact()),
         ([LISTED] * 2200, b""),
     ],
 )
@@ -183,6 +184,7 @@ def test_no_more_than_2000_peers_are_used(peers: object, peers6: bytes) -> None:
     ("fields", "name", "value"),
     [
         ({"complete": -1}, "num_seeds", None),
+        ({"complete": 0}, "num_seeds", 0),
         ({"incomplete": b"4"}, "num_leechers", None),
         ({"downloaded": 4}, "num_downloaded", 4),
         ({"external_ip": b"123"}, "external_host", None),
@@ -212,6 +214,7 @@ def test_optional_fields(fields: dict[str, object], name: str, value: object) ->
         (b"d14:failure reason1:x8:retry ini5ee", FailureAnswer("x", 300)),
         (b"d14:failure reason1:x8:retry ini0ee", FailureAnswer("x")),
         (b"d14:failure reason1:x8:retry ini-5ee", FailureAnswer("x")),
+        (b"d14:failure reason1:x8:retry in4:soone", FailureAnswer("x")),
         (b"d14:failure reason1:x8:retry in2:-5e", FailureAnswer("x")),
         (b"d14:failure reason1:x8:retry in10:9999999999e", FailureAnswer("x")),
         (b"d14:failure reason1:x8:retry ini999999999999ee", FailureAnswer("x", 604_800)),

@@ -1,6 +1,7 @@
 """codec.inflate: decompression inside bounds (P15)."""
 
 import gzip
+import random
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -48,7 +49,8 @@ def test_members_are_joined_and_padding_is_passed_over() -> None:
     for step in (0, 1):
         assert inflate("gzip", data, step=step) == b"one two"
         assert inflate("gzip", data + bytes(600), step=step) == b"one two"
-        assert inflate("deflate", zlib.compress(b"one") + b"more", step=step) == b"one"
+        assert inflate("gzip", data + bytes(3) + data, step=step) == b"one two"
+        assert inflate("deflate", zlib.compress(b"one") + data, step=step) == b"one"
 
 
 def test_nothing_at_all_is_empty() -> None:
@@ -104,6 +106,16 @@ def test_a_bomb_stops_at_the_ratio_and_takes_no_memory() -> None:
 def test_one_mebibyte_may_have_any_ratio() -> None:
     assert len(inflate("gzip", bomb(MIB))) == MIB
     assert len(bomb(MIB)) * 100 < MIB + 100_000
+
+
+@pytest.mark.parametrize("step", [0, 1 << 14])
+def test_longer_data_may_have_a_hundred_times_the_length_of_all_that_came(step: int) -> None:
+    """A scrape of a whole tracker, say: it comes in many parts."""
+    rng = random.Random(1)
+    data = b"".join(bytes(4_000) + rng.randbytes(100) for _ in range(800))
+    packed = gzip.compress(data, 6)
+    assert 20 * len(packed) < len(data) < 100 * len(packed)
+    assert inflate("gzip", packed, step=step, max_length=4 * MIB) == data
 
 
 def test_members_are_counted() -> None:

@@ -82,6 +82,7 @@ ALIKE: list[tuple[str, Magnet]] = [
     (f"{BTIH}&tr.1=udp://a&TR.2=udp://b&tr=udp://a", Magnet(H1, trackers=("udp://a", "udp://b"))),
     (f"{BTIH}&tr=&tr=%00&tr=%ff&tr=X%0aY&ws=+", Magnet(H1, web_seeds=("+",))),
     (f"{BTIH}&so=6-8,2,7-9,3,2", Magnet(H1, select_only=((2, 3), (6, 9)))),
+    (f"{BTIH}&so=0-1,5-9,6-7", Magnet(H1, select_only=((0, 1), (5, 9)))),
     (f"{BTIH}&so=", Magnet(H1)),
     (f"{BTIH}&so=1&so=5-6", Magnet(H1, select_only=((1, 1), (5, 6)))),
     (f"{BTIH}&so=1%2C3", Magnet(H1, select_only=((1, 1), (3, 3)))),

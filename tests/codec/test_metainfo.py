@@ -296,6 +296,21 @@ class TestLargeOnes:
         assert decode_metainfo(data).piece_layers[root] == layer
 
 
+def test_a_file_of_exactly_one_piece_has_no_layer() -> None:
+    """BEP 52: its root is the hash of its piece."""
+    root = hashlib.sha256(b"piece").digest()
+    info: Encodable = {
+        b"file tree": {b"f": {b"": {b"length": BLOCK, b"pieces root": root}}},
+        b"meta version": 2,
+        b"name": b"n",
+        b"piece length": BLOCK,
+    }
+    for fields in ({b"info": info}, {b"info": info, b"piece layers": {}}):
+        assert decode_metainfo(encode(fields)).piece_layers == {}
+    with pytest.raises(MetainfoError, match="no file of more than one piece"):
+        decode_metainfo(encode({b"info": info, b"piece layers": {root: root}}))
+
+
 def test_what_is_kept_of_a_link_may_lack_piece_layers_but_has_no_wrong_ones() -> None:
     layers = [
         b"".join(hashlib.sha256(b"%d %d" % (f, n)).digest() for n in range(3)) for f in (1, 2)

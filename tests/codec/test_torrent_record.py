@@ -145,6 +145,7 @@ def test_decode_version_inverts_encode_version(version: Version) -> None:
         encode_version(VERSION).replace(b"32:", b"31:").replace(b"kkk", b"kk", 1),
         encode_version(VERSION).replace(b"i7e", b"i-7e"),
         encode_version(VERSION).replace(b"i7e", b"1:7"),
+        encode_version(VERSION)[: encode_version(VERSION).rindex(b"1:v")] + b"1:vi5ee",
         encode_version(VERSION).replace(b"4:salt4:salt", b"4:salt65:" + b"x" * 65),
         encode_version(Version(b"k" * 32, b"", 1, b"s" * 64, b"v" * 1001)),
     ],

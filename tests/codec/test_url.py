@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bittern.codec.url import normalise_url
-from bittern.core.errors import DecodeError
+from bittern.codec.url import check_tiers, check_urls, normalise_url
+from bittern.core.errors import ConfigError, DecodeError
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,22 @@ def test_any_url_is_normalised_or_refused(text: str, start: str) -> None:
     assert url.isascii()
     assert not set(url) & set(' \r\n\t"<>')
     assert normalise_url(url) == url
+
+
+URL = "http://tracker.example/announce"
+
+
+@pytest.mark.parametrize("urls", [(), [], (URL,), [URL, "udp://h:1"]])
+def test_settings_of_urls(urls: object) -> None:
+    check_urls("web_seeds", urls)
+    check_tiers("trackers", (urls, [URL]))
+    check_tiers("trackers", [])
+
+
+@pytest.mark.parametrize("urls", [URL, None, 5, (URL, "tracker.example"), (5,), {URL: 1}])
+def test_what_is_no_setting_of_urls_is_named(urls: object) -> None:
+    with pytest.raises(ConfigError, match="web_seeds must be a tuple of URLs"):
+        check_urls("web_seeds", urls)
+    for tiers in (urls, ((URL,), urls)):
+        with pytest.raises(ConfigError, match="trackers must be tiers"):
+            check_tiers("trackers", tiers)

@@ -209,9 +209,9 @@ def test_h1_every_type_is_in_the_table_of_lengths() -> None:
     assert {message_id for message_id, *_ in LENGTHS} >= set(MessageId)
 
 
-@pytest.mark.parametrize("length", [82, 112, 49 + 32 * 3 - 1])
+@pytest.mark.parametrize("length", [49, 82, 112, 49 + 32 * 3 - 1])
 def test_h1_hashes_come_whole(length: int) -> None:
-    with pytest.raises(WireDecodeError, match=f"hashes message of {length} bytes"):
+    with pytest.raises(WireDecodeError, match=f"message.* of {length} bytes"):
         check_length(MessageId.HASHES, length, num_pieces=None)
 
 
@@ -257,8 +257,9 @@ def test_blocks_are_decoded_many_at_a_time(count: int) -> None:
     blocks = [(n // 3, n % 3 * length, bytes([n]) * length) for n in range(count)]
     messages = b"".join([wire.encode_piece(*each) for each in blocks])
     assert len(messages) == count * wire.BLOCK_MESSAGE_LENGTH
-    data = memoryview(b"x" + messages + b"more")
-    batch = wire.decode_block_batch(data, 1)
+    incomplete = wire.encode_piece(0, 0, bytes(length))[:-1]
+    data = memoryview(wire.encode_piece(0, 0, bytes(length)) + messages + incomplete)
+    batch = wire.decode_block_batch(data, wire.BLOCK_MESSAGE_LENGTH)
     assert [
         (index, begin, bytes(data)) for index, begin, data in zip(*batch, strict=True)
     ] == blocks[: wire.MAX_BLOCK_BATCH]
@@ -300,3 +301,6 @@ def test_haves_in_a_row() -> None:
     assert wire.decode_haves(memoryview(b"?" + data), 10, num_pieces=10) == [1, 2]
     assert wire.decode_haves(memoryview(data), 0, num_pieces=2) == [3, 1], "the first in any case"
     assert wire.decode_haves(memoryview(data), 9, num_pieces=1) == [1]
+    for other in (wire.encode_index(MessageId.SUGGEST_PIECE, 1), b"\0\0\0\x06\x04" + bytes(5)):
+        mixed = memoryview(wire.encode_have(3) + other + wire.encode_have(2))
+        assert wire.decode_haves(mixed, 0, num_pieces=10) == [3]

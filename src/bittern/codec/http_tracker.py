@@ -87,9 +87,7 @@ def decode_announce(data: bytes) -> AnnounceAnswer | FailureAnswer:
     if not fields.keys() & {b"interval", b"peers", b"peers6"}:
         raise TrackerDecodeError("neither an announce answer nor a failure")
     interval = clamp_interval(_integer(fields, b"interval"))
-    min_interval = _integer(fields, b"min interval")
-    if min_interval is None or min_interval <= 0:
-        min_interval = MIN_INTERVAL
+    min_interval = _integer(fields, b"min interval") or 0
     warning = _string(fields, b"warning message")
     tracker_id = _string(fields, b"tracker id")
     return AnnounceAnswer(
