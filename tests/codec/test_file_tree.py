@@ -52,8 +52,9 @@ def test_depth_and_elements_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(MetainfoError, match="more than 4 path elements"):
         read_file_tree({b"a": two}, BLOCK)
     for more in (_leaf(0), {b"e": _leaf(0)}):
+        tree = {b"a": {b"b": _leaf(0), b"c": _leaf(0)}, b"d": more}
         with pytest.raises(MetainfoError, match="more than 4 path elements"):
-            read_file_tree({**two, b"d": more}, BLOCK)
+            read_file_tree(tree, BLOCK)
 
 
 def test_the_paths_of_a_wide_folder_far_down_are_not_made_to_be_refused() -> None:

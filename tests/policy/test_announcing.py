@@ -170,6 +170,16 @@ def test_failures_rest_twice_as_long_each_time() -> None:
     assert rests == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
 
 
+def test_of_several_that_failed_the_first_that_may_be_asked_again_is_waited_for() -> None:
+    scheduler = make("a b")
+    due(scheduler, 0)
+    scheduler.failed("a", now=0)
+    assert due(scheduler, 0) == [("b", STARTED)]
+    scheduler.failed("b", now=20)
+    assert due(scheduler, 20) == []
+    assert scheduler.next_timer() == 60
+
+
 def test_rests_are_spread() -> None:
     for num_failures, low, high in ((1, 30, 60), (2, 60, 120), (20, 1800, 3600)):
         rests = []
@@ -211,6 +221,16 @@ def test_never_is_never_until_started_anew() -> None:
     assert scheduler.stop() == []
     scheduler.start(now=10)
     assert due(scheduler, 10) == [("a", STARTED)]
+
+
+def test_a_tracker_that_knows_us_and_wants_no_more_is_left_in_peace() -> None:
+    scheduler = make("a")
+    due(scheduler, 0)
+    scheduler.succeeded("a", ANSWER, now=0)
+    due(scheduler, 1800)
+    scheduler.failed("a", now=1800, retry_after=math.inf)
+    assert scheduler.trackers()[0].next_at is None
+    assert scheduler.stop() == []
 
 
 def test_requests_wait_for_the_minimum_interval() -> None:
@@ -290,6 +310,7 @@ def test_completed_goes_to_the_tracker_that_counted_us() -> None:
     scheduler.failed("a", now=0)
     due(scheduler, 0)
     scheduler.succeeded("b", ANSWER, now=0)
+    scheduler.set_tiers([["a"], ["b"]], now=400)
     scheduler.complete(now=500)
     assert due(scheduler, 500) == [("b", COMPLETED)]
 
@@ -326,6 +347,12 @@ def test_states_for_display() -> None:
     due(scheduler, 1800)
     assert scheduler.trackers()[0].state is TrackerState.ANNOUNCING
     assert scheduler.trackers()[0].next_at is None
+    scheduler.failed("b", now=1800)
+    assert due(scheduler, 1800) == [("a", STARTED)]
+    view = {tracker.url: tracker for tracker in scheduler.trackers()}
+    assert (view["b"].state, view["b"].next_at) == (TrackerState.FAILING, 1860)
+    scheduler.stop()
+    assert {tracker.next_at for tracker in scheduler.trackers()} == {None}
 
 
 def test_trackers_can_be_replaced() -> None:
@@ -354,6 +381,11 @@ def test_who_answers_stays_in_front_when_trackers_are_added() -> None:
     scheduler.set_tiers([["c", "b", "a"]], now=5)
     assert order(scheduler) == "acb"
     assert due(scheduler, 1800) == [("a", NONE)]
+    scheduler.failed("a", now=1800)
+    due(scheduler, 1800)
+    scheduler.succeeded("c", ANSWER, now=1800)
+    scheduler.set_tiers([["a", "b", "c"]], now=1801)
+    assert order(scheduler) == "cab", "a has failed since"
 
 
 def test_a_result_nobody_waits_for_is_a_bug() -> None:

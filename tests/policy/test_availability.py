@@ -106,6 +106,10 @@ def test_rarest_is_the_set_of_the_lowest_count(counts: list[int], data: st.DataO
     low = min(counts[i] for i in among)
     rarest = Bitfield(num_pieces, swarm.rarest(Bitfield.of(num_pieces, among).bits))
     assert list(rarest) == sorted(i for i in among if counts[i] == low)
+    totals = [count + (index in among) for index, count in enumerate(counts)]
+    copies = swarm.distributed_copies(ours=Bitfield.of(num_pieces, among).bits)
+    above = sum(total > min(totals) for total in totals)
+    assert copies == pytest.approx(min(totals) + above / num_pieces)
 
 
 peers_of_one_torrent = st.integers(1, 30).flatmap(

@@ -194,8 +194,10 @@ def test_failures_are_backed_off_and_then_forgotten() -> None:
     for failure in range(MAX_FAILURES):
         assert at(0) in candidates
         candidates.connected(at(0), now=now)
-        candidates.failed(at(0), now=now)
+        next_at = candidates.failed(at(0), now=now, reason="refused")
         due = candidates.next_timer()
+        assert next_at == due
+        assert {entry.reason for entry in candidates.entries()} <= {"refused"}
         if failure < MAX_FAILURES - 1:
             assert due is not None
             expected = FIRST_BACKOFF * 2**failure
@@ -203,7 +205,8 @@ def test_failures_are_backed_off_and_then_forgotten() -> None:
             now = due
     assert at(0) not in candidates
     assert candidates.next_timer() is None
-    candidates.failed(at(0), now=now)
+    assert candidates.num_forgotten == 1
+    assert candidates.failed(at(0), now=now) is None
 
 
 def test_what_the_user_named_is_never_forgotten() -> None:
@@ -250,6 +253,10 @@ def test_naming_a_peer_again_tries_it_at_once_only_for_the_user() -> None:
     candidates.add([at(0)], Source.USER, now=1.0)
     candidates.add([at(1)], Source.USER, now=1.0)
     assert candidates.next_to_dial(2, now=1.0) == [at(1)]
+    now = 1.0
+    for _ in range(2 * MAX_FAILURES):
+        now = candidates.failed(at(1), now=now) or now
+    assert at(1) in candidates, "it is the user's now"
 
 
 def test_naming_a_connected_peer_does_not_dial_it() -> None:
@@ -294,6 +301,18 @@ def test_an_attempt_that_was_not_wanted_is_no_failure() -> None:
     assert due is not None
     assert due <= 1.0 + RECONNECT_DELAY * (1 + JITTER)
     assert candidates.known(5) == [at(0)]
+
+
+@pytest.mark.parametrize("end", ["failed", "let_go"])
+def test_an_attempt_that_was_not_wanted_is_no_long_connection(end: str) -> None:
+    """Whatever connection there was before."""
+    candidates = filled(range(1))
+    candidates.connected(at(0), now=0.0)
+    getattr(candidates, end)(at(0), now=100.0)
+    candidates.failed(at(0), now=100.0)
+    assert candidates.next_to_dial(1, now=5_000.0) == [at(0)]
+    candidates.disconnected(at(0), now=5_001.0)
+    assert candidates.known(5) == [], "its failures stand"
 
 
 def test_incoming_peers_become_known_and_keep_their_address_busy() -> None:
@@ -481,6 +500,9 @@ def test_one_exchange_partner_fills_a_tenth_of_the_list() -> None:
     assert len(candidates) == 20
     candidates.add([at(9100 + i) for i in range(50)], Source.PEX, now=0.0)
     assert len(candidates) == 70
+    batch = [at(9200 + i) for i in range(30)]
+    candidates.add(batch, Source.TRACKER, now=0.0, from_host="9.9.9.7")
+    assert len(candidates) == 100, "a tracker is not held to it"
 
 
 def test_an_exchange_partner_may_name_more_once_some_are_forgotten() -> None:
@@ -673,7 +695,11 @@ def test_who_connected_while_the_list_was_full_is_known_once_there_is_room() -> 
     candidates.mark_self(at(1))
     assert candidates.add([at(7)], Source.TRACKER, now=1.0) == 1
     assert candidates.next_to_dial(9, now=1.0) == [at(0)]
+    assert [(e.is_active, e.connected_at) for e in candidates.entries() if e.endpoint == at(7)] == [
+        (True, 1.0)
+    ]
     candidates.disconnected(at(7), now=100.0)
+    assert candidates.known(1) == [at(7)]
     assert candidates.next_to_dial(9, now=9_000.0) == [at(7)]
 
 

@@ -283,6 +283,19 @@ def test_admit_gives_a_free_slot_at_once_but_not_past_those_who_wait() -> None:
     assert "c" in decision.unchoke or decision.optimistic == "d"
 
 
+def test_slots_that_a_round_left_free_are_given_at_once() -> None:
+    choker = Choker(random.Random(0), 3)
+    assert len(choker.decide([peer(1), peer(2)], now=0.0, is_seeding=True).unchoke) == 2
+    assert choker.admit("new", now=1.0), "nobody waits any more"
+
+
+def test_a_slot_is_free_when_the_connection_says_that_its_holder_is_choked() -> None:
+    choker = Choker(random.Random(0), 1)
+    assert choker.admit("a", now=0.0)
+    choker.decide([peer("a", "c")], now=10.0, is_seeding=True)
+    assert choker.admit("b", now=11.0)
+
+
 def test_who_asked_first_is_served_first() -> None:
     choker = Choker(random.Random(0), 3)
     for at, key in enumerate("abcdefg"):
