@@ -121,6 +121,15 @@ def test_an_implied_port_is_that_of_the_datagram(seed: int) -> None:
     assert end.num_leechers_estimate == pytest.approx(0, abs=0.1)
 
 
+def test_who_was_away_looks_itself_up_again(seed: int) -> None:
+    party = Party(seed, 12)
+    party.events(3)
+    num_asked = party.nodes[3].counters.num_asked
+    party.nodes[3].refresh(now=party.now)
+    party.events(3, seconds=5.0)
+    assert party.nodes[3].counters.num_asked >= num_asked + 4
+
+
 def test_announced_peers_expire(seed: int) -> None:
     party = Party(seed, 2)
     party.nodes[1].announce(HASH, 7000, now=party.now)

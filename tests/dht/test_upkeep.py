@@ -301,6 +301,27 @@ def test_our_own_id_is_looked_up_ever_more_rarely(work: Work) -> None:
     assert set(gaps[4:]) == {FRESH_LIFETIME}
 
 
+def test_our_own_id_is_looked_up_at_once_when_we_have_been_away(work: Work) -> None:
+    work.fill(50)
+    work.upkeep.tick(now=5.0)
+    assert work.refreshes == []
+    work.upkeep.hurry(now=6.0)
+    assert work.upkeep.next_tick_at == 6.0
+    work.upkeep.tick(now=6.0)
+    assert [target for target, _ in work.refreshes] == [OWN]
+
+
+def test_who_was_away_and_knows_nobody_bootstraps_at_once(work: Work) -> None:
+    for now in (0.0, 1000.0):
+        work.upkeep.tick(now=now)
+        work.end(now + 1)
+    work.upkeep.tick(now=1002.0)
+    assert len(work.refreshes) == 2
+    work.upkeep.hurry(now=1003.0)
+    work.upkeep.tick(now=1003.0)
+    assert len(work.refreshes) == 3
+
+
 def test_when_all_nodes_fail_there_is_a_new_bootstrap(work: Work) -> None:
     work.fill(20)
     for node in list(work.table):

@@ -24,6 +24,7 @@ from bittern.engine.events import TorrentState
 from bittern.engine.mutable import publish
 from bittern.engine.session import Session
 from bittern.engine.source_status import SourceKind, SourceState
+from bittern.net.machine import LocalMachine
 from bittern.net.signing import SigningKey
 from bittern.policy.peer_priority import canonical_priority
 from bittern.storage.dht_state import write_dht_state
@@ -430,6 +431,17 @@ async def test_a_machine_without_that_address_goes_on_without_its_sockets(tmp_pa
     async with Session(config) as session:
         assert session.port == 0
         assert session.dht is None
+
+
+@pytest.mark.parametrize(("host", "is_local"), [("127.0.0.1", True), (None, False)])
+async def test_a_session_that_stays_on_its_machine_looks_at_no_addresses(
+    host: str | None, is_local: bool
+) -> None:
+    config = SessionConfig(listen_host=host, listen_port=0, enable_dht=False, enable_lsd=False)
+    async with Session(config) as session:
+        machine = session._find_machine()
+    assert isinstance(machine, LocalMachine)
+    assert machine._is_local is is_local
 
 
 @pytest.mark.parametrize("enable_incoming", [True, False])

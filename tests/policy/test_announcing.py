@@ -315,6 +315,41 @@ def test_completed_goes_to_the_tracker_that_counted_us() -> None:
     assert due(scheduler, 500) == [("b", COMPLETED)]
 
 
+def test_time_that_was_missed_counts() -> None:
+    """We slept, and the minimum interval is over."""
+    scheduler = make("a")
+    due(scheduler, 0)
+    scheduler.succeeded("a", ANSWER, now=0)
+    scheduler.missed(0, now=10)
+    assert due(scheduler, 10) == []
+    scheduler.missed(250, now=20)
+    assert due(scheduler, 49) == []
+    assert due(scheduler, 50) == [("a", NONE)]
+    assert scheduler.trackers()[0].state is TrackerState.ANNOUNCING
+
+
+def test_what_failed_without_a_network_is_soon_tried_again() -> None:
+    """Not so one that has said itself when."""
+    scheduler = make("a b c", all_tiers=True)
+    due(scheduler, 0)
+    scheduler.failed("b", now=0, retry_after=86_400)
+    scheduler.failed("c", now=0, retry_after=math.inf)
+    now = 0.0
+    for _ in range(8):
+        scheduler.failed("a", now=now)
+        assert due(scheduler, now) == []  # it rests
+        later = scheduler.trackers()[0].next_at
+        assert later is not None
+        now = later
+        assert due(scheduler, now) == [("a", STARTED)]
+    scheduler.failed("a", now=now)
+    scheduler.missed(0, now=now + 1)
+    assert due(scheduler, now + 59) == []
+    assert due(scheduler, now + 60) == [("a", STARTED)]
+    scheduler.missed(86_400, now=now + 61)
+    assert due(scheduler, now + 61) == [("b", STARTED)]
+
+
 def test_stopped_goes_to_all_that_may_know_us() -> None:
     scheduler = make("a b c")
     due(scheduler, 0)

@@ -136,6 +136,18 @@ def test_hurry_comes_before_the_time_but_not_twice_at_once(scene: Scene) -> None
     rounds.hurry(9, now=2.0)
 
 
+def test_all_can_be_hurried_and_take_turns(scene: Scene) -> None:
+    for key in range(3):
+        scene.rounds.add(key, now=0.0)
+    scene.run(5)
+    asked = {key: len(instants) for key, instants in scene.asked_at.items()}
+    scene.rounds.hurry_all(now=5.0)
+    scene.run(10, now=5.0)
+    assert {key: len(instants) for key, instants in scene.asked_at.items()} == {
+        key: number + 1 for key, number in asked.items()
+    }
+
+
 def test_who_leaves_gives_its_place_back(scene: Scene) -> None:
     rounds = scene.rounds
     for key in range(MAX_ACTIVE + 1):

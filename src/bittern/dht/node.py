@@ -188,6 +188,10 @@ class DhtNode:
             self._exchange.routers |= routers
         self._upkeep.add_nodes(nodes, routers, now=now)
 
+    def refresh(self, *, now: float) -> None:
+        """Let the nodes near us be asked again, or bootstrap at once where there are too few."""
+        self._upkeep.hurry(now=now)
+
     def pair(self, other: DhtNode) -> None:
         """Join with the node of this host's other family, for both ways (BEP 32)."""
         if other.is_ipv6 == self.is_ipv6:

@@ -171,6 +171,11 @@ class Upkeep:
             wait = FILL_INTERVAL if self._needs_nodes else UPKEEP_INTERVAL
             self.next_tick_at = min(self.next_tick_at, self._ticked_at + wait)
 
+    def hurry(self, *, now: float) -> None:
+        """Look ourselves up again now, as if we had just come."""
+        self._wait, self._own_wait = BOOTSTRAP_INTERVAL, REFRESH_INTERVAL
+        self._own_at = self._refresh_at = self._bootstrap_at = self.next_tick_at = now
+
     @property
     def _needs_nodes(self) -> bool:
         return self._table.num_good() < MIN_TABLE_NODES

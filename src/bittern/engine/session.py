@@ -27,6 +27,7 @@ from bittern.codec.magnet import Magnet
 from bittern.core.endpoint import Endpoint, is_local
 from bittern.core.errors import ConfigError
 from bittern.core.ids import InfoHash, PeerId
+from bittern.engine.absence import Absence, Machine, Unmoved
 from bittern.engine.changes import SessionChanges, change_session, download_rate, slow_down
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.descriptors import divide_descriptors, raise_descriptor_limit
@@ -50,6 +51,7 @@ from bittern.engine.store.reuse import offer_file
 from bittern.engine.torrent import Torrent
 from bittern.engine.torrent_services import TorrentServices
 from bittern.net.dht import Dht
+from bittern.net.machine import LocalMachine
 from bittern.net.multicast import LocalNetwork
 from bittern.net.stream import Network
 from bittern.net.tcp import TcpNetwork
@@ -62,6 +64,7 @@ from bittern.storage.worker import Worker
 log: logging.Logger = logging.getLogger(__name__)
 
 TICK_INTERVAL = 1.0
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 T = TypeVar("T")
 
@@ -165,7 +168,7 @@ class Session:
         self._acceptor.listen()
         self._services = self._make_services(journal)
         await self._start_shared_sources()
-        self._tick_handle = loop.call_later(TICK_INTERVAL, self._tick)
+        self._tick_handle = loop.call_later(TICK_INTERVAL, self._tick, self._make_absence())
         ends.callback(lambda: self._tick_handle.cancel())
 
     async def __aexit__(
@@ -234,6 +237,24 @@ class Session:
             file_completed=lambda lender, index: offer_file(lender, index, self.torrents),
             hashes_learned=self._register,
         )
+
+    def _make_absence(self) -> Absence:
+        sources = self._services.sources
+        return Absence(
+            self._find_machine(),
+            rng=self._rng,
+            now=self._loop.time(),
+            peers=lambda: (peer for roster in self._rosters() for peer in roster.peers),
+            idle_timeout=lambda: self.config.idle_timeout,
+            sources=lambda: (sources.announces, *sources.shared),
+        )
+
+    def _find_machine(self) -> Machine:
+        """Return what we run on; a simulated machine never sleeps, unless its test says so."""
+        if self._network is not None:
+            return Unmoved(self._loop)
+        hosts = self.config.listen_hosts
+        return LocalMachine(is_local=bool(hosts) and _LOOPBACK.issuperset(hosts))
 
     def _make_tracker_client(self) -> TrackerClient:
         return self._gateway.make_tracker_client()
@@ -494,9 +515,10 @@ class Session:
             if torrent.swarm is not None:
                 torrent.swarm.web_seeds.set_reading(not is_congested)
 
-    def _tick(self) -> None:
-        self._tick_handle = self._loop.call_later(TICK_INTERVAL, self._tick)
+    def _tick(self, absence: Absence) -> None:
+        self._tick_handle = self._loop.call_later(TICK_INTERVAL, self._tick, absence)
         now = self._loop.time()
+        absence.tick(now=now)
         for torrent in list(self._services.active):
             try:
                 torrent.tick(now=now)

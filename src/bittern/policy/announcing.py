@@ -92,6 +92,7 @@ class _Tracker:
         "announced_at",
         "event",
         "has_started",
+        "is_backing_off",
         "is_refused",
         "lane",
         "next_at",
@@ -112,6 +113,7 @@ class _Tracker:
         """Go back to the state before the first announce."""
         self.num_failures = 0
         self.is_refused = False
+        self.is_backing_off = False  # it rests as long as we think fit, not as long as it said
         self.has_started = False
         self.owes_completed = False
         self.event: Event | None = None  # of the announce under way
@@ -288,6 +290,25 @@ class AnnounceScheduler:
         for lane in self._lanes:
             lane.due_at = min(lane.due_at, now)
 
+    def missed(self, seconds: float, *, now: float) -> None:
+        """
+        Announce as soon as the rules allow, because we were away or are somewhere else now.
+
+        Args:
+            seconds: that have passed without ``now`` having moved.
+            now: monotonic seconds.
+
+        What failed for want of a network has not failed often: it rests no longer than once.
+        """
+        for tracker in self._all():
+            tracker.announced_at -= seconds
+            tracker.allowed_at -= seconds
+            tracker.next_at -= seconds
+            tracker.retry_at -= seconds
+            if tracker.is_backing_off:
+                tracker.retry_at = min(tracker.retry_at, tracker.announced_at + MIN_GAP)
+        self.request(now=now)
+
     def stop(self) -> list[AnnounceDecision]:
         """
         End; nothing is due any more.
@@ -364,6 +385,7 @@ class AnnounceScheduler:
         if tracker is None:
             return
         tracker.num_failures += 1
+        tracker.is_backing_off = retry_after is None
         if retry_after is None:
             longest = min(MAX_BACKOFF, 2 * MIN_BACKOFF * 2.0 ** min(tracker.num_failures - 1, 10))
             retry_after = self._rng.uniform(longest / 2, longest)

@@ -98,6 +98,11 @@ class DhtRounds(Generic[_Key]):
                 turn.next_at = now
                 self._enqueue(turn)
 
+    def hurry_all(self, *, now: float) -> None:
+        """Announce every torrent as soon as there is room."""
+        for key in self._turns:
+            self.hurry(key, now=now)
+
     def next_at(self, key: _Key) -> float | None:
         """Return when a torrent is looked at next; None while it is looked up."""
         turn = self._turns.get(key)

@@ -62,6 +62,9 @@ class Row:
     def go_on(self) -> None:
         self.woken.append(asyncio.get_running_loop().time())
 
+    def missed(self, seconds: float) -> None:
+        self.bench.announces.wake_at(self, self.due_at - seconds)
+
     async def announce(self, decision: AnnounceDecision) -> None:
         bench, url = self.bench, decision.url
         bench.num_running[url] += 1
@@ -103,6 +106,19 @@ async def test_everybody_is_woken_when_it_is_time(loop: VirtualLoop) -> None:
     for row, at in zip(rows, wanted, strict=True):
         assert row.woken == ([] if at is None else [at])
     assert repr(bench.announces) == "<Announces 0 planned, 0 under way, 0 in line>"
+
+
+@simulated
+async def test_those_that_wait_hear_what_was_missed(loop: VirtualLoop) -> None:
+    bench = Bench()
+    rows = [Row(bench) for _ in range(4)]
+    for row, at in zip(rows, (100, 200, 300, None), strict=True):
+        bench.announces.wake_at(row, 1000)
+        bench.announces.wake_at(row, at)
+    await asyncio.sleep(150)
+    bench.announces.missed(120)
+    await asyncio.sleep(1000)
+    assert [row.woken for row in rows] == [[100], [150], [180], []]
 
 
 @simulated

@@ -87,6 +87,23 @@ async def test_it_is_announced_again_every_quarter_of_an_hour(scene: Scene) -> N
     assert all(b"4:seedi1e" in data for data in announces)
 
 
+@in_scene()
+async def test_after_an_absence_nodes_are_asked_and_torrents_announced(scene: Scene) -> None:
+    nodes = Nodes(scene)
+    await nodes.add()
+    seed = await scene.node(is_seed=True, **nodes.options())
+    await asyncio.sleep(60)
+    received = nodes.sockets[0].received
+    received.clear()
+    await asyncio.sleep(5)
+    assert not [data for data, _ in received if b"announce_peer" in data]
+    received.clear()
+    seed.session._services.sources.shared[0].missed(3600)
+    await asyncio.sleep(5)
+    assert len([data for data, _ in received if b"announce_peer" in data]) == 1
+    assert [data for data, _ in received if b"find_node" in data]
+
+
 @in_scene(is_private=True, nodes=(("10.0.0.99", 6881),))
 async def test_a_private_torrent_never_appears(scene: Scene) -> None:
     nodes = Nodes(scene)

@@ -126,6 +126,9 @@ class FakeShared:
         self.kind = kind
         self.log: list[str] = []
 
+    def missed(self, seconds: float) -> None:
+        self.log.append(f"missed {seconds}")
+
     def join(self, torrent: DiscoveringTorrent) -> PeerSource:
         self.log.append(f"join {len(torrent.all_hashes)} {torrent.is_private}")
         return FakeSource(self)

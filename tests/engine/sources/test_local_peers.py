@@ -219,6 +219,19 @@ async def test_who_takes_no_connections_only_listens(loop: VirtualLoop) -> None:
 
 
 @simulated
+async def test_after_an_absence_everything_is_announced_again(loop: VirtualLoop) -> None:
+    ear = MulticastEar(loop)
+    source = await ear.join(FakeTorrent(SEARCHED))
+    await asyncio.sleep(200)
+    num_sent = len(ear.lan.announced())
+    ear.discovery.missed(3600)
+    await asyncio.sleep(2)
+    assert len(ear.lan.announced()) == num_sent + 1
+    await source.stop()
+    await ear.close()
+
+
+@simulated
 async def test_when_an_interface_comes_up_everything_is_announced_on_it(loop: VirtualLoop) -> None:
     ear = MulticastEar(loop)
     ear.plug.is_up = False

@@ -235,6 +235,16 @@ async def test_announce_now_respects_the_minimum_interval() -> None:
 
 
 @simulated
+async def test_time_that_was_missed_counts(loop: VirtualLoop) -> None:
+    scene = Scene("a")
+    async with scene:
+        await asyncio.sleep(100)
+        scene.announcer.missed(150)
+        await asyncio.sleep(100)
+        assert scene.client.heard == [(0, "a", Event.STARTED), (151, "a", Event.NONE)]
+
+
+@simulated
 async def test_a_dead_tracker_does_not_hold_up_the_others() -> None:
     scene = Scene("d a", announce_to_all_tiers=True)
     scene.client.answers["d"] = 1e6

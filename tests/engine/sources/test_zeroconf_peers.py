@@ -164,6 +164,18 @@ async def test_all_is_told_anew_after_the_interfaces_have_changed(loop: VirtualL
 
 
 @simulated
+async def test_after_an_absence_all_is_told_anew(loop: VirtualLoop) -> None:
+    ear = ServiceEar(loop)
+    await ear.join(FakeTorrent(SEARCHED))
+    await asyncio.sleep(200)
+    assert len(ear.network.told) == 2
+    ear.discovery.missed(3600)
+    await asyncio.sleep(2)
+    assert len(ear.network.told) == 3
+    await ear.close()
+
+
+@simulated
 async def test_many_torrents_take_turns_and_not_all_are_advertised(loop: VirtualLoop) -> None:
     ear = ServiceEar(loop)
     torrents = [

@@ -53,6 +53,9 @@ class Announcer(Protocol):
     def go_on(self) -> None:
         """Do what is due; called at ``due_at``."""
 
+    def missed(self, seconds: float) -> None:
+        """Want to announce soon, after time that the loop has not counted."""
+
     async def announce(self, decision: AnnounceDecision) -> None:
         """Announce, take the answer or raise what failed; TrackerFailure, TrackerUnreachable."""
 
@@ -129,6 +132,17 @@ class Announces:
         if at != math.inf:
             heapq.heappush(self._heap, (at, next(self._numbers), announcer))
         if not self._is_ringing:
+            self._arm()
+
+    def missed(self, seconds: float) -> None:
+        """Let all announce as soon as their trackers allow, after time that was not counted."""
+        waiting = dict.fromkeys(each for at, _, each in self._heap if at == each.due_at)
+        self._is_ringing = True
+        try:
+            for announcer in waiting:
+                announcer.missed(seconds)
+        finally:
+            self._is_ringing = False
             self._arm()
 
     def _sweep(self, moved: Announcer) -> None:

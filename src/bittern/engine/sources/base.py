@@ -111,6 +111,9 @@ class SharedSource(Protocol):
     def join(self, torrent: DiscoveringTorrent) -> PeerSource:
         """Return the source of one torrent, not yet started; never asked for a private one."""
 
+    def missed(self, seconds: float) -> None:
+        """Ask again soon, after time that the loop has not counted or in another network."""
+
 
 class SwitchedOff:
     """

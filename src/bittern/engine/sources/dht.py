@@ -166,6 +166,16 @@ class DhtSource:
         self._rounds.hurry(source, now=self.loop.time())
         self._arm()
 
+    def missed(self, seconds: float) -> None:  # noqa: ARG002  # as every source
+        """Ask our neighbours in the network again, and announce all torrents in their turns."""
+        now = self.loop.time()
+        for shell in self.dht.shells:
+            if shell.is_started:
+                shell.node.refresh(now=now)
+                shell.flush()
+        self._rounds.hurry_all(now=now)
+        self._arm()
+
     def next_at(self, source: DhtTorrentSource) -> float | None:
         """Return when a torrent is looked at next."""
         return self._rounds.next_at(source)

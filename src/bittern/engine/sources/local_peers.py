@@ -126,6 +126,12 @@ class LocalDiscovery:
             self.neighbourhood.add(source, now=self._loop.time())
         self._schedule()
 
+    def missed(self, seconds: float) -> None:  # noqa: ARG002  # as every source
+        """Announce all torrents again, on the interfaces that there are now."""
+        self._refresh_at = self._loop.time()
+        self.neighbourhood.rounds.make_all_due(now=self._refresh_at)
+        self._schedule()
+
     def due_at(self, source: NeighbourSource) -> float | None:
         """Return from when on a torrent may be announced; None when it is not to be."""
         return self.neighbourhood.due_at(source) if self._port() else None

@@ -235,6 +235,11 @@ class TrackerAnnouncer:
         self._schedule.request(now=_now())
         self.go_on()
 
+    def missed(self, seconds: float) -> None:
+        """Announce soon, and reckon with time that the loop has not counted."""
+        self._schedule.missed(seconds, now=_now())
+        self._announces.wake_at(self, self._schedule.next_timer())
+
     def set_tiers(self, tiers: Sequence[Sequence[str]]) -> None:
         """Replace the trackers; those that stay keep their state."""
         self._schedule.set_tiers(_kept_once(tiers), now=_now())

@@ -129,6 +129,12 @@ class ZeroconfDiscovery:
             self._network.withdraw(told, is_silent=source.is_private)
         self._schedule()
 
+    def missed(self, seconds: float) -> None:  # noqa: ARG002  # as every source
+        """Tell of all torrents again, on the interfaces that there are now."""
+        self._refresh_at = self._loop.time()
+        self.neighbourhood.rounds.make_all_due(now=self._refresh_at)
+        self._schedule()
+
     def due_at(self, source: NeighbourSource) -> float | None:
         """Return from when on it is a torrent's turn; None when it has none."""
         return self.neighbourhood.due_at(source)
