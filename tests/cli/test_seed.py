@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bittern.cli.report import Report
+from bittern.cli.transfer import Goal
 from bittern.core.endpoint import Endpoint
 from bittern.engine import events
 from bittern.engine.config import SessionConfig, TorrentConfig
@@ -175,3 +176,72 @@ def test_a_timeout_ends_it_as_planned(bittern: Program) -> None:
     ran = bittern("seed", "cat.torrent", "--data", "data", "--timeout", "0.5s", *ALONE)
     assert ran.code == 0
     assert ran.err == ""
+
+
+def two_torrents(home: Path) -> dict[str, bytes]:
+    """Write torrents to a folder of their own, beside cat.mp4, and return them by file."""
+    other = content(3 * PIECE_LENGTH)
+    write(home / "data/dog.mp4", other)
+    torrents = {"cat": TORRENT, "dog": single_file_torrent(b"dog.mp4", other)}
+    for name, torrent in torrents.items():
+        write(home / f"torrents/{name}.torrent", torrent)
+    return torrents
+
+
+@pytest.mark.parametrize("named", [["torrents"], ["torrents/cat.torrent", "torrents/dog.torrent"]])
+def test_several_are_seeded_at_once(bittern: Program, home: Path, named: list[str]) -> None:
+    two_torrents(home)
+    write(home / "torrents/notes.txt", b"no torrent")
+    line = ["--data", "data", "--seed-time", "0"]
+    ran = bittern("seed", *named, *line, *ALONE)
+    assert (ran.code, ran.err) == (0, "")
+    assert sorted(ran.out.splitlines()[:2]) == ["cat.mp4: complete", "dog.mp4: complete"]
+    ran = bittern("seed", *named, *line, "--json", *ALONE)
+    assert [each["name"] for each in json.loads(ran.out)] == ["cat.mp4", "dog.mp4"]
+
+
+def test_one_that_lacks_data_is_told_at_once_and_the_others_are_seeded(
+    bittern: Program, home: Path
+) -> None:
+    two_torrents(home)
+    write(home / "data/cat.mp4", DATA[:-5] + b"spoilt"[:5])
+    line = ["seed", "torrents", "--data", "data", "--seed-time", "0.3", "--jsonl"]
+    ran = bittern(*line, *ALONE)
+    assert ran.code == 6
+    assert ran.err == (
+        "bittern: cat.mp4: only 4 of 5 pieces are here and good; bittern get fetches the rest\n"
+    )
+    told = [json.loads(line) for line in ran.out.splitlines()]
+    kinds = [(each["type"], each.get("name")) for each in told]
+    assert kinds.index(("failed", "cat.mp4")) < kinds.index(("result", "dog.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "text"),
+    [
+        ("--data data", 2, "nothing to seed: name a .torrent file"),
+        ("data --data data", 3, "data: no .torrent files in the folder"),
+        ("cat.torrent cat.torrent --data data", 2, "cat.torrent: the same torrent as cat.torrent"),
+    ],
+)
+def test_what_cannot_be_seeded(bittern: Program, line: str, code: int, text: str) -> None:
+    ran = bittern("seed", *line.split(), *ALONE)
+    assert (ran.code, ran.error) == (code, text)
+
+
+def test_who_seeds_for_ever_is_not_measured_all_the_time(
+    bittern: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four times a second for each of thousands."""
+    asked: list[Goal] = []
+    is_reached = Goal.is_reached
+
+    def ask(goal: Goal, *args: Any, **options: Any) -> bool:
+        asked.append(goal)
+        return is_reached(goal, *args, **options)
+
+    monkeypatch.setattr(Goal, "is_reached", ask)
+    ran = bittern(*["seed", "cat.torrent", "--data", "data", "--timeout", "1"], *ALONE)
+    assert (ran.code, asked) == (0, [])
+    ran = bittern(*["seed", "cat.torrent", "--data", "data", "--seed-time", "0"], *ALONE)
+    assert (ran.code, len(asked)) == (0, 1)

@@ -62,6 +62,7 @@ DHT_VERBS = {
 
 USAGES = {
     "bittern.cli.get:get": "Usage: bittern get [OPTIONS] SOURCE...",
+    "bittern.cli.seed:seed": "Usage: bittern seed --data PATH [OPTIONS] TORRENT...",
     "bittern.cli.dht_peers:sample": "Usage: bittern dht sample [OPTIONS] [HOST:PORT]",
 }
 """How verbs are called whose arguments the parser would call ARGS, as they may be left out."""

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from bittern.cli.exits import CommandFailed, ExitCode, describe
+from bittern.cli.exits import CommandFailed, ExitCode
 from bittern.cli.loop import StopSignal, run_loop
 from bittern.cli.options import (
     Duration,
@@ -114,7 +114,7 @@ def get(
     )
     check_place(save_torrent, len(source))
     jobs = [replace(job_for(one), config=config, save_torrent=save_torrent) for one in source]
-    _check_distinct(source, jobs)
+    check_distinct(source, jobs)
     prepare_output(output)
     return run_loop(lambda stop: _download(jobs, goal, timeout, network, report, stop))
 
@@ -150,7 +150,7 @@ async def _download(
     stop: StopSignal,
 ) -> int:
     output = jobs[0].config.output
-    key = state_key(output, map(_name_of, jobs))
+    key = state_key(output, map(name_of, jobs))
     peers = await resolve_peers(network.peer, stop)
     jobs = [await _with_peers(job, peers, network.bind, stop) for job in jobs]
     told = Report(report, several=len(jobs) > 1)
@@ -241,14 +241,14 @@ def job_for(source: str) -> Job:
             return Job(source=source, label=source)
 
 
-def _name_of(job: Job) -> str:
+def name_of(job: Job) -> str:
     """Return what tells a torrent from others, as far as it is known by now."""
     if isinstance(job.source, Metainfo):
         return str(job.source.info.wire_hash)
     return job.source
 
 
-def _check_distinct(sources: Sequence[str], jobs: Sequence[Job]) -> None:
+def check_distinct(sources: Sequence[str], jobs: Sequence[Job]) -> None:
     """Refuse two sources of one torrent, as far as that is known before they are opened."""
     seen: dict[bytes, str] = {}
     for source, job in zip(sources, jobs, strict=True):
@@ -266,10 +266,8 @@ def finish(transfers: list[Transfer], report: Report, stop: StopSignal, output: 
     lines = [_outcome_text(transfer, output) for transfer in transfers if transfer.error is None]
     report.result(summaries, lines)
     for transfer in transfers:
-        if transfer.error is not None:
-            text = describe(transfer.error)
-            prefix = "" if text.startswith(transfer.name) else f"{transfer.name}: "
-            complain(prefix + text)
+        if transfer.error is not None and not report.several:
+            complain(transfer.describe_error(transfer.error))
     code = exit_code(transfers, stop)
     if code is ExitCode.UNREACHABLE and not any(transfer.error for transfer in transfers):
         complain("no tracker and no peer could be reached")

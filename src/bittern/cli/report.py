@@ -63,7 +63,7 @@ class Report:
 
     def __init__(self, wishes: Wishes, *, several: bool = False) -> None:
         self._wishes = wishes
-        self._several = several
+        self.several: bool = several
         self._started_at = time.monotonic()
         is_json = wishes.json or wishes.jsonl
         stream = sys.stderr if is_json else sys.stdout
@@ -99,7 +99,7 @@ class Report:
         if not self._is_wanted(event):
             return
         for line in event_lines(event):
-            self._line(f"{name}: {line}" if self._several else line)
+            self._line(f"{name}: {line}" if self.several else line)
 
     def note(self, kind: str, text: str, **fields: object) -> None:
         """Tell something that is no engine event; ``fields`` go with it as JSON."""
@@ -137,7 +137,7 @@ class Report:
                 self._json_line({"type": "result", **value})
         elif self._wishes.json:
             if values:
-                print_json(values[0] if len(values) == 1 and not self._several else list(values))
+                print_json(values[0] if len(values) == 1 and not self.several else list(values))
         elif not self._wishes.quiet:
             for line in lines:
                 self._display.line(line)

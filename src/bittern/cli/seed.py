@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ from cyclopts import Parameter
 
 from bittern.cli.data import find_data
 from bittern.cli.exits import CommandFailed, ExitCode
-from bittern.cli.get import finish
+from bittern.cli.get import check_distinct, finish, name_of
 from bittern.cli.loop import StopSignal, run_loop
 from bittern.cli.options import Duration, NetworkOptions, Ratio, ReportOptions
 from bittern.cli.report import Report
@@ -21,9 +22,7 @@ from bittern.engine.config import TorrentConfig
 
 
 def seed(
-    torrent: str,
-    /,
-    *,
+    *torrent: str,
     data: Annotated[Path, Parameter(metavar="PATH")],
     skip_check: bool = False,
     super_seeding: bool = False,
@@ -36,11 +35,14 @@ def seed(
     """
     Seed data that is already here, until told to stop.
 
-    The data is checked first; if it is not complete the exit code is 6.
+    The data is checked first; if it is not complete the exit code is 6. Of several torrents
+    the others are seeded all the same.
 
     Args:
-        torrent: A .torrent file, "-" for standard input.
-        data: The folder that holds the torrent's file or folder, or that itself.
+        torrent: A .torrent file, "-" for standard input, or a folder of .torrent files;
+            several are seeded at once.
+        data: The folder that holds the torrent's file or folder, or that itself; of several
+            torrents the folder that holds them all.
         skip_check: Do not check it first; each piece is still checked before it is
             uploaded for the first time.
         super_seeding: Show each peer one piece at a time, so that a lone seed uploads
@@ -51,34 +53,59 @@ def seed(
         network: Where peers come from and how fast data may go.
         report: How to tell about it.
     """
-    if kind_of(torrent) is not SourceKind.FILE:
-        raise CommandFailed(f"{torrent}: seeding needs the .torrent file", ExitCode.USAGE)
-    metainfo = load_metainfo(torrent)
-    place = find_data(metainfo.info, data)
-    key = state_key(place.root, [str(metainfo.info.wire_hash)])
+    files = [file for name in torrent for file in _torrent_files(name)]
+    if not files:
+        raise CommandFailed("nothing to seed: name a .torrent file", ExitCode.USAGE)
+    jobs = [_job_for(file, data, skip_check, super_seeding) for file in files]
+    check_distinct(files, jobs)
+    root = data if len(jobs) > 1 else jobs[0].config.data_path or jobs[0].config.output
+    key = state_key(root, map(name_of, jobs))
 
     async def work(stop: StopSignal) -> int:
-        job = Job(
-            source=metainfo,
-            label=metainfo.name,
-            config=TorrentConfig(
-                output=place.output,
-                data_path=place.data_path,
-                skip_check=skip_check,
-                super_seeding=super_seeding,
-                peers=await resolve_peers(network.peer, stop),
-            ),
-            must_be_complete=True,
-        )
-        told = Report(report)
+        peers = await resolve_peers(network.peer, stop)
+        ready = [replace(job, config=replace(job.config, peers=peers)) for job in jobs]
+        told = Report(report, several=len(jobs) > 1)
         goal = Goal(seeds=True, ratio=seed_ratio, seconds=seed_time)
-        begin = partial(run_transfers, [job], goal=goal, report=told, stop=stop, timeout=timeout)
+        begin = partial(run_transfers, ready, goal=goal, report=told, stop=stop, timeout=timeout)
         try:
             transfers = await with_state_dir(
                 network.state_dir, key, lambda folder: begin(session_config(network, folder))
             )
-            return finish(transfers, told, stop, place.root)
+            return finish(transfers, told, stop, root)
         finally:
             told.close()
 
     return run_loop(work)
+
+
+def _torrent_files(name: str) -> list[str]:
+    """
+    Return the .torrent files that a person means: one, or all of a folder.
+
+    Raises:
+        CommandFailed: it is neither, or there are none in the folder.
+    """
+    if kind_of(name) is not SourceKind.FILE:
+        raise CommandFailed(f"{name}: seeding needs the .torrent file", ExitCode.USAGE)
+    if not Path(name).is_dir():
+        return [name]
+    found = sorted(map(str, Path(name).glob("*.torrent")))
+    if not found:
+        raise CommandFailed(f"{name}: no .torrent files in the folder", ExitCode.NOT_FOUND)
+    return found
+
+
+def _job_for(file: str, data: Path, skip_check: bool, super_seeding: bool) -> Job:
+    metainfo = load_metainfo(file)
+    place = find_data(metainfo.info, data)
+    return Job(
+        source=metainfo,
+        label=metainfo.name,
+        config=TorrentConfig(
+            output=place.output,
+            data_path=place.data_path,
+            skip_check=skip_check,
+            super_seeding=super_seeding,
+        ),
+        must_be_complete=True,
+    )

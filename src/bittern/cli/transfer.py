@@ -61,6 +61,11 @@ class Goal:
     ratio: float | None = None
     seconds: float | None = None
 
+    @property
+    def is_endless(self) -> bool:
+        """True when nothing but a signal ends it."""
+        return self.seeds and self.ratio is None and self.seconds is None
+
     def is_reached(self, stats: TorrentStats, *, seeding_for: float) -> bool:
         """Tell whether a complete torrent may stop."""
         if self.ratio is None and self.seconds is None:
@@ -175,8 +180,15 @@ class Transfer:
             self._report.note(
                 "failed", "", torrent=self.key, name=self.name, reason=describe(error)
             )
+            if self._report.several:
+                complain(self.describe_error(error))  # the others may take for ever
             if self.torrent is not None and self.torrent.error is not None:
                 await self.torrent.pause()  # it would go on by itself once a full disk has room
+
+    def describe_error(self, error: BaseException) -> str:
+        """Return what went wrong, and with which torrent."""
+        text = describe(error)
+        return text if text.startswith(self.name) else f"{self.name}: {text}"
 
     def _tell_added(self, torrent: Torrent) -> None:
         self._report.note(
@@ -196,7 +208,8 @@ class Transfer:
             self._earlier = (stats.downloaded, stats.uploaded)
 
     async def _seed(self, torrent: Torrent, completed_at: float) -> None:
-        while not self.goal.is_reached(
+        # Of thousands that are seeded for ever nobody asks for the figures four times a second.
+        while self.goal.is_endless or not self.goal.is_reached(
             torrent.stats(), seeding_for=time.monotonic() - completed_at
         ):
             if torrent.error is not None:
