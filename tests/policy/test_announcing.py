@@ -368,6 +368,21 @@ def test_stopped_goes_to_all_that_may_know_us() -> None:
     assert scheduler.stop() == []
 
 
+def test_who_is_taken_away_and_may_know_us_is_to_be_told() -> None:
+    scheduler = make("a b c d")
+    due(scheduler, 0)
+    scheduler.failed("a", now=0, retry_after=math.inf)
+    due(scheduler, 0)
+    scheduler.failed("b", now=0)
+    due(scheduler, 0)
+    scheduler.succeeded("c", ANSWER, now=0)
+    assert scheduler.set_tiers([["e"]], now=1900) == [AnnounceDecision("c", Event.STOPPED)]
+    assert due(scheduler, 1900) == [("e", STARTED)]
+    assert scheduler.set_tiers([["e"], ["f"]], now=1900) == []
+    assert scheduler.set_tiers([], now=1900) == [AnnounceDecision("e", Event.STOPPED)]
+    assert make("a", started=False).set_tiers([], now=0) == []
+
+
 def test_states_for_display() -> None:
     scheduler = make("abc")
     due(scheduler, 0)

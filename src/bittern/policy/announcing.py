@@ -127,6 +127,11 @@ class _Tracker:
         """True when its last answer was good."""
         return self.has_started and not self.num_failures
 
+    @property
+    def may_know_us(self) -> bool:
+        """True when it has heard of us, or is just being told."""
+        return (self.has_started or self.event is not None) and not self.is_refused
+
     def next_event(self) -> Event:
         if not self.has_started:
             return Event.STARTED
@@ -228,12 +233,16 @@ class AnnounceScheduler:
 
     # --- verbs -------------------------------------------------------------------------------
 
-    def set_tiers(self, tiers: Sequence[Sequence[str]], *, now: float) -> None:
+    def set_tiers(self, tiers: Sequence[Sequence[str]], *, now: float) -> list[AnnounceDecision]:
         """
         Replace the trackers; those that stay keep their state.
 
         Results of announces under way to trackers that went are ignored, unless they come back
         before that.
+
+        Returns:
+            Whom to tell ``stopped``: those that went and may know us. Results need not be
+            reported.
         """
         known = self._leaving | {tracker.url: tracker for tracker in self._all()}
         taken: set[str] = set()
@@ -267,6 +276,11 @@ class AnnounceScheduler:
                 if lane.current is None and tracker.is_working:
                     lane.current = tracker
                     lane.due_at = tracker.next_at
+        return [
+            AnnounceDecision(url, Event.STOPPED)
+            for url, tracker in known.items()
+            if url not in taken and self._is_started and tracker.may_know_us
+        ]
 
     def start(self, *, now: float) -> None:
         """Begin, or begin anew after ``stop``: every tracker hears ``started`` first."""
@@ -322,7 +336,7 @@ class AnnounceScheduler:
         was_started, self._is_started = self._is_started, False
         decisions = []
         for tracker in self._all():
-            if was_started and (tracker.has_started or tracker.event) and not tracker.is_refused:
+            if was_started and tracker.may_know_us:
                 if tracker.owes_completed:
                     decisions.append(AnnounceDecision(tracker.url, Event.COMPLETED))
                 decisions.append(AnnounceDecision(tracker.url, Event.STOPPED))

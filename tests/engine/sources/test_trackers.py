@@ -319,7 +319,36 @@ async def test_trackers_can_be_replaced() -> None:
         scene.announcer.set_tiers([["c"]])
         assert [status.url for status in scene.announcer.trackers()] == ["c"]
         await asyncio.sleep(2)
-        assert scene.events()[-2:] == [("b", Event.STARTED), ("c", Event.STARTED)]
+        assert scene.events()[1] == ("b", Event.STARTED)
+        assert set(scene.events()[2:]) == {
+            ("a", Event.STOPPED),
+            ("b", Event.STOPPED),
+            ("c", Event.STARTED),
+        }
+
+
+@simulated
+async def test_a_tracker_that_is_taken_away_hears_of_it_in_its_turn() -> None:
+    """After what it is being told; nothing if it never heard of us, or has come back."""
+    scene = Scene("a")
+    async with scene:
+        await asyncio.sleep(0.5)
+        scene.announcer.set_tiers([["b"], ["x"]])
+        assert scene.events() == [("a", Event.STARTED)]
+        await asyncio.sleep(0.2)
+        assert scene.events() == [("a", Event.STARTED), ("b", Event.STARTED)]
+        await asyncio.sleep(0.8)
+        assert scene.events()[2:] == [("a", Event.STOPPED)]
+        assert scene.client.requests[-1].numwant == 0
+        scene.client.answers["c"] = TrackerUnreachable("gone")
+        scene.announcer.set_tiers([["c"]])
+        scene.announcer.set_tiers([["b"]])
+        await asyncio.sleep(3)
+        assert scene.events()[3:] == [
+            ("c", Event.STARTED),
+            ("b", Event.STARTED),
+            ("c", Event.STOPPED),
+        ]
 
 
 @simulated

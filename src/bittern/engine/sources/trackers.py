@@ -241,11 +241,23 @@ class TrackerAnnouncer:
         self._announces.wake_at(self, self._schedule.next_timer())
 
     def set_tiers(self, tiers: Sequence[Sequence[str]]) -> None:
-        """Replace the trackers; those that stay keep their state."""
-        self._schedule.set_tiers(_kept_once(tiers), now=_now())
+        """Replace the trackers; those that stay keep their state, the others are told by and by."""
+        for decision in self._schedule.set_tiers(_kept_once(tiers), now=_now()):
+            self._announces.submit(self._make_farewell(decision), decision)
         kept = {tracker.url for tracker in self._schedule.trackers()}
         self._memory = {url: memory for url, memory in self._memory.items() if url in kept}
         self.go_on()
+
+    def _make_farewell(self, decision: AnnounceDecision) -> _Farewell:
+        url = decision.url
+
+        def under_way() -> list[asyncio.Task[None]]:
+            return [task for task, each in self._tasks if each.url == url]
+
+        def is_ours() -> bool:
+            return self.is_running and any(each.url == url for each in self._schedule.trackers())
+
+        return _Farewell(self._client, self._requests(decision), under_way, is_ours)
 
     async def scrape(self) -> dict[str, ScrapeEntry]:
         """
@@ -402,6 +414,52 @@ class TrackerAnnouncer:
         with contextlib.suppress(TrackerFailure, TrackerUnreachable):
             for decision in decisions:
                 await self._client.announce(decision.url, self._requests(decision))
+
+
+class _Farewell:
+    """
+    Tells a tracker that was taken away that we have left; an ``Announcer`` for that alone.
+
+    Args:
+        client: the session's.
+        requests: what to say.
+        under_way: returns the announces to it that have to end before.
+        is_ours: tells whether it has come back meanwhile.
+    """
+
+    __slots__ = ("_client", "_is_ours", "_requests", "_under_way", "due_at", "is_running")
+
+    def __init__(
+        self,
+        client: TrackerClient,
+        requests: Sequence[AnnounceRequest],
+        under_way: Callable[[], list[asyncio.Task[None]]],
+        is_ours: Callable[[], bool],
+    ) -> None:
+        self.due_at: float = math.inf
+        self.is_running: bool = True
+        self._client = client
+        self._requests = requests
+        self._under_way = under_way
+        self._is_ours = is_ours
+
+    def go_on(self) -> None:
+        """Do nothing."""
+
+    def missed(self, seconds: float) -> None:
+        """Do nothing."""
+
+    async def announce(self, decision: AnnounceDecision) -> None:
+        """Say it, unless that has become untrue."""
+        if under_way := self._under_way():  # it stood in line before us
+            await asyncio.wait(under_way)
+        if not self._is_ours():
+            await self._client.announce(decision.url, self._requests)
+
+    def announce_failed(
+        self, decision: AnnounceDecision, error: TrackerFailure | TrackerUnreachable
+    ) -> None:
+        """Do nothing: it forgets us by itself."""
 
 
 def _largest(entries: Sequence[ScrapeEntry]) -> ScrapeEntry:
