@@ -144,6 +144,25 @@ def test_nothing_comes_from_a_closed_stdin() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full")
+@pytest.mark.parametrize("line", ["--version", "--help", "", "dht", "get -h", "create a -o -"])
+def test_a_full_disk_behind_stdout_is_named(line: str, tmp_path: Path) -> None:
+    write(tmp_path / "a", b"x")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bittern", *line.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(SRC)},
+        )
+    assert done.stderr == "bittern: standard output: no space left on device\n"
+    assert done.returncode == 5
+
+
+@pytest.mark.slow
 def test_info_imports_nothing_heavy(tmp_path: Path) -> None:
     path = write(tmp_path / "a.torrent", single_file_torrent(b"a", b"x"))
     code = (

@@ -12,8 +12,13 @@ def main() -> None:
     if arguments == ["--version"]:  # before anything else is imported: scripts ask this often
         from bittern import __version__
 
-        sys.stdout.write(f"bittern {__version__}\n")
-        return
+        try:
+            sys.stdout.write(f"bittern {__version__}\n")
+            sys.stdout.flush()
+        except (OSError, AttributeError):
+            pass  # it cannot be written to, or is closed: the long way says so
+        else:
+            return
     try:
         import signal
 

@@ -8,6 +8,7 @@ line and exit code 2; every option has a twin in the environment.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Sequence
 
 from cyclopts import (
@@ -24,6 +25,7 @@ from cyclopts.config import Env
 from bittern import __version__
 from bittern.cli.environment import PREFIX, variable_name
 from bittern.cli.exits import CommandFailed, ExitCode
+from bittern.cli.output import name_stream
 from bittern.cli.source import STDIN
 
 VERBS = {
@@ -160,6 +162,11 @@ def call(arguments: Sequence[str]) -> int:
     tokens = [STDIN if argument == "-" else argument for argument in arguments]
     try:
         result = build_app()(tokens, exit_on_error=False, print_error=False)
+    except OSError as error:
+        asks = {"--help", "-h", "--version"} & set(arguments)
+        if asks or list(arguments) in ([], ["dht"]):  # the parser has written that itself
+            raise name_stream(error, sys.stdout) from error
+        raise
     except CycloptsError as error:
         raise CommandFailed(_usage_text(error), ExitCode.USAGE) from error
     return result if isinstance(result, int) else ExitCode.DONE

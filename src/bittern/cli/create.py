@@ -19,7 +19,7 @@ from bittern.cli.info import metainfo_json
 from bittern.cli.magnet import magnet_of
 from bittern.cli.oddities import warn_of_oddities
 from bittern.cli.options import Addresses, Size, Urls
-from bittern.cli.output import complain, print_json, print_line, print_table
+from bittern.cli.output import complain, print_json, print_line, print_table, write_bytes
 from bittern.cli.source import STDIN as STANDARD
 from bittern.cli.values import format_size
 from bittern.codec.magnet import format_magnet
@@ -103,7 +103,7 @@ def create(
     metainfo = decode_metainfo(data)
     warn_of_oddities(path, metainfo.info, keeps_links=content.keep_symlinks)
     if target is None:
-        sys.stdout.buffer.write(data)
+        write_bytes(data)
         return ExitCode.DONE
     write_atomically(target, data)
     _tell(metainfo, target, json=json, quiet=quiet)

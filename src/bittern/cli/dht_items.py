@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from bittern.cli.dht import DhtOptions, parse_hex, run_question
 from bittern.cli.exits import CommandFailed, ExitCode
-from bittern.cli.output import print_json, print_line, print_table
+from bittern.cli.output import print_json, print_line, print_table, write_bytes
 from bittern.cli.source import STDIN, load_magnet
 from bittern.codec.bencode import DHT_LIMITS, Value, decode
 from bittern.core.errors import BencodeDecodeError, KrpcFailure
@@ -204,8 +204,7 @@ def _tell_item(result: ItemResult, *, raw: bool, json: bool) -> None:
         print_json({**item_json(item), "text": text, "num_copies": result.num_copies})
     elif raw:
         decoded = _decode(item.value)
-        sys.stdout.buffer.write(decoded if isinstance(decoded, bytes) else item.value)
-        sys.stdout.buffer.flush()
+        write_bytes(decoded if isinstance(decoded, bytes) else item.value)
     else:
         print_line(item.value.decode("utf-8", "surrogateescape") if text is None else text)
 

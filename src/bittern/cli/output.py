@@ -52,11 +52,25 @@ def write_text(stream: TextIO, text: str, *, flush: bool = True) -> None:
         stream.write(text)
         if flush:
             stream.flush()
-    except BrokenPipeError:
-        raise
     except OSError as error:
-        name = "standard error" if stream is sys.stderr else "standard output"
-        raise OSError(error.errno, error.strerror, name) from error
+        raise name_stream(error, stream) from error
+
+
+def write_bytes(data: bytes) -> None:
+    """Write to stdout as it is; raises what ``write_text`` does."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise name_stream(error, sys.stdout) from error
+
+
+def name_stream(error: OSError, stream: TextIO) -> OSError:
+    """Return an error of writing to a standard stream with its name; a broken pipe is enough."""
+    if isinstance(error, BrokenPipeError):
+        return error
+    name = "standard error" if stream is sys.stderr else "standard output"
+    return OSError(error.errno, error.strerror, name)
 
 
 def print_json(value: Json) -> None:
