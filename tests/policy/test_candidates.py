@@ -388,6 +388,19 @@ def test_seeds_do_not_dial_seeds() -> None:
     assert sorted(candidates.next_to_dial(9, now=0.0)) == [at(0), at(1), at(2)]
 
 
+def test_who_was_a_seed_and_comes_as_a_leecher_is_dialled_again() -> None:
+    """More files were chosen, somebody else is there now, or it never was one."""
+    candidates = make()
+    candidates.add([at(0), at(1)], Source.PEX, now=0.0, is_seed=True)
+    candidates.is_seeding = True
+    for number in (0, 1):
+        candidates.connected(at(number), now=0.0)
+    candidates.mark_seed(at(1))
+    for number in (0, 1):
+        candidates.disconnected(at(number), now=60.0)
+    assert candidates.next_to_dial(9, now=7_200.0) == [at(0)]
+
+
 def test_known_is_what_resume_data_should_keep() -> None:
     candidates = filled(range(9))
     candidates.connected(at(7), now=0.0)

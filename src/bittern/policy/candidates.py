@@ -276,7 +276,8 @@ class Candidates:
         """
         Note a connection, also one that the peer made; then with the port it listens on.
 
-        Its end must be reported with ``disconnected`` or ``failed``.
+        Its end must be reported with ``disconnected`` or ``failed``. Whether it needs nothing it
+        now says itself, and what others said of that counts no longer: see ``mark_seed``.
         """
         self._now = now
         entry = self._book.entries.get(endpoint)
@@ -289,6 +290,7 @@ class Candidates:
             self._note(Source.INCOMING, 1, 1)
         if entry is not None:
             entry.connected_at = now
+            entry.is_seed = False
         self._activate(endpoint)
 
     def failed(self, endpoint: Endpoint, *, now: float, reason: str = "") -> float | None:
