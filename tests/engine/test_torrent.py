@@ -779,6 +779,24 @@ async def test_a_link_whose_files_cannot_be_made_stops_and_asks_nobody_any_more(
 
 
 @in_scene()
+async def test_connections_live_through_the_check_that_follows_a_link(scene: Scene) -> None:
+    """Its peers leave whoever says nothing for two minutes."""
+    seed = await scene.node(is_seed=True)
+    watch = Watch(seed.torrent)
+    leecher = await scene.node(source=scene.link, peers=[seed], worker_delay=150)
+    (leecher.folder / NAME).write_bytes(bytes(len(scene.data)))
+    await until(lambda: leecher.torrent.state is TorrentState.CHECKING)
+    stranger = await scene.connect(leecher)
+    stranger.send_handshake(scene.info_hash, b"-SC0000-newcomer-one", FAST)
+    await stranger.expect_closed()
+    await asyncio.sleep(130)
+    assert leecher.torrent.state is TorrentState.CHECKING
+    assert leecher.torrent.num_connections == 1
+    assert watch.of(events.PeerDisconnected) == []
+    await leecher.complete(within=2000)
+
+
+@in_scene()
 async def test_metadata_that_comes_after_a_pause_wakes_nobody(scene: Scene) -> None:
     seed = await scene.node(is_seed=True)
     node = await scene.node(source=scene.link, peers=[seed])

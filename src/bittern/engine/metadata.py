@@ -236,6 +236,7 @@ class MetadataPhase:
     def _hand_over(self, raw: bytes) -> None:
         if not self._is_over:
             self._is_over = True
+            self.roster.adopter = None  # the check of what is on disk begins: no more of them
             layers = {} if self._hashes is None else self._hashes.piece_layers
             self._keep()
             self._services.loop.call_soon(self._owner.metadata_received, raw, layers)
@@ -259,8 +260,10 @@ class MetadataPhase:
         return 0 if self._seeker is None else len(self._seeker.askable())
 
     def tick(self, *, now: float) -> None:
-        """Do what is due; called about once a second."""
+        """Do what is due; called about once a second, and until what is on disk is checked."""
         self.roster.tick(now=now)
+        if self._is_over:
+            return
         self._extensions.tick(now=now)
         self.fetch.handle_timer(now=now)
         if self._seeker is not None:

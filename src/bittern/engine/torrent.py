@@ -264,10 +264,8 @@ class Torrent:
             try:
                 with self._condition.starting():
                     learn(self, raw, piece_layers, self._services.hashes_learned)
-                    self.metadata_phase = None
-                    await self._wake(phase.roster)
+                    await self._wake(phase.roster)  # the phase keeps connections meanwhile
             except (StorageError, InputError) as error:
-                self.metadata_phase = phase  # that its connections end with it
                 self._failed(error)
                 await self._leave()
 
@@ -295,7 +293,7 @@ class Torrent:
         if is_first:
             found = awake.found
             self.ledger.resume(downloaded=found.downloaded, uploaded=found.uploaded)
-        self._awake = awake
+        self._awake, self.metadata_phase = awake, None
         if self._condition.end_check(can_go_on=awake.found.can_go_on):
             await self._leave()
             return

@@ -158,3 +158,18 @@ async def test_what_was_lost_is_not_announced_when_super_seeding_ends(scene: Sce
         found.add((await peer.expect(MessageId.HAVE)).numbers[0])
     with pytest.raises(ExpectationFailed):
         await peer.expect(MessageId.HAVE, timeout=1)
+
+
+@in_scene()
+async def test_a_seed_is_not_dialled_again_while_files_are_given_their_names(scene: Scene) -> None:
+    """Which takes long on a slow disk; it was dialled ten times a second meanwhile."""
+    seed = await scene.node(is_seed=True)
+    node = await scene.node(peers=[seed], worker_delay=20.0)
+    watch = Watch(node.torrent)
+    await until(lambda: node.swarm.picker.is_complete, within=600)
+    assert node.torrent.state is TorrentState.DOWNLOADING
+    watch.seen.clear()
+    await asyncio.sleep(15)
+    assert node.torrent.state is TorrentState.DOWNLOADING
+    assert len(watch.of(events.PeerDialled)) <= 1
+    await node.complete()

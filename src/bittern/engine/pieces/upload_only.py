@@ -74,6 +74,8 @@ class UploadOnly:
     def _part(self, peer: PeerConnection, reason: str) -> None:
         """Others may hear of the peer (BEP 11), and it is dialled once we want something again."""
         roster = self._roster
+        # Known to others only once the files have their names; a seed would be dialled till then.
+        roster.candidates.is_seeding = True
         if peer.listen_endpoint is not None:
             roster.candidates.mark_seed(peer.listen_endpoint)
             if peer.is_open:
