@@ -8,13 +8,17 @@ import pytest
 
 from bittern.cli import display as display_module
 from bittern.cli.display import (
+    MAX_ROWS,
+    PLAIN_INTERVAL,
     LineDisplay,
     LiveDisplay,
     Meter,
     Row,
+    figures,
     is_terminal,
     make_display,
     row_text,
+    sum_up,
 )
 
 MIB = 1 << 20
@@ -217,3 +221,77 @@ def test_a_status_is_replaced_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     display.close()
     clear = "\r\x1b[2K"
     assert stream.getvalue() == (f"{clear}1 node{clear}2\\x1b nodes{clear}hello\n{clear}3 nodes\n")
+
+
+@pytest.mark.parametrize(
+    ("room", "text"),
+    [
+        (80, "50.0 %  1 peer  ↓ 1.0 MiB/s  ↑ 2.0 MiB/s  5s"),
+        (44, "50.0 %  1 peer  ↓ 1.0 MiB/s  ↑ 2.0 MiB/s  5s"),
+        (42, "50.0 % 1 peer ↓ 1.0 MiB/s ↑ 2.0 MiB/s 5s"),
+        (37, "50.0 % 1 peer ↓ 1.0 MiB/s ↑ 2.0 MiB/s"),
+        (26, "50.0 % 1 peer ↓ 1.0 MiB/s"),
+        (15, "50.0 %  1 peer"),
+        (4, "50.…"),
+    ],
+)
+def test_a_narrow_terminal_gets_what_matters_most(room: int, text: str) -> None:
+    assert figures(replace(ROW, upload_rate=2 * MIB), room) == text
+    assert len(figures(replace(ROW, note="no peers known yet"), room)) <= room
+    assert len(figures(replace(ROW, state="hashing", hash_rate=MIB), room)) <= room
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_peers_are_seen_on_a_narrow_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    display = make_display(stream, quiet=False, plain=True)
+    display.update([replace(ROW, name="a name that is much too long", num_peers=12)])
+    display.close()
+    assert "50.0 %" in stream.getvalue()
+    assert "12 peers" in stream.getvalue()
+
+
+def plain_lines(monkeypatch: pytest.MonkeyPatch, *rounds: list[Row]) -> list[str]:
+    """Return what is written where there is no terminal, a round every few seconds."""
+    clock, stream = Clock(), io.StringIO()
+    monkeypatch.setattr(display_module, "time", clock)
+    display = make_display(stream, quiet=False, plain=True)
+    for rows in rounds:
+        clock.now += PLAIN_INTERVAL
+        display.update(rows)
+    return stream.getvalue().splitlines()
+
+
+def test_what_is_complete_is_told_of_only_when_something_happens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seed = replace(ROW, progress=1.0, state="seeding", eta=None, download_rate=0)
+    busy = replace(seed, upload_rate=MIB)
+    lines = plain_lines(monkeypatch, [seed], [seed, ROW], [seed, ROW], [busy, ROW], [seed])
+    assert lines == [
+        *[row_text(seed), row_text(ROW), row_text(ROW)],
+        *[row_text(busy), row_text(ROW), row_text(seed)],
+    ]
+
+
+def test_of_hundreds_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = replace(ROW, progress=1.0, state="seeding", upload_rate=MIB)
+    few = [seed] * MAX_ROWS
+    assert len(plain_lines(monkeypatch, few)) == MAX_ROWS
+    line = (
+        "21 torrents: 20 seeding, 1 downloading 97.6 %, 205.0 MiB of 210.0 MiB, "
+        "down 21.0 MiB/s, up 20.0 MiB/s, 21 peers"
+    )
+    assert plain_lines(monkeypatch, [*few, ROW]) == [line]
+    assert sum_up([*few, seed])[0].progress == 1.0
+    empty = Row(name="x", state="opening", progress=0.0, total_length=0)
+    assert sum_up([empty] * 30)[0].progress == 0.0
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    display = make_display(stream, quiet=False, plain=True)
+    display.update([*few, ROW])
+    display.close()
+    assert "21 torren" in stream.getvalue()
+    assert "cat" not in stream.getvalue()

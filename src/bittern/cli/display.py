@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -24,6 +25,9 @@ LIVE_INTERVAL = 0.25
 
 PLAIN_INTERVAL = 5.0
 """Seconds between two lines about one torrent where there is no terminal."""
+
+MAX_ROWS = 20
+"""Torrents of which each has a line; more than fit on a screen are told of in one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +117,29 @@ def row_text(row: Row) -> str:
     return ", ".join(parts)
 
 
+def sum_up(rows: Sequence[Row]) -> Sequence[Row]:
+    """Return the rows as they are, or one for all of them where there are too many to read."""
+    if len(rows) <= MAX_ROWS:
+        return rows
+    states = Counter(row.state for row in rows)
+    total = sum(row.total_length for row in rows)
+    # Of torrents that are all complete, and may be empty, nothing is missing.
+    progress = sum(row.done_length for row in rows) / total if total else 0.0
+    if all(row.progress >= 1 for row in rows):
+        progress = 1.0
+    return [
+        Row(
+            name=f"{len(rows)} torrents",
+            state=", ".join(f"{count} {state}" for state, count in states.most_common()),
+            progress=min(progress, 1.0),
+            total_length=total,
+            download_rate=sum(row.download_rate for row in rows),
+            upload_rate=sum(row.upload_rate for row in rows),
+            num_peers=sum(row.num_peers for row in rows),
+        )
+    ]
+
+
 def _percent(progress: float) -> str:
     """Return a percentage that says 100 only when nothing is missing."""
     return f"{int(progress * 1000) / 10:.1f} %"
@@ -169,6 +196,7 @@ class LineDisplay:
         self._every = interval
         self._next = time.monotonic() + interval
         self._status = ""
+        self._told: set[str] = set()
         self.interval: float = min(1.0, interval)
 
     def update(self, rows: Sequence[Row]) -> None:
@@ -177,8 +205,13 @@ class LineDisplay:
         if now < self._next:
             return
         self._next = now + self._every
-        for row in rows:
-            self.line(row_text(row))
+        told, self._told = self._told, set()
+        for row in sum_up(rows):
+            text = row_text(row)
+            self._told.add(text)
+            # Of what is complete there may be nothing to tell for months.
+            if row.progress < 1 or text not in told:
+                self.line(text)
 
     def status(self, text: str) -> None:
         """Write the line if it says something else and the time has come."""
@@ -225,8 +258,9 @@ class LiveDisplay:
         if not self._is_open:
             self._progress.start()
             self._is_open = True
-        for index, row in enumerate(rows):
-            name = _shorten(printable(row.name), max(12, self._console.width // 4))
+        width = self._console.width
+        for index, row in enumerate(sum_up(rows)):
+            name = _shorten(printable(row.name), max(8, width // 4))
             task = self._tasks.get(index)
             if task is None:
                 task = self._tasks[index] = self._progress.add_task(name, total=1.0, figures="")
@@ -234,7 +268,7 @@ class LiveDisplay:
                 task,
                 description=name,
                 completed=row.progress,
-                figures=printable(_figures(row)),
+                figures=printable(figures(row, width - len(name) - 6)),  # a bar of four at least
             )
         self._progress.refresh()
 
@@ -263,21 +297,35 @@ class LiveDisplay:
             self._is_open = False
 
 
-def _figures(row: Row) -> str:
-    """Return what stands right of a bar."""
+def figures(row: Row, room: int) -> str:
+    """Return what stands right of a bar, without what matters least where there is little room."""
     if row.note:
-        return f"{row.state}: {row.note}"
+        return _shorten(f"{row.state}: {row.note}", room)
     if row.hash_rate is not None:
         percent, rate = _percent(row.progress), format_rate(row.hash_rate)
-        return f"{row.state} {percent}  {rate}  {format_duration(row.eta)}"
-    parts = [_percent(row.progress) if row.total_length else row.state]
+        return _fit([f"{row.state} {percent}", rate, format_duration(row.eta)], room)
+    parts = [
+        _percent(row.progress) if row.total_length else row.state,
+        f"{row.num_peers} {'peer' if row.num_peers == 1 else 'peers'}",
+    ]
     if row.download_rate or row.progress < 1:
         parts.append(f"\u2193 {format_rate(row.download_rate)}")
     if row.upload_rate or row.progress >= 1:
         parts.append(f"\u2191 {format_rate(row.upload_rate)}")
-    parts.append(f"{row.num_peers} {'peer' if row.num_peers == 1 else 'peers'}")
     parts.append(format_duration(row.eta) if row.progress < 1 else row.state)
-    return "  ".join(parts)
+    return _fit(parts, room)
+
+
+def _fit(parts: list[str], room: int) -> str:
+    """Join as many parts as there is room for, the first at least, which matter most."""
+    while True:
+        for space in ("  ", " "):
+            text = space.join(parts)
+            if len(text) <= room:
+                return text
+        if len(parts) == 1:
+            return _shorten(text, room)
+        parts = parts[:-1]
 
 
 def _shorten(text: str, width: int) -> str:
