@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bittern.codec.info import Version
 from bittern.core.bitfield import Bitfield
 from bittern.core.errors import StorageError
 from bittern.engine.config import TorrentConfig
@@ -19,6 +20,7 @@ from bittern.engine.store import check
 from bittern.engine.torrent import Torrent
 from bittern.storage import checker
 from tests.engine.scene import (
+    BLOCK_LENGTH,
     NAME,
     NUM_PIECES,
     PIECE_LENGTH,
@@ -116,6 +118,22 @@ async def test_a_check_goes_on_where_it_was_stopped(
     torrent, num_checked = await go_on(scene, folder)
     assert STEP <= num_checked <= NUM_PIECES - 2 * STEP
     assert have_of(torrent) == ALL_BUT_BAD
+
+
+@in_scene(version=Version.V2)
+async def test_a_check_of_v2_that_goes_on_fetches_the_bad_blocks_alone(
+    scene: Scene, folder: Path
+) -> None:
+    """Also those of what it found before it was stopped, which is hashed once more."""
+    session, _ = await begun(scene, folder)
+    await ended(scene, session)
+    seed = await scene.node(is_seed=True)
+    torrent, num_checked = await go_on(scene, folder)
+    assert num_checked <= NUM_PIECES - 2 * STEP + 1
+    torrent.add_peers([seed.endpoint], "user")
+    async with asyncio.timeout(60):
+        await torrent.wait_complete()
+    assert torrent.num_downloaded == BLOCK_LENGTH
 
 
 @in_scene()

@@ -202,6 +202,9 @@ class Keeper:
         doubtful = Bitfield(self._geometry.num_pieces)
         for pieces in (resumed.suspects, resumed.unchecked):
             doubtful.bits |= pieces.bits if pieces else 0
+        if resumed.unchecked and self._content.hashes.has_v2:
+            # What the check found bad before it was cut short: blocks of it may be good (BEP 52).
+            doubtful.bits |= Bitfield.full(self._geometry.num_pieces).bits & ~resumed.have.bits
         trusted = self._kept.bits = resumed.have.bits & ~doubtful.bits
         partial = {} if doubtful else read_partial(resumed.record, self._geometry)
         known = Found(trusted, trusted, partial, resumed.downloaded, resumed.uploaded)
