@@ -115,6 +115,25 @@ def test_macos_is_told_to_empty_the_drive_s_cache(monkeypatch: pytest.MonkeyPatc
     assert asked == [(7, 51)]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no fcntl")
+def test_volumes_that_cannot_do_that_are_synced_as_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Volumes of the network on macOS, for one."""
+    import fcntl
+
+    def refuse(fd: int, command: int) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    synced: list[int] = []
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    monkeypatch.setattr(os, "fsync", synced.append)
+    system._full_sync(7)
+    assert synced == [7]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs, and links need rights")
 def test_files_are_opened_without_following_links_or_waiting(tmp_path: Path) -> None:
     path = tmp_path / "f"

@@ -13,6 +13,7 @@ seeking under a lock. Where it lacks calls relative to a folder handle, see
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -63,7 +64,7 @@ class OsCalls:
         self.fdatasync: Callable[[int], None] = getattr(os, "fdatasync", _full_sync)
         self.preadv: Callable[..., int]
         self.pwritev: Callable[[int, Sequence[Buffer], int], int]
-        if portable:
+        if portable or sys.platform == "win32":
             seeking = _SeekingIO()
             self.preadv, self.pwritev = seeking.preadv, seeking.pwritev
         else:
@@ -78,7 +79,7 @@ class OsCalls:
 
     def drop_cache(self, fd: int) -> None:
         """Make the next reader of a file ask the disk, where the system can."""
-        if hasattr(os, "posix_fadvise"):
+        if sys.platform not in ("win32", "darwin") and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
@@ -152,9 +153,11 @@ def _full_sync(fd: int) -> None:
         # fsync of macOS leaves the data in the drive's own cache.
         import fcntl
 
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(fd)
+        # Volumes of the network, and some others, cannot do it; what fails in truth fails twice.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(fd)
 
 
 def writable_flags() -> int:
