@@ -24,7 +24,7 @@ from bittern.cli.loop import (
 
 
 def signal_self(number: int) -> None:
-    os.kill(os.getpid(), number)
+    signal.raise_signal(number)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,10 @@ def signal_self(number: int) -> None:
         (signal.SIGINT, False, 130),
         (signal.SIGTERM, True, 7),
         (signal.SIGTERM, False, 0),
-        (signal.SIGHUP, True, 7),
+        pytest.param(
+            *(getattr(signal, "SIGHUP", 0), True, 7),
+            marks=pytest.mark.skipif(sys.platform == "win32", reason="no SIGHUP"),
+        ),
     ],
 )
 def test_the_first_signal_asks_to_stop(number: int, unfinished: bool, code: int) -> None:
@@ -120,7 +123,7 @@ class _NoSignalLoop(asyncio.SelectorEventLoop):
 def test_a_loop_without_signal_handlers_is_stopped_as_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loop_module, "loop_factory", lambda: _NoSignalLoop)
+    monkeypatch.setattr(loop_module, "loop_factory", lambda **_: _NoSignalLoop)
 
     async def work(stop: StopSignal) -> int:
         signal_self(signal.SIGTERM)
@@ -129,6 +132,39 @@ def test_a_loop_without_signal_handlers_is_stopped_as_well(
 
     assert run_loop(work) == 7
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="nothing kills a thread alone")
+def test_a_signal_that_ends_no_wait_wakes_such_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where signals come in a thread of their own."""
+    monkeypatch.setattr(loop_module, "loop_factory", lambda **_: _NoSignalLoop)
+
+    def kill() -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    async def work(stop: StopSignal) -> int:
+        thread = threading.Timer(0.05, kill)  # the loop waits by then
+        thread.start()
+        loop = asyncio.get_running_loop()
+        started_at = loop.time()
+        timer = loop.call_later(5, lambda: None)  # what wakes the loop if the signal does not
+        await stop.wait()
+        timer.cancel()
+        thread.join()
+        assert loop.time() - started_at < 4
+        return 9
+
+    assert run_loop(work) == 9
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_windows_has_two_loops_and_gets_the_one_that_suits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert loop_factory() is asyncio.SelectorEventLoop
+    assert loop_factory(for_processes=True) is None
 
 
 def test_asyncio_serves_where_uvloop_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,6 +225,7 @@ async def test_what_is_cancelled_is_waited_for() -> None:
     assert all(task.done() for task in tasks)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGHUP")
 def test_a_terminal_that_is_closed_does_not_end_what_nohup_started() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

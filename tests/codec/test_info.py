@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import libtorrent as lt
 import pytest
@@ -77,7 +78,7 @@ class TestGoodOnes:
         assert theirs.num_pieces() == info.geometry.num_pieces
         layout = theirs.layout()
         found = [
-            (layout.file_path(n).split("/"), layout.file_offset(n), layout.file_size(n))
+            (list(Path(layout.file_path(n)).parts), layout.file_offset(n), layout.file_size(n))
             for n in range(layout.num_files())
             if not layout.file_flags(n) & lt.file_storage.flag_pad_file and layout.file_size(n)
         ]

@@ -98,6 +98,9 @@ def test_what_systems_answer(
     assert was_set == ([] if set_to is None else [set_to])
 
 
-def test_a_system_without_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "resource", None)
-    assert raise_descriptor_limit() is None
+def test_windows_watches_512_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    limit = raise_descriptor_limit()
+    assert limit == 512
+    wanted = SessionConfig(max_connections=5_000, max_half_open=500, max_pending_handshakes=500)
+    assert sum(counts(divide_descriptors(wanted, limit))[1:]) <= 512 - RESERVE

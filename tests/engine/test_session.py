@@ -670,3 +670,21 @@ async def test_a_link_with_a_file_too_many_is_known_by_all_its_hashes(scene: Sce
     await node.complete()
     with pytest.raises(ConfigError, match="already"):
         await node.session.add(scene.link_by("btmh"))
+
+
+class _LoopAsOnWindows(asyncio.SelectorEventLoop):
+    """An event loop that watches no sockets for others, as the usual one of Windows."""
+
+    add_reader = asyncio.AbstractEventLoop.add_reader
+
+
+def test_an_event_loop_that_cannot_watch_sockets_is_refused() -> None:
+    async def main() -> None:
+        async with Session(SessionConfig(listen_port=0)):
+            pass
+
+    with (
+        asyncio.Runner(loop_factory=_LoopAsOnWindows) as runner,
+        pytest.raises(ConfigError, match=r"_LoopAsOnWindows cannot .*SelectorEventLoop"),
+    ):
+        runner.run(main())

@@ -442,9 +442,12 @@ async def test_f13_a_listener_can_be_closed_while_it_pauses() -> None:
         assert sock.fileno() == -1
 
 
-async def test_a_connection_that_went_away_again_does_not_hold_up_the_next() -> None:
+@pytest.mark.parametrize("error", [ConnectionAbortedError, ConnectionResetError])
+async def test_a_connection_that_went_away_again_does_not_hold_up_the_next(
+    error: type[OSError],
+) -> None:
     accepted = Accepted()
-    sock = Starved(ConnectionAbortedError(), InterruptedError())
+    sock = Starved(error(), InterruptedError())
     listener = listen_on(sock, accepted)
     with dial(listener):
         stream = await accepted.first()

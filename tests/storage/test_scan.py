@@ -175,7 +175,7 @@ def _deep(path: Path) -> Path:
 REFUSED: list[tuple[str, Callable[[Path], object], type[StorageError], str]] = [
     ("missing", lambda path: None, FileVanished, "no such file"),
     ("empty folder", lambda path: path.mkdir(), StorageError, "no files in the folder"),
-    ("pipe", os.mkfifo, StorageError, "neither a file nor a folder"),
+    ("pipe", lambda path: os.mkfifo(path), StorageError, "neither a file nor a folder"),
     ("link to itself", lambda path: path.symlink_to(path), StorageError, "too many levels"),
     ("deep", _deep, StorageError, "folders more than 100 deep"),
 ]

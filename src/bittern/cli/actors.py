@@ -8,8 +8,11 @@ lines on its stdout. Whatever happens to the demo, its actors are ended.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -19,6 +22,7 @@ from bittern.cli.environment import PREFIX, variable_name
 from bittern.cli.exits import CommandFailed, ExitCode
 
 MAX_LINE_LENGTH = 1 << 20
+_NEW_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 STOP_TIMEOUT = 6.0
 """Seconds an actor gets to stop by itself; it needs at most five."""
 
@@ -67,7 +71,9 @@ class Actor:
             stderr=asyncio.subprocess.PIPE,
             env=settings,
             limit=MAX_LINE_LENGTH,
-            start_new_session=True,  # a Ctrl-C is for the demo, which stops them in order
+            # A Ctrl-C is for the demo, which stops them in order; Windows knows groups only.
+            start_new_session=True,
+            creationflags=_NEW_GROUP,
         )
         return cls(name, process)
 
@@ -125,11 +131,20 @@ class Actor:
         """Return its exit code once it has ended."""
         return await self._process.wait()
 
+    def _ask_to_stop(self) -> None:
+        if sys.platform == "win32":
+            # Its ``terminate`` ends a process without asking. Ctrl-Break asks, where there is a
+            # console; os.kill says by a SystemError that there is none.
+            with contextlib.suppress(OSError, SystemError):
+                self._process.send_signal(signal.CTRL_BREAK_EVENT)
+                return
+        self._process.terminate()
+
     async def stop(self) -> int:
         """Ask it to stop, wait for that, and return its exit code; idempotent."""
         if self._process.returncode is None:
             try:
-                self._process.terminate()
+                self._ask_to_stop()
                 await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT)
             except ProcessLookupError:
                 pass

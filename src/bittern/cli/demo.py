@@ -82,7 +82,7 @@ def demo(
             print_json(outcome)
         return ExitCode.DONE if outcome["equal"] else ExitCode.MISMATCH
 
-    return run_loop(work)
+    return run_loop(work, for_processes=True)
 
 
 def make_content(number: int, length: int = FILE_LENGTH) -> bytes:

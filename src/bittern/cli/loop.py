@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -29,12 +30,22 @@ STOP_TIMEOUT = 5.0
 """Limit: F19. Seconds from the first signal to the hard end."""
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return the maker of uvloop's event loops, or None where only asyncio's own is at hand."""
+def loop_factory(*, for_processes: bool = False) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """
+    Return the maker of uvloop's event loops where it is at hand, else of asyncio's.
+
+    Args:
+        for_processes: the loop starts other programs, and opens no socket of ours.
+
+    Returns:
+        None for asyncio's usual one. On Windows that one cannot watch sockets as ours are
+        watched (``add_reader``), and the one that can starts no programs.
+    """
     try:
         import uvloop
     except ImportError:
-        return None
+        is_usual = for_processes or sys.platform != "win32"
+        return None if is_usual else asyncio.SelectorEventLoop
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
 
@@ -142,14 +153,18 @@ def complaining() -> Iterator[None]:
             logger.removeHandler(handler)
 
 
-def run_loop(work: Callable[[StopSignal], Coroutine[Any, Any, int]]) -> int:
+def run_loop(
+    work: Callable[[StopSignal], Coroutine[Any, Any, int]], *, for_processes: bool = False
+) -> int:
     """
     Run ``work`` on a fresh event loop and return its exit code.
 
     Args:
         work: gets the stop signal and should end soon after it is set.
+        for_processes: see ``loop_factory``.
     """
-    with complaining(), asyncio.Runner(loop_factory=loop_factory()) as runner:
+    factory = loop_factory(for_processes=for_processes)
+    with complaining(), asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(_with_signals(work))
 
 
@@ -157,17 +172,16 @@ async def _with_signals(work: Callable[[StopSignal], Coroutine[Any, Any, int]]) 
     stop = StopSignal()
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform == "win32":
+        numbers.append(signal.SIGBREAK)  # Ctrl-Break, or the terminal was closed
     # The terminal was closed; nohup ignores that, and so that we go on without one.
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    try:
-        for number in numbers:
-            _watch(loop, number, stop)
+    with contextlib.ExitStack() as ends:
+        ends.callback(stop.close)
+        if threading.current_thread() is threading.main_thread():
+            _watch(loop, numbers, stop, ends)
         return await work(stop)
-    finally:
-        stop.close()
-        for number in numbers:
-            _unwatch(loop, number)
 
 
 async def cancel(*futures: asyncio.Future[Any]) -> None:
@@ -188,20 +202,31 @@ async def before_end(work: Awaitable[T], stop: StopSignal, timeout: float | None
         await cancel(job, signal)
 
 
-def _watch(loop: asyncio.AbstractEventLoop, number: int, stop: StopSignal) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        return
+def _watch(
+    loop: asyncio.AbstractEventLoop,
+    numbers: list[signal.Signals],
+    stop: StopSignal,
+    ends: contextlib.ExitStack,
+) -> None:
+    """Hand signals to ``stop`` until ``ends``."""
     try:
-        loop.add_signal_handler(number, stop.receive, number)
+        for number in numbers:
+            loop.add_signal_handler(number, stop.receive, number)
+            ends.callback(loop.remove_signal_handler, number)
     except NotImplementedError:  # Windows
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.receive, number))
+        if isinstance(loop, asyncio.SelectorEventLoop):
+            _let_signals_wake(loop, ends)
+        for number in numbers:
+            signal.signal(number, lambda got, _: loop.call_soon_threadsafe(stop.receive, got))
+            default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            ends.callback(signal.signal, number, default)
 
 
-def _unwatch(loop: asyncio.AbstractEventLoop, number: int) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        return
-    try:
-        loop.remove_signal_handler(number)
-    except NotImplementedError:
-        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        signal.signal(number, default)
+def _let_signals_wake(loop: asyncio.AbstractEventLoop, ends: contextlib.ExitStack) -> None:
+    """Have signals wake a loop that waits for sockets: on Windows they end no wait."""
+    reader, writer = (ends.enter_context(sock) for sock in socket.socketpair())
+    reader.setblocking(False)
+    writer.setblocking(False)
+    loop.add_reader(reader, reader.recv, 4096)
+    ends.callback(loop.remove_reader, reader)
+    ends.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writer.fileno()))

@@ -11,6 +11,7 @@ Limit: F13.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 from bittern.engine.config import SessionConfig
@@ -27,14 +28,19 @@ MIN_FILES = 4
 
 _WANTED = 10_240
 """Where the system names no hard limit: macOS, for one, then refuses more than this."""
+_WATCHED_ON_WINDOWS = 512
+"""
+Sockets that Python's ``select`` takes there; with one more it fails, and the event loop with it.
+Files do not count, but how both are divided leaves room for the sockets that are no peers.
+"""
 
 
 def raise_descriptor_limit() -> int | None:
     """Raise the soft limit to the hard one; return it, None where there is none."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
+    if sys.platform == "win32":
+        return _WATCHED_ON_WINDOWS
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return None

@@ -54,7 +54,7 @@ from bittern.net.dht import Dht
 from bittern.net.machine import LocalMachine
 from bittern.net.multicast import LocalNetwork
 from bittern.net.stream import Network
-from bittern.net.tcp import TcpNetwork
+from bittern.net.tcp import TcpNetwork, check_loop
 from bittern.net.zeroconf import MulticastDns
 from bittern.policy.bans import Bans
 from bittern.storage.handles import HandleCache
@@ -136,6 +136,8 @@ class Session:
     async def _open(self, ends: AsyncExitStack[bool | None], group: asyncio.TaskGroup) -> None:
         loop = self._loop = asyncio.get_running_loop()
         config = self.config = divide_descriptors(self.config, raise_descriptor_limit())
+        if self._network is None:
+            check_loop(loop)
         network = self._network or TcpNetwork(
             receive_buffer_length=config.receive_buffer_length, source_hosts=config.listen_hosts
         )

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bittern.core.endpoint import Endpoint
-from bittern.core.errors import PeerTimeout
+from bittern.core.errors import ConfigError, PeerTimeout
 from bittern.net.stream import Buffer, Stream, StreamHandler
 
 ACCEPTS_PER_WAKEUP = 64
@@ -26,6 +26,20 @@ ACCEPTS_PER_WAKEUP = 64
 ACCEPT_PAUSE = 1.0
 """Limit: F13. Seconds without accepting after an error, such as no descriptor being left."""
 LISTEN_BACKLOG = 256
+
+
+def check_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """
+    Refuse an event loop that cannot watch sockets.
+
+    Raises:
+        ConfigError: it is the usual one of Windows, with the name of the one to take.
+    """
+    if type(loop).add_reader is asyncio.AbstractEventLoop.add_reader:
+        raise ConfigError(
+            f"{type(loop).__name__} cannot watch sockets (add_reader); on Windows run with "
+            "asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)"
+        )
 
 
 def _endpoint(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
@@ -189,7 +203,7 @@ class TcpListener:
                 return
             try:
                 sock, address = self._sock.accept()
-            except ConnectionAbortedError:
+            except (ConnectionAbortedError, ConnectionResetError):  # as Windows calls the same
                 continue
             except (BlockingIOError, InterruptedError):
                 return
