@@ -49,6 +49,8 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
+	for system in win32 darwin; do $(BIN)/mypy --strict --platform $$system \
+	    --python-version 3.14 --cache-dir .mypy_cache/$$system src || exit; done
 	$(PYTEST) -q tests/test_architecture.py
 
 format: $(VENV)/.installed-dev

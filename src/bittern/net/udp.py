@@ -206,6 +206,8 @@ class UdpSocket:
                 receive(buffer[:length], self._endpoints.get(address) or self._remember(address))
 
     def _read_runs(self) -> None:
+        if sys.platform != "linux":
+            return  # nobody else joins them
         sock, buffer = self._sock, self._buffer
         buffers = [buffer]
         for _ in range(READS_PER_WAKEUP):
@@ -301,7 +303,8 @@ class UdpSocket:
         """
         sock = self._sock
         room = min(_MAX_SEGMENTS, MAX_DATAGRAM_LENGTH // segment_length) * segment_length
-        if sock is not None and self._has_gso and not self._queue and len(data) <= room:
+        is_joinable = self._has_gso and not self._queue and len(data) <= room
+        if sys.platform == "linux" and sock is not None and is_joinable:
             control = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("H", segment_length))]
             try:
                 sock.sendmsg([data], control, 0, target)

@@ -130,7 +130,7 @@ class _Run:
 
         Otherwise reading is better: the system looks further ahead, and errors are no signals.
         """
-        if not _NOWAIT or self._length > MAX_MAPPED:
+        if sys.platform == "win32" or not _NOWAIT or self._length > MAX_MAPPED:
             return False
         byte = bytearray(1)
         ends = self._position, self._position + self._length - 1
@@ -149,6 +149,8 @@ class _Run:
 
     def _read(self, offset: int, view: memoryview) -> None:
         """Fill ``view`` from ``offset`` on, and with zeros where the run has ended."""
+        if sys.platform == "win32":
+            raise EOFError  # there ``hashing_process`` starts none
         present = max(0, min(self._length - offset, len(view)))
         view[present:] = bytes(len(view) - present)
         view = view[:present]

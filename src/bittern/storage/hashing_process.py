@@ -37,11 +37,13 @@ def can_start_processes() -> bool:
     """
     Tell whether there is an interpreter to start, and something to be gained by it.
 
-    Not on Windows, where this was never measured; not in a program that was frozen into its
+    Not on Windows, where this was never measured; not where the system cannot read at a position
+    into a buffer (macOS before 11); not in a program that was frozen into its
     interpreter; and not where the interpreter has no lock that threads would wait for.
     """
     return (
         os.name == "posix"
+        and hasattr(os, "preadv")
         and bool(sys.executable)
         and not getattr(sys, "frozen", False)
         and getattr(sys, "_is_gil_enabled", lambda: True)()
