@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import libtorrent as lt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from bittern.core.errors import MetainfoError
 from tests.codec.fuzzing import fuzz
 from tests.codec.zoo.cases import GROUPS, Case
 from tests.codec.zoo.torrents import BASES, BLOCK, GONE, ROOT_A, ROOT_B, changed, encoded
+from tests.reference import lt
 
 RAW = {base: encode(torrent[b"info"]) for base, torrent in BASES.items()}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 
-import libtorrent as lt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +13,7 @@ from bittern.codec.magnet import Magnet, format_magnet, magnet_of_hash, parse_ma
 from bittern.core.errors import MagnetError
 from bittern.core.ids import InfoHash, InfoHashV2
 from tests.codec.fuzzing import fuzz
+from tests.reference import lt
 
 H1 = InfoHash(bytes(range(20)))
 H2 = InfoHashV2(bytes(range(100, 132)))

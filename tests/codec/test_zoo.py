@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import libtorrent as lt
 import pytest
 
 from bittern.codec.metainfo import decode_metainfo
@@ -17,6 +16,7 @@ from bittern.core.errors import MetainfoError
 from tests.codec.fuzzing import fuzz, mutate, new_random, num_runs
 from tests.codec.zoo.cases import ZOO, Case
 from tests.codec.zoo.torrents import BASES, encoded
+from tests.reference import lt
 
 MAX_ERROR_LENGTH = 200
 

@@ -10,6 +10,7 @@ from tests.interop.clients.bittern import ENVIRONMENT
 from tests.interop.member import LIBTORRENT, read_event
 from tests.interop.place import Place, run_ip, wait_multicast_v6
 from tests.interop.process import Program
+from tests.reference import need_libtorrent
 
 
 class Bench:
@@ -36,6 +37,7 @@ class Bench:
 
     async def libtorrent(self, place: Place, *arguments: str) -> Program:
         """Run libtorrent with its local discovery."""
+        need_libtorrent()
         port = str(place.free_port())
         return await self._start(place, str(LIBTORRENT), *arguments, "--lsd", "--port", port)
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import libtorrent as lt
+from tests.reference import lt
 
 HOST = "127.0.0.1"
 _POLL_INTERVAL = 0.05

@@ -20,6 +20,7 @@ from tests.interop.clients.bittern import ENVIRONMENT
 from tests.interop.driver import Runner
 from tests.interop.place import Endpoint, Place
 from tests.interop.process import Program
+from tests.reference import need_libtorrent
 
 LIBTORRENT = Path(__file__).parent / "programs" / "libtorrent_peer.py"
 """Runs libtorrent and prints its news as JSON."""
@@ -93,6 +94,7 @@ class Member(Runner):
         ]
 
     def _libtorrent(self) -> Sequence[str]:
+        need_libtorrent()
         return [
             *(sys.executable, str(LIBTORRENT), str(self._torrent), str(self.content)),
             *("--address", self.place.address, "--port", str(self.port)),

@@ -19,6 +19,8 @@ from urllib.parse import urlencode
 
 from bencode2 import bdecode, bencode
 
+from tests.reference import lt
+
 CACHE = Path(
     os.environ.get("BITTERN_INTEROP_CACHE", Path(__file__).parents[2] / ".cache" / "interop")
 )
@@ -193,8 +195,6 @@ def make_v2_sample(
         single_length: of one file instead of the folder of ``make_sample``.
         piece_length: a power of two, 16 KiB at least.
     """
-    import libtorrent as lt
-
     name = "interop sample"
     dice = random.Random("interop")
     data_dir = directory / "data"

@@ -16,6 +16,7 @@ from tests.interop.clients.bittern import ENVIRONMENT
 from tests.interop.place import Place
 from tests.interop.process import Program
 from tests.interop.samples import Sample, make_sample
+from tests.reference import need_libtorrent
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -56,6 +57,7 @@ class Chain:
             ]
             peers = self.endpoints[-1:]
         else:
+            need_libtorrent()
             argv = [str(LIBTORRENT), torrent, str(out), "--address", bracketed]
             peers = [endpoint.replace("[", "").replace("]", "") for endpoint in self.endpoints[-1:]]
         argv += ["--port", str(port), *(f"--peer={peer}" for peer in peers)]

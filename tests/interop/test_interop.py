@@ -16,6 +16,7 @@ from tests.interop.clients import CLIENTS, Client, Scheme, Transport
 from tests.interop.pairing import Pair, transfer_between_peers, transfer_by_tracker
 from tests.interop.samples import Sample, make_sample
 from tests.interop.trackers import TRACKERS, Tracker
+from tests.reference import need_libtorrent
 
 pytestmark = pytest.mark.interop
 
@@ -42,6 +43,8 @@ def make_pair(
 ) -> Pair:
     """Return bittern and a partner in the asked direction, or fail when one is missing."""
     seed, leech = (LEFT, partner) if does_left_seed else (partner, LEFT)
+    if LIBTORRENT in (seed, leech):
+        need_libtorrent()
     pair = Pair(seed, leech, transport, is_magnet)
     if reason := pair.missing():
         pytest.fail(reason)
@@ -99,6 +102,7 @@ async def test_meeting_at_opentracker(
 @pytest.mark.parametrize("scheme", list(Scheme), ids=lambda item: item.value)
 async def test_others_meet_at_our_tracker(sample: Sample, tmp_path: Path, scheme: Scheme) -> None:
     tracker = require(TRACKERS["bittern-tracker"])
+    need_libtorrent()
     pair = Pair(LIBTORRENT, LIBTORRENT)
     await transfer_by_tracker(
         pair, sample, tmp_path, tracker=tracker, scheme=scheme, timeout=TIMEOUT

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import hashlib
 import random
 import shutil
 import signal
@@ -10,8 +11,8 @@ import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from pathlib import Path
 
-import libtorrent
 import pytest
+from bencode2 import bencode
 
 from bittern.codec.bencode import Encodable, encode
 from bittern.core.announce import AnnounceRequest, Event, ScrapeEntry
@@ -28,6 +29,7 @@ from bittern.net.udp import TRACKER_BYTES, UdpSocket
 from bittern.net.udp_tracker import UdpTrackers
 from bittern.policy.announcing import TrackerState
 from bittern.tracker.server import Tracker
+from tests.reference import lt
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -271,8 +273,7 @@ def make_torrent(folder: Path, url: str) -> tuple[Path, InfoHash]:
     (folder / "data").write_bytes(b"data")
     path = folder / "data.torrent"
     path.write_bytes(encode({b"announce": url.encode(), b"info": info}))
-    loaded = libtorrent.torrent_info(str(path))
-    return path, InfoHash(loaded.info_hash().to_bytes())
+    return path, InfoHash(hashlib.sha1(bencode(info)).digest())
 
 
 async def test_aria2_announces_to_our_tracker(tmp_path: Path, watched: Watched) -> None:
@@ -298,44 +299,44 @@ async def test_aria2_announces_to_our_tracker(tmp_path: Path, watched: Watched) 
 
 
 @pytest.fixture
-def lt_session() -> Iterator[tuple[libtorrent.session, int]]:
+def lt_session() -> Iterator[tuple[lt.session, int]]:
     port = free_port()
-    session = libtorrent.session(
+    session = lt.session(
         {
             "enable_dht": False,
             "enable_lsd": False,
             "enable_upnp": False,
             "enable_natpmp": False,
             "listen_interfaces": f"{HOST}:{port}",
-            "alert_mask": libtorrent.alert.category_t.tracker_notification,
+            "alert_mask": lt.alert.category_t.tracker_notification,
         }
     )
     yield session, port
     session.pause()
 
 
-async def answered(session: libtorrent.session) -> None:
+async def answered(session: lt.session) -> None:
     """Wait until libtorrent knows that its announce was answered; it says no goodbye before."""
     async with asyncio.timeout(PATIENCE):
         while True:
             await asyncio.to_thread(session.wait_for_alert, 500)
             alerts = session.pop_alerts()
-            if any(isinstance(alert, libtorrent.tracker_reply_alert) for alert in alerts):
+            if any(isinstance(alert, lt.tracker_reply_alert) for alert in alerts):
                 return
 
 
 @pytest.mark.parametrize("kind", [0, 1], ids=["http", "udp"])
 async def test_libtorrent_announces_to_our_tracker(
-    kind: int, tmp_path: Path, watched: Watched, lt_session: tuple[libtorrent.session, int]
+    kind: int, tmp_path: Path, watched: Watched, lt_session: tuple[lt.session, int]
 ) -> None:
     session, port = lt_session
     torrent, info_hash = make_torrent(tmp_path, watched.tracker.announce_urls[kind])
-    parameters = libtorrent.add_torrent_params()
-    parameters.ti = libtorrent.torrent_info(str(torrent))
+    parameters = lt.add_torrent_params()
+    parameters.ti = lt.torrent_info(str(torrent))
     parameters.save_path = str(tmp_path)
-    parameters.flags |= libtorrent.torrent_flags.seed_mode
-    parameters.flags &= ~libtorrent.torrent_flags.auto_managed
-    parameters.flags &= ~libtorrent.torrent_flags.paused
+    parameters.flags |= lt.torrent_flags.seed_mode
+    parameters.flags &= ~lt.torrent_flags.auto_managed
+    parameters.flags &= ~lt.torrent_flags.paused
     handle = session.add_torrent(parameters)
     await watched.wait_for(port, Event.STARTED)
     await answered(session)

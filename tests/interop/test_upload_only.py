@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
-import libtorrent as lt
 import pytest
 
 from bittern.codec.info import Version
@@ -16,6 +15,7 @@ from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.session import Session
 from bittern.storage.creator import CreateOptions, create_torrent
 from tests.interop.test_v2_storage import HOST, Libtorrent, until
+from tests.reference import lt
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(300)]
 

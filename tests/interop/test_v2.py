@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import libtorrent as lt
 import pytest
 
 from bittern.codec.metainfo import decode_metainfo
@@ -23,6 +22,7 @@ from tests.interop.mixed import run_mixed
 from tests.interop.pairing import Pair, transfer_by_tracker
 from tests.interop.samples import Sample, make_v2_sample
 from tests.interop.test_real_faults import Liar, running
+from tests.reference import lt
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

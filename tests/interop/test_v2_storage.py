@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import libtorrent as lt
 import pytest
 
 from bittern.codec import wire
@@ -30,6 +29,7 @@ from bittern.engine.torrent import Torrent
 from bittern.storage.creator import CreateOptions, create_torrent
 from tests.interop.content import Content, digest_of, random_data
 from tests.interop.test_real_faults import Liar, running
+from tests.reference import lt
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(300)]
 

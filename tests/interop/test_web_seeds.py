@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import libtorrent as lt
 import pytest
 
 import bittern
@@ -20,6 +19,7 @@ from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from tests.interop.content import NAME, digest_of
 from tests.interop.test_v2_storage import Libtorrent, until
 from tests.interop.web_servers import Nginx, PythonServer, WebServer
+from tests.reference import lt
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import libtorrent as lt
 import pytest
 
 from bittern.codec.bencode import decode
@@ -21,13 +20,9 @@ from bittern.storage.creator import (
     choose_piece_length,
     create_torrent,
 )
+from tests.reference import lt
 
 BLOCK = 16_384
-FLAGS = {
-    Version.V1: lt.create_torrent.v1_only,
-    Version.V2: lt.create_torrent.v2_only,
-    Version.HYBRID: 0,
-}
 
 
 def _create(path: Path, **options: object) -> Metainfo:
@@ -41,7 +36,9 @@ def _theirs(path: Path, version: Version, piece_length: int, extra_flags: int = 
 
 def _their_torrent(path: Path, version: Version, piece_length: int, extra_flags: int = 0) -> Any:
     """libtorrent's .torrent, decoded."""
-    flags = FLAGS[version] | extra_flags
+    only = lt.create_torrent
+    flags = {Version.V1: only.v1_only, Version.V2: only.v2_only, Version.HYBRID: 0}[version]
+    flags |= extra_flags
     files = lt.list_files(str(path), lambda _: True, flags)
     files.sort(key=lambda file: os.fsencode(file.filename).split(b"/"))
     torrent = lt.create_torrent(files, piece_length, flags)

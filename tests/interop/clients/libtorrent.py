@@ -26,7 +26,7 @@ class Libtorrent(Client):
     @classmethod
     def missing(cls) -> str | None:
         if importlib.util.find_spec("libtorrent") is None:
-            return "the Python package libtorrent is not installed; make setup installs it"
+            return "the Python package libtorrent is not installed; make test installs it"
         return None
 
     @classmethod
