@@ -3,6 +3,7 @@
 #
 #   make demo      a whole swarm on this machine: tracker, seed, downloader
 #   make test      the suite, with the programs it needs (INTEROP=0 leaves those out)
+#   make pythons   the suite without other programs on each of PYTHONS
 #   make lint      style, types, architecture
 #   make bench     beside other clients, as ratios
 #   make interop   the matrix against every other client
@@ -17,6 +18,7 @@ INTEROP ?= 1
 # One more than the smallest machine has cores: many tests wait for other programs.
 JOBS ?= 3
 RUNS ?= 100000
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 # Options for the program that a target runs, as `make test ARGS="-k picker --seed 7"`.
 ARGS ?=
 
@@ -26,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Some machines set it; every program that a test starts would then compile bittern anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format bench interop fuzz soak wheel clean
+.PHONY: demo test pythons lint format bench interop fuzz soak wheel clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -44,6 +46,13 @@ ifneq ($(INTEROP),0)
 	    echo "make: without these programs: make test INTEROP=0" >&2; exit 1; }
 endif
 	$(PYTEST) -n $(JOBS) $(SELECT) $(ARGS)
+
+pythons:
+	@for python in $(PYTHONS); do \
+	    command -v "$$python" >/dev/null || { \
+	        echo "make: no $$python here; name those that are with PYTHONS=..." >&2; exit 1; }; \
+	    $(MAKE) test PYTHON="$$python" VENV="$(VENV)-$$python" INTEROP=0 || exit 1; \
+	done
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
