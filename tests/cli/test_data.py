@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bittern.cli.data import DataPlace, find_data
+from bittern.cli.data import DataPlace, find_data, is_whole
 from bittern.cli.exits import CommandFailed, ExitCode
 from bittern.codec.metainfo import decode_metainfo
 from bittern.storage.creator import CreateOptions, create_torrent
@@ -110,3 +110,15 @@ def test_a_name_that_the_locale_cannot_write_is_no_bug_of_ours(
 
     monkeypatch.setattr(Path, "stat", stat)
     assert find_data(FOLDER, tmp_path).output == tmp_path.parent
+
+
+def test_data_is_whole_when_every_wanted_file_has_its_length(tmp_path: Path) -> None:
+    write(tmp_path / "cats/a/one", b"abc")
+    write(tmp_path / "cats/two", b"def")
+    assert not is_whole(FOLDER, tmp_path, None)
+    assert is_whole(FOLDER, tmp_path, frozenset({0}))
+    assert not is_whole(FOLDER, tmp_path, frozenset({0, 1}))
+    write(tmp_path / "cats/two", b"defg")
+    assert not is_whole(FOLDER, tmp_path, None), "an empty file would have to be made"
+    write(tmp_path / "cats/none", b"")
+    assert is_whole(FOLDER, tmp_path, None)

@@ -422,6 +422,19 @@ def test_a_folder_that_may_not_be_written_is_code_5(
     assert ran.error == f"{tmp_path}: not writable"
 
 
+@pytest.mark.parametrize("options", [[], ["--seed-time", "1s"], ["--files", "0"]])
+def test_what_is_all_there_may_be_on_a_medium_that_is_read_only(
+    bittern: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    write(tmp_path / "out/cat.mp4", DATA)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    ran = bittern("get", "cat.torrent", "-o", "out", *options, *ALONE)
+    assert (ran.code, ran.err) == (0, "")
+    (tmp_path / "out/cat.mp4").write_bytes(DATA[1:])
+    ran = bittern("get", "cat.torrent", "-o", "out", *options, *ALONE)
+    assert (ran.code, ran.error) == (5, f"{tmp_path}/out: not writable")
+
+
 def test_a_full_disk_is_code_5(
     bittern: Program, seed: SeedingThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,12 +71,29 @@ def _matching_length(info: Info, paths: Sequence[tuple[str, ...]], folder: Path)
     """Count the files, weighed by length, that are there in the right length."""
     found = 0
     for entry, stored in zip(info.files, paths, strict=True):
-        if not stored or entry.symlink_target is not None:
-            continue
-        try:
-            status = folder.joinpath(*stored).stat()
-        except (OSError, UnicodeEncodeError):  # storage says which and why
-            continue
-        if status.st_size == entry.length:
+        if stored and entry.symlink_target is None and _length(folder, stored) == entry.length:
             found += entry.length + 1
     return found
+
+
+def is_whole(info: Info, folder: Path, wanted: frozenset[int] | None) -> bool:
+    """
+    Tell whether every file is in its place below a folder, in the right length.
+
+    Args:
+        info: of the torrent.
+        folder: where its file or folder would be.
+        wanted: the files that count, by index; None for all.
+    """
+    return all(
+        _length(folder, stored) == entry.length
+        for index, (entry, stored) in enumerate(zip(info.files, paths_of(info), strict=True))
+        if stored and entry.symlink_target is None and (wanted is None or index in wanted)
+    )
+
+
+def _length(folder: Path, stored: tuple[str, ...]) -> int | None:
+    try:
+        return folder.joinpath(*stored).stat().st_size
+    except (OSError, UnicodeEncodeError):  # storage says which and why
+        return None

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from bittern.cli.data import is_whole
 from bittern.cli.exits import CommandFailed, ExitCode
 from bittern.cli.loop import StopSignal, run_loop
 from bittern.cli.options import (
@@ -115,7 +116,8 @@ def get(
     check_place(save_torrent, len(source))
     jobs = [replace(job_for(one), config=config, save_torrent=save_torrent) for one in source]
     check_distinct(source, jobs)
-    prepare_output(output)
+    if not all(_is_here(job) for job in jobs):  # what is may be on a medium that is read-only
+        prepare_output(output)
     return run_loop(lambda stop: _download(jobs, goal, timeout, network, report, stop))
 
 
@@ -200,6 +202,13 @@ async def safe_hints(
 
 def _is_local_address(host: str) -> bool:
     return host not in _ALL_ADDRESSES and is_local(host)
+
+
+def _is_here(job: Job) -> bool:
+    """Tell whether all that a .torrent file names seems to be there, so that it is only checked."""
+    config = job.config
+    known = job.source
+    return isinstance(known, Metainfo) and is_whole(known.info, config.output, config.files)
 
 
 def prepare_output(output: Path) -> None:
