@@ -809,13 +809,32 @@ def test_some_messages_may_stand_before_have_all(before: bytes) -> None:
         wire.encode_have(1),
         wire.encode_request(1, 0, 1),
         wire.encode_index(MessageId.SUGGEST_PIECE, 1),
-        wire.HAVE_NONE,
+        wire.HAVE_ALL,
         b"\0\0\0\x01\x63",
     ],
 )
-def test_h6_have_all_after_other_messages_is_a_violation(before: bytes) -> None:
+def test_h6_have_none_after_other_messages_is_a_violation(before: bytes) -> None:
     with pytest.raises(PeerViolation, match="not the first message"):
-        receive(opened(), before, wire.HAVE_ALL)
+        receive(opened(), before, wire.HAVE_NONE)
+
+
+def test_have_all_of_who_has_become_complete() -> None:
+    """Interop: the last words of aria2 1.37 as a leech of 654 pieces."""
+    geometry = Geometry.contiguous(PIECE_LENGTH, 654 * PIECE_LENGTH, 654 * PIECE_LENGTH)
+    protocol = opened(geometry=geometry)
+    bitfield = bytes.fromhex(
+        "0000005305ffefeffdfeffffbffffffffbddf7f7ffffffffffdbff3ff7fffdffbff7affffeeffeffebfffff7"
+        "ffdfffe6b7ffefaffdfe5fffcef5ffff7bfffdeee7ffffff73ffdbffffbffefffbfff77dffb7dffffffffc"
+    )
+    assert receive(protocol, wire.encode_have(199)) == [HavesReceived(654, (199,))]
+    receive(protocol, bitfield, bytes.fromhex("0000000103"))
+    assert protocol.remote is not None
+    missing = 654 - len(protocol.remote)
+    assert 0 < missing < 654
+    [event] = receive(protocol, bytes.fromhex("000000010e"))
+    assert isinstance(event, HavesReceived)
+    assert len(event.indices) == missing
+    assert protocol.remote == Bitfield.full(654)
 
 
 def test_a_later_bitfield_is_as_good_as_haves() -> None:

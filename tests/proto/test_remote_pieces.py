@@ -13,6 +13,7 @@ from bittern.core.bitfield import FEW_INDICES, Bitfield
 from bittern.core.errors import PeerViolation, WireDecodeError
 from bittern.proto.peer_events import BitfieldReceived, HavesReceived, PeerEvent
 from bittern.proto.remote_pieces import (
+    MAX_HAVES_OF_BITFIELD,
     MAX_PIECES,
     MAX_REPEATS,
     EarlyPieces,
@@ -57,7 +58,7 @@ def test_a_bitfield_comes_as_its_set_and_later_haves_do_not_change_the_event() -
 
 def test_have_all_and_have_none_are_bitfields() -> None:
     seed, newcomer = RemotePieces(10), RemotePieces(10)
-    assert list(seed.receive_all()) == [BitfieldReceived(Bitfield.full(10))]
+    assert list(seed.receive_all(now=0.0)) == [BitfieldReceived(Bitfield.full(10))]
     assert list(newcomer.receive_none()) == [BitfieldReceived(Bitfield(10))]
     assert seed.bitfield == Bitfield.full(10)
     newcomer.receive_haves([1], now=0.0)
@@ -79,24 +80,52 @@ def test_h6_spare_bits_are_refused(is_first: bool) -> None:
         pieces.receive_bitfield(b"\0\x20", now=0.0)
 
 
-def test_h6_have_all_and_have_none_come_first_or_never() -> None:
-    for receive in ("receive_all", "receive_none"):
-        for num_pieces in (10, None):
-            for spoil in ("end", "have", "bitfield", "all", "none"):
-                pieces = RemotePieces(num_pieces)
-                match spoil:
-                    case "end":
-                        pieces.end_start()
-                    case "have":
-                        pieces.receive_haves([1], now=0.0)
-                    case "bitfield":
-                        pieces.receive_bitfield(bytes(2), now=0.0)
-                    case "all":
-                        pieces.receive_all()
-                    case _:
-                        pieces.receive_none()
-                with pytest.raises(PeerViolation, match="not the first message"):
-                    getattr(pieces, receive)()
+def test_h6_have_none_comes_first_or_never() -> None:
+    for num_pieces in (10, None):
+        for spoil in ("end", "have", "bitfield", "all", "none"):
+            pieces = RemotePieces(num_pieces)
+            match spoil:
+                case "end":
+                    pieces.end_start()
+                case "have":
+                    pieces.receive_haves([1], now=0.0)
+                case "bitfield":
+                    pieces.receive_bitfield(bytes(2), now=0.0)
+                case "all":
+                    pieces.receive_all(now=0.0)
+                case _:
+                    pieces.receive_none()
+            with pytest.raises(PeerViolation, match="not the first message"):
+                pieces.receive_none()
+
+
+@pytest.mark.parametrize("before", [(), (1, 2)])
+def test_a_later_have_all_tells_what_is_new(before: tuple[int, ...]) -> None:
+    """Interop: aria2 sends have all instead of many haves when it has become complete."""
+    pieces = RemotePieces(10)
+    pieces.receive_bitfield(have(*before).to_wire(), now=0.0)
+    pieces.receive_haves([5], now=0.0)
+    new = [index for index in range(10) if index not in (*before, 5)]
+    assert list(pieces.receive_all(now=0.0)) == [haves(*new)]
+    assert pieces.bitfield == Bitfield.full(10)
+    assert pieces.receive_all(now=0.0) == ()
+
+
+def test_a_later_have_all_of_many_pieces_is_one_bitfield() -> None:
+    pieces = RemotePieces(MAX_HAVES_OF_BITFIELD + 2)
+    pieces.receive_haves([0], now=0.0)
+    [event] = pieces.receive_all(now=0.0)
+    assert isinstance(event, BitfieldReceived)
+    assert set(event.bitfield) == set(range(1, MAX_HAVES_OF_BITFIELD + 2))
+
+
+@pytest.mark.parametrize("num_pieces", [10, None])
+def test_h6_have_all_again_and_again_is_a_violation(num_pieces: int | None) -> None:
+    pieces = RemotePieces(num_pieces)
+    for _ in range(MAX_REPEATS + 1):
+        pieces.receive_all(now=0.0)
+    with pytest.raises(PeerViolation, match="repeats what it has"):
+        pieces.receive_all(now=1.0)
 
 
 @pytest.mark.parametrize("index", [10, 11, 1 << 31, (1 << 32) - 1])
@@ -219,7 +248,7 @@ def test_a_peer_that_said_nothing_has_nothing_and_may_still_begin() -> None:
     pieces = RemotePieces(None)
     assert pieces.learn_num_pieces(10) == ()
     assert pieces.bitfield == have()
-    assert list(pieces.receive_all()) == [BitfieldReceived(Bitfield.full(10))]
+    assert list(pieces.receive_all(now=0.0)) == [BitfieldReceived(Bitfield.full(10))]
 
 
 def test_haves_alone_before_the_metadata() -> None:
@@ -236,7 +265,7 @@ def test_have_none_before_the_metadata() -> None:
 
 def test_have_all_before_the_metadata_with_losses() -> None:
     pieces = RemotePieces(None)
-    assert pieces.receive_all() == ()
+    assert pieces.receive_all(now=0.0) == ()
     pieces.receive_lost(3, now=0.0)
     pieces.receive_lost(4, now=0.0)
     pieces.receive_haves([4], now=0.0)
@@ -303,7 +332,9 @@ def test_h6_naming_every_piece_before_the_metadata_costs_little() -> None:
 @pytest.mark.slow
 @given(
     st.integers(1, 40),
-    st.lists(st.tuples(st.sampled_from(["have", "lost", "bitfield"]), st.integers(0, 1 << 40))),
+    st.lists(
+        st.tuples(st.sampled_from(["have", "lost", "bitfield", "all"]), st.integers(0, 1 << 40))
+    ),
     st.sampled_from(["", "all", "none", "bitfield"]),
     st.integers(0, 30),
 )
@@ -321,7 +352,7 @@ def test_it_does_not_matter_when_the_metadata_comes(
             named = Bitfield.of(num_pieces, [i for i in range(num_pieces) if value >> i & 1])
             match step:
                 case "all":
-                    events += pieces.receive_all()
+                    events += pieces.receive_all(now=0.0)
                     model = set(range(num_pieces))
                 case "none":
                     events += pieces.receive_none()

@@ -302,7 +302,7 @@ class PeerProtocol:
             case MessageId.HAVE_ALL | MessageId.HAVE_NONE:
                 self._require_fast(kind)
                 is_all, remote = kind == MessageId.HAVE_ALL, self._remote
-                self._events += remote.receive_all() if is_all else remote.receive_none()
+                self._events += remote.receive_all(now=now) if is_all else remote.receive_none()
             case MessageId.EXTENDED:
                 self._handle_extended(payload, now)
             case MessageId.PORT:

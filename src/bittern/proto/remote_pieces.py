@@ -58,7 +58,8 @@ class EarlyPieces:
         self._bits[:length] = bits.to_bytes(length, "big")
 
     def set_all(self) -> None:
-        """Take a have all."""
+        """Take a have all, whatever was said before."""
+        self._bits.clear()
         self._has_all = True
         self.has_spoken = True
 
@@ -167,18 +168,30 @@ class RemotePieces:
         self.bitfield.discard(index)
         return True
 
-    def receive_all(self) -> Sequence[BitfieldReceived]:
-        """Take a have all; PeerViolation unless it comes first (BEP 6)."""
-        self._require_start()
+    def receive_all(self, *, now: float) -> Sequence[BitfieldReceived | HavesReceived]:
+        """
+        Take a have all, the first message or a later one.
+
+        Interop: aria2 sends one instead of many have messages when it has become complete.
+
+        Deviates from BEP 6, which knows it only right after the handshake.
+
+        Raises:
+            PeerViolation: the peer repeats itself without end.
+        """
+        is_first, self._is_start = self._is_start, False
+        if not is_first:
+            self._count_repeat(now)
         if self.bitfield is None:
             self._early.set_all()
             return ()
-        self.bitfield = Bitfield.full(self.bitfield.num_pieces)
-        return (BitfieldReceived(self.bitfield.copy()),)
+        return self._add(Bitfield.full(self.bitfield.num_pieces), self.bitfield, is_first=is_first)
 
     def receive_none(self) -> Sequence[BitfieldReceived]:
         """Take a have none; PeerViolation unless it comes first (BEP 6)."""
-        self._require_start()
+        if not self._is_start:
+            raise PeerViolation("have none is not the first message")
+        self._is_start = False
         if self.bitfield is None:
             self._early.has_spoken = True
             return ()
@@ -203,14 +216,18 @@ class RemotePieces:
             self._early.add_bitfield(payload)
             return ()
         named = Bitfield.from_wire(payload, self.bitfield.num_pieces)
-        if is_first:
-            self.bitfield = named
-            return (BitfieldReceived(named.copy()),)
-        new = self.bitfield.missing_from(named)
-        self.bitfield.bits |= new.bits
-        if len(new) > MAX_HAVES_OF_BITFIELD:
+        return self._add(named, self.bitfield, is_first=is_first)
+
+    @staticmethod
+    def _add(
+        named: Bitfield, known: Bitfield, *, is_first: bool
+    ) -> Sequence[BitfieldReceived | HavesReceived]:
+        """Add what a bitfield names to what is known; return what that tells."""
+        new = known.missing_from(named)
+        known.bits |= new.bits
+        if is_first or len(new) > MAX_HAVES_OF_BITFIELD:
             return (BitfieldReceived(new),)
-        return (HavesReceived(self.bitfield.num_pieces, tuple(new)),) if new else ()
+        return (HavesReceived(known.num_pieces, tuple(new)),) if new else ()
 
     def learn_num_pieces(self, num_pieces: int) -> Sequence[BitfieldReceived]:
         """
@@ -222,11 +239,6 @@ class RemotePieces:
         early, self._early = self._early, EarlyPieces()
         self.bitfield = early.resolve(num_pieces)
         return (BitfieldReceived(self.bitfield.copy()),) if early.has_spoken else ()
-
-    def _require_start(self) -> None:
-        if not self._is_start:
-            raise PeerViolation("have all or have none is not the first message")
-        self._is_start = False
 
     def _count_repeat(self, now: float) -> None:
         if self._repeats.add(now=now) > MAX_REPEATS:
