@@ -22,7 +22,7 @@ def draw(bits: int, num_pieces: int) -> str:
 
 
 def test_each_peer_is_shown_a_piece_of_its_own() -> None:
-    seeder = SuperSeeder(4)
+    seeder = SuperSeeder(4, 1)
     assert seeder.peer_joined("a") == [("a", 0)]
     assert seeder.peer_joined("b") == [("b", 1)]
     assert seeder.peer_joined("c", bits_of("..#.")) == [("c", 3)]
@@ -33,7 +33,7 @@ def test_each_peer_is_shown_a_piece_of_its_own() -> None:
 
 
 def test_the_next_piece_comes_when_the_last_was_seen_at_another_peer() -> None:
-    seeder = SuperSeeder(8)
+    seeder = SuperSeeder(8, 1)
     seeder.peer_joined("a")
     seeder.peer_joined("b")
     assert seeder.piece_seen("a", 0) == []
@@ -42,7 +42,7 @@ def test_the_next_piece_comes_when_the_last_was_seen_at_another_peer() -> None:
 
 
 def test_a_piece_seen_elsewhere_first_waits_for_the_peer_itself() -> None:
-    seeder = SuperSeeder(8)
+    seeder = SuperSeeder(8, 1)
     seeder.peer_joined("a")
     seeder.peer_joined("b")
     assert seeder.piece_seen("b", 0) == []
@@ -50,10 +50,10 @@ def test_a_piece_seen_elsewhere_first_waits_for_the_peer_itself() -> None:
 
 
 def test_two_peers_with_the_same_piece_count_for_each_other() -> None:
-    seeder = SuperSeeder(1)
+    seeder = SuperSeeder(1, 1)
     assert seeder.peer_joined("a") == [("a", 0)]
     assert seeder.peer_joined("b") == [("b", 0)]
-    seeder = SuperSeeder(2)
+    seeder = SuperSeeder(2, 1)
     seeder.peer_joined("a")
     seeder.peer_joined("b")
     seeder.peer_joined("c")
@@ -62,14 +62,14 @@ def test_two_peers_with_the_same_piece_count_for_each_other() -> None:
 
 
 def test_pieces_that_are_rare_come_before_common_ones() -> None:
-    seeder = SuperSeeder(5)
+    seeder = SuperSeeder(5, 1)
     assert seeder.peer_joined("x", bits_of("##.#.")) == [("x", 2)]
     assert seeder.peer_joined("y", bits_of("#..#.")) == [("y", 4)]
     assert seeder.peer_joined("z") == [("z", 1)]
 
 
 def test_a_single_peer_goes_on_by_itself() -> None:
-    seeder = SuperSeeder(3)
+    seeder = SuperSeeder(3, 1)
     assert seeder.peer_joined("a") == [("a", 0)]
     assert seeder.piece_seen("a", 0) == [("a", 1)]
     assert seeder.piece_seen("a", 1) == [("a", 2)]
@@ -77,8 +77,24 @@ def test_a_single_peer_goes_on_by_itself() -> None:
     assert seeder.num_copies == 1
 
 
+def test_a_peer_has_two_pieces_to_choose_from() -> None:
+    """Interop: Transmission wants nothing for ten seconds when it has the one piece it knew of."""
+    seeder = SuperSeeder(8)
+    assert seeder.peer_joined("a") == [("a", 0), ("a", 1)]
+    assert seeder.piece_seen("a", 1) == [("a", 2)]
+    assert seeder.piece_seen("a", 0) == [("a", 3)]
+    assert seeder.peer_joined("b") == [("b", 4), ("b", 5)]
+    assert repr(seeder) == "<SuperSeeder 2 peers, 4 pieces out>"
+    assert seeder.piece_seen("a", 2) == []
+    assert seeder.piece_seen("a", 3) == []
+    assert seeder.piece_seen("b", 3) == [("a", 6)]
+    assert seeder.bitfield_seen("b", bits_of("...###..")) == [("b", 7), ("b", 0)]
+    assert seeder.peer_left("b") == [("a", 4)]
+    assert repr(seeder) == "<SuperSeeder 1 peers, 2 pieces out>"
+
+
 def test_a_peer_left_alone_is_not_left_waiting() -> None:
-    seeder = SuperSeeder(6)
+    seeder = SuperSeeder(6, 1)
     for key in "abc":
         seeder.peer_joined(key)
     seeder.piece_seen("a", 0)
@@ -90,7 +106,7 @@ def test_a_peer_left_alone_is_not_left_waiting() -> None:
 
 
 def test_a_piece_out_at_a_peer_that_left_is_shown_to_another() -> None:
-    seeder = SuperSeeder(6)
+    seeder = SuperSeeder(6, 1)
     seeder.peer_joined("a")
     seeder.peer_joined("b")
     seeder.peer_left("a")
@@ -98,7 +114,7 @@ def test_a_piece_out_at_a_peer_that_left_is_shown_to_another() -> None:
 
 
 def test_a_bitfield_that_comes_late_replaces_a_piece_shown_in_vain() -> None:
-    seeder = SuperSeeder(4)
+    seeder = SuperSeeder(4, 1)
     seeder.peer_joined("a")
     assert seeder.peer_joined("b") == [("b", 1)]
     assert seeder.bitfield_seen("b", bits_of(".#..")) == [("b", 2)]
@@ -107,7 +123,7 @@ def test_a_bitfield_that_comes_late_replaces_a_piece_shown_in_vain() -> None:
 
 
 def test_what_a_peer_has_is_counted_once_however_often_it_is_told() -> None:
-    seeder = SuperSeeder(2)
+    seeder = SuperSeeder(2, 1)
     seeder.peer_joined("a", bits_of("##"))
     seeder.bitfield_seen("a", bits_of("##"))
     seeder.piece_seen("a", 1)
@@ -117,7 +133,7 @@ def test_what_a_peer_has_is_counted_once_however_often_it_is_told() -> None:
 
 
 def test_a_peer_that_knows_everything_is_only_counted() -> None:
-    seeder = SuperSeeder(3)
+    seeder = SuperSeeder(3, 1)
     seeder.peer_joined("a")
     assert seeder.bitfield_seen("old", bits_of("..#")) == []
     assert seeder.piece_seen("a", 0) == []
@@ -130,7 +146,7 @@ def test_a_peer_that_knows_everything_is_only_counted() -> None:
 
 
 def test_a_newcomer_may_prove_that_a_piece_was_passed_on() -> None:
-    seeder = SuperSeeder(4)
+    seeder = SuperSeeder(4, 1)
     seeder.peer_joined("a")
     seeder.peer_joined("b")
     seeder.piece_seen("a", 0)
@@ -138,7 +154,7 @@ def test_a_newcomer_may_prove_that_a_piece_was_passed_on() -> None:
 
 
 def test_a_seed_is_shown_nothing() -> None:
-    seeder = SuperSeeder(4)
+    seeder = SuperSeeder(4, 1)
     assert seeder.peer_joined("s", bits_of("####")) == []
     assert seeder.peer_joined("a") == [("a", 0)]
     assert seeder.piece_seen("a", 0) == [("a", 1)]
@@ -147,18 +163,21 @@ def test_a_seed_is_shown_nothing() -> None:
 
 
 def test_only_what_was_shown_is_served() -> None:
-    seeder = SuperSeeder(4)
+    seeder = SuperSeeder(4, 1)
     seeder.peer_joined("a", bits_of("..#."))
     assert [seeder.is_shown("a", i) for i in range(4)] == [True, False, False, False]
     assert seeder.is_shown("who was told of everything before", 0)
     assert draw(seeder.unshown("a"), 4) == ".#.#"
 
 
+@pytest.mark.parametrize("num_shown", [1, 2])
 @pytest.mark.parametrize("num_peers", [1, 2, 12])
-def test_a_swarm_completes_with_little_more_than_one_copy_sent(num_peers: int) -> None:
+def test_a_swarm_completes_with_little_more_than_one_copy_sent(
+    num_peers: int, num_shown: int
+) -> None:
     """BEP 16: 105 % where an ordinary seed sends 150 % and more."""
     num_pieces, rng = 200, random.Random(3)
-    seeder = SuperSeeder(num_pieces)
+    seeder = SuperSeeder(num_pieces, num_shown)
     has: dict[int, set[int]] = {key: set() for key in range(num_peers)}
     queue: list[Revelation] = []
     for newcomer in has:
@@ -190,43 +209,47 @@ steps = st.tuples(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("num_shown", [1, 2])
 @given(st.lists(steps, max_size=60))
 def test_any_history_shows_only_what_is_due(
-    history: list[tuple[str, int, int, set[int]]],
+    num_shown: int, history: list[tuple[str, int, int, set[int]]]
 ) -> None:
-    seeder = SuperSeeder(7)
+    seeder = SuperSeeder(7, num_shown)
     has: dict[int, set[int]] = {}
     shown: dict[int, set[int]] = {}
-    last: dict[int, int] = {}
+    out: dict[int, set[int]] = {}
     for verb, key, index, pieces in history:
         due: list[Revelation] = []
-        late = False
         if verb == "join" and key not in has:
-            has[key], shown[key] = set(pieces), set()
+            has[key], shown[key], out[key] = set(pieces), set(), set()
             due = seeder.peer_joined(key, Bitfield.of(7, pieces).bits)
         elif key not in has:
             continue
         elif verb == "leave":
-            del has[key], shown[key]
-            last.pop(key, None)
+            del has[key], shown[key], out[key]
             due = seeder.peer_left(key)
         elif verb == "have":
             has[key].add(index)
             due = seeder.piece_seen(key, index)
         elif verb == "bitfield":
-            late = last.get(key) in pieces - has[key]
+            # What a peer turns out to have had is out no more.
+            out[key] -= pieces - has[key]
             has[key] |= pieces
             due = seeder.bitfield_seen(key, Bitfield.of(7, pieces).bits)
         for peer, piece in due:
             assert isinstance(peer, int)
             assert piece not in has[peer] | shown[peer]
-            if peer in last and not (late and peer == key):
-                before = last[peer]
-                others = [other for other in has if other != peer]
-                assert before in has[peer]
-                assert not others or any(before in has[other] for other in others)
+            if len(out[peer]) >= num_shown:
+                others = [pieces for other, pieces in has.items() if other != peer]
+                passed_on = {
+                    before
+                    for before in out[peer] & has[peer]
+                    if not others or any(before in pieces for pieces in others)
+                }
+                assert passed_on
+                out[peer] -= passed_on
             shown[peer].add(piece)
-            last[peer] = piece
+            out[peer].add(piece)
         for peer, has_now in has.items():
             assert draw(seeder.unshown(peer), 7) == "".join(
                 "." if i in has_now | shown[peer] else "#" for i in range(7)

@@ -45,7 +45,7 @@ def seed(
             torrents the folder that holds them all.
         skip_check: Do not check it first; each piece is still checked before it is
             uploaded for the first time.
-        super_seeding: Show each peer one piece at a time, so that a lone seed uploads
+        super_seeding: Show each peer two pieces at a time, so that a lone seed uploads
             little more than one copy (BEP 16).
         seed_ratio: Stop when this many times the torrent's size was uploaded.
         seed_time: Stop after seeding for this long, such as 30m or 2h.
