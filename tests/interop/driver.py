@@ -6,6 +6,7 @@ when it ends, and what all drivers of foreign programs know of theirs.
 from __future__ import annotations
 
 import abc
+import os
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,16 @@ from typing import ClassVar, Self
 from tests.interop.place import Place
 from tests.interop.process import Program
 from tests.interop.samples import SETUP_HINT
+
+
+def find_program(name: str, otherwise: str | None = None) -> str:
+    """
+    Return a program of the folder that ``BITTERN_INTEROP_PROGRAMS`` names, so that releases that
+    are not installed can be met; where it has none, ``otherwise``, or the system's.
+    """
+    folder = os.environ.get("BITTERN_INTEROP_PROGRAMS")
+    program = Path(folder).resolve() / name if folder else None
+    return str(program) if program and program.is_file() else otherwise or name
 
 
 class Runner:

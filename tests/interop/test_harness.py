@@ -13,6 +13,7 @@ import pytest
 from tests.interop import web
 from tests.interop.cases import Case, Outcome, Result
 from tests.interop.clients import CLIENTS, Transport
+from tests.interop.driver import find_program
 from tests.interop.matrix import exit_code, format_tables
 from tests.interop.pairing import Pair
 from tests.interop.place import Place
@@ -117,6 +118,19 @@ async def test_rendezvous_returns_the_other_peer(tmp_path: Path) -> None:
         assert b"5:peers6:\x7f\x00\x00\x01\x00\x01" in await announce("b", 2, "")
         with pytest.raises(InteropError, match="no seed announced"):
             await tracker.wait_seed(b"x" * 20, timeout=0)
+
+
+def test_programs_of_a_folder_go_before_those_of_the_system(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    chosen = tmp_path / "aria2c"
+    chosen.touch()
+    monkeypatch.delenv("BITTERN_INTEROP_PROGRAMS", raising=False)
+    assert find_program("aria2c") == "aria2c"
+    assert find_program("aria2c", "/opt/aria2c") == "/opt/aria2c"
+    monkeypatch.setenv("BITTERN_INTEROP_PROGRAMS", str(tmp_path))
+    assert find_program("aria2c", "/opt/aria2c") == str(chosen)
+    assert find_program("rtorrent") == "rtorrent"
 
 
 def test_place_finds_ports_for_tcp_and_udp() -> None:

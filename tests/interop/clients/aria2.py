@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.interop.clients.base import Client, Scheme, Transport
+from tests.interop.driver import find_program
 from tests.interop.place import Endpoint
 
 
-def _find_program() -> str:
+def _newest_program() -> str:
     """
     Return the program of the wheel, or the name of the system's where there is none.
 
@@ -29,7 +30,7 @@ class Aria2(Client):
     """aria2c. It knows no uTP and cannot be told a peer, so it always needs a tracker."""
 
     name = "aria2"
-    executable = _find_program()
+    executable = find_program("aria2c", _newest_program())
     # Interop: it sends to UDP trackers from its DHT socket, so only with the DHT switched on.
     schemes = frozenset({Scheme.HTTP})
     transports = frozenset({Transport.TCP, Transport.MSE})

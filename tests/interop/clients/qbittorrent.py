@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from tests.interop import web
 from tests.interop.clients.base import Client, Transport
+from tests.interop.driver import find_program
 from tests.interop.place import Endpoint
 from tests.interop.process import InteropError
 
@@ -62,7 +63,7 @@ class Qbittorrent(Client):
 
     name = "qbittorrent"
     has_v2 = True
-    executable = "qbittorrent-nox"
+    executable = find_program("qbittorrent-nox")
     transports = frozenset(Transport)
     dials_peers = True
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.interop.clients.base import Client, Transport
+from tests.interop.driver import find_program
 from tests.interop.place import Endpoint
 from tests.interop.process import InteropError
 
@@ -41,7 +42,7 @@ class Rtorrent(Client):
     """rtorrent. It knows no uTP."""
 
     name = "rtorrent"
-    executable = "rtorrent"
+    executable = find_program("rtorrent")
     version_option = "-h"
     transports = frozenset({Transport.TCP, Transport.MSE})
 

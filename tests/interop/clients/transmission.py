@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.interop import web
 from tests.interop.clients.base import Client, Transport
+from tests.interop.driver import find_program
 from tests.interop.place import Endpoint
 from tests.interop.process import InteropError
 from tests.interop.samples import CACHE
@@ -139,5 +140,7 @@ class Transmission4(Transmission):
     """
 
     name = "transmission4"
-    executable = str(CACHE / "transmission4" / "transmission-daemon")
+    executable = find_program(
+        "transmission-daemon", str(CACHE / "transmission4" / "transmission-daemon")
+    )
     creates_empty_files = True

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.interop.driver import find_program
 from tests.interop.trackers.base import Tracker
 
 
@@ -14,13 +15,15 @@ class Opentracker(Tracker):
     """opentracker; it serves only the torrents of its allow-list."""
 
     name = "opentracker"
-    executable = "opentracker"
+    executable = find_program("opentracker")
 
     _root: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
     def version(cls) -> str:
         # It has no option that tells its version; Debian's is the date of the source.
+        if cls.executable != "opentracker":
+            return "unknown"
         query = ["dpkg-query", "--show", "--showformat=${Version}", "opentracker"]
         found = subprocess.run(query, capture_output=True, text=True, check=False).stdout
         return found.partition("~")[2] or found or "unknown"
