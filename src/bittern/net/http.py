@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -36,6 +35,7 @@ from bittern.codec.url import normalise_url
 from bittern.core.errors import DecodeError, FetchError, MisuseError, ResolveError
 from bittern.net.access import Access, AddressClass, classify, refusal
 from bittern.net.dns import HostResolver
+from bittern.net.words import words_of
 
 if TYPE_CHECKING:
     import aiohttp
@@ -415,7 +415,7 @@ def _mapped_errors() -> Iterator[None]:
         raise FetchError("answer is cut off or malformed") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
         number = getattr(error, "errno", None)
-        text = os.strerror(number).lower() if number else _first_line(str(error))
+        text = words_of(number) if number else _first_line(str(error))
         raise FetchError(text or type(error).__name__) from error
 
 

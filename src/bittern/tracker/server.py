@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import os
 import random
 import secrets
 from collections.abc import Container, Iterator, Sequence
@@ -23,6 +22,7 @@ from typing import Self
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError
 from bittern.net.udp import UdpSocket
+from bittern.net.words import words_of
 from bittern.tracker.desk import DEFAULT_INTERVAL, Desk, Refused, tell_nobody
 from bittern.tracker.http import HttpTracker
 from bittern.tracker.udp import LENIENT_SLOTS, STRICT_SLOTS, ConnectionIds, UdpTracker
@@ -152,4 +152,4 @@ def _naming(endpoint: Endpoint) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, os.strerror(error.errno or 0), str(endpoint)) from error
+        raise OSError(error.errno, words_of(error.errno or 0), str(endpoint)) from error

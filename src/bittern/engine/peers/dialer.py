@@ -10,7 +10,6 @@ Sources: threats.md H8 (half-open connections, attempts per second).
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Protocol
 
@@ -19,6 +18,7 @@ from bittern.core.errors import BitTorrentError, PeerTimeout
 from bittern.core.rate import TokenBucket
 from bittern.engine.config import SessionConfig
 from bittern.net.stream import Network, Stream
+from bittern.net.words import words_of
 
 
 class DialingRoster(Protocol):
@@ -119,5 +119,5 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, PeerTimeout):
         return "no answer in time"
     if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno).lower()
+        return words_of(error.errno)
     return str(error) or type(error).__name__
