@@ -17,6 +17,7 @@ from bittern.cli.demo import FILE_LENGTH, FILE_NAME, PIECE_LENGTH, make_content
 from bittern.cli.dissect import BYTES_PER_LINE, Part, dissect, hex_lines
 from bittern.core.bitfield import Bitfield
 from bittern.storage.creator import CreateOptions, create_torrent
+from tests import library_page
 from tests.rules import ROOT, SRC, read_sources
 
 DOCS = ROOT / "docs"
@@ -186,6 +187,12 @@ def test_every_public_name_is_there_and_documented() -> None:
         getattr(bittern, "nothing")  # noqa: B009  # a type checker would refuse it
 
 
+def test_the_reference_is_what_the_code_says() -> None:
+    """``python -m tests.library_page`` writes it anew."""
+    assert library_page.undocumented() == []
+    assert library_page.PATH.read_text(encoding="utf-8") == library_page.reference()
+
+
 # --- the story -------------------------------------------------------------------------------
 
 HEX = re.compile(r"^((?:[0-9a-f]{2} )*[0-9a-f]{2})(?: \.\.\.)?(?:$|  )")
@@ -304,6 +311,8 @@ def test_every_event_of_the_command_line_is_in_its_table_with_its_keys() -> None
             keys = {field.name for field in dataclasses.fields(kind)}
             assert keys <= set(re.findall(r"`(\w+)`", rows[name])), name
     assert rows.keys() >= NOTES
+    figures = {field.name for field in dataclasses.fields(bittern.TorrentStats)}
+    assert figures <= set(re.findall(r"`(\w+)`", rows["progress"]))
 
 
 NOTES = {"listening", "resolved", "added", "torrent_saved", "progress", "failed", "stopping"}

@@ -224,6 +224,16 @@ async def test_what_is_looked_up_while_the_session_ends_is_not_added(scene: Scen
 
 
 @in_scene()
+async def test_a_torrent_of_another_session_is_not_removed(scene: Scene) -> None:
+    """It was stopped, and stayed in the list of its own."""
+    node, other = await scene.node(is_seed=True), await scene.session(scene.add_host())
+    for session in (other, Session()):
+        with pytest.raises(ConfigError, match="is another session's"):
+            await session.remove(node.torrent)
+    assert node.torrent.state is TorrentState.SEEDING
+
+
+@in_scene()
 async def test_a_torrent_that_was_removed_takes_no_more_orders(scene: Scene) -> None:
     node = await scene.node(is_seed=True)
     torrent = node.torrent

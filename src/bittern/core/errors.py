@@ -58,7 +58,7 @@ class MagnetError(InputError):
 
 
 class ConfigError(InputError):
-    """A setting has an impossible value."""
+    """A setting has an impossible value, or what was asked for cannot be as things are."""
 
 
 # --- bytes break a format ----------------------------------------------------------------

@@ -80,9 +80,13 @@ class SessionConfig:
 
     # --- sources of peers ----------------------------------------------------------------
     enable_trackers: bool = True
+    """Announce to HTTP and UDP trackers (BEP 3, 15)."""
     enable_dht: bool = True
+    """Run a node of the DHT for each address family, and find peers by it (BEP 5, 32)."""
     enable_pex: bool = True
+    """Learn of peers from peers, and tell them of others (BEP 11)."""
     enable_lsd: bool = True
+    """Find peers in the local network by multicast (BEP 14)."""
     enable_web_seeds: bool = True
     """Download from HTTP servers that the torrent names as well (BEP 19)."""
     enable_zeroconf: bool = False
@@ -95,10 +99,13 @@ class SessionConfig:
 
     # --- limits --------------------------------------------------------------------------
     max_download_rate: float | None = None
+    """Bytes per second of blocks, of all torrents together; None is no limit."""
     max_upload_rate: float | None = None
+    """The same for what is sent."""
     max_connections: int = 500
     """Established peer connections of all torrents; libtorrent's default is 200."""
     max_connections_per_torrent: int = 200
+    """The same for one torrent, which may have a limit of its own."""
     max_web_seeds_per_torrent: int = 3
     """Limit: N8. Web seeds asked at the same time, over one connection each; as in libtorrent."""
     max_half_open: int = 20
@@ -118,15 +125,19 @@ class SessionConfig:
 
     # --- times ---------------------------------------------------------------------------
     connect_timeout: float = 10.0
+    """Until an outgoing connection is given up."""
     handshake_timeout: float = 10.0
     """Limit: H5. A deadline for the whole handshake, not per byte."""
     idle_timeout: float = 120.0
     """Limit: H5. Silence after which a peer is closed (BEP 3: two minutes)."""
     keep_alive_interval: float = 100.0
+    """Silence of ours after which a peer hears that we are there (BEP 3)."""
     snub_timeout: float = 60.0
     """Limit: H5. No block for this long although some are outstanding: snubbed (BEP 3)."""
     choke_interval: float = 10.0
+    """Between two choices of whom to unchoke for what it gives (BEP 3)."""
     optimistic_interval: float = 30.0
+    """Between two choices of whom to unchoke by chance (BEP 3)."""
     stop_timeout: float = 5.0
     """Limit: F19. Longest wait for trackers to hear "stopped"; of all torrents together when a
     session ends."""
@@ -146,7 +157,7 @@ class SessionConfig:
     part_suffix: str | None = None
     """Suffix of files that are not complete, as ``.part``; None for none."""
     max_open_files: int = 64
-    """Limit: F13."""
+    """Limit: F13. Of all torrents at a time; fewer where the system allows few."""
     hashing_threads: int | None = None
     """Threads of a recheck, all but one with a process where that pays; None for one per core."""
     max_write_queue: int = 67_108_864
@@ -158,7 +169,9 @@ class SessionConfig:
     verify_before_upload: bool = True
     """Limit: F5. Hash each piece once per session before its first upload."""
     client_prefix: bytes = b"-bt0100-"
+    """How our peer ids begin (BEP 20); at most 12 bytes."""
     client_name: str = "bittern/0.1.0"
+    """What peers, trackers and web servers are told that we are (BEP 10)."""
 
     @property
     def listen_hosts(self) -> tuple[str, ...]:
@@ -226,8 +239,11 @@ class TorrentConfig:
     priorities: Mapping[int, int] = field(default_factory=dict)
     """By index of a file, from 1 for the last to 7 for the first; of all others it is 4."""
     sequential: bool = False
+    """Ask for pieces in their order instead of the rarest first."""
     super_seeding: bool = False
+    """Show each peer one piece at a time, as a lone seed does (BEP 16)."""
     paused: bool = False
+    """Add it without starting it; ``Torrent.resume`` does that."""
     skip_check: bool = False
     """Take the data for complete; every piece is still hashed before its first upload."""
     reuse_session: bool = True
@@ -250,8 +266,11 @@ class TorrentConfig:
     hinted_peers: tuple[Endpoint, ...] = ()
     """Peers that somebody else names, as a magnet link does by host name."""
     max_download_rate: float | None = None
+    """Bytes per second, within the session's limit; None is no limit of its own."""
     max_upload_rate: float | None = None
+    """The same for what is sent."""
     max_connections: int | None = None
+    """None takes the session's ``max_connections_per_torrent``."""
     upload_slots: int | None = None
     """None takes the session's."""
 

@@ -48,7 +48,13 @@ class ReasonCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One reason; ``str`` is the sentence."""
+    """
+    One reason; ``str`` is the sentence.
+
+    Args:
+        code: for programs.
+        text: for people.
+    """
 
     code: ReasonCode
     text: str

@@ -89,6 +89,14 @@ class Session:
         os_calls: the operating system under the files; tests make it fail.
         clock: seconds, to tell a slow disk from a quick one.
 
+    Attributes:
+        config: the settings that hold; ``change`` changes them.
+        torrents: those of the session, in the order in which they were added.
+
+    Raises:
+        ConfigError: ``config`` is no ``SessionConfig``; a session is entered twice.
+        StorageError: on entering: the state folder is another session's, or cannot be used.
+
     Example::
 
         async with bittern.Session() as session:
@@ -414,7 +422,13 @@ class Session:
             delete_data: delete its files as well.
             keep_state: leave what the state folder knows of it, so that it goes on from there
                 when it is added again.
+
+        Raises:
+            ConfigError: it is another session's.
+            StorageError: its files, or what is known of it, cannot be deleted; it has stopped.
         """
+        if self._group is None or torrent._services is not self._services:
+            raise ConfigError(f"torrent {torrent.all_hashes[0]} is another session's")
         ours = self._unregister(torrent)
         if torrent in self.torrents:
             self.torrents.remove(torrent)

@@ -23,11 +23,29 @@ from bittern.storage.layout import Layout
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorrentStats:
     """
-    A torrent at one instant.
+    A torrent at one instant; all lengths are 0 before the metadata is known.
 
-    Lengths are bytes, rates bytes per second, ``progress`` is the part of what
-    is wanted, 0 to 1, ``num_web_seeds`` those being asked now, ``eta`` seconds or
-    None, ``availability`` the number of distributed copies among the peers.
+    Args:
+        state: what it is doing.
+        progress: the part of what is wanted that is here, 0 to 1.
+        num_pieces: of the torrent.
+        num_have: of these, the ones that are here and verified.
+        num_checked: pieces hashed so far, while checking.
+        total_length: bytes of the torrent, without padding.
+        wanted_length: bytes of the files that are wanted.
+        left: bytes of these that are still missing.
+        downloaded, uploaded: bytes of blocks, in this and earlier runs.
+        wasted: bytes that came twice or did not match.
+        download_rate, upload_rate: bytes per second, lately.
+        num_peers: connections through their handshake.
+        num_seeds: of these, the peers that have everything.
+        num_web_seeds: being asked now.
+        num_connecting: connections in their handshake.
+        num_known_peers: endpoints that are known.
+        peers_seen: addresses that we were connected to in this run.
+        availability: distributed copies among the peers; below 1 somebody must come who has the
+            rest.
+        eta: seconds until it is complete at the present rate, 0 when it is; None while unknown.
     """
 
     state: TorrentState
@@ -55,7 +73,22 @@ class TorrentStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerInfo:
-    """One connected peer at one instant; rates are bytes per second."""
+    """
+    One connected peer at one instant.
+
+    Args:
+        endpoint: its address and port, not necessarily that at which it accepts connections.
+        client: the name it gives itself, or what its peer id says.
+        is_outgoing: we connected to it.
+        progress: the part of all pieces that it has, 0 to 1.
+        download_rate, upload_rate: bytes per second, from and to it, lately.
+        downloaded, uploaded: bytes of blocks over this connection.
+        am_choking: we do not serve it now.
+        am_interested: it has something that we want.
+        peer_choking: it does not serve us now.
+        peer_interested: we have something that it wants.
+        num_outstanding: blocks that we have asked it for and that have not come.
+    """
 
     endpoint: Endpoint
     client: str

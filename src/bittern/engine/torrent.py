@@ -58,7 +58,7 @@ from bittern.policy.picker import Picker
 
 class Torrent:
     """
-    The one described in the module's text; made by ``Session.add``.
+    One torrent of a session; made by ``Session.add``. ``config`` has the settings that hold.
 
     Methods are called on the session's event loop. Those that start, check, move or rename raise
     ``ConfigError`` once it was removed.

@@ -31,7 +31,14 @@ MAX_ENTRIES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """An address that nothing is exchanged with now, until when, and why."""
+    """
+    An address that nothing is exchanged with now.
+
+    Args:
+        address: of IPv4, or the /64 of IPv6.
+        until: the instant at which it ends.
+        reason: what it did.
+    """
 
     address: str
     until: float

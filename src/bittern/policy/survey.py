@@ -19,7 +19,16 @@ MAX_LISTED = 50
 
 @dataclass(frozen=True, slots=True)
 class FailedCandidate:
-    """An endpoint that could not be reached, or that misbehaved; ``next_at`` None: not soon."""
+    """
+    An endpoint that could not be reached, or that misbehaved.
+
+    Args:
+        endpoint: as it was named.
+        source: by whom.
+        num_failures: in a row.
+        reason: of the last one.
+        next_at: when it may be tried again; None: not soon.
+    """
 
     endpoint: Endpoint
     source: Source

@@ -75,7 +75,14 @@ class StorageSurvey:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A limit that is set; ``name`` is the setting's, ``is_reached`` that it holds us back now."""
+    """
+    A limit that is set.
+
+    Args:
+        name: of the setting.
+        value: of the setting.
+        is_reached: it holds us back now.
+    """
 
     name: str
     value: float

@@ -68,6 +68,10 @@ class TrackerStatus:
     One tracker, for display.
 
     Args:
+        url: as the torrent, or the user, gives it.
+        tier: which group of trackers it is in, 0 for the first (BEP 12).
+        state: how it stands.
+        num_failures: announces in a row that failed.
         next_at: loop time of the next announce, None while none is planned.
         last_asked_at: loop time of the last announce.
         last_at: loop time of the last answer or failure.
