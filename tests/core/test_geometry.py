@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bittern.core.bitfield import Bitfield
 from bittern.core.geometry import BLOCK_LENGTH, MAX_REQUEST_LENGTH, Geometry
 from tests.strategies import bitfields, geometries
 
@@ -132,6 +133,10 @@ def test_padding_is_not_counted() -> None:
     assert [geometry.length_of(index) for index in range(4)] == [10, 10, 10, 5]
     for field, length in ("1111", 12), ("1000", 1), ("1100", 7), ("0101", 11), ("0000", 0):
         assert geometry.total_of(int(field + "0000", 2)) == length
+    many = Geometry.contiguous(10, 300, 60, dict.fromkeys(range(3, 27), 10))
+    for index in range(30):
+        expected = 1 if 3 <= index < 27 else 10
+        assert many.total_of(Bitfield.of(30, [index]).bits) == expected
     assert geometry.total_of(0b0010_0000) == 1, "what is missing is never nothing"
 
 

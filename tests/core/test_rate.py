@@ -35,6 +35,13 @@ def test_tokens_come_with_time_up_to_the_burst() -> None:
     assert bucket.available(now=100) == 500
 
 
+def test_what_is_taken_at_an_instant_leaves_what_there_is_then() -> None:
+    bucket = TokenBucket(1000, now=0, burst=500)
+    bucket.take(500, now=100)
+    assert bucket.available(now=100) == 0
+    assert bucket.ready_at(1, now=100) == pytest.approx(100.001)
+
+
 def test_the_default_burst_is_a_tenth_of_a_second() -> None:
     assert TokenBucket(1000, now=0).available(now=100) == 100
 

@@ -285,7 +285,8 @@ def test_admit_gives_a_free_slot_at_once_but_not_past_those_who_wait() -> None:
 
 def test_slots_that_a_round_left_free_are_given_at_once() -> None:
     choker = Choker(random.Random(0), 3)
-    assert len(choker.decide([peer(1), peer(2)], now=0.0, is_seeding=True).unchoke) == 2
+    standings = [peer(1), peer(2), peer("needs nothing", "cio")]
+    assert len(choker.decide(standings, now=0.0, is_seeding=True).unchoke) == 2
     assert choker.admit("new", now=1.0), "nobody waits any more"
 
 

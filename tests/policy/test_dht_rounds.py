@@ -87,6 +87,53 @@ def test_who_comes_to_lack_peers_is_noticed_within_a_minute(scene: Scene) -> Non
     assert scene.asked_at[1][2][0] - scene.asked_at[1][1][0] == MIN_WAIT + 1
 
 
+def test_who_lacks_peers_is_announced_as_often_as_others(scene: Scene) -> None:
+    scene.hungry.add(1)
+    scene.rounds.add(1, now=0.0)
+    scene.run(7200)
+    announced = [at for at, is_announce in scene.asked_at[1] if is_announce]
+    gaps = [after - before for before, after in itertools.pairwise(announced)]
+    assert all(SOONEST <= gap <= ANNOUNCE_INTERVAL + 2 for gap in gaps)
+    assert len(gaps) >= 7
+    scene.rounds.hurry(1, now=7200.0)
+    scene.run(7200 + MIN_WAIT + 2, now=7200.0)
+    late = [at for at, _ in scene.asked_at[1] if at >= 7200]
+    assert late == [7200, 7201 + MIN_WAIT], "its waits begin anew"
+
+
+def test_any_history_keeps_to_the_limit_and_to_the_instants(rng: random.Random) -> None:
+    """Whatever leaves, comes back or ends twice."""
+    rounds: DhtRounds[int] = DhtRounds(rng, lambda _: rng.random() < 0.5)
+    active: set[int] = set()
+    now = 0.0
+    for _ in range(3000):
+        now += rng.choice((0.0, PACE, 1.0, 60.0))
+        key = rng.randrange(3 * MAX_ACTIVE)
+        match rng.randrange(6):
+            case 0 if rounds.next_at(key) is None and key not in active:
+                rounds.remove(key)
+                rounds.add(key, now=now)
+            case 1:
+                rounds.remove(key)
+                active.discard(key)
+            case 2:
+                rounds.hurry(key, now=now)
+            case 3:
+                rounds.ended(key, now=now, was_stored=rng.random() < 0.5, num_queries=1)
+                active.discard(key)
+            case _:
+                due_at = {each: rounds.next_at(each) for each in range(3 * MAX_ACTIVE)}
+                found = rounds.due(now=now)
+                if found is not None:
+                    at = due_at[found[0]]
+                    assert at is not None
+                    assert at <= now
+                    active.add(found[0])
+        assert len(active) <= MAX_ACTIVE
+        is_full = len(active) == MAX_ACTIVE
+        assert (rounds.next_timer() is None) == (is_full or len(rounds) == len(active))
+
+
 def test_what_nobody_took_is_announced_again(scene: Scene) -> None:
     scene.was_stored = False
     scene.rounds.add(1, now=0.0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 import pytest
@@ -112,6 +113,28 @@ def test_stale_places_do_not_pile_up() -> None:
     num_places = len(queue._waiting) + len(queue._ready) + sum(map(len, queue._parked.values()))
     assert num_places <= 3 * (2 * len(queue) + 65)
     assert drain(queue, 1e9) == [2, 1]
+
+
+def test_nothing_is_lost_or_out_of_order_when_stale_places_are_dropped(rng: random.Random) -> None:
+    queue: DialQueue[Item] = DialQueue()
+    items = [Item(name) for name in range(20)]
+    for _ in range(200):
+        queue.put(rng.choice(items), rng.uniform(0.0, 100.0))
+    instants = [rng.uniform(0.0, 100.0) for _ in items]
+    for item, instant in zip(items, instants, strict=True):
+        queue.put(item, instant)
+    for _ in range(200):
+        queue.put(items[0], instants[0])
+    in_order = sorted(instants)
+    assert [queue.next_instant(0.0)] + [
+        queue.next_instant(now) for now in in_order[:-1] if queue.pop(now) is not None
+    ] == in_order
+    parked = Item(99)
+    for _ in range(200):
+        queue.park(parked, "a")
+    queue.call("a", 100.0)
+    assert queue.pop(100.0) is items[instants.index(in_order[-1])]
+    assert queue.pop(100.0) is parked
 
 
 orders = st.lists(

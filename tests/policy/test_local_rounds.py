@@ -107,6 +107,21 @@ def test_when_others_may_hear_us_everything_is_due_again() -> None:
     assert taken[0][0] - 1_010.0 <= MIN_ROUND_INTERVAL
 
 
+def test_a_swarm_stands_in_the_schedule_once() -> None:
+    rounds = LocalRounds(10)
+    rounds.add(swarm(1), now=0.0)
+    rounds.take_round(now=1.0)
+    rounds.add(swarm(1), now=100.0)
+    assert len(rounds) == 1
+    assert rounds.due_at(swarm(1)) == rounds.next_timer() == 100.0 + GATHERING_TIME
+    rounds.take_round(now=101.0)
+    rounds.add(swarm(2), now=500.0)
+    assert rounds.next_timer() == 161.0, "the first that is due"
+    rounds.make_all_due(now=1_000.0)
+    assert len(rounds) == 2
+    assert rounds.due_at(swarm(1)) == 1_000.0 + GATHERING_TIME
+
+
 def test_when_a_swarm_is_due() -> None:
     rounds = LocalRounds(10)
     assert rounds.due_at(swarm(1)) is None

@@ -248,6 +248,12 @@ def test_a_check_that_finds_a_piece_ends_its_deadline() -> None:
     assert pick(picker, picker.swarm.full) == 5
     picker.lose(6)
     assert in_order(picker)[:2] == [5, 7]
+    picker.set_deadline(4, 1.0)
+    picker.set_have(bits_of("#####..."))
+    picker.lose(4)
+    picker.set_deadline(4, 3.0)
+    picker.set_deadline(6, 2.5)
+    assert in_order(picker)[:3] == [5, 6, 4], "its first deadline is gone"
 
 
 # --- our own state -----------------------------------------------------------------------
@@ -295,6 +301,17 @@ def test_a_lost_piece_that_nobody_wants_is_not_fetched_again() -> None:
     picker.lose(7)
     assert picker.is_complete
     assert pick(picker, picker.swarm.full) is None
+
+
+def test_a_piece_that_was_given_up_is_picked_after_new_priorities_too() -> None:
+    picker = scene(ours="###.")
+    picker.mark_open(3)
+    assert picker.is_endgame
+    picker.mark_closed(3)
+    assert picker.open == 0
+    picker.set_priorities([4, 4, 4, 7])
+    assert not picker.is_endgame
+    assert pick(picker, picker.swarm.full) == 3
 
 
 def test_priorities_keep_open_pieces_open() -> None:
@@ -351,6 +368,7 @@ def test_a_row_begins_with_the_preferred_piece_and_ends_where_others_are_not_as_
     assert row(picker, every, preferred=5, extent=14, limit=14) == [5, 6, 7, 8, 9], "10 is open"
     assert row(picker, every, preferred=11, extent=14, limit=14) == [11], "12 is less rare"
     assert row(picker, "########.#####", preferred=5, extent=14, limit=14) == [5, 6, 7]
+    assert row(picker, "########.#####", preferred=5, extent=14, limit=4) == [5, 6, 7]
     assert row(picker, every, preferred=5, extent=4, limit=14) == [5, 6, 7], "the extent ends"
     assert row(picker, every, preferred=13, extent=14, limit=14) == [13], "the torrent ends"
 

@@ -252,6 +252,28 @@ def test_a_late_block_is_taken_back_from_who_has_been_asked_for_it_since() -> No
 # --- giving back -----------------------------------------------------------------------------
 
 
+def test_blocks_are_asked_for_around_those_that_came_and_those_under_way() -> None:
+    scene, first, second = Scene(blocks_per_piece=8), PeerShare("a"), PeerShare("b")
+    scene.pieces.restore(0, [2, 5])
+    scene.plan(first, 2)
+    scene.pieces.release(first, [(0, 0, B)])
+    assert scene.states(0) == ".?#..#.."
+    assert scene.plan(second, 5) == [(0, 0, B), (0, 3 * B, 5 * B), (0, 6 * B, 8 * B)]
+
+
+def test_a_piece_had_from_elsewhere_is_asked_of_nobody_any_more() -> None:
+    """As when another torrent has completed a file with the same content."""
+    scene, owner, other = Scene(), PeerShare("a"), PeerShare("b")
+    scene.plan(owner, 2)
+    waiting = scene.pieces.restore(1, [0])
+    scene.pieces.close_good([scene.pieces.open[0], waiting])
+    assert scene.plan(owner, 2) == [(2, 0, 2 * B)]
+    assert requests_of(scene, scene.plan(other, 9)) == [
+        (2, 2 * B, B),
+        (2, 3 * B, B - 100),
+    ]
+
+
 def test_what_a_peer_does_not_bring_goes_to_another() -> None:
     scene, a, b = Scene(), PeerShare("a"), PeerShare("b")
     scene.plan(a, 3)
@@ -515,6 +537,7 @@ def test_closing_forgets_who_was_asked_twice() -> None:
     piece = scene.pieces.open[0]
     scene.pieces.close_bad(piece, exclusive=False)
     assert scene.receive(b, (1, 3)).cancels == [(a, 1, 3 * B)]
+    assert scene.receive(a, (1, 2)).cancels == [(b, 1, 2 * B)]
     scene.plan(b, 1)
     assert scene.receive(b, (0, 0)).cancels == []
 

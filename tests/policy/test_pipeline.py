@@ -157,6 +157,18 @@ def test_one_short_slow_round_lowers_the_rate_only_in_part() -> None:
     assert pipeline.rate == pytest.approx((0.75 * 100 + 0.25 * 50) * BLOCK_LENGTH)
 
 
+def test_and_the_depth_too() -> None:
+    pipeline, now = Pipeline(now=0.0, reqq_limit=MAX_REQQ), 0.0
+    for _ in range(10):
+        pipeline.set_outstanding(10, now=now)
+        now += 0.1
+        pipeline.blocks_received(10 * BLOCK_LENGTH, now=now)
+    deep = pipeline.target
+    pipeline.set_outstanding(10, now=now)
+    pipeline.blocks_received(10 * BLOCK_LENGTH, now=now + 0.2)
+    assert 0.8 * deep < pipeline.target < deep
+
+
 # --- limits ------------------------------------------------------------------------------
 
 

@@ -122,6 +122,26 @@ def test_a_bitfield_that_comes_late_replaces_a_piece_shown_in_vain() -> None:
     assert draw(seeder.unshown("b"), 4) == "#..#"
 
 
+def test_a_piece_that_was_shown_in_vain_is_waited_for_no_more() -> None:
+    seeder = SuperSeeder(4)
+    for key in "abc":
+        seeder.peer_joined(key)
+    assert seeder.bitfield_seen("a", bits_of("#...")) == [("a", 3)]
+    assert repr(seeder) == "<SuperSeeder 3 peers, 3 pieces out>"
+    assert seeder.piece_seen("b", 0) == []
+    assert seeder.piece_seen("b", 3) == []
+    assert seeder.piece_seen("a", 3) == [("a", 1)]
+
+
+def test_a_peer_that_has_been_shown_everything_may_leave() -> None:
+    seeder = SuperSeeder(1)
+    assert seeder.peer_joined("a") == [("a", 0)]
+    assert seeder.piece_seen("a", 0) == []
+    assert seeder.peer_left("a") == []
+    assert seeder.peer_joined("b") == [("b", 0)]
+    assert repr(seeder) == "<SuperSeeder 1 peers, 1 pieces out>"
+
+
 def test_what_a_peer_has_is_counted_once_however_often_it_is_told() -> None:
     seeder = SuperSeeder(2, 1)
     seeder.peer_joined("a", bits_of("##"))

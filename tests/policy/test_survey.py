@@ -64,6 +64,21 @@ def test_who_was_given_up_is_counted() -> None:
     assert (found.num_known, found.num_forgotten) == (0, 1)
 
 
+def test_who_may_be_tried_again_is_ready_and_so_is_a_seed_while_we_need_something() -> None:
+    candidates = make()
+    candidates.add([at(1), at(2)], Source.DHT, now=0)
+    candidates.add([at(3)], Source.DHT, now=0, is_seed=True)
+    late = candidates.failed(at(1), now=20)
+    soon = candidates.failed(at(2), now=0)
+    assert late is not None
+    assert soon is not None
+    found = survey(candidates, now=21)
+    assert (found.num_ready, found.num_failed, found.num_seeds_aside) == (1, 2, 0)
+    assert [each.endpoint for each in found.failed] == [at(2), at(1)], "the soonest first"
+    assert survey(candidates, now=soon).num_ready == 2
+    assert survey(candidates, now=max(soon, late)).num_ready == 3
+
+
 def test_endpoints_put_aside_have_no_instant() -> None:
     candidates = make()
     candidates.add([at(1, 1), at(1, 2)], Source.DHT, now=0)

@@ -54,6 +54,8 @@ def test_blocks_of_an_earlier_run_and_padding_accuse_nobody() -> None:
     assert suspects.piece_failed(0, [None] * 4, not_needed) == set()
     assert suspects.piece_failed(0, ["a", None, "a", None], digests(1)) == set()
     assert suspects.pieces_passed([(0, ["b", None, "b", None])], digests()) == set()
+    assert suspects.piece_failed(0, ["a", None, "a", None], digests(2)) == set()
+    assert suspects.pieces_passed([(0, ["b", None, "b", None])], digests()) == {"a"}
 
 
 def test_good_pieces_are_counted_once_for_each_address() -> None:

@@ -60,12 +60,13 @@ def test_complete_content_is_found_complete(version: str, num_threads: int) -> N
     assert result.unreadable == ()
 
 
+@pytest.mark.parametrize("batch_length", [PIECE, checker.BATCH_LENGTH])
 @pytest.mark.parametrize("buffer_length", [PIECE // 2, 3 * PIECE, run_hashing.BUFFER_LENGTH])
 @pytest.mark.parametrize("version", ["1", "2", "hybrid"])
 def test_bad_pieces_and_no_others_are_found_bad(
-    version: str, buffer_length: int, monkeypatch: pytest.MonkeyPatch
+    version: str, buffer_length: int, batch_length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checker, "BATCH_LENGTH", PIECE)
+    monkeypatch.setattr(checker, "BATCH_LENGTH", batch_length)
     monkeypatch.setattr(run_hashing, "BUFFER_LENGTH", buffer_length)
     content = Content(Torrent(version, CONTENTS)).fill()
     for index in (0, 3, content.geometry.num_pieces - 1):
@@ -97,6 +98,20 @@ def test_missing_and_short_files_cost_no_reading() -> None:
     # Files 3 and 4 begin in pieces 3 and 4; of file 4 one piece's length is there.
     assert reads == [0, 1, 2]
     assert list(result.have) == [0, 1, 2]
+    assert not result.unchecked
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize("length", [0, 1, PIECE - 1, PIECE, 3 * PIECE - 1, 3 * PIECE, 5 * PIECE])
+def test_of_a_short_file_the_pieces_before_its_end_are_found(version: str, length: int) -> None:
+    """And those of the files around it."""
+    files = [noise(2 * PIECE), noise(5 * PIECE + 10, 2), noise(3 * PIECE, 3)]
+    content = Content(Torrent(version, files)).fill()
+    del content.storage.files[1][length:]
+    result = content.check()
+    assert result.missing_files == (1,)
+    whole = 2 + length // PIECE
+    assert list(result.have) == [*range(whole), *range(8, content.geometry.num_pieces)]
     assert not result.unchecked
 
 
@@ -258,6 +273,8 @@ def test_bad_blocks_are_named(version: str) -> None:
         return check_blocks(content.storage, content.geometry, content.hashes, index, expected)
 
     assert [bad(index) for index in range(4)] == [[], [2], [], []]
+    content.storage.write(3 * PIECE, [b"x" * 100])
+    assert bad(3) == [0], "a short piece is no longer than it is"
 
 
 def test_v1_has_no_hashes_of_blocks() -> None:
