@@ -18,9 +18,12 @@ from bittern.codec.extension import (
     ExtendedHandshake,
     MetadataMessage,
     MetadataMessageType,
+    PexFlag,
+    PexMessage,
     decode_metadata_message,
     encode_extended_handshake,
     encode_metadata_message,
+    encode_pex,
 )
 from bittern.codec.file_list import FileEntry
 from bittern.codec.info import Version
@@ -44,6 +47,7 @@ from tests.engine.hash_peers import Files, HashPeer, connect_v2
 from tests.engine.scene import (
     FAST,
     GIVEN,
+    NAME,
     NUM_PIECES,
     Scene,
     Stranger,
@@ -583,3 +587,20 @@ async def test_a_full_roster_dials_nobody_and_messages_are_told(scene: Scene) ->
     assert not scene.network.attempts[other]
     assert watch.of(events.MessageReceived)[0].kind == "handshake"
     assert watch.of(events.MessageSent)[0].kind == "handshake"
+
+
+@in_scene(is_private=True)
+async def test_nobody_is_named_by_peers_while_a_private_torrent_is_checked(scene: Scene) -> None:
+    """BEP 27. They may have been told before that we take peers from them (BEP 11)."""
+    seed = await scene.node(is_seed=True)
+    seed.torrent.shelf.is_private = False  # so that it serves the metadata
+    node = await scene.node(source=scene.link, worker_delay=100)
+    (node.folder / NAME).write_bytes(bytes(len(scene.data)))
+    talker = await scene.scripted(node, extended=ExtendedHandshake())
+    node.torrent.add_peers([seed.endpoint], "user")
+    await until(lambda: node.torrent.state is TorrentState.CHECKING, within=900)
+    named = Endpoint("10.0.0.77", 7000)
+    talker.send(wire.encode_extended(1, encode_pex(PexMessage(((named, PexFlag.NONE),)))))
+    await asyncio.sleep(50)
+    assert node.torrent.state is TorrentState.CHECKING
+    assert named not in node.torrent.candidates

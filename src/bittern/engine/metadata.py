@@ -162,7 +162,7 @@ class MetadataPhase:
                     self.fetch.forget(peer)
             case peer_events.ExtensionReceived(name, payload) if name == UT_METADATA:
                 self._metadata_message(peer, payload, now)
-            case peer_events.ExtensionReceived(name, payload):
+            case peer_events.ExtensionReceived(name, payload) if not self._owner.is_private:
                 self._extensions.received(peer, name, payload, now=now)
             case peer_events.PortReceived(port):
                 self.roster.port_received(peer, port)

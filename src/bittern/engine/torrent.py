@@ -264,6 +264,7 @@ class Torrent:
             try:
                 with self._condition.starting():
                     learn(self, raw, piece_layers, self._services.hashes_learned)
+                    self._finder.metadata_known()
                     await self._wake(phase.roster)  # the phase keeps connections meanwhile
             except (StorageError, InputError) as error:
                 self._failed(error)

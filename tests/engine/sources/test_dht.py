@@ -27,7 +27,8 @@ from bittern.storage.dht_state import NAME, read_dht_state, write_dht_state
 from bittern.storage.statelock import StateLock
 from tests.engine.dht_place import Nodes
 from tests.engine.hash_peers import HashPeer
-from tests.engine.scene import FAST, GIVEN, Node, Scene, Watch, in_scene
+from tests.engine.scene import FAST, GIVEN, Node, Scene, Watch, in_scene, until
+from tests.engine.scene import NAME as CONTENT
 
 
 def status(torrent: Torrent) -> SourceStatus:
@@ -137,6 +138,26 @@ async def test_a_magnet_that_turns_out_to_be_private_leaves(scene: Scene) -> Non
     await asyncio.sleep(2 * ANNOUNCE_INTERVAL)
     asked = b"".join(data for data, _ in nodes.sockets[0].received)
     assert bytes(scene.info_hash) not in asked
+
+
+@in_scene(is_private=True)
+async def test_it_leaves_before_what_is_on_disk_is_checked(scene: Scene) -> None:
+    """Which takes hours. BEP 27."""
+    nodes = Nodes(scene)
+    await nodes.add()
+    seed = await scene.node(is_seed=True)
+    seed.torrent.shelf.is_private = False  # so that it serves the metadata
+    leech = await scene.node(
+        source=magnet(scene), peers=[seed], worker_delay=400, **nodes.options()
+    )
+    (leech.folder / CONTENT).write_bytes(bytes(len(scene.data)))
+    await until(lambda: leech.torrent.state is TorrentState.CHECKING, within=900)
+    received = nodes.sockets[0].received
+    received.clear()
+    await asyncio.sleep(ANNOUNCE_INTERVAL)
+    assert leech.torrent.state is TorrentState.CHECKING
+    assert status(leech.torrent).message == PRIVATE
+    assert bytes(scene.info_hash) not in b"".join(data for data, _ in received)
 
 
 @in_scene()

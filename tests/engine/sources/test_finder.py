@@ -52,10 +52,21 @@ async def test_sources_are_there_while_it_runs(scene: Scene) -> None:
     await asyncio.sleep(1)
     # The metadata has come, and with it a second hash.
     torrent.all_hashes = (SEARCHED, OTHER)
-    finder.start(services.sources, TorrentConfig())
+    finder.metadata_known()
     await finder.stop()
     assert client.hashes[-1] == {SEARCHED, OTHER}
     assert (finder.trackers(), finder.statuses()) == ([], [])
+
+
+@in_scene()
+async def test_only_trackers_and_the_user_name_peers_of_a_private_torrent(scene: Scene) -> None:
+    """BEP 27. Also when a source that was left had something on its way."""
+    services = (await scene.node()).torrent._services
+    finder = PeerFinder(FakeTorrent(SEARCHED, is_private=True), services)
+    for source in ("dht", "pex", "lsd", "zeroconf"):
+        assert finder.add([PEER], source, None) == 0
+    assert len(finder.candidates) == 0
+    assert finder.add([PEER], "tracker", "10.0.0.1") == 1
 
 
 @in_scene()

@@ -43,7 +43,8 @@ _SHARED = {
 }
 """The setting of each source that belongs to the session."""
 
-_NOT_FOR_PRIVATE = (Source.DHT, Source.PEX, *NEIGHBOURS)
+NOT_FOR_PRIVATE = (Source.DHT, Source.PEX, *NEIGHBOURS)
+"""Who may name no peers of a private torrent (BEP 27)."""
 
 
 @dataclass(slots=True)
@@ -183,7 +184,7 @@ class Discovery:
 
     def _part_from_strangers(self) -> None:
         """Forget whom other sources have named, and close connections that came of it."""
-        named = set(self._torrent.candidates.forget_from(_NOT_FOR_PRIVATE))
+        named = set(self._torrent.candidates.forget_from(NOT_FOR_PRIVATE))
         roster = self._torrent.roster
         for peer in [] if roster is None else list(roster.peers):
             if peer.listen_endpoint in named:

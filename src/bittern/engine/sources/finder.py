@@ -17,6 +17,7 @@ from bittern.engine.services import Services
 from bittern.engine.source_status import SourceStatus
 from bittern.engine.sources.base import DiscoveringTorrent
 from bittern.engine.sources.discovery import (
+    NOT_FOR_PRIVATE,
     Discovery,
     SessionSources,
     hinted_peers,
@@ -61,13 +62,13 @@ class PeerFinder:
 
     def add(self, endpoints: Iterable[Endpoint], source: str, from_host: str | None) -> int:
         """Take note of endpoints, named by ``from_host``; how many of them are new."""
+        if self._torrent.is_private and source in NOT_FOR_PRIVATE:
+            return 0  # what a source still had to tell that was left a moment ago
         now = self._services.loop.time()
         return self.candidates.add(endpoints, Source(source), now=now, from_host=from_host)
 
     def start(self, common: SessionSources, config: TorrentConfig) -> None:
-        """Ask all sources from now on, and begin with whom the user or a link names; again, when
-        the metadata has come.
-        """
+        """Ask all sources from now on, and begin with whom the user or a link names."""
         self._torrent.add_peers(config.peers, "user")
         self._torrent.add_peers((*config.hinted_peers, *hinted_peers(self._torrent.shelf)), "link")
         if len(self.candidates):  # the dialer looks at every torrent that runs
@@ -85,7 +86,10 @@ class PeerFinder:
                 ),
             )
             self._discovery.start(shelf.name)
-        else:
+
+    def metadata_known(self) -> None:
+        """Go on with what it has told; a private torrent has fewer sources (BEP 27)."""
+        if self._discovery is not None:
             self._discovery.metadata_known()
 
     def set_trackers(self, config: TorrentConfig) -> None:
