@@ -19,7 +19,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     import sys
     import types
 
-    from bittern.cli.options import Duration, FileList, Ratio, Texts
+    from bittern.cli.options import Duration, FileList, Networks, Ratio
 
     calls: list[tuple[object, ...]] = []
 
@@ -28,7 +28,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
         files: FileList = None,
         timeout: Duration = None,
         seed_ratio: Ratio = None,
-        text: Texts = (),
+        text: Networks = (),
         network: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
         report: ReportOptions = ReportOptions(),  # noqa: B008
     ) -> int:
@@ -42,7 +42,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
         "files": FileList,
         "timeout": Duration,
         "seed_ratio": Ratio,
-        "text": Texts,
+        "text": Networks,
         "network": NetworkOptions,
         "report": ReportOptions,
         "return": int,

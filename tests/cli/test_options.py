@@ -11,12 +11,12 @@ from bittern.cli.options import (
     FileList,
     Listeners,
     NetworkOptions,
+    Networks,
     Port,
     Rate,
     Ratio,
     ReportOptions,
     Size,
-    Texts,
     Urls,
 )
 from bittern.cli.values import HostPort
@@ -48,7 +48,7 @@ def parse(hint: Any, *arguments: str) -> Any:
         (FileList, "0,2-3", {0, 2, 3}),
         (Addresses, "[::1]:5", (HostPort("::1", 5),)),
         (Listeners, ":0", (HostPort("", 0),)),
-        (Texts, '["a"]', ('["a"]',)),
+        (Networks, '["a"]', ('["a"]',)),
         (Urls, "http://a/?x=1,2", ("http://a/?x=1,2",)),
     ],
 )
@@ -57,7 +57,7 @@ def test_every_type_reads_its_value(hint: Any, text: str, value: object) -> None
     assert parse(hint, f"--value={text}") == value
 
 
-@pytest.mark.parametrize("hint", [Addresses, Listeners, Texts, Urls])
+@pytest.mark.parametrize("hint", [Addresses, Listeners, Networks, Urls])
 def test_lists_are_made_by_repeating(hint: Any) -> None:
     assert len(parse(hint, "--value", "a:1", "--value", "b:2")) == 2
     with pytest.raises(CycloptsError):

@@ -79,7 +79,7 @@ Addresses = Annotated[tuple[HostPort, ...], _repeated(parse_host_port, metavar="
 OneAddress = Annotated[HostPort, _single(parse_host_port)]
 Listeners = Annotated[tuple[HostPort, ...], _repeated(_parse_listener, metavar="HOST:PORT")]
 Hosts = Annotated[tuple[str, ...], _repeated(parse_host, metavar="ADDR")]
-Texts = Annotated[tuple[str, ...], Parameter(consume_multiple=False)]
+Networks = Annotated[tuple[str, ...], Parameter(consume_multiple=False, metavar="NETWORK")]
 Urls = Annotated[tuple[str, ...], Parameter(consume_multiple=False, metavar="URL")]
 
 

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
 from bittern.cli.loop import StopSignal, before_end, run_loop
-from bittern.cli.options import Duration, Listeners, ReportOptions, Texts
+from bittern.cli.options import Duration, Listeners, Networks, ReportOptions
 from bittern.cli.report import Report
 from bittern.cli.session import look_up
 from bittern.cli.values import HostPort
@@ -40,7 +40,7 @@ def tracker(
     interval: Duration = None,
     store: Annotated[str, Parameter(metavar="URL")] = MEMORY,
     allow: Annotated[Path | None, Parameter(metavar="FILE")] = None,
-    trust: Texts = (),
+    trust: Networks = (),
     lenient_ids: bool = False,
     report: ReportOptions = ReportOptions(),  # noqa: B008 - immutable
 ) -> int:

@@ -113,7 +113,20 @@ def test_an_address_that_is_not_ours_is_left_out(
         door.acceptor.close()
 
     simulate(main)
-    assert "listening on 1 of 2 addresses" in caplog.text
+    assert f"not listening on 10.9.9.9 port {PORT}: cannot assign requested address" in caplog.text
+
+
+def test_who_can_listen_nowhere_is_told_where_and_why(
+    simulate: Simulate, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        door = Door(loop, listen_host="10.9.9.9", listen_port=0)
+        door.acceptor.listen()
+        assert door.acceptor.port == 0
+
+    simulate(main)
+    text = "nobody can connect to us: cannot listen on 10.9.9.9 port 0: cannot assign requested"
+    assert text in caplog.text
 
 
 @simulated

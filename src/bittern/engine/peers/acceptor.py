@@ -65,6 +65,8 @@ class Acceptor:
         self._loop = loop
         self._find = find
         self._listeners: list[Listener] = []
+        self._failures: list[str] = []
+        """Where we could not listen at the last try, and why."""
         self._newcomers: dict[_Newcomer, None] = {}
         self._per_address: dict[str, int] = {}
         self.port: int = 0
@@ -88,18 +90,19 @@ class Acceptor:
             if port > 65535:
                 break
             if self._listen_at(hosts, port):
-                heard = len(self._listeners)
-                if heard < len(config.listen_hosts):
-                    log.warning("listening on %d of %d addresses", heard, len(hosts))
+                if len(self._listeners) < len(config.listen_hosts):
+                    log.warning("not listening on %s", ", ".join(self._failures))
                 return
-        log.warning("no free port from %d on; nobody can connect to us", first)
+        log.warning("nobody can connect to us: cannot listen on %s", ", ".join(self._failures))
 
     def _listen_at(self, hosts: Sequence[str], port: int) -> bool:
+        self._failures.clear()
         for host in hosts:
             try:
                 listener = self._network.listen(host, port or self.port, self._accept)
             except OSError as error:
-                log.info("cannot listen on %s port %d: %s", host, port or self.port, error)
+                reason = (error.strerror or str(error)).lower()
+                self._failures.append(f"{host} port {port or self.port}: {reason}")
                 # A machine without IPv6 is no reason to give up; a port in use is.
                 if error.errno == errno.EADDRINUSE:
                     self.close()
