@@ -9,6 +9,7 @@ from bittern.cli.data import DataPlace, find_data, is_whole
 from bittern.cli.exits import CommandFailed, ExitCode
 from bittern.codec.metainfo import decode_metainfo
 from bittern.storage.creator import CreateOptions, create_torrent
+from bittern.storage.file_paths import Folding
 from tests.cli.support import folder_torrent, single_file_torrent, write
 
 SINGLE = decode_metainfo(single_file_torrent(b"cat.mp4", b"abc")).info
@@ -122,3 +123,16 @@ def test_data_is_whole_when_every_wanted_file_has_its_length(tmp_path: Path) -> 
     assert not is_whole(FOLDER, tmp_path, None), "an empty file would have to be made"
     write(tmp_path / "cats/none", b"")
     assert is_whole(FOLDER, tmp_path, None)
+
+
+def test_names_that_another_volume_demanded_are_found(tmp_path: Path) -> None:
+    """What came from a stick, or from Windows, has other names than it would have here."""
+    odd = [((b"a?",), b"abc"), ((b"A?",), b"defg"), ((b"plain",), b"x")]
+    info = decode_metainfo(folder_torrent(b"cats", odd)).info
+    write(tmp_path / "cats/plain", b"x")
+    assert find_data(info, tmp_path) == DataPlace(tmp_path)
+    write(tmp_path / "cats/a_", b"abc")
+    write(tmp_path / "cats/A_ (1)", b"defg")
+    rules = Folding(case=True, normalisation=False, refuses=True)
+    assert find_data(info, tmp_path) == DataPlace(tmp_path, folding=rules)
+    assert find_data(info, tmp_path / "cats") == DataPlace(tmp_path, folding=rules)

@@ -33,6 +33,16 @@ def test_where_names_fall_together_files_are_kept_apart() -> None:
     ]
 
 
+def test_a_volume_with_the_rules_of_windows_has_them_everywhere() -> None:
+    odd = folder_torrent(b"cats?", [((b"a:b",), b"abc"), ((b"a_b",), b"d"), ((b"con.",), b"e")])
+    info = decode_metainfo(odd).info
+    assert paths_of(info, Folding(True, False, refuses=True)) == [
+        ("cats_", "a_b"),
+        ("cats_", "a_b (1)"),
+        ("cats_", "_con_"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("platform", "expected", "folding"),
     [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -74,3 +75,39 @@ def test_a_folder_that_may_not_be_looked_at_is_no_error(
     with monkeypatch.context() as patched:
         patched.setattr(os, "stat", stat)
         assert probe_folding(tmp_path / "x", target_os="posix") == Folding(False, False)
+
+
+@pytest.mark.parametrize(
+    ("number", "refuses"),
+    [(errno.EINVAL, True), (errno.EPERM, True), (errno.ENOENT, True), (errno.ENOSPC, False)],
+)
+def test_a_volume_that_refuses_names_is_found_out(
+    number: int, refuses: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As sticks do on every system, each driver with another error."""
+    real = os.open
+
+    def open_(path: Path, *args: int) -> int:
+        if "?" in path.name:
+            raise OSError(number, os.strerror(number))
+        return real(path, *args)
+
+    monkeypatch.setattr(os, "open", open_)
+    assert probe_folding(tmp_path) == Folding(False, False, refuses=refuses)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_volume_without_such_letters_is_asked_for_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def open_(path: Path, *args: int) -> int:
+        if not path.name.isascii() or "?" in path.name:
+            raise PermissionError(path)
+        return real(path, *args)
+
+    monkeypatch.setattr(os, "open", open_)
+    assert probe_folding(tmp_path, target_os="posix") == Folding(False, False, refuses=True)
+    assert probe_folding(tmp_path, target_os="darwin") == Folding(False, True, refuses=True)
+    assert list(tmp_path.iterdir()) == []

@@ -8,12 +8,21 @@ file or folder itself, whatever it is called now.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bittern.cli.exits import CommandFailed, ExitCode
 from bittern.codec.info import Info
-from bittern.storage.file_paths import paths_of
+from bittern.storage.file_paths import Folding, paths_of
+
+_RULES: tuple[Folding | None, ...] = (
+    None,
+    Folding(case=True, normalisation=False),
+    Folding(case=True, normalisation=False, refuses=True),
+    Folding(case=True, normalisation=True),
+    Folding(case=False, normalisation=False, refuses=True),
+    Folding(case=False, normalisation=False),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +33,12 @@ class DataPlace:
     Args:
         output: the folder that holds the torrent's own file or folder.
         data_path: the file or folder itself, when its name is not the torrent's.
+        folding: how the names of the files were chosen; None for as is usual here.
     """
 
     output: Path
     data_path: Path | None = None
+    folding: Folding | None = None
 
     @property
     def root(self) -> Path:
@@ -40,25 +51,44 @@ def find_data(info: Info, path: Path) -> DataPlace:
     Find the data of a torrent at or below ``path``.
 
     A folder is taken both ways where both are possible, and the way that finds more
-    files of the right length wins.
+    files of the right length wins. So do the names of the files that were chosen on another
+    volume, or by another system, where files have not the names that they would have here.
 
     Raises:
         CommandFailed: ``path`` is not there, or is a file for a torrent with a folder.
     """
     if not path.exists():
         raise CommandFailed(f"{path}: no such file or folder", ExitCode.NOT_FOUND)
-    paths = paths_of(info)
     if not path.is_dir():
         if not info.is_single_file:
             raise CommandFailed(f"{path}: a file, but the torrent holds a folder")
-        return _named(path, next(stored for stored in paths if stored)[0])
+        return _named(path, next(stored for stored in paths_of(info) if stored)[0])
+    best, most = DataPlace(path), -1
+    everything = sum(
+        entry.length + 1
+        for entry in info.files
+        if not entry.is_pad and entry.symlink_target is None
+    )
+    for folding in _RULES:
+        place, found = _find_in(info, path, folding)
+        if found > most:
+            best, most = place, found
+        if most == everything:
+            break
+    return best
+
+
+def _find_in(info: Info, path: Path, folding: Folding | None) -> tuple[DataPlace, int]:
+    """Return where the data is by some rules for names, and how much of it is there."""
+    paths = paths_of(info, folding)
     inside = _matching_length(info, paths, path)
     if info.is_single_file:
-        return DataPlace(path)
-    as_folder = [stored[1:] for stored in paths]
-    if _matching_length(info, as_folder, path) > inside:
-        return _named(path, next((stored[0] for stored in paths if stored), info.name))
-    return DataPlace(path)
+        return DataPlace(path, folding=folding), inside
+    as_folder = _matching_length(info, [stored[1:] for stored in paths], path)
+    if as_folder > inside:
+        name = next((stored[0] for stored in paths if stored), info.name)
+        return replace(_named(path, name), folding=folding), as_folder
+    return DataPlace(path, folding=folding), inside
 
 
 def _named(path: Path, name: str) -> DataPlace:

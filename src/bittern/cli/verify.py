@@ -116,7 +116,7 @@ def examine(
     info = metainfo.info
     geometry = info.geometry
     layout = Layout(info.files, geometry)
-    paths = paths_of(info)
+    paths = paths_of(info, place.folding)
     shown = ["/".join(path) for path in paths]
     root = place.output
     if place.data_path is not None:

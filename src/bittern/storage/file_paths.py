@@ -16,12 +16,14 @@ from bittern.storage.names import TargetOs, safe_paths
 
 
 class Folding(NamedTuple):
-    """What a volume takes for the same name; ``storage.volume`` asks it."""
+    """Which names a volume takes for the same, and which for none; ``storage.volume`` asks it."""
 
     case: bool
     """``A`` and ``a``."""
     normalisation: bool
     """Composed and decomposed letters."""
+    refuses: bool = False
+    """It refuses ``a?`` and ``a:b`` on every system, as the volumes of Windows do."""
 
 
 def current_os() -> TargetOs:
@@ -49,6 +51,8 @@ def paths_of(info: Info, folding: Folding | None = None) -> list[tuple[str, ...]
     """
     target_os = current_os()
     folds = folding or usual_folding(target_os)
+    if folds.refuses:
+        target_os = "windows"
     return safe_paths(
         info.name,
         info.files,

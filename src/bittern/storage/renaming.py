@@ -60,7 +60,10 @@ def renamed_paths(
         changed[index] = parse_path(text)
     if not renames:  # those of the torrent itself were chosen apart
         return changed
-    folded = [tuple(fold_name(name, *folding) for name in path) for path in changed]
+    folded = [
+        tuple(fold_name(name, folding.case, folding.normalisation) for name in path)
+        for path in changed
+    ]
     folders = {path[:depth] for path in folded for depth in range(1, len(path))}
     numbers: dict[FilePath, int] = {}
     for index, path in enumerate(folded):

@@ -1,13 +1,15 @@
 """
-What a volume is like: which names fall together on it.
+What a volume is like: which names fall together on it, and which it refuses.
 
-A volume is asked, by a file made for the purpose, whether it takes ``A`` for
-``a`` and composed for decomposed letters; the system's name says too little,
-since every system can mount the volumes of the others. Limit: P10.
+A volume is asked, by files made for the purpose, whether it takes ``A`` for
+``a`` and composed for decomposed letters, and ``?`` at all; the system's name
+says too little, since every system can mount the volumes of the others: a
+stick has the rules of Windows on each. Limit: P10.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -15,7 +17,10 @@ from pathlib import Path
 from bittern.storage.file_paths import Folding, current_os, usual_folding
 from bittern.storage.names import TargetOs
 
-_PROBE = ".bittern-probe-\u00e9-{}"
+_OF_THE_MOMENT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO})
+"""Errors that no name is to blame for."""
+_LETTER = "\u00e9"
+_DECOMPOSED = "e\u0301"
 
 
 def probe_folding(root: Path, *, target_os: TargetOs | None = None) -> Folding:
@@ -25,22 +30,41 @@ def probe_folding(root: Path, *, target_os: TargetOs | None = None) -> Folding:
     Args:
         root: the folder; a file is made in it and removed again. While it is not there, the
             first folder above it that is stands for it: it will be made on that volume.
-        target_os: decides where that cannot be asked, because it is read-only or knows no
-            such letters; None for this machine's.
+        target_os: decides what cannot be asked, because the folder is read-only or has no such
+            letters; None for this machine's.
     """
-    target_os = target_os or current_os()
-    name = _PROBE.format(f"{os.getpid()}-{threading.get_ident()}")  # others ask at the same time
+    usual = usual_folding(target_os or current_os())
+    number = f"{os.getpid()}-{threading.get_ident()}"  # others ask at the same time
     places = (root, *root.absolute().parents)
     root = next((place for place in places if os.path.isdir(place)), root)  # noqa: PTH112 - no error
-    probe = root / name
+    for letter in (_LETTER, ""):
+        name = f".bittern-probe-{letter}-{number}"
+        try:
+            _make(root / name)
+        except (OSError, UnicodeEncodeError):
+            continue
+        try:
+            return Folding(
+                os.path.lexists(root / name.replace("bittern", "BITTERN")),
+                os.path.lexists(root / name.replace(letter, _DECOMPOSED))
+                if letter
+                else usual.normalisation,
+                _refuses(root / f"{name}?"),
+            )
+        finally:
+            (root / name).unlink(missing_ok=True)
+    return usual
+
+
+def _make(path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _refuses(path: Path) -> bool:
+    """Tell whether a file cannot have this name, beside one that can be made."""
     try:
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except (OSError, UnicodeEncodeError):
-        return usual_folding(target_os)
-    try:
-        return Folding(
-            os.path.lexists(root / name.replace("bittern", "BITTERN")),
-            os.path.lexists(root / name.replace("\u00e9", "e\u0301")),
-        )
-    finally:
-        probe.unlink(missing_ok=True)
+        _make(path)
+    except OSError as error:
+        return error.errno not in _OF_THE_MOMENT
+    path.unlink(missing_ok=True)
+    return False
