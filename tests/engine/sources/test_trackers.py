@@ -5,6 +5,8 @@ import math
 import random
 from collections.abc import Callable, Coroutine, Sequence
 
+import pytest
+
 from bittern.core.announce import AnnounceAnswer, AnnounceRequest, Event, ScrapeEntry
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import TrackerFailure, TrackerUnreachable
@@ -349,6 +351,23 @@ async def test_a_tracker_that_is_taken_away_hears_of_it_in_its_turn() -> None:
             ("b", Event.STARTED),
             ("c", Event.STOPPED),
         ]
+
+
+@pytest.mark.parametrize("wait", [0.2, 5.0])
+@simulated
+async def test_a_tracker_that_came_back_while_it_was_asked_hears_of_the_end(wait: float) -> None:
+    scene = Scene("a")
+    async with scene:
+        await asyncio.sleep(0.5)
+        scene.announcer.set_tiers([["b"]])
+        scene.announcer.set_tiers([["a"]])
+        await asyncio.sleep(wait)
+        await scene.announcer.stop()
+        assert [event for url, event in scene.events() if url == "a"] == [
+            Event.STARTED,
+            Event.STOPPED,
+        ]
+        await asyncio.sleep(3)
 
 
 @simulated

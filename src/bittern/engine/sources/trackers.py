@@ -249,6 +249,7 @@ class TrackerAnnouncer:
         for decision in self._schedule.set_tiers(_kept_once(tiers), now=_now()):
             self._announces.submit(self._make_farewell(decision), decision)
         kept = {tracker.url for tracker in self._schedule.trackers()}
+        kept |= {decision.url for _, decision in self._tasks}  # they may come back
         self._memory = {url: memory for url, memory in self._memory.items() if url in kept}
         self.go_on()
 
@@ -259,7 +260,7 @@ class TrackerAnnouncer:
             return [task for task, each in self._tasks if each.url == url]
 
         def is_ours() -> bool:
-            return self.is_running and any(each.url == url for each in self._schedule.trackers())
+            return any(each.url == url for each in self._schedule.trackers())
 
         return _Farewell(self._client, self._requests(decision), under_way, is_ours)
 
