@@ -183,6 +183,18 @@ def test_hurry_comes_before_the_time_but_not_twice_at_once(scene: Scene) -> None
     rounds.hurry(9, now=2.0)
 
 
+def test_who_is_hurried_while_it_is_looked_up_has_another_turn(scene: Scene) -> None:
+    """Its second hash is known now, or it is a seed, which the announce under way does not say."""
+    rounds = scene.rounds
+    rounds.add(1, now=0.0)
+    assert rounds.due(now=0.0) == (1, True)
+    rounds.hurry(1, now=0.5)
+    rounds.ended(1, now=1.0, was_stored=True, num_queries=9)
+    assert rounds.due(now=1.0) == (1, True)
+    rounds.ended(1, now=2.0, was_stored=True, num_queries=9)
+    assert rounds.due(now=100.0) is None
+
+
 def test_all_can_be_hurried_and_take_turns(scene: Scene) -> None:
     for key in range(3):
         scene.rounds.add(key, now=0.0)

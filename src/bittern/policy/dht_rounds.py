@@ -52,6 +52,7 @@ class _Turn(Generic[_Key]):
     key: _Key
     next_at: float
     announce_at: float
+    asked_at: float = -math.inf
     wait: float = MIN_WAIT
 
 
@@ -128,7 +129,7 @@ class DhtRounds(Generic[_Key]):
             turn = heapq.heappop(self._queue)[2]
             is_announce = now >= turn.announce_at
             if is_announce or self._lacks_peers(turn.key):
-                turn.next_at = math.inf
+                turn.next_at, turn.asked_at = math.inf, now
                 self._num_active += 1
                 self._paced_at = now + PACE
                 return turn.key, is_announce
@@ -151,7 +152,8 @@ class DhtRounds(Generic[_Key]):
         if turn is None or turn.next_at != math.inf:
             return
         self._num_active -= 1
-        if was_stored and now >= turn.announce_at:
+        # One that was hurried meanwhile has something else to announce.
+        if was_stored and turn.asked_at >= turn.announce_at:
             turn.announce_at = now + ANNOUNCE_INTERVAL * (1 - SPREAD * self._rng.random())
         if num_queries:
             wait, turn.wait = turn.wait, min(2 * turn.wait, ANNOUNCE_INTERVAL)
