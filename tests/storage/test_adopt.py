@@ -20,6 +20,7 @@ from bittern.storage.adopt import (
 from bittern.storage.rooted import RootedTree
 from bittern.storage.system import OsCalls
 from bittern.testing.disk import FaultyCalls
+from tests.storage.faults import ShortCalls
 from tests.storage.places import noise
 
 CONTENT = noise(COPY_LENGTH + 5) + bytes(2 * COPY_LENGTH) + b"end"
@@ -52,6 +53,12 @@ def test_a_copy_is_another_file_with_the_same_bytes(bench: Bench) -> None:
     assert bench.adopt(ReuseHow.COPY) is ReuseHow.COPY
     assert bench.path.read_bytes() == CONTENT
     assert not is_same_file(bench.path, bench.source)
+
+
+def test_a_system_that_writes_less_than_it_is_given_makes_the_same_copy(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, ShortCalls(COPY_LENGTH // 3 + 1))
+    assert bench.adopt(ReuseHow.COPY) is ReuseHow.COPY
+    assert bench.path.read_bytes() == CONTENT
 
 
 def test_a_copy_over_what_is_there_has_no_old_bytes_left(bench: Bench) -> None:

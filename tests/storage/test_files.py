@@ -548,7 +548,9 @@ def test_sync_covers_data_and_the_names_of_new_files_once(tmp_path: Path) -> Non
 @pytest.mark.skipif(os.name != "posix", reason="only who may write can sync")
 def test_a_file_that_can_only_be_read_by_now_is_synced(tmp_path: Path) -> None:
     """A killed process has written to it, then the volume was mounted to be read."""
-    storage_in(tmp_path, 100).write(0, [noise(100)])
+    killed = storage_in(tmp_path, 100)
+    killed.write(0, [noise(100)])
+    killed.close()
 
     calls = FailingCalls(names={"fdatasync"})
     real = calls.open

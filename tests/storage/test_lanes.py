@@ -329,6 +329,7 @@ def test_files_of_others_are_hashed_by_processes_too(processes: Processes, tmp_p
         num_threads=2,
     )
     view.close()
+    content.storage.close()
     assert len(result.have) == 31 + 9
     assert processes.num_done
 

@@ -104,6 +104,7 @@ def test_everything_is_taken_where_everything_is_there(tmp_path: Path, version: 
     for name, content in bench.contents.items():
         if content:
             assert (bench.out / name).read_bytes() == content
+    bench.storage.close()
 
 
 @pytest.mark.parametrize("version", ALIGNED)
@@ -135,6 +136,7 @@ def test_in_v1_the_pieces_at_the_border_follow_what_is_there_already(tmp_path: P
     result = bench.take(bench.pieces("a") & ~bench.pieces("d/b"))
     assert bench.names(result) == ["d/c"]
     assert result.have & bench.pieces("d/b") == bench.pieces("d/b")
+    bench.storage.close()
 
 
 def test_in_v1_a_small_file_alone_proves_nothing(tmp_path: Path) -> None:
@@ -221,6 +223,7 @@ def test_a_file_that_is_executable_becomes_so(tmp_path: Path) -> None:
     bench.put("a", bench.contents["a"])
     bench.take()
     assert (bench.out / "a").stat().st_mode & 0o100
+    bench.storage.close()
 
 
 def test_a_hybrid_that_contradicts_itself_is_told(tmp_path: Path) -> None:
