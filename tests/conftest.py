@@ -208,7 +208,7 @@ async def no_task_left() -> AsyncIterator[None]:
 
 
 _SIOCGSKNS = 0x894C  # Linux: the network namespace of a socket
-_LOOPBACK_INDEX = 1  # of Linux
+_LOOPBACK_INDEX = 1  # everywhere
 _REACHES_OUT = "this test would reach beyond the machine: "
 _INVENTED = ("localhost", ".localhost", ".example", ".invalid", ".test")
 
@@ -265,14 +265,14 @@ def _cannot_leave(sock: socket.socket) -> bool:
     """Tell whether what a socket sends stays on loopback or in a namespace that a test made."""
     if _is_loopback(sock.getsockname()[0]):
         return True
-    if sys.platform != "linux":
-        return False
     if sock.family == socket.AF_INET:
         multicast_from = sock.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, 4)
         if _is_loopback(socket.inet_ntoa(multicast_from)):
             return True
     elif sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF) == _LOOPBACK_INDEX:
         return True
+    if sys.platform != "linux":
+        return False
     try:
         namespace = fcntl.ioctl(sock.fileno(), _SIOCGSKNS)
     except OSError:  # not root

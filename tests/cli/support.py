@@ -122,13 +122,17 @@ class SeedingThread:
         self._output = output
         self._settings = settings
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self.port = 0
 
     def __enter__(self) -> SeedingThread:
         self._thread.start()
         assert self._ready.wait(10)
         return self
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(self._main())
 
     def __exit__(self, *exc: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)

@@ -111,3 +111,26 @@ def test_a_volume_without_such_letters_is_asked_for_the_rest(
     assert probe_folding(tmp_path, target_os="posix") == Folding(False, False, refuses=True)
     assert probe_folding(tmp_path, target_os="darwin") == Folding(False, True, refuses=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_volume_where_nothing_can_be_removed_is_asked_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    assert probe_folding(tmp_path) == Folding(False, False)
+
+
+def test_what_closing_says_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.close
+
+    def close(fd: int) -> None:
+        real(fd)
+        raise OSError(errno.EIO, "a share that is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", close)
+        assert probe_folding(tmp_path) == Folding(False, False)
+    assert list(tmp_path.iterdir()) == []
