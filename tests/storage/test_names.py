@@ -232,6 +232,19 @@ def test_numbers_keep_long_names_within_the_limit() -> None:
     assert len(set(paths)) == 12
     assert all(len(path[1].encode()) <= MAX_NAME_LENGTH for path in paths)
     assert all(path[1].endswith(".mp3") for path in paths)
+    for name in ("n" * 251 + ".mp3", "n" * MAX_NAME_LENGTH):
+        found = safe_paths("T", [Entry((name,))] * 12, "posix", False)
+        assert len(set(found)) == 12
+        assert all(len(path[1].encode()) <= MAX_NAME_LENGTH for path in found)
+
+
+@pytest.mark.parametrize("num_chars", [63, 64, 65, 85, 86, 255, 256])
+@pytest.mark.parametrize("char", ["n", "\u00e9", "\u20ac", "\U0001f600"])
+def test_names_are_cut_by_their_bytes(char: str, num_chars: int) -> None:
+    name = sanitise(char * num_chars, "posix")
+    fits = num_chars * len(char.encode()) <= MAX_NAME_LENGTH
+    assert (name == char * num_chars) is fits
+    assert len(name.encode()) <= MAX_NAME_LENGTH
 
 
 def test_absurd_depth_is_refused() -> None:
@@ -294,6 +307,8 @@ def test_part_paths_of_names_cut_alike_differ() -> None:
         ("\u3164", "\\u3164"),
         ("\udc80", "\\udc80"),
         ("\u2028", "\\u2028"),
+        ("soft\xadhyphen", "soft\\xadhyphen"),
+        ("\u0600", "\\u0600"),
         ("\U000e0041", "\\U000e0041"),
         ("\u0378", "="),
     ],

@@ -57,6 +57,7 @@ def test_files_get_other_names_and_folders() -> None:
     changed = renamed_paths(PATHS, {0: "elsewhere/x", 1: "t/a"}, LOOSE)
     assert changed == [("elsewhere", "x"), ("t", "a"), (), ("t", "\u00e9")]
     assert renamed_paths(PATHS, {1: "t/b/C"}, LOOSE)[1] == ("t", "b", "C")
+    assert renamed_paths([*PATHS, ()], {0: "x"}, LOOSE)[2:] == [(), PATHS[3], ()], "two pads"
 
 
 @pytest.mark.parametrize(

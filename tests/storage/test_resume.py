@@ -75,6 +75,7 @@ def test_everything_comes_back_after_a_clean_end(tmp_path: Path) -> None:
     stamps = (FileStamp(5, 7, 9), None)
     commit(store, key(1), bits(0, 3), downloaded=10, uploaded=20, completed_at=3.5, stamps=stamps)
     store.close()
+    assert not (tmp_path / "state" / "reserve").exists(), "it is for the time of a session"
     store = ResumeStore(tmp_path / "state")
     assert store.was_clean
     assert store.problems == []
@@ -249,7 +250,44 @@ def test_a_torrent_without_pieces(tmp_path: Path) -> None:
     store.close()
 
 
+def test_what_must_survive_a_power_cut_is_synced_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limit: F8. A sync takes a turn of the disk: not for each piece that is begun."""
+    synced: list[bool] = []
+    real = resume_db.ResumeDatabase.transaction
+
+    def transaction(self: resume_db.ResumeDatabase, *, durable: bool) -> Any:
+        synced.append(durable)
+        return real(self, durable=durable)
+
+    monkeypatch.setattr(resume_db.ResumeDatabase, "transaction", transaction)
+    store = ResumeStore(tmp_path)
+    assert any(synced), "that it was begun, or its unclean end would not be known"
+    synced.clear()
+    store.save(record())
+    commit(store, key(1), bits(3))
+    store.forget([key(1)])
+    assert synced == [True] * 3
+    synced.clear()
+    store.mark_open(key(1), [4])
+    store.load(key(1))
+    assert synced == [False] * 2
+    store.close()
+    assert synced[-1], "the end"
+
+
 # --- suspects ----------------------------------------------------------------------------
+
+
+def test_suspects_that_no_torrent_has_are_left_out(tmp_path: Path) -> None:
+    """As a damaged file may name them."""
+    store = started(tmp_path)
+    with store._database.transaction(durable=True) as run:
+        for piece in (0, 19, 20, -1, "x", b"3", None, 1.5):
+            run.execute("INSERT OR IGNORE INTO open_pieces VALUES (?, ?, 1)", (key(1), piece))
+    assert suspects_of(store) == [0, 19]
+    store.close()
 
 
 def reopened(store: ResumeStore, *, clean: bool) -> ResumeStore:
