@@ -443,7 +443,7 @@ async def test_a_machine_without_that_address_goes_on_without_its_sockets(tmp_pa
         assert session.dht is None
 
 
-@pytest.mark.parametrize(("host", "is_local"), [("127.0.0.1", True), (None, False)])
+@pytest.mark.parametrize(("host", "is_local"), [("127.0.0.2", True), ("::1", True), (None, False)])
 async def test_a_session_that_stays_on_its_machine_looks_at_no_addresses(
     host: str | None, is_local: bool
 ) -> None:

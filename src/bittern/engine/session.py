@@ -64,7 +64,8 @@ from bittern.storage.worker import Worker
 log: logging.Logger = logging.getLogger(__name__)
 
 TICK_INTERVAL = 1.0
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_LOOPBACK = ("127.", "::1", "localhost")
+"""How hosts begin from where nobody beyond this machine is in reach."""
 
 T = TypeVar("T")
 
@@ -264,7 +265,8 @@ class Session:
         if self._network is not None:
             return Unmoved(self._loop)
         hosts = self.config.listen_hosts
-        return LocalMachine(is_local=bool(hosts) and _LOOPBACK.issuperset(hosts))
+        is_local = bool(hosts) and all(host.startswith(_LOOPBACK) for host in hosts)
+        return LocalMachine(is_local=is_local)
 
     def _make_tracker_client(self) -> TrackerClient:
         return self._gateway.make_tracker_client()
