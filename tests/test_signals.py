@@ -11,11 +11,12 @@ import http.server
 import json
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -125,3 +126,45 @@ def test_many_torrents_with_dead_trackers(tmp_path: Path, silent_tracker: str) -
     assert process.returncode == 7
     assert err == b"bittern: not finished; the same command goes on from here\n"
     assert len(results(out)) == len(paths)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks a pipe of Linux whether it is full")
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_who_does_not_read_what_it_writes_cannot_keep_it_alive(loop: str) -> None:
+    """Not by one signal for longer than a clean stop takes, and not at all by two."""
+    code = (
+        "import os, sys\n"
+        f"if {loop!r} == 'asyncio': sys.modules['uvloop'] = None\n"
+        "from bittern.cli.loop import run_loop\n"
+        "async def work(stop):\n"
+        "    while True: os.write(1, bytes(4096))\n"
+        "run_loop(work)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    end = time.monotonic() + 10
+    while not is_full(process.stdout):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)  # two of a kind at the same time are one
+    try:
+        assert process.wait(CLEAN_STOP - 1) == 7
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def is_full(pipe: IO[bytes]) -> bool:
+    """Tell whether a pipe takes no more."""
+    import array
+    import fcntl
+    import termios
+
+    num_unread = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, num_unread)
+    return num_unread[0] >= fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)

@@ -18,6 +18,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from types import FrameType
 from typing import Any, TypeVar
 
 from bittern.cli.environment import variable
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 STOP_TIMEOUT = 5.0
 """Limit: F19. Seconds from the first signal to the hard end."""
+CURSOR_TIMEOUT = 0.2
+"""Seconds that a terminal has to show its cursor again; one that was stopped (Ctrl-S) does not."""
 
 
 def loop_factory(*, for_processes: bool = False) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -71,13 +74,24 @@ class StopSignal:
         self._timer: threading.Timer | None = None
         self.number: int | None = None
 
-    def receive(self, number: int) -> None:
-        """Take a signal: the first asks to stop, any further one ends the process."""
+    def receive(
+        self, number: int, soon: Callable[[Callable[[], None]], object] | None = None
+    ) -> None:
+        """
+        Take a signal: the first asks to stop, any further one ends the process.
+
+        Args:
+            number: of the signal.
+            soon: has something called by the loop, for who is not called by it himself.
+        """
         if self.number is not None:
             self._hard_exit(self.exit_code(unfinished=True))
             return
         self.number = number
-        self._event.set()
+        if soon is None:
+            self._event.set()
+        else:
+            soon(self._event.set)
         # A thread, because a loop that hangs is one of the reasons for it.
         self._timer = threading.Timer(
             self._timeout, self._hard_exit, (self.exit_code(unfinished=True),)
@@ -107,6 +121,14 @@ class StopSignal:
 
 def end_at_once(code: int) -> None:
     """End the process without any cleanup, but with a visible cursor."""
+    # Whoever reads our output may have stopped, and whoever writes it waits for him, with a lock.
+    thread = threading.Thread(target=_show_cursor, daemon=True)
+    thread.start()
+    thread.join(CURSOR_TIMEOUT)
+    os._exit(code)
+
+
+def _show_cursor() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream.isatty():
@@ -115,7 +137,6 @@ def end_at_once(code: int) -> None:
                 break
         except (OSError, ValueError):
             continue
-    os._exit(code)
 
 
 class Complaints(logging.Handler):
@@ -209,17 +230,24 @@ def _watch(
     ends: contextlib.ExitStack,
 ) -> None:
     """Hand signals to ``stop`` until ``ends``."""
+
+    def handle(got: int, _frame: FrameType | None) -> None:
+        stop.receive(got, loop.call_soon_threadsafe)
+
     try:
         for number in numbers:
-            loop.add_signal_handler(number, stop.receive, number)
+            loop.add_signal_handler(number, lambda: None)  # that signals wake the loop
             ends.callback(loop.remove_signal_handler, number)
     except NotImplementedError:  # Windows
         if isinstance(loop, asyncio.SelectorEventLoop):
             _let_signals_wake(loop, ends)
         for number in numbers:
-            signal.signal(number, lambda got, _: loop.call_soon_threadsafe(stop.receive, got))
             default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             ends.callback(signal.signal, number, default)
+    for number in numbers:
+        # Limit: F19. The loop would call its handlers when it is done with what it is at, as with
+        # writing to somebody who does not read.
+        signal.signal(number, handle)
 
 
 def _let_signals_wake(loop: asyncio.AbstractEventLoop, ends: contextlib.ExitStack) -> None:
