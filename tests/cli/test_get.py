@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from bittern.cli.get import _with_peers
+from bittern.cli.exits import CommandFailed, ExitCode
+from bittern.cli.get import _with_peers, prepare_output
 from bittern.cli.loop import StopSignal
 from bittern.cli.transfer import Job, Transfer, run_transfers
 from bittern.core.endpoint import Endpoint
@@ -433,6 +434,14 @@ def test_what_is_all_there_may_be_on_a_medium_that_is_read_only(
     (tmp_path / "out/cat.mp4").write_bytes(DATA[1:])
     ran = bittern("get", "cat.torrent", "-o", "out", *options, *ALONE)
     assert (ran.code, ran.error) == (5, f"{tmp_path}/out: not writable")
+
+
+def test_a_drive_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows not even the topmost folder need be there; it was looked for above itself."""
+    monkeypatch.setattr(os.path, "lexists", lambda _: False)
+    with pytest.raises(CommandFailed, match="/: no such drive") as caught:
+        prepare_output(Path("/gone/out"))
+    assert caught.value.code is ExitCode.DISK
 
 
 def test_a_full_disk_is_code_5(

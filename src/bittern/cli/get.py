@@ -216,11 +216,12 @@ def prepare_output(output: Path) -> None:
     Refuse a folder that cannot take data, before anything is downloaded.
 
     Raises:
-        CommandFailed: a file is in the way, or it cannot be written to.
+        CommandFailed: a file is in the way, it cannot be written to, or there is no such drive.
     """
-    place = output.absolute()
-    while not os.path.lexists(place):
-        place = place.parent
+    whole = output.absolute()
+    place = next((each for each in (whole, *whole.parents) if os.path.lexists(each)), None)
+    if place is None:  # Windows
+        raise CommandFailed(f"{whole.anchor}: no such drive", ExitCode.DISK)
     if not place.is_dir():
         raise CommandFailed(f"{place}: not a folder", ExitCode.DISK)
     if not os.access(place, os.W_OK | os.X_OK):
