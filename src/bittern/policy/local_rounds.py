@@ -62,7 +62,7 @@ class LocalRounds:
 
     def take_round(self, *, now: float) -> list[InfoHash]:
         """Return what to announce now, counted as announced; empty when nothing may be."""
-        if now - self._round_at < MIN_ROUND_INTERVAL:
+        if now < self._round_at + MIN_ROUND_INTERVAL:  # the same sum as in ``next_timer``
             return []
         chosen: list[tuple[int, InfoHash]] = []
         for number, (stage, delay) in enumerate(zip(self._stages, _STAGES, strict=True)):
