@@ -1136,3 +1136,32 @@ async def test_what_is_no_peer_is_refused_at_once(scene: Scene) -> None:
         with pytest.raises(ConfigError, match="a peer must be an Endpoint with an IP address"):
             node.torrent.add_peers([peer], "user")
     assert not len(node.torrent.candidates)
+
+
+@in_scene(version=Version.HYBRID, files={"a": 5 * PIECE_LENGTH})
+async def test_a_link_that_learns_piece_layers_as_it_is_paused_goes_on(scene: Scene) -> None:
+    """Trackers are slow to hear of the end, and what is kept of it has no piece layers yet."""
+    client = FakeClient()
+    seed = await scene.node(is_seed=True)
+    node = await scene.node(
+        source=scene.link_by("btih"),
+        peers=[seed],
+        state_dir=scene.state_dir,
+        make=tracked(client),
+        enable_trackers=True,
+        worker_delay=1.0,
+        torrent={"trackers": ((URL,),)},
+    )
+    torrent = node.torrent
+    scene.write_content(node.folder)
+    await until(lambda: torrent.state is TorrentState.CHECKING)
+    client.is_dead = True
+    pausing = scene.spawn(torrent.pause())
+    await until(lambda: torrent.swarm is not None)
+    seed.torrent.add_peers([node.endpoint], "user")
+    node.torrent.add_peers([seed.endpoint], "user")
+    await pausing
+    assert len(torrent.shelf.metainfo().piece_layers) == 1
+    torrent.change(trackers=())
+    await torrent.resume()
+    await node.complete()

@@ -140,7 +140,8 @@ class Shelf:
         Drop the metainfo from memory; ``path`` holds it and is read when it is asked for.
 
         One without its piece layers, as from a magnet link, makes no .torrent file, so it stays;
-        so does one that could not be kept, because it is too long (P6) or the disk is full.
+        so does one that could not be kept, because it is too long (P6) or the disk is full. What
+        is kept there must be all of it.
         """
         found = self._metainfo
         if found is not None and (

@@ -404,7 +404,8 @@ class Torrent:
         if awake is not None:
             self.ledger.close()
             await awake.sleep(self._services, self.ledger)
-            if (journal := self._services.journal) is not None:
+            journal = self._services.journal
+            if journal is not None and awake.keeper.has_kept_metainfo:
                 self.shelf.put_away(journal.metainfo_path(self.all_hashes[0]))
             self._finder.let_go()
 

@@ -87,6 +87,7 @@ class Keeper:
         self._metainfo = metainfo
         self._new_metainfo: bytes | None = None
         """A .torrent file that is not kept yet."""
+        self._is_saved = False
         self._kept = Bitfield(geometry.num_pieces)
         self._on_trust = 0
         """Pieces that a person alone vouches for, as bits. The journal must not say that they are
@@ -146,6 +147,7 @@ class Keeper:
         if self._journal is not None:
             if found.is_whole or found.can_go_on:
                 await self._journal.save(self._record, self._metainfo)
+                self._is_saved = True
             if not found.is_whole:
                 self._journal = None  # it has heard how far the check has come, if that could be
         return found
@@ -372,6 +374,11 @@ class Keeper:
             None if entry.is_pad else storage.stat_file(index)
             for index, entry in enumerate(self._content.layout.files)
         )
+
+    @property
+    def has_kept_metainfo(self) -> bool:
+        """True when the state folder has all that is known of the metainfo."""
+        return self._is_saved and self._new_metainfo is None
 
     def keep_metainfo(self, metainfo: bytes) -> None:
         """Keep a .torrent file that has become whole."""
