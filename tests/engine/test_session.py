@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bittern.codec import wire
 from bittern.codec.info import Version
 from bittern.codec.magnet import Magnet, parse_magnet
 from bittern.codec.torrent_record import TorrentRecord
@@ -33,7 +34,7 @@ from bittern.testing.loop import VirtualLoop
 from bittern.tracker.server import Tracker
 from tests.conftest import Simulate
 from tests.engine.dht_place import DhtSession, Nodes
-from tests.engine.scene import FAST, PORT, Scene, in_scene, until
+from tests.engine.scene import FAST, NAME, PORT, Scene, in_scene, until
 from tests.engine.sources.fake_tracker import URL, FakeClient, tracked
 
 LINK = "magnet:?xs=urn:btpk:" + "ab" * 32
@@ -497,6 +498,47 @@ async def test_trackers_are_told_of_the_end_within_one_time_for_all_torrents(sce
     await node.close()
     assert client.heard[-1][1] is Event.STOPPED
     assert scene.loop.time() - began == node.session.config.stop_timeout
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+@pytest.mark.parametrize("wait", [0.0, 1.5])
+@in_scene()
+async def test_a_removal_under_way_is_over_before_its_session_is(
+    scene: Scene, wait: float, is_cancelled: bool
+) -> None:
+    """It closes files and connections, and forgets what the state folder knows."""
+    client = FakeClient()
+    node = await scene.node(
+        is_seed=True,
+        make=tracked(client),
+        enable_trackers=True,
+        state_dir=scene.state_dir,
+        worker_delay=0.5,
+        torrent={"trackers": ((URL,),)},
+    )
+    await scene.scripted(node, bitfield=wire.HAVE_NONE)
+    await asyncio.sleep(1)
+    client.is_dead = True
+    removing = asyncio.ensure_future(node.session.remove(node.torrent))
+    await asyncio.sleep(wait)
+    if is_cancelled:
+        removing.cancel()
+    await node.close()
+    await asyncio.sleep(0)
+    assert removing.done()
+    assert node.torrent.state is TorrentState.STOPPED
+    assert client.heard[-1][1] is Event.STOPPED
+    assert not [*(scene.state_dir / "torrents").glob("*.torrent")]
+
+
+@in_scene()
+async def test_a_removal_that_nobody_waits_for_is_carried_out(scene: Scene) -> None:
+    node = await scene.node(is_seed=True, worker_delay=1.0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await node.session.remove(node.torrent, delete_data=True)
+    assert node.torrent.state is TorrentState.STOPPED
+    assert not (node.folder / NAME).exists()
 
 
 @in_scene()

@@ -50,6 +50,7 @@ from bittern.engine.store.journal import Journal
 from bittern.engine.store.reuse import offer_file
 from bittern.engine.torrent import Torrent
 from bittern.engine.torrent_services import TorrentServices
+from bittern.engine.undisturbed import undisturbed
 from bittern.net.dht import Dht
 from bittern.net.machine import LocalMachine
 from bittern.net.multicast import LocalNetwork
@@ -121,14 +122,14 @@ class Session:
         self._network = network
         self._rng = rng or random.Random()
         self._random_bytes = random_bytes
-        self._given_worker = worker
+        self._worker_and_clock = worker, clock
         self._os_calls = os_calls or OsCalls()
-        self._clock = clock
         self._by_hash: dict[InfoHash, Torrent] = {}
         self._group: asyncio.TaskGroup | None = None
         self._ends: AsyncExitStack[bool | None] | None = None
         """What the end of the block ends; None unless it is open."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._removals: set[asyncio.Task[None]] = set()
 
     # --- life ----------------------------------------------------------------------------
 
@@ -150,14 +151,15 @@ class Session:
         network = self._network or TcpNetwork(
             receive_buffer_length=config.receive_buffer_length, source_hosts=config.listen_hosts
         )
-        worker = self._given_worker or Worker()
+        given_worker, clock = self._worker_and_clock
+        worker = given_worker or Worker()
         ends.push_async_callback(lambda: loop.run_in_executor(None, worker.close))
         self._disk = Disk(
             worker,
             loop,
             max_queue=config.max_write_queue,
             congestion_changed=self._congestion_changed,
-            clock=self._clock,
+            clock=clock,
         )
         self._gateway = Gateway(config, port=lambda: self.port, open_sockets=self._open_udp_sockets)
         ends.push_async_callback(self._gateway.close)
@@ -201,9 +203,11 @@ class Session:
         # All at once: dead trackers must not be waited for one torrent after the other.
         self._announces.ends_at = self._loop.time() + self.config.stop_timeout
         ends = await asyncio.gather(
-            *(self.remove(torrent, keep_state=True) for torrent in list(self.torrents)),
+            *(self._remove(torrent, keep_state=True) for torrent in list(self.torrents)),
             return_exceptions=True,
         )
+        if self._removals:
+            await asyncio.wait(self._removals)  # somebody else hears what came of these
         for error in ends:
             if error is not None:
                 raise error
@@ -417,7 +421,7 @@ class Session:
         self, torrent: Torrent, *, delete_data: bool = False, keep_state: bool = False
     ) -> None:
         """
-        Stop a torrent and forget it.
+        Stop a torrent and forget it; also when this is cancelled, which counts once it is done.
 
         Args:
             torrent: one of this session.
@@ -431,6 +435,15 @@ class Session:
         """
         if self._group is None or torrent._services is not self._services:
             raise ConfigError(f"torrent {torrent.all_hashes[0]} is another session's")
+        job = self._remove(torrent, delete_data=delete_data, keep_state=keep_state)
+        task = self._loop.create_task(job)
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)
+        await undisturbed(task)
+
+    async def _remove(
+        self, torrent: Torrent, *, delete_data: bool = False, keep_state: bool = False
+    ) -> None:
         ours = self._unregister(torrent)
         if torrent in self.torrents:
             self.torrents.remove(torrent)
@@ -441,15 +454,17 @@ class Session:
                 await torrent.delete_data()
         finally:
             if not keep_state:
-                await self.forget(ours)
+                await self._forget(ours - self._by_hash.keys())
 
     async def forget(self, hashes: Iterable[InfoHash]) -> None:
         """Drop what the state folder knows of torrents that are not in this session (any more)."""
-        gone = [each for each in hashes if each not in self._by_hash]
-        if gone:
+        if gone := [each for each in hashes if each not in self._by_hash]:
             self._check_open()
-            if self._services.journal is not None:
-                await self._services.journal.forget(gone)
+            await self._forget(gone)
+
+    async def _forget(self, gone: Iterable[InfoHash]) -> None:
+        if self._services.journal is not None:
+            await self._services.journal.forget(gone)
 
     def change(self, **settings: Unpack[SessionChanges]) -> None:
         """

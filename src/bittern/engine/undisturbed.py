@@ -8,10 +8,10 @@ not done. Where files have moved, or half of a torrent has stopped, that is no s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 
 
-async def undisturbed(job: Coroutine[object, object, None]) -> None:
+async def undisturbed(job: Awaitable[None]) -> None:
     """
     Carry out a job to its end; whoever is cancelled while he waits for it is so when it is over.
 
