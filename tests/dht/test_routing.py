@@ -380,6 +380,8 @@ def test_the_invariants_hold_under_random_use(rng: random.Random) -> None:
                 table.note_query(node_id, where, now=float(step))
         if step % 100 == 0:
             check_invariants(table)
+        if step % 5 == 0:
+            check_entries(table)
 
 
 def check_invariants(table: RoutingTable) -> None:
@@ -404,6 +406,18 @@ def check_invariants(table: RoutingTable) -> None:
         counts[node.network] = counts.get(node.network, 0) + 1
     assert dict(table._networks) == counts
     assert max(counts.values(), default=0) <= MAX_PER_NETWORK_IN_TABLE
+
+
+def check_entries(table: RoutingTable) -> None:
+    """What is named to others: never who has failed or gone, and always those of the bucket."""
+    good = {node.compact for node in table if not node.num_failures}
+    for top in range(1, 32):
+        entry = table.usual_entry(bytes([top << 3]) + bytes(19))
+        body = entry.removeprefix(b"5:nodes").partition(b":")[2]
+        named = {body[at : at + 26] for at in range(0, len(body), 26)}
+        assert named <= good
+        assert len(named) == min(BUCKET_SIZE, len(good))
+        assert {compact for compact in good if compact[0] >> 3 == top} <= named
 
 
 @pytest.mark.parametrize("is_ipv6", [False, True])

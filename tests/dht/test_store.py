@@ -57,8 +57,8 @@ def test_an_address_is_there_once_with_its_last_port(rng: random.Random) -> None
     store = make(rng)
     store.add(HASH, peer(1, 80), is_seed=False, now=0.0)
     store.add(HASH, peer(2, 80), is_seed=False, now=0.0)
-    store.add(HASH, peer(1, 81), is_seed=True, now=1.0)
-    assert sorted(values_of(store.values(HASH, 50))) == [peer(1, 81), peer(2, 80)]
+    store.add(HASH, peer(1, 40_000), is_seed=True, now=1.0)
+    assert sorted(values_of(store.values(HASH, 50))) == [peer(1, 40_000), peer(2, 80)]
     assert store.num_peers == 2
 
 
@@ -110,6 +110,9 @@ def test_filters_tell_seeds_from_others(rng: random.Random) -> None:
     later = store.filters(HASH, now=FILTER_INTERVAL)
     assert later is not None
     assert later[1] != others
+    store.add(HASH, peer(98), is_seed=False, now=FILTER_INTERVAL)
+    assert store.filters(HASH, now=2 * FILTER_INTERVAL - 1) == later
+    assert store.filters(HASH, now=2 * FILTER_INTERVAL) != later
 
 
 def test_peers_and_torrents_expire(rng: random.Random) -> None:
@@ -123,6 +126,8 @@ def test_peers_and_torrents_expire(rng: random.Random) -> None:
     store.expire(now=PEER_LIFETIME + 50)
     assert sorted(values_of(store.values(HASH, 50))) == [peer(2), peer(3)]
     assert store.num_torrents == 1
+    store.expire(now=PEER_LIFETIME + 150)
+    assert values_of(store.values(HASH, 50)) == [peer(3)]
     store.expire(now=PEER_LIFETIME + 300)
     assert (store.num_torrents, store.num_peers) == (0, 0)
 
@@ -181,6 +186,7 @@ def test_torrents_with_many_peers_stay(rng: random.Random) -> None:
     for number in range(2000):
         store.add(rng.randbytes(20), peer(1000 + number), is_seed=False, now=1.0)
     assert store.values(HASH, 1)
+    assert (store.num_torrents, store.num_peers) == (20, 100 + 19)
 
 
 def test_samples(rng: random.Random) -> None:
@@ -221,9 +227,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize(seed=st.integers(0, 100))
     def start(self, seed: int) -> None:
-        self.store = make(random.Random(seed))
+        self.store = PeerStore(rng=random.Random(seed), is_ipv6=False, now=500.0)
         self.model: dict[tuple[int, int], tuple[int, int, bool]] = {}
-        self.now = 0
+        self.now = 500
 
     @rule(
         torrent=st.integers(0, 3), number=st.integers(0, 9), port=st.integers(1, 9),
