@@ -199,6 +199,32 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("num_lines", [1, 4, 12])
+def test_a_seed_whose_reader_has_gone_ends_quietly(tmp_path: Path, num_lines: int) -> None:
+    """It went on for ever and told nobody, and then ended with a traceback for each torrent."""
+    for number in range(2):
+        content = b"x" * (100 + number)
+        write(tmp_path / f"data/{number}", content)
+        write(tmp_path / f"t/{number}.torrent", single_file_torrent(b"%d" % number, content))
+    alone = ["--jsonl", "--bind", "127.0.0.1", "--port", "0", "--no-dht", "--no-lsd"]
+    data, state = str(tmp_path / "data"), str(tmp_path / "state")
+    process = start("seed", str(tmp_path / "t"), "--data", data, "--state-dir", state, *alone)
+    assert process.stdout is not None
+    for _ in range(num_lines):
+        process.stdout.readline()
+    process.stdout.close()
+    try:
+        assert process.wait(10) == 1
+    finally:
+        process.kill()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "line"),
     [(signal.SIGINT, 130, b"bittern: interrupted\n"), (signal.SIGTERM, 7, b"bittern: stopped\n")],

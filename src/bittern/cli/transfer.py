@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,10 +108,18 @@ class Transfer:
         job: what to do.
         goal: when it is done.
         report: hears of everything.
+        watch: called with the task that tells of events, which nobody waits for.
     """
 
-    def __init__(self, job: Job, goal: Goal, report: Report) -> None:
+    def __init__(
+        self,
+        job: Job,
+        goal: Goal,
+        report: Report,
+        watch: Callable[[asyncio.Task[None]], object] = lambda _: None,
+    ) -> None:
         self.job = job
+        self._watch = watch
         self.goal = goal
         self.torrent: Torrent | None = None
         self.error: BaseException | None = None
@@ -160,6 +168,7 @@ class Transfer:
             self.torrent = torrent
             stream = torrent.events(trace=self._report.wants_trace)
             self._listener = asyncio.create_task(self._listen(stream))
+            self._watch(self._listener)
             self._tell_added(torrent)
             await torrent.resume()
             self._note_earlier(torrent)
@@ -373,26 +382,42 @@ async def run_transfers(
     Returns:
         The transfers in the order of the jobs, with their outcomes; see ``exit_code``.
     """
-    transfers = [Transfer(job, goal, report) for job in jobs]
+    broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def watch(task: asyncio.Task[None]) -> None:
+        task.add_done_callback(lambda done: _pass_on(done, broken))
+
+    transfers = [Transfer(job, goal, report, watch) for job in jobs]
     try:
         async with Session(replace(config, stop_timeout=SESSION_STOP_TIMEOUT)) as session:
             _tell_port(session, report)
             tasks = [asyncio.create_task(transfer.run(session)) for transfer in transfers]
             ticker = asyncio.create_task(_tick(transfers, report))
+            watch(ticker)
             everything = asyncio.gather(*tasks)
             try:
-                await _first(everything, stop.wait(), timeout=timeout)
+                await _first(everything, broken, stop.wait(), timeout=timeout)
             finally:
                 for transfer in transfers:
                     transfer.settle()
-                report.progress([transfer.row() for transfer in transfers])
-                if stop.is_set():
-                    report.note("stopping", "stopping; once more to stop at once")
-                await cancel(ticker, everything)
+                try:
+                    report.progress([transfer.row() for transfer in transfers])
+                    if stop.is_set():
+                        report.note("stopping", "stopping; once more to stop at once")
+                finally:
+                    await cancel(ticker, everything)
     finally:
-        for transfer in transfers:
-            await transfer.drain()
+        if not broken.cancel():
+            broken.exception()  # asyncio complains of what nobody has asked for
+        await asyncio.gather(*(transfer.drain() for transfer in transfers))
     return transfers
+
+
+def _pass_on(done: asyncio.Task[None], broken: asyncio.Future[None]) -> None:
+    """Let whoever waits for ``broken`` hear of a task that has failed."""
+    error = None if done.cancelled() else done.exception()
+    if error is not None and not broken.done():
+        broken.set_exception(error)
 
 
 def _tell_port(session: Session, report: Report) -> None:
@@ -405,18 +430,28 @@ def _tell_port(session: Session, report: Report) -> None:
 
 
 async def _first(
-    everything: asyncio.Future[list[None]], stopped: Awaitable[None], *, timeout: float | None
+    everything: asyncio.Future[list[None]],
+    broken: asyncio.Future[None],
+    stopped: Awaitable[None],
+    *,
+    timeout: float | None,
 ) -> None:
-    """Wait for whichever comes first; a bug in a transfer is raised."""
+    """
+    Wait for whichever comes first; a bug in a transfer is raised.
+
+    So is what broke beside them: whoever tells of the transfers has nobody left to tell, as the
+    reader of a pipe has gone, or the disk behind standard output is full.
+    """
     signal = asyncio.ensure_future(stopped)
     try:
         await asyncio.wait(
-            (everything, signal), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            (everything, broken, signal), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
         )
     finally:
         await cancel(signal)
-    if everything.done():
-        everything.result()
+    for each in (everything, broken):
+        if each.done():
+            each.result()
 
 
 async def _tick(transfers: Sequence[Transfer], report: Report) -> None:
