@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar, cast
 
 import pytest
-import uvloop
 
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import PeerTimeout
@@ -98,6 +97,7 @@ def play_on_uvloop(scene: Scene) -> None:
     async def main() -> None:
         await asyncio.wait_for(scene(LoopbackWorld()), 20)
 
+    uvloop = pytest.importorskip("uvloop")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
 
