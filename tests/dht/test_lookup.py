@@ -192,6 +192,25 @@ def test_who_names_the_dead_is_no_longer_believed() -> None:
     assert 500 in asked
 
 
+@pytest.mark.parametrize(("num_dead", "is_liar"), [(2, False), (4, False), (5, True)])
+def test_who_names_some_of_the_dead_among_the_living_is_believed(
+    num_dead: int, is_liar: bool
+) -> None:
+    """Nodes go, and everybody names some who have gone: up to two for one who answers."""
+    lookup = start(1000)
+    (namer,) = take_all(lookup)
+    lookup.answered(namer, namer.node_id, b"".join(info(n) for n in range(1, 9)), None)
+    living, under_way = 2, list[Candidate]()
+    for number in range(living + num_dead):
+        under_way += take_all(lookup)
+        asked = under_way.pop(0)
+        if number < living:
+            lookup.answered(asked, asked.node_id, b"", None)
+        else:
+            lookup.failed(asked)
+    assert lookup.liars() == [namer] * is_liar
+
+
 def test_a_false_id_is_corrected_and_blamed() -> None:
     lookup = start(1000)
     (liar,) = take_all(lookup)
@@ -207,6 +226,12 @@ def test_an_address_is_asked_once() -> None:
     lookup = start(1000)
     (first,) = take_all(lookup)
     names = b"".join(node_id(number) + compact(9) for number in range(1, 9))
+    lookup.answered(first, first.node_id, names, None)
+    assert len(take_all(lookup)) == 1
+    # So is one that belongs to no network.
+    lookup = start(1000)
+    (first,) = take_all(lookup)
+    names = b"".join(node_id(number) + local(9) for number in range(1, 9))
     lookup.answered(first, first.node_id, names, None)
     assert len(take_all(lookup)) == 1
 
@@ -336,6 +361,17 @@ def test_one_honest_node_among_them_is_enough() -> None:
     assert lookup.estimate_nodes() > 700
 
 
+def test_the_size_is_told_by_how_near_the_eighth_is() -> None:
+    """Ids that lie evenly, a 1,024th of the space apart."""
+    lookup = Lookup(TARGET, OWN)
+    for number in range(1, 13):
+        lookup.add_start(node_id(number << 150), local(number))
+    while taken := take_all(lookup):
+        for candidate in taken:
+            lookup.answered(candidate, candidate.node_id, b"", None)
+    assert lookup.estimate_nodes() == pytest.approx(1024, abs=1)
+
+
 def test_the_size_is_unknown_without_eight_answers() -> None:
     assert start(1, 2).estimate_nodes() == 0
 
@@ -397,6 +433,17 @@ def test_slow_suggestions_count_against_who_made_them() -> None:
     assert take_all(lookup) == []
     lookup.answered(slow[0], slow[0].node_id, b"", None)
     assert take_all(lookup)
+
+
+def test_eight_writers_are_enough_where_their_ids_fit_their_addresses() -> None:
+    """BEP 42. A local address fits any id."""
+    lookup = start(*range(1000, 1003))
+    while taken := take_all(lookup):
+        for candidate in taken:
+            names = b"".join(node_id(n) + local(n) for n in range(1003, 1011))
+            lookup.answered(candidate, candidate.node_id, names, b"t")
+    assert len(lookup.closest(99)) > BUCKET_SIZE
+    assert distances(lookup.writers()) == list(range(1000, 1000 + BUCKET_SIZE))
 
 
 def test_writers_are_those_with_a_token() -> None:

@@ -35,7 +35,12 @@ HASH, OTHER = b"h" * 20, b"o" * 20
         ("172.32.0.1", PUBLIC),
         ("192.167.1.1", PUBLIC),
         ("192.168.1.1", PRIVATE),
+        ("8.168.1.1", PUBLIC),
+        ("8.16.1.1", PUBLIC),
+        ("8.64.1.1", PUBLIC),
+        ("8.254.1.1", PUBLIC),
         ("2001:db8::1", PUBLIC),
+        ("2a80::1", PUBLIC),
         ("::1", LOOPBACK),
         ("::2", PUBLIC),
         ("fc00::1", PRIVATE),
@@ -125,6 +130,12 @@ def test_downloads_are_counted_once_and_only_for_leechers_that_were_known() -> N
         last = announce(table, "8.0.0.2", left=0, event=Event.COMPLETED)
         assert last[:3] == (2, 0, 1)
     assert table.scrape(HASH) == (2, 1, 0)
+    announce(table, "8.0.0.3")
+    assert announce(table, "8.0.0.3", left=0).num_downloaded == 1, "it did not say so"
+    announce(table, "8.0.0.3", event=Event.STOPPED)
+    announce(table, "2a00::1")
+    announce(table, "2a00::1", event=Event.STOPPED)
+    assert table.scrape(HASH) == (2, 1, 0), "others of the torrent are there"
     announce(table, "8.0.0.1", event=Event.STOPPED)
     assert table.scrape(HASH) == (1, 1, 0)
     announce(table, "8.0.0.2", event=Event.STOPPED)
@@ -215,6 +226,29 @@ def test_old_peers_go_when_a_torrent_has_too_many() -> None:
     assert table.num_peers == 50
     assert hosts(announce(table, "8.0.1.243", now=50))  # refreshing evicts nobody
     assert table.num_peers == 50
+
+
+def test_a_torrent_that_had_to_go_begins_anew() -> None:
+    table = make(max_torrents=100)
+    announce(table, "8.0.0.1", now=0)
+    announce(table, "8.0.0.1", left=0, event=Event.COMPLETED, now=1)
+    for number in range(200):
+        announce(table, "8.0.0.1", info_hash=number.to_bytes(20, "big"), now=2)
+    assert announce(table, "8.0.0.1", now=3)[:3] == (0, 1, 0)
+
+
+def test_no_more_are_given_than_wanted_over_all_scopes_and_families() -> None:
+    table = make()
+    for number in range(4):
+        announce(table, f"8.0.0.{number}")
+        announce(table, f"10.0.0.{number}")
+        announce(table, f"2a00::{number + 1}")
+        announce(table, f"fd00::{number + 1}")
+    for host in ("10.0.1.1", "fd00::9"):
+        for num_want, num_given in ((0, 0), (3, 3), (7, 7), (12, 12), (50, 16)):
+            found = announce(table, host, num_want=num_want, both=True)
+            assert len(hosts(found)) == num_given
+        announce(table, host, event=Event.STOPPED)
 
 
 def test_large_swarms_give_as_many_as_wanted() -> None:
