@@ -101,7 +101,7 @@ def test_scrape_limits() -> None:
     ("same", "other"),
     [
         (["8.0.0.1", "8.0.0.255"], "8.0.1.1"),
-        (["2001:db8::1", "2001:db8::ffff:1"], "2001:db8:0:1::1"),
+        (["2001:db8::1", "2001:db8::ffff:0:0:1"], "2001:db8:0:1::1"),
     ],
 )
 def test_requests_of_a_source_are_counted(same: list[str], other: str) -> None:
@@ -114,6 +114,7 @@ def test_requests_of_a_source_are_counted(same: list[str], other: str) -> None:
     assert caught.value.retry_after == 60
     with pytest.raises(TrackerFailure, match="too many requests"):
         desk.scrape([HASH], packed(same[1]), now=119)
+    assert desk.num_refused == 2
     announce(desk, other, now=119)
     announce(desk, same[0], now=120)
 

@@ -125,7 +125,11 @@ def test_scrape() -> None:
     ],
 )
 def test_refusals_say_why(target: str, reason: str) -> None:
-    assert refusal(make(), target) == FailureAnswer(reason)
+    told: list[tuple[str, str]] = []
+    tracker = make(refused=lambda host, why: told.append((host, why)))
+    assert refusal(tracker, target) == FailureAnswer(reason)
+    assert told == [("8.0.0.1", reason)], "and so does the tracker to who runs it"
+    assert tracker._desk.num_refused == 1
 
 
 @pytest.mark.parametrize(
@@ -313,6 +317,8 @@ async def test_connections_are_limited_by_address_and_in_all() -> None:
     local = [connect(tracker, "127.0.0.1")[1] for _ in range(12)]
     assert [transport.is_closing() for transport in local] == [True] * 2 + [False] * 10
     tracker.close()
+    await asyncio.sleep(0)
+    assert not tracker._per_address, "nothing is kept of an address that has gone"
 
 
 @simulated

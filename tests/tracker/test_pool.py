@@ -173,6 +173,17 @@ def test_a_pool_that_shrank_works_without_an_index(rng: random.Random) -> None:
     assert pool.find(peer_of(1)) == -1
 
 
+def test_who_has_left_a_large_pool_is_not_found_and_the_others_are(rng: random.Random) -> None:
+    count = 2 * INDEX_FROM
+    pool = filled(count, 0, rng=rng)
+    for number in range(0, count, 3):
+        pool.remove(pool.find(peer_of(number)))
+    stayed = [number for number in range(count) if number % 3]
+    assert sorted(pool.find(peer_of(number)) for number in stayed) == list(range(len(stayed)))
+    assert {pool.find(peer_of(number)) for number in range(0, count, 3)} == {-1}
+    assert pool.find(peer_of(count)) == -1
+
+
 def test_an_empty_pool_has_nobody(rng: random.Random) -> None:
     pool = Pool(6, 0)
     assert pool.find(bytes(6)) == -1
