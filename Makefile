@@ -65,6 +65,7 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python -m tests.library_page
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m bench $(ARGS)

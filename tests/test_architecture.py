@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from difflib import unified_diff
 
 import pytest
 
-from tests import rules
+from tests import library_page, rules
 from tests.rules import (
     LEVELS,
     ROOT,
@@ -408,3 +409,14 @@ def test_sizes_are_measured(text: str, found: list[str]) -> None:
 )
 def test_where_the_tests_of_a_module_are(name: str, place: str | None) -> None:
     assert place_of_tests(Source(name, "")) == (None if place is None else ROOT / place)
+
+
+# --- the reference ---------------------------------------------------------------------------
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    """Or else ``make format`` writes it anew."""
+    assert library_page.undocumented() == []
+    written = library_page.PATH.read_text(encoding="utf-8").splitlines()
+    changed = list(unified_diff(written, library_page.reference().splitlines(), n=0))
+    assert not changed, "\n".join(["docs/reference.md is stale; make format:", *changed])

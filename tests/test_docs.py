@@ -17,7 +17,6 @@ from bittern.cli.demo import FILE_LENGTH, FILE_NAME, PIECE_LENGTH, make_content
 from bittern.cli.dissect import BYTES_PER_LINE, Part, dissect, hex_lines
 from bittern.core.bitfield import Bitfield
 from bittern.storage.creator import CreateOptions, create_torrent
-from tests import library_page
 from tests.rules import ROOT, SRC, read_sources
 
 DOCS = ROOT / "docs"
@@ -185,12 +184,6 @@ def test_every_public_name_is_there_and_documented() -> None:
     assert bittern.events.Event is bittern.Event
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         getattr(bittern, "nothing")  # noqa: B009  # a type checker would refuse it
-
-
-def test_the_reference_is_what_the_code_says() -> None:
-    """``python -m tests.library_page`` writes it anew."""
-    assert library_page.undocumented() == []
-    assert library_page.PATH.read_text(encoding="utf-8") == library_page.reference()
 
 
 # --- the story -------------------------------------------------------------------------------
