@@ -1,8 +1,8 @@
 """
 ``docs/reference.md``: every public name of the library, written from the code.
 
-``python -m tests.library_page`` writes it anew, and so does ``make format``; a test fails while it is
-not what the code says, or while a field has no text.
+``python -m tests.library_page`` writes it anew, and so does ``make format``; a test fails while it
+is not what the code says, or while a field has no text.
 """
 
 from __future__ import annotations

@@ -94,12 +94,29 @@ async def test_what_names_nothing(source: Any, kind: type[Exception], text: str)
         await open_source(source, FakeFetcher)
 
 
+class NoFetcher(FakeFetcher):
+    """Reaches nobody."""
+
+    async def fetch(self, *args: Any, **options: Any) -> HttpResponse:
+        raise FetchError("connection refused")
+
+
 async def test_what_cannot_be_fetched() -> None:
-    with pytest.raises(FetchError, match="answered 404") as caught:
+    with pytest.raises(FetchError, match=f"^{URL}: the server answered 404$") as caught:
         await open_source(URL, lambda: FakeFetcher(404, b"gone"))
     assert caught.value.status == 404
-    with pytest.raises(MetainfoError, match="the document is no torrent"):
+    with pytest.raises(MetainfoError, match=f"^{URL}: the document is no torrent: "):
         await open_source(URL, lambda: FakeFetcher(body=b"<html>"))
+    with pytest.raises(FetchError, match=f"^{URL}: connection refused$"):
+        await open_source(URL, NoFetcher)
+
+
+@pytest.mark.parametrize("form", [str, Path])
+async def test_a_file_that_is_no_torrent_is_named(form: type, tmp_path: Path) -> None:
+    path = tmp_path / "a.torrent"
+    path.write_bytes(b"de")
+    with pytest.raises(MetainfoError, match=f"^{path}: not a torrent: 'info' is missing$"):
+        await open_source(form(path), FakeFetcher)
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:

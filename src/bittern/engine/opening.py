@@ -72,7 +72,11 @@ async def open_source(source: Source, fetcher: Callable[[], Fetcher]) -> Metainf
             pass
         case _:
             raise ConfigError(f"a torrent is named by a path, text or bytes, not {source!r}")
-    return decode_metainfo(read_torrent_file(Path(source)))
+    data = read_torrent_file(Path(source))
+    try:
+        return decode_metainfo(data)
+    except MetainfoError as error:
+        raise MetainfoError(f"{os.fspath(source)}: {error}") from error
 
 
 def read_torrent_file(path: Path) -> bytes:
@@ -97,15 +101,19 @@ async def fetch_metainfo(url: str, fetcher: Fetcher) -> Metainfo:
     Fetch and decode a .torrent file.
 
     Raises:
-        FetchError: it could not be had.
+        FetchError: it could not be had; the text begins with the URL.
         MetainfoError: what came is no torrent.
     """
-    response = await fetcher.fetch(
-        url, access=Access.ANY, max_length=MAX_TORRENT_FILE_LENGTH, timeout=FETCH_TIMEOUT
-    )
+    try:
+        response = await fetcher.fetch(
+            url, access=Access.ANY, max_length=MAX_TORRENT_FILE_LENGTH, timeout=FETCH_TIMEOUT
+        )
+    except FetchError as error:
+        raise FetchError(f"{url}: {error}", status=error.status) from error
     if response.status != 200:
-        raise FetchError(f"the server answered {response.status}", status=response.status)
+        reason = f"{url}: the server answered {response.status}"
+        raise FetchError(reason, status=response.status)
     try:
         return decode_metainfo(response.body)
     except MetainfoError as error:
-        raise MetainfoError(f"the document is no torrent: {error}") from error
+        raise MetainfoError(f"{url}: the document is no torrent: {error}") from error
