@@ -634,6 +634,9 @@ def test_choking_and_cancelling_reject_with_the_fast_extension(
     protocol.choke(now=0.0)
     assert sent(protocol) == wire.CHOKE + answer
     assert not protocol.incoming
+    assert protocol.am_choking
+    receive(protocol, request)
+    assert not protocol.incoming, "nothing is served from then on"
 
 
 @pytest.mark.parametrize(

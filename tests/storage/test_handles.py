@@ -77,6 +77,8 @@ def test_a_close_that_fails_leaves_no_other_handle_open() -> None:
     with pytest.raises(OSError, match="cannot be closed"):
         cache.add((1, 2), 14, True, close)
     assert closed.fds == [12]
+    cache.drop_owner(1, close)
+    assert sorted(closed.fds) == [12, 13, 14], "the new one too"
 
 
 def test_a_handle_in_use_stays_open_whatever_is_dropped() -> None:

@@ -380,6 +380,18 @@ def test_a_layer_that_contradicts_good_pieces_is_said_so_and_taken() -> None:
     assert judge(torrent, hashes, 0)
 
 
+def test_a_layer_that_agrees_with_the_good_pieces_is_taken() -> None:
+    """It comes from a peer while a hybrid is judged by v1."""
+    torrent = Torrent("hybrid", [noise(4 * PIECE + 5), noise(3 * PIECE, 2)])
+    hashes = PieceHashes(torrent.info, {})
+    for index in (0, 2, 4, 6):
+        assert judge(torrent, hashes, index)
+    for root, layer in torrent.layers.items():
+        assert hashes.add_piece_layer(root, layer)
+    assert hashes.piece_layers == torrent.layers
+    assert all(judge(torrent, hashes, index) for index in range(8))
+
+
 def test_the_hash_of_a_piece_that_was_never_written() -> None:
     contents = [bytes(2 * PIECE), bytes(PIECE + 5), bytes(10)]
     torrent = Torrent("2", contents)
