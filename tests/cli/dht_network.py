@@ -30,8 +30,12 @@ class DhtNetwork:
     def __init__(self, num_nodes: int = 4) -> None:
         self._num_nodes = num_nodes
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self.nodes: list[Dht] = []
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(self._main())
 
     def __enter__(self) -> DhtNetwork:
         self._thread.start()

@@ -90,7 +90,8 @@ def play_on_tcp(scene: Scene) -> None:
     async def main() -> None:
         await asyncio.wait_for(scene(LoopbackWorld()), 20)
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(main())
 
 
 def play_on_uvloop(scene: Scene) -> None:
