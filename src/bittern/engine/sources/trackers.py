@@ -33,6 +33,8 @@ from bittern.policy.announcing import AnnounceDecision, AnnounceScheduler, Track
 
 STOP_TIMEOUT = 5.0
 """Limit: F19. Seconds that all "stopped" announces together may take."""
+LATE_TIMEOUT = 1.0
+"""Limit: F19. The same for a torrent whose turn comes when the time of its session is over."""
 NUM_WANT = 200
 """Peers asked for; libtorrent's default, and the most that trackers give (T3)."""
 NO_PORT = 1
@@ -212,7 +214,8 @@ class TrackerAnnouncer:
             for decision in decisions:
                 by_url.setdefault(decision.url, []).append(decision)
             try:
-                async with asyncio.timeout_at(min(_now() + timeout, self._announces.ends_at)):
+                ends_at = max(self._announces.ends_at, _now() + LATE_TIMEOUT)
+                async with asyncio.timeout_at(min(_now() + timeout, ends_at)):
                     await asyncio.gather(
                         *(
                             self._say_goodbye(each, completing.get(url))
