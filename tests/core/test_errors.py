@@ -51,6 +51,9 @@ TEXTS = [
     (FetchError("no such page", status=404), "no such page"),
     (WebSeedError("busy", retry_after=5), "busy"),
     (StorageError("disk on fire"), "disk on fire"),
+    (StorageError("gone", path="/a\\b\n"), "gone: '/a\\\\b\\n'"),
+    (StorageError("gone", path="C:\\a b\\c"), "gone: 'C:\\a b\\c'"),
+    (StorageError("gone", path="\\\\server\\share"), "gone: '\\\\server\\share'"),
     (DiskFull("no room", path="/a\nb", errno=28), "no room: '/a\\nb'"),
     (PeerViolation("sent nonsense"), "sent nonsense"),
     (

@@ -267,7 +267,13 @@ class StorageError(BitTorrentError):
         self.errno = errno
 
     def __str__(self) -> str:
-        return self.reason if self.path is None else f"{self.reason}: {self.path!r}"
+        if self.path is None:
+            return self.reason
+        shown = repr(self.path)
+        if self.path[1:3] == ":\\" or self.path.startswith("\\\\"):
+            # A path of Windows: these are its separators and nothing else.
+            shown = shown.replace("\\\\", "\\")
+        return f"{self.reason}: {shown}"
 
 
 class DiskFull(StorageError):
