@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
+import pickle
 import subprocess
 import sys
 import time
 import tracemalloc
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
@@ -362,3 +365,18 @@ def test_reading_a_torrent_imports_little() -> None:
 @pytest.mark.parametrize("case", GROUPS["metainfo"], ids=lambda case: case.name[:100])
 def test_zoo(case: Case) -> None:
     case.check()
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_metainfo_is_a_value(name: str) -> None:
+    """It can be compared, copied and pickled, as for a process of a pool."""
+    metainfo = decode_metainfo(encoded(BASES[name]))
+    again = decode_metainfo(encoded(BASES[name]))
+    assert metainfo == again
+    assert metainfo.info.geometry == again.info.geometry
+    assert hash(metainfo.info) == hash(again.info)
+    assert copy.copy(metainfo) == copy.deepcopy(metainfo) == metainfo
+    found = pickle.loads(pickle.dumps(metainfo))
+    assert found == metainfo
+    assert isinstance(found.piece_layers, MappingProxyType)
+    assert isinstance(found.info.geometry.padding, MappingProxyType)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,3 +155,13 @@ def test_v2_padding_may_be_asked_for() -> None:
     assert not geometry.is_valid_request(0, 3 * B, B + 1)
     assert geometry.is_valid_request(2, B, B)
     assert not geometry.is_valid_request(3, 0, B)
+
+
+def test_it_is_a_value() -> None:
+    one = Geometry(4, 3, {2: 1}, 9, has_gaps=True, padding={1: 2})
+    assert one == Geometry(4, 3, {2: 1}, 9, has_gaps=True, padding={1: 2})
+    assert one == copy.deepcopy(one) == pickle.loads(pickle.dumps(one))
+    assert hash(one) == hash(copy.copy(one))
+    assert one != Geometry(4, 3, {2: 1}, 9, has_gaps=True)
+    assert one != Geometry(4, 3, {2: 2}, 9, has_gaps=True, padding={1: 2})
+    assert one != (4, 3)

@@ -12,7 +12,7 @@ Source: BEP 3, BEP 5 (``nodes``), BEP 12 (``announce-list``), BEP 17 and BEP 19
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
 from bittern.codec.bencode import METAINFO_LIMITS, Encodable, Value, decode_with_spans, encode
@@ -82,6 +82,16 @@ class Metainfo:
     def name(self) -> str:
         """The torrent's name: unsafe, see ``Info``."""
         return self.info.name
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A read-only mapping can be neither copied nor pickled.
+        others = [getattr(self, spec.name) for spec in fields(self)[:-1]]
+        return _restore, (others, dict(self.piece_layers))
+
+
+def _restore(others: list[object], layers: dict[bytes, bytes]) -> Metainfo:
+    values = [*others, MappingProxyType(layers)]
+    return Metainfo(*values)  # type: ignore[arg-type]  # as they were
 
 
 def decode_metainfo(data: bytes, *, may_lack_layers: bool = False) -> Metainfo:

@@ -14,6 +14,7 @@ Sources: BEP 3 (pieces), BEP 52 (alignment of files to pieces).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import NewType
 
@@ -135,6 +136,19 @@ class Geometry:
             and begin >= 0
             and begin + length <= (self.piece_length if self.has_gaps else self.length_of(index))
         )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Geometry):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    def __hash__(self) -> int:
+        return hash((self.piece_length, self.num_pieces, self.total_length))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Read-only mappings can be neither copied nor pickled.
+        sizes = (self.piece_length, self.num_pieces, dict(self.short_pieces), self.total_length)
+        return partial(Geometry, has_gaps=self.has_gaps, padding=dict(self.padding)), sizes
 
     def __repr__(self) -> str:
         return f"<Geometry {self.num_pieces} x {self.piece_length}, {self.total_length} bytes>"
