@@ -43,6 +43,7 @@ class Bench:
     query_rate: float = 1e6
     now: float = NOW
     suggested: list[Endpoint] = field(default_factory=list)
+    suggested_ids: set[bytes] = field(default_factory=set)
     told: list[tuple[Endpoint, bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -67,6 +68,7 @@ class Bench:
 
     def node_suggested(self, node_id: bytes, endpoint: Endpoint) -> None:
         self.suggested.append(endpoint)
+        self.suggested_ids.add(node_id)
 
     def address_told(self, source: Endpoint, external: bytes, *, now: float) -> None:
         self.told.append((source, external))

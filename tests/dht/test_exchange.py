@@ -61,6 +61,7 @@ def test_rates_of_address_and_node(rng: random.Random) -> None:
         assert bench.exchange.counters.num_answered == 20
         assert bench.exchange.counters.num_limited == 80
         assert len(bench.suggested) == 100
+        assert bench.suggested_ids == {ASKER_ID}
         # Others pay nothing for it, and a second later it goes on.
         assert len(bench.query(arguments, source=Endpoint("8.8.8.9", 4000))) == 1
         bench.now += 1.0
@@ -185,7 +186,11 @@ def test_an_answer_reaches_its_waiter_and_the_table(bench: Bench) -> None:
     response = Response(
         transaction_id=transaction_id, node_id=ASKER_ID, external=b"\x01\x02\x03\x04\0\x01"
     )
+    counters = bench.exchange.counters
+    assert (counters.num_asked, counters.num_sent) == (1, 1)
+    assert counters.sent_length == len(encode_query(transaction_id, OWN, FindNode(TARGET)))
     bench.feed(encode(response))
+    assert counters.num_received == 1
     assert [type(heard) for heard in waiter.heard] == [Response]
     assert [node.node_id for node in bench.table] == [ASKER_ID]
     assert bench.told == [(ASKER, b"\x01\x02\x03\x04\0\x01")]

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from bittern.codec.krpc import decode
+from bittern.codec.bencode import decode as decode_value
+from bittern.codec.krpc import PLAIN_QUERY, decode
 from bittern.codec.krpc_encoding import encode, encode_query
 from bittern.codec.krpc_message import (
     AnnouncePeer,
@@ -73,6 +74,8 @@ def test_nodes_of_the_other_family_on_request(bench: Bench, bench6: Bench) -> No
         answer = each.answer(FindNode(TARGET, both))
         assert answer.nodes == bench.table.closest_compact(TARGET, 999)
         assert answer.nodes6 == bench6.table.closest_compact(TARGET, 999)
+        ((data, _),) = each.query(FindNode(TARGET, both))
+        decode_value(data, require_sorted=True)
     only = bench.answer(FindNode(TARGET, Want.V6))
     assert only.nodes is None
     assert only.nodes6 is not None
@@ -269,6 +272,33 @@ def test_a_stranger_gets_at_most_four_times_its_query(
     query = encode_query(b"tt", ASKER_ID, arguments, is_read_only=is_read_only)
     sent = bench.feed(query)
     assert sum(len(data) for data, _ in sent) <= 4 * len(query)
+
+
+@pytest.mark.parametrize("is_ipv6", [False, True])
+@pytest.mark.parametrize("near", [TARGET, OWN], ids=["far", "near"])
+def test_a_plain_answer_is_as_long_as_it_may_be_and_no_longer(
+    rng: random.Random, is_ipv6: bool, near: bytes
+) -> None:
+    """Limit: N1. Every limit that the length of a query may give."""
+    bench = Bench(rng, is_ipv6=is_ipv6)
+    bench.fill_table()
+    bench.fill_torrent()
+    source = bench.guard.source(bench.asker.host, now=NOW)
+    for arguments in (FindNode(near), GetPeers(near)):
+        for transaction_id in (b"tt", b"tttt"):
+            query = PLAIN_QUERY(encode_query(transaction_id, ASKER_ID, arguments))
+            assert query is not None
+            lengths, nodes = [], None
+            for limit in (*range(200, 800), MAX_ANSWER_LENGTH):
+                answer = bench.exchange.responder.answer_plain(query, source, 9, limit, NOW)
+                lengths.append(len(answer))
+                assert len(answer) <= min(limit, MAX_PEERS_ANSWER_LENGTH)
+                response = decode(answer)
+                assert isinstance(response, Response)
+                nodes = response.nodes6 if is_ipv6 else response.nodes
+                assert nodes is not None
+            assert len(nodes or b"") == 8 * (38 if is_ipv6 else 26)
+            assert max(lengths) == lengths[-1]
 
 
 @pytest.mark.parametrize("arguments", QUERIES)

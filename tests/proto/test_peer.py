@@ -348,6 +348,13 @@ def test_how_a_stream_is_cut_makes_no_difference(messages: list[bytes], at: list
     assert outcome(busy(), [data]) == outcome(busy(), cut(data, at))
 
 
+@pytest.mark.parametrize("first", [1, 19, 48, 67])
+def test_what_comes_with_the_rest_of_a_handshake_is_not_lost(first: int) -> None:
+    data = wire.encode_handshake(HASH, THEIRS, FULL) + wire.encode_haves([3, 5])
+    parts = [data[:first], data[first:-3], data[-3:]]
+    assert outcome(make(), parts) == outcome(make(), [data])
+
+
 def test_a_stream_byte_by_byte() -> None:
     """All but the insides of blocks, which come in parts of 1,000 bytes."""
     messages = [block(0, 0), wire.encode_have(3), block(5, 0), block(9, 3), wire.UNCHOKE]
