@@ -214,13 +214,16 @@ _INVENTED = ("localhost", ".localhost", ".example", ".invalid", ".test")
 
 
 @pytest.fixture(autouse=True)
-def nothing_leaves_the_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_leaves_the_machine() -> Iterator[None]:
     """
     Fail a test that sends something to an address that is not loopback, or looks up a real name.
 
     No public tracker, DHT node or peer must ever hear of a test. Watches Python's own sockets;
     other programs are told by their options, or live in a network namespace.
     """
+    # Not the fixture, which everything that comes after would have to outlive: what a test changes
+    # is to be as it was when its folders are deleted.
+    patch = pytest.MonkeyPatch()
     found: list[str] = []
 
     def check(sock: socket.socket, address: object) -> None:
@@ -239,7 +242,7 @@ def nothing_leaves_the_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
                 check(self, args[position])
             return real(self, *args)
 
-        monkeypatch.setattr(socket.socket, name, watched)
+        patch.setattr(socket.socket, name, watched)
 
     real_lookup = socket.getaddrinfo
 
@@ -255,8 +258,9 @@ def nothing_leaves_the_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     watch("sendmsg", 3)
     watch("connect", 0)
     watch("connect_ex", 0)
-    monkeypatch.setattr(socket, "getaddrinfo", watched_lookup)
+    patch.setattr(socket, "getaddrinfo", watched_lookup)
     yield
+    patch.undo()
     if found:
         pytest.fail(_REACHES_OUT + ", ".join(dict.fromkeys(found)), pytrace=False)
 

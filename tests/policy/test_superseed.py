@@ -123,7 +123,7 @@ def test_a_bitfield_that_comes_late_replaces_a_piece_shown_in_vain() -> None:
 
 
 def test_a_piece_that_was_shown_in_vain_is_waited_for_no_more() -> None:
-    seeder = SuperSeeder(4)
+    seeder = SuperSeeder(4, 1)
     for key in "abc":
         seeder.peer_joined(key)
     assert seeder.bitfield_seen("a", bits_of("#...")) == [("a", 3)]
