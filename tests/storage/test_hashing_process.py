@@ -150,5 +150,12 @@ def test_where_nothing_can_be_started_or_gained(
     module: object, name: str, value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert can_start_processes()
-    monkeypatch.setattr(module, name, value, raising=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, value, raising=False)
+        assert not can_start_processes()
+
+
+def test_where_nothing_reads_at_a_position_none_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS before 11."""
+    monkeypatch.delattr(os, "preadv")
     assert not can_start_processes()
