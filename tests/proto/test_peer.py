@@ -168,6 +168,12 @@ def test_hashes_need_both_sides_to_speak_v2() -> None:
                 is_by_hash = named == OTHER_HASH and local.has_v2
                 expected = (local.has_v2 and remote.has_v2) or is_by_hash
                 assert protocol.has_v2(OTHER_HASH) == expected, (local, remote, named)
+    protocol = PeerProtocol(
+        info_hashes=(OTHER_HASH,), peer_id=OURS, reserved=Reserved(), geometry=GEOMETRY
+    )
+    receive(protocol, wire.encode_handshake(OTHER_HASH, THEIRS, Reserved()))
+    assert protocol.has_v2(OTHER_HASH), "both have named it"
+    assert not protocol.has_v2(HASH)
 
 
 # --- one table: what we send, its bytes, what the other machine makes of it ------------------
@@ -622,6 +628,35 @@ def test_requests_are_told_when_the_queue_was_empty() -> None:
     assert receive(protocol, first, second) == [RequestsReceived()]
     assert protocol.incoming.take(1 << 20) == ([(1, 0, B), (1, B, B)], 2 * B)
     assert receive(protocol, first) == [RequestsReceived()]
+
+
+def test_requests_of_any_length_are_told_once_until_they_have_been_taken() -> None:
+    protocol = opened()
+    protocol.unchoke()
+    odd = [wire.encode_request(1, begin, 1_000) for begin in (0, 1_000, 2_000)]
+    assert receive(protocol, odd[0]) == [RequestsReceived()]
+    assert receive(protocol, odd[1]) == []
+    assert receive(protocol, wire.encode_request(1, 0, B), odd[2]) == []
+    assert len(protocol.incoming) == 4
+
+
+@pytest.mark.parametrize("length", [B, 1_000])
+def test_a_request_is_a_message_after_which_no_have_none_can_come(length: int) -> None:
+    protocol = opened()
+    protocol.unchoke()
+    receive(protocol, wire.encode_request(1, 0, length))
+    with pytest.raises(PeerViolation, match="not the first message"):
+        receive(protocol, wire.HAVE_NONE)
+
+
+def test_once_the_metadata_is_there_blocks_may_be_asked_for() -> None:
+    protocol = opened(geometry=None)
+    protocol.unchoke()
+    protocol.learn_geometry(GEOMETRY)
+    request = wire.encode_request(9, 3 * B, GEOMETRY.block_length(9, 3 * B))
+    assert receive(protocol, request) == [RequestsReceived()]
+    with pytest.raises(PeerViolation, match="has piece 10 of 10"):
+        receive(protocol, wire.encode_have(10))
 
 
 @pytest.mark.parametrize(
