@@ -412,12 +412,13 @@ async def test_what_a_peer_says_early_counts_later(scene: Scene) -> None:
 
 @in_scene()
 async def test_who_has_nothing_says_so_first(scene: Scene) -> None:
-    """BEP 6."""
+    """BEP 6; to others a keep-alive says that no bitfield comes."""
     node = await scene.node(source=scene.link)
     peer = await scene.scripted(node)
     await peer.expect_next(MessageId.HAVE_NONE)
     await peer.expect_next(MessageId.EXTENDED)
     plain = await scene.scripted(node, reserved=wire.Reserved(has_fast=False))
+    await plain.expect_next(None)
     await plain.expect_next(MessageId.EXTENDED)
 
 

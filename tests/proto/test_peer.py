@@ -952,12 +952,18 @@ def test_bep6_fast_messages_need_the_fast_extension(message: bytes) -> None:
 
 def test_fast_messages_are_not_sent_without_the_fast_extension() -> None:
     protocol = opened(remote=PLAIN)
-    protocol.send_bitfield(have())
     protocol.send_allowed_fast([1])
     protocol.reject((0, 0, B))
     assert not protocol.has_data_to_send
     protocol.send_bitfield(Bitfield.full(10))
     assert sent(protocol) == wire.encode_bitfield(b"\xff\xc0")
+
+
+def test_a_keep_alive_stands_for_a_bitfield_of_nothing_without_the_fast_extension() -> None:
+    """Interop: rtorrent says so itself, and nothing to who has said neither this nor more."""
+    protocol = opened(remote=PLAIN)
+    protocol.send_bitfield(have())
+    assert sent(protocol) == wire.KEEP_ALIVE
 
 
 def test_fast_pieces_beyond_the_end_are_ignored_and_the_set_is_bounded() -> None:

@@ -144,9 +144,10 @@ class MetadataPhase:
         match event:
             case peer_events.HandshakeReceived(handshake):
                 if self.roster.opened(peer, handshake, now=now):
-                    if peer.protocol.has_fast:
-                        # BEP 6: one of bitfield, have all, have none comes first.
-                        peer.protocol.send_message(wire.HAVE_NONE)
+                    # BEP 6: one of bitfield, have all, have none comes first.
+                    # Interop: to others a keep-alive says that no bitfield comes, as in a swarm.
+                    has_fast = peer.protocol.has_fast
+                    peer.protocol.send_message(wire.HAVE_NONE if has_fast else wire.KEEP_ALIVE)
                     self.roster.send_extended_handshake(peer, is_upload_only=False)
                     self.roster.send_port(peer)
                     self._owner.peer_opened(peer)

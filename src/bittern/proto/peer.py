@@ -539,8 +539,9 @@ class PeerProtocol:
             self._out.append(wire.HAVE_ALL)
         elif self.has_fast and not have:
             self._out.append(wire.HAVE_NONE)
-        elif have:
-            self._out.append(wire.encode_bitfield(have.to_wire()))
+        else:
+            # Interop: to rtorrent the handshake lasts until a bitfield, or a message in its place.
+            self._out.append(wire.encode_bitfield(have.to_wire()) if have else wire.KEEP_ALIVE)
 
     def send_have(self, index: int) -> None:
         """Tell that we have one more piece."""
