@@ -1165,3 +1165,25 @@ async def test_a_link_that_learns_piece_layers_as_it_is_paused_goes_on(scene: Sc
     torrent.change(trackers=())
     await torrent.resume()
     await node.complete()
+
+
+@pytest.mark.parametrize("place", ["store.keeper.Keeper.finish", "sources.finder.PeerFinder.stop"])
+@in_scene()
+async def test_a_bug_while_it_leaves_does_not_keep_it_from_going_on(
+    scene: Scene, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limit: F17. It is told, and nothing stays open that is in no hands any more."""
+
+    async def buggy(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    node = await scene.node(is_seed=True, state_dir=scene.state_dir)
+    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"bittern.engine.{place}", buggy)
+        with pytest.raises(ZeroDivisionError):
+            await node.torrent.pause()
+    assert node.torrent.state is TorrentState.PAUSED
+    await peer.expect_closed()
+    await node.torrent.resume()
+    await node.complete(within=1)

@@ -74,17 +74,19 @@ class Awake:
         self.borrower.stop()
         self.swarm.stop()
         self._tell_hashed()
-        await self.keeper.finish(
-            picker.have,
-            partial,
-            downloaded=ledger.num_downloaded,
-            uploaded=ledger.num_uploaded,
-        )
         storage = self.content.storage
         try:
-            await services.disk.run(storage.close, lane=storage)
-        except StorageError as error:  # all is synced, and nothing of it is open any more
-            log.warning("closing files of %s: %s", storage.root, error)
+            await self.keeper.finish(
+                picker.have,
+                partial,
+                downloaded=ledger.num_downloaded,
+                uploaded=ledger.num_uploaded,
+            )
+        finally:
+            try:
+                await services.disk.run(storage.close, lane=storage)
+            except StorageError as error:  # all is synced, and nothing of it is open any more
+                log.warning("closing files of %s: %s", storage.root, error)
 
 
 async def locate(services: TorrentServices, metainfo: Metainfo, config: TorrentConfig) -> Content:

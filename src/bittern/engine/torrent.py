@@ -393,8 +393,10 @@ class Torrent:
 
     async def _leave(self) -> None:
         """Stop the swarm and let go of the files; totals and pieces are kept."""
-        await self._finder.stop()
-        await self._let_go()
+        try:
+            await self._finder.stop()
+        finally:
+            await self._let_go()
 
     async def _let_go(self) -> None:
         if self.metadata_phase is not None:
@@ -404,8 +406,7 @@ class Torrent:
         if awake is not None:
             self.ledger.close()
             await awake.sleep(self._services, self.ledger)
-            journal = self._services.journal
-            if journal is not None and awake.keeper.has_kept_metainfo:
+            if (journal := self._services.journal) and awake.keeper.has_kept_metainfo:
                 self.shelf.put_away(journal.metainfo_path(self.all_hashes[0]))
             self._finder.let_go()
 
