@@ -396,3 +396,14 @@ def test_fuzzed_payloads_raise_nothing_but_decode_errors() -> None:
     assert fuzz(decode_metadata_message, [row[1] for row in METADATA], WireDecodeError)
     assert fuzz(decode_pex, [row[1] for row in PEX], WireDecodeError)
     assert fuzz(decode_dont_have, [b"\0\0\0\7"], WireDecodeError)
+
+
+def test_flags_of_peer_exchange_are_the_bits_that_others_know() -> None:
+    """BEP 11."""
+    assert {flag.name: flag.value for flag in PexFlag} == {
+        "ENCRYPTION": 0x01,
+        "UPLOAD_ONLY": 0x02,
+        "UTP": 0x04,
+        "HOLEPUNCH": 0x08,
+        "OUTGOING": 0x10,
+    }
