@@ -195,6 +195,34 @@ def test_blocks_in_order_are_hashed_as_they_pass_and_written_in_runs() -> None:
     assert third.received_blocks() == [1]
 
 
+def test_a_run_names_each_of_its_pieces_once() -> None:
+    scene, peer = Scene(), PeerShare("a")
+    scene.plan(peer, 12)
+    blocks = [(0, 3), *((1, number) for number in range(4)), *((2, number) for number in range(4))]
+    received = scene.receive(peer, *blocks)
+    [(position, buffers, pieces)] = received.writes
+    assert (position, len(buffers)) == (3 * B, 9)
+    assert [piece.index for piece in pieces] == [0, 1, 2]
+    assert [piece.index for piece in received.finished] == [1, 2]
+
+
+def test_blocks_that_are_not_to_be_hashed_here_leave_the_piece_to_be_read_back() -> None:
+    scene, peer = Scene(), PeerShare("a")
+    scene.plan(peer, 4)
+    scene.pieces.receive(peer, [scene.block(0, 0)], hashes=False)
+    scene.receive(peer, (0, 1))
+    piece = scene.pieces.open[0]
+    assert (piece.num_received, piece.num_hashed) == (2, 0)
+
+
+def test_a_block_is_awaited_from_when_its_piece_is_begun_until_it_comes() -> None:
+    scene, peer = Scene(), PeerShare("a")
+    assert not scene.pieces.is_awaited(0, B)
+    scene.plan(peer, 2)
+    scene.receive(peer, (0, 1))
+    assert [scene.pieces.is_awaited(0, n * B) for n in range(4)] == [True, False, True, True]
+
+
 def test_a_piece_out_of_order_is_hashed_up_to_the_gap() -> None:
     scene, peer = Scene(), PeerShare("a")
     scene.plan(peer, 4)
@@ -347,6 +375,20 @@ def make_slow(scene: Scene, *shares: PeerShare) -> None:
     scene.pieces.share_slow_pieces()
 
 
+@pytest.mark.parametrize("budget", [1, 2, 3, 5])
+def test_in_the_endgame_no_more_is_asked_for_than_the_budget(budget: int) -> None:
+    """Neither of free blocks nor of those that another was asked for."""
+    scene, quick = Scene(), PeerShare("quick")
+    for index in range(3):
+        scene.plan(PeerShare(index), 1, index)
+    assert scene.joinable() == set()
+    assert len(requests_of(scene, scene.plan(quick, budget))) == budget
+    scene, slow, quick = Scene(), PeerShare("slow"), PeerShare("quick")
+    scene.plan(slow, 12)
+    make_slow(scene, slow)
+    assert len(requests_of(scene, scene.plan(quick, budget))) == budget
+
+
 def test_in_the_endgame_blocks_that_are_long_in_coming_are_asked_for_twice() -> None:
     scene, a, b, c, d, e = Scene(1), *map(PeerShare, "abcde")
     scene.plan(a, 4)
@@ -437,6 +479,15 @@ def test_a_good_piece_is_there() -> None:
     assert scene.picker.have == scene.bits(0)
     assert scene.pieces.open == {}
     assert scene.plan(peer, 1) == [(1, 0, B)]
+
+
+def test_good_pieces_need_not_lie_side_by_side() -> None:
+    scene, peer = Scene(5), PeerShare("a")
+    scene.plan(peer, 20)
+    good = [fetch(scene, peer, index) for index in (0, 2, 3)]
+    scene.pieces.close_good(good)
+    assert scene.picker.have == scene.bits(0, 2, 3)
+    assert sorted(scene.pieces.open) == [1, 4]
 
 
 def test_a_bad_piece_is_fetched_again() -> None:
@@ -576,6 +627,7 @@ def test_bad_blocks_of_a_piece_are_free_again_and_the_others_are_kept() -> None:
     assert piece.senders == ["a", None, "a", None]
     assert (piece.num_free, piece.num_received, piece.num_hashed) == (2, 2, 0)
     assert piece.hasher is not before
+    assert (piece.owner, piece.is_exclusive) == (None, False)
     assert scene.joinable() == {0}
     assert scene.plan(two, 9, 0) == [(0, B, 2 * B), (0, 3 * B, 4 * B)]
     assert scene.receive(two, (0, 1), (0, 3)).finished == [piece]
