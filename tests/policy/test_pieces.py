@@ -280,6 +280,16 @@ def test_a_late_block_is_taken_back_from_who_has_been_asked_for_it_since() -> No
 # --- giving back -----------------------------------------------------------------------------
 
 
+def test_who_goes_on_with_a_piece_has_it_alone() -> None:
+    """Its blocks come in order then, and a bad one has one sender."""
+    scene, first, second = Scene(), PeerShare("a"), PeerShare("b")
+    scene.pieces.restore(1, [0])
+    assert scene.joinable() == {1}
+    assert scene.plan(first, 1) == [(1, B, 2 * B)]
+    assert scene.joinable() == set()
+    assert scene.plan(second, 2) == [(0, 0, 2 * B)]
+
+
 def test_blocks_are_asked_for_around_those_that_came_and_those_under_way() -> None:
     scene, first, second = Scene(blocks_per_piece=8), PeerShare("a"), PeerShare("b")
     scene.pieces.restore(0, [2, 5])
