@@ -128,8 +128,9 @@ class SessionConfig:
     """Until an outgoing connection is given up."""
     handshake_timeout: float = 10.0
     """Limit: H5. A deadline for the whole handshake, not per byte."""
-    idle_timeout: float = 120.0
-    """Limit: H5. Silence after which a peer is closed (BEP 3: two minutes)."""
+    idle_timeout: float = 150.0
+    """Limit: H5. Silence after which a peer is closed: more than the two minutes between
+    keep-alives of BEP 3, which some clients, as rtorrent, take to the second and more."""
     keep_alive_interval: float = 100.0
     """Silence of ours after which a peer hears that we are there (BEP 3)."""
     snub_timeout: float = 60.0
