@@ -47,6 +47,7 @@ def test_values_are_told_apart(kind: object, good: list[object], bad: list[objec
         (Path, "a pathlib.Path"),
         (Endpoint, "a bittern.Endpoint"),
         (tuple[Endpoint, ...], "tuple[Endpoint, ...]"),
+        (tuple[Path, ...], "tuple[pathlib.Path, ...]"),
         (Mapping[int, str] | None, "Mapping[int, str] or None"),
     ],
 )

@@ -24,7 +24,8 @@ _WORDS = {
     NoneType: "None",
     str: "a str",
 }
-_INSIDE = re.compile(r"\b(bittern|collections)\.[\w.]+\.")
+_INSIDE = re.compile(r"\b(bittern|collections)\.[\w.]+\.|\b_\w+\.")
+"""What is not said of a name: Python 3.13 has ``pathlib._local.Path``."""
 
 _known: dict[type, dict[str, object]] = {}
 """By the dataclass, its settings and what each takes: to read annotations takes longest."""
