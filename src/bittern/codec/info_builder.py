@@ -5,13 +5,14 @@ The result is byte for byte what libtorrent's ``create_torrent`` makes of the
 same files in the same order, since both follow the reference program of BEP 52
 where the text leaves a choice: in a hybrid every file that does not end at a
 piece boundary is followed by a pad, the last one too, unless it is the only
-file.
+file. Only pads of one length have paths of their own.
 
 Source: BEP 3, BEP 27, BEP 47 (pads, attributes, symlinks), BEP 52.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bittern.codec.bencode import Encodable, encode
@@ -40,6 +41,7 @@ def arrange_files(
     Source: BEP 47, BEP 52.
     """
     arranged: list[FileEntry] = []
+    num_pads: Counter[int] = Counter()
     offset = 0
     for entry in files:
         arranged.append(entry.placed(offset, entry.pieces_root))
@@ -50,9 +52,21 @@ def arrange_files(
         if version is Version.HYBRID:
             if len(files) == 1:
                 continue
-            arranged.append(FileEntry((".pad", str(lack)), lack, offset, is_pad=True))
+            num_pads[lack] += 1
+            path = _pad_path(lack, num_pads[lack])
+            arranged.append(FileEntry(path, lack, offset, is_pad=True))
         offset += lack
     return tuple(arranged)
+
+
+def _pad_path(length: int, number: int) -> tuple[str, str]:
+    """
+    Return the path that BEP 47 recommends, of the second pad of a length on another one.
+
+    Interop: rTorrent 0.9.8 and Transmission 4.1.1 to 4.1.4 refuse a torrent in which a path
+    stands twice.
+    """
+    return ".pad", str(length) if number == 1 else f"{length}-{number}"
 
 
 def encode_info(
