@@ -142,7 +142,7 @@ def test_peers_take_18_bytes_over_ipv6() -> None:
     assert decode_reply(data, ipv6=True) == reply
 
 
-@pytest.mark.parametrize("length", range(64))
+@pytest.mark.parametrize("length", [*range(8), *range(9, 64)])  # 8 are a refusal, see below
 @pytest.mark.parametrize("ipv6", [False, True])
 def test_announce_answers_must_have_whole_peers(length: int, ipv6: bool) -> None:
     """Limit: N5. 20 + 6n or 20 + 18n."""
@@ -205,6 +205,12 @@ def test_packets_may_grow() -> None:
 def test_error_text_is_cleaned(raw: bytes, text: str) -> None:
     reply = decode_reply(bytes.fromhex("00000003 0a0b0c0d") + raw, ipv6=False)
     assert reply == ErrorReply(TRANSACTION, text)
+
+
+def test_announce_answer_of_a_head_alone_is_a_refusal() -> None:
+    """Recorded from opentracker, of a torrent that its list does not have."""
+    reply = decode_reply(bytes.fromhex("00000001 de0c1b33"), ipv6=False)
+    assert reply == ErrorReply(0xDE0C1B33, "refused without a reason")
 
 
 def test_error_is_never_longer_than_asked_for() -> None:

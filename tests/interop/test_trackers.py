@@ -149,11 +149,15 @@ async def test_opentracker_brings_http_and_udp_together(opentracker: int) -> Non
         assert {peer.port for peer in answer.peers} == {2001, 2002, 2003}
 
 
-async def test_opentracker_refuses_unlisted_torrents(opentracker: int) -> None:
-    """Over HTTP; over UDP it keeps silent."""
+@pytest.mark.parametrize(
+    ("pattern", "reason"), [(URLS[0], "not authorized"), (URLS[1], "without a reason")]
+)
+async def test_opentracker_refuses_unlisted_torrents(
+    pattern: str, reason: str, opentracker: int
+) -> None:
     async with tracker_client() as client:
-        with pytest.raises(TrackerFailure, match="not authorized"):
-            await client.announce(URLS[0].format(opentracker), [request(1, info_hash=UNLISTED)])
+        with pytest.raises(TrackerFailure, match=reason):
+            await client.announce(pattern.format(opentracker), [request(1, info_hash=UNLISTED)])
 
 
 class Torrent:

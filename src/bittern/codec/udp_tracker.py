@@ -369,6 +369,9 @@ def decode_reply(data: bytes, *, ipv6: bool) -> Reply:
             raise TrackerDecodeError(f"connect answer of {len(data)} bytes", offset=0)
         return ConnectReply(transaction_id, CONNECT_ANSWER.unpack_from(data)[2])
     if action == ANNOUNCE:
+        if len(data) == ANSWER_HEAD.size:
+            # Interop: opentracker says no more than that about a torrent which is not on its list.
+            return ErrorReply(transaction_id, "refused without a reason")
         return AnnounceReply(transaction_id, _decode_announce_answer(data, ipv6))
     if action == SCRAPE:
         entries = data[ANSWER_HEAD.size :]
