@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -62,8 +63,24 @@ class Settings:
 
 
 def test_a_setting_of_a_wrong_kind_is_named() -> None:
-    check_kinds(Settings(1, ("a",)))
+    check_kinds(Settings(1, ("a",)), Settings)
     with pytest.raises(ConfigError, match=r"^rate must be a number or None, not 'fast'$"):
-        check_kinds(Settings("fast"))  # type: ignore[arg-type]  # that is the test
+        check_kinds(Settings("fast"), Settings)  # type: ignore[arg-type]  # that is the test
     with pytest.raises(ConfigError, match=r"^names must be tuple\[str, ...\], not 'ab'$"):
-        check_kinds(Settings(names="ab"))  # type: ignore[arg-type]  # that is the test
+        check_kinds(Settings(names="ab"), Settings)  # type: ignore[arg-type]  # that is the test
+
+
+def test_what_is_added_in_a_derived_class_may_be_of_any_kind() -> None:
+    @dataclass(frozen=True)
+    class Local:
+        pass
+
+    @dataclass(frozen=True)
+    class More(Settings):
+        anything: Any = None
+        local: Local | None = None  # a name that nobody else can look up
+        choice: Literal["a", "b"] = "a"
+
+    check_kinds(More(1, ("a",), anything=object(), local=Local()), Settings)
+    with pytest.raises(ConfigError, match="rate must be a number or None"):
+        check_kinds(More("fast"), Settings)  # type: ignore[arg-type]  # that is the test

@@ -31,7 +31,7 @@ _known: dict[type, dict[str, object]] = {}
 """By the dataclass, its settings and what each takes: to read annotations takes longest."""
 
 
-def check_kinds(settings: object) -> None:
+def check_kinds(settings: object, of: type) -> None:
     """
     Refuse settings of which one is of another kind than its annotation says.
 
@@ -39,12 +39,13 @@ def check_kinds(settings: object) -> None:
     False are no numbers.
 
     Args:
-        settings: a dataclass.
+        settings: of a dataclass.
+        of: that dataclass; what somebody adds in one derived from it may be of any kind.
 
     Raises:
         ConfigError: the text names the setting, what it takes, and the value.
     """
-    for name, kind in _kinds_of(type(settings)).items():
+    for name, kind in _kinds_of(of).items():
         value = getattr(settings, name)
         if not is_of_kind(value, kind):
             raise ConfigError(f"{name} must be {describe_kind(kind)}, not {value!r}")

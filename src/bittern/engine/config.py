@@ -181,7 +181,7 @@ class SessionConfig:
         return () if host is None else (host,) if isinstance(host, str) else tuple(host)
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_kinds(self, SessionConfig)
         _check_hosts(self.listen_hosts)
         if self.enable_zeroconf and find_spec("zeroconf") is None:
             raise ConfigError(
@@ -242,7 +242,7 @@ class TorrentConfig:
     sequential: bool = False
     """Ask for pieces in their order instead of the rarest first."""
     super_seeding: bool = False
-    """Show each peer one piece at a time, as a lone seed does (BEP 16)."""
+    """Show each peer two pieces at a time, as a lone seed does (BEP 16)."""
     paused: bool = False
     """Add it without starting it; ``Torrent.resume`` does that."""
     skip_check: bool = False
@@ -278,7 +278,7 @@ class TorrentConfig:
     def __post_init__(self) -> None:
         check_tiers("trackers", self.trackers)
         check_urls("web_seeds", self.web_seeds)
-        check_kinds(self)
+        check_kinds(self, TorrentConfig)
         for name in ("max_download_rate", "max_upload_rate", "max_connections", "upload_slots"):
             _check(name, getattr(self, name), 1)
         for path in self.renames.values():

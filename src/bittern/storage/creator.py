@@ -69,7 +69,7 @@ class CreateOptions:
     def __post_init__(self) -> None:
         check_tiers("trackers", self.trackers)
         check_urls("web_seeds", self.web_seeds)
-        check_kinds(self)
+        check_kinds(self, CreateOptions)
         if self.name is not None and (self.name in ("", ".", "..") or set(self.name) & {"/", "\0"}):
             raise ConfigError(f"name must be that of a file or folder, not {self.name!r}")
         if self.creation_date is not None and self.creation_date < 0:
