@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
 from bittern.codec import wire
 from bittern.core.announce import Event
 from bittern.engine.absence import (
+    ASK_PERIOD,
     LOOK_INTERVAL,
+    MAX_ASKS,
     MIN_ABSENCE,
     SETTLE_TIME,
     TEST_TIME,
@@ -140,6 +143,28 @@ async def test_others_are_asked_from_a_new_address(
         bench.laptop.where = where
         await bench.run(2 * LOOK_INTERVAL)
     assert [missed for _, missed in bench.asked.log] == [0.0] * num_asked
+
+
+@simulated
+async def test_an_address_that_goes_to_and_fro_asks_others_now_and_then(loop: VirtualLoop) -> None:
+    """As where two ways lead out of a network; a tracker may name no interval to insist on."""
+    bench = Bench(loop)
+    for _ in range(50):
+        for bench.laptop.where in (HOME, CAFE):
+            await bench.run(LOOK_INTERVAL)
+    log = [at for at, _ in bench.asked.log]
+    assert len(log) == 2 * MAX_ASKS
+    assert all(later - at >= ASK_PERIOD for at, later in pairwise(log[::MAX_ASKS]))
+
+
+@simulated
+async def test_others_are_asked_after_every_long_sleep(loop: VirtualLoop) -> None:
+    bench = Bench(loop)
+    for _ in range(10):
+        await bench.run(60)
+        bench.laptop.slept += ASK_PERIOD
+    await bench.run(60)
+    assert len(bench.asked.log) == 10
 
 
 def on_a_laptop(session: type[Session]) -> tuple[type[Session], list[Laptop]]:

@@ -9,8 +9,8 @@ part: it may be set at any time.
 
 Then connections are tested: what was silent for too long, sleep included, has a few seconds
 more to prove that it is alive. A little later, when the network is there again, all sources
-of peers are asked, as soon as their rules allow. A process that was stopped for a while is
-in the same position.
+of peers are asked, as soon as their rules allow, and not over and over while an address goes
+to and fro. A process that was stopped for a while is in the same position.
 
 Source: threats.md F12.
 """
@@ -21,6 +21,7 @@ import asyncio
 import logging
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
@@ -36,6 +37,11 @@ TEST_TIME: Final = 20.0
 """Seconds for one that was silent too long, sleep included, to show that it is there."""
 SETTLE_TIME: Final = (5.0, 15.0)
 """Seconds until others are asked, at random: a network takes a while to be there again."""
+MAX_ASKS: Final = 3
+"""Times that others are asked in ``ASK_PERIOD``: an address may change for ever, as where two ways
+lead out of a network, and not every tracker names an interval that it insists on."""
+ASK_PERIOD: Final = 1800.0
+"""Seconds, sleep included."""
 
 
 class Machine(Protocol):
@@ -106,6 +112,8 @@ class Absence:
         self._hosts: frozenset[str] | None = None
         self._look_at = now
         self._ask_at = math.inf
+        self._asked_at = deque([-math.inf] * MAX_ASKS, MAX_ASKS)
+        """When others were asked, of late."""
 
     def tick(self, *, now: float) -> None:
         """Find out whether we were away; called about once a second."""
@@ -120,6 +128,7 @@ class Absence:
             self._look(now)
         if now >= self._ask_at:
             missed, self._missed, self._ask_at = self._missed, 0.0, math.inf
+            self._asked_at.append(now)
             for source in self._sources():
                 source.missed(missed)
 
@@ -131,7 +140,9 @@ class Absence:
 
     def _return(self, missed: float, now: float) -> None:
         self._missed += missed
-        self._ask_at = now + self._rng.uniform(*SETTLE_TIME)
+        self._asked_at.extend([at - missed for at in self._asked_at])
+        soon = now + self._rng.uniform(*SETTLE_TIME)
+        self._ask_at = max(soon, self._asked_at[0] + ASK_PERIOD)
         least = now - max(self._idle_timeout() - TEST_TIME, 0.0)
         for peer in [each for each in self._peers() if each.is_open]:
             peer.last_received_at = max(peer.last_received_at - missed, least)
