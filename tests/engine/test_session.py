@@ -28,6 +28,7 @@ from bittern.engine.source_status import SourceKind, SourceState
 from bittern.net.machine import LocalMachine
 from bittern.net.signing import SigningKey
 from bittern.policy.peer_priority import canonical_priority
+from bittern.storage.creator import create_torrent
 from bittern.storage.dht_state import write_dht_state
 from bittern.testing.disk import FaultyCalls
 from bittern.testing.loop import VirtualLoop
@@ -743,3 +744,27 @@ def test_an_event_loop_that_cannot_watch_sockets_is_refused() -> None:
         pytest.raises(ConfigError, match=r"_LoopAsOnWindows cannot .*SelectorEventLoop"),
     ):
         runner.run(main())
+
+
+@in_scene()
+async def test_removals_are_over_before_their_session_is_also_when_its_end_is_cancelled(
+    scene: Scene,
+) -> None:
+    """A second removal begins while the first is waited for."""
+    node = await scene.node(is_seed=True, state_dir=scene.state_dir, worker_delay=0.5)
+    folder = scene.folder / "other"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"a" * 100_000)
+    other = await node.session.add(
+        create_torrent(folder), TorrentConfig(output=scene.folder, paused=True)
+    )
+    removing = [asyncio.ensure_future(node.session.remove(node.torrent))]
+    closing = asyncio.ensure_future(node.close())
+    await asyncio.sleep(0.1)
+    removing.append(asyncio.ensure_future(node.session.remove(other)))
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await asyncio.sleep(0)
+    assert all(each.done() for each in removing)
+    assert not [*(scene.state_dir / "torrents").glob("*.torrent")]
