@@ -241,16 +241,21 @@ def test_a_narrow_terminal_gets_what_matters_most(room: int, text: str) -> None:
     assert len(figures(replace(ROW, state="hashing", hash_rate=MIB), room)) <= room
 
 
-@pytest.mark.parametrize("columns", [40, 80])
-def test_peers_are_seen_on_a_narrow_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("columns", [40, 60, 80])
+@pytest.mark.parametrize("name", ["a name that is much too long", "\u6f22" + "\u5b57" * 39])
+def test_peers_are_seen_on_a_narrow_terminal(
+    columns: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of letters that take two columns there are fewer; nothing is cut off but the name."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", str(columns))
     stream = Terminal()
     display = make_display(stream, quiet=False, plain=True)
-    display.update([replace(ROW, name="a name that is much too long", num_peers=12)])
+    display.update([replace(ROW, name=name, num_peers=12)])
     display.close()
     assert "50.0 %" in stream.getvalue()
     assert "12 peers" in stream.getvalue()
+    assert stream.getvalue().count("\u2026") == stream.getvalue().count(name[:4]) > 0
 
 
 def plain_lines(monkeypatch: pytest.MonkeyPatch, *rounds: list[Row]) -> list[str]:

@@ -258,6 +258,8 @@ class LiveDisplay:
         if not self._is_open:
             self._progress.start()
             self._is_open = True
+        from rich.cells import cell_len
+
         width = self._console.width
         for index, row in enumerate(sum_up(rows)):
             name = _shorten(printable(row.name), max(8, width // 4))
@@ -268,7 +270,8 @@ class LiveDisplay:
                 task,
                 description=name,
                 completed=row.progress,
-                figures=printable(figures(row, width - len(name) - 6)),  # a bar of four at least
+                # A bar of four at least.
+                figures=printable(figures(row, width - cell_len(name) - 6)),
             )
         self._progress.refresh()
 
@@ -329,4 +332,9 @@ def _fit(parts: list[str], room: int) -> str:
 
 
 def _shorten(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "\u2026"
+    """Cut a text to columns of a terminal, of which a letter of Chinese takes two."""
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, width - 1).rstrip() + "\u2026"
