@@ -60,9 +60,11 @@ class Bench:
         unverified: int = 0,
         delay: float = 0.1,
         is_parallel: bool = False,
+        lengths: Sequence[int] = (),
     ) -> None:
         self.data = random.Random(1).randbytes(num_pieces * PIECE - 100)
-        self.info = make_info(self.data)
+        files = [{b"length": n, b"path": [b"%d" % at]} for at, n in enumerate(lengths)]
+        self.info = make_info(self.data, files=files or None)
         self.geometry: Geometry = self.info.geometry
         self.layout = Layout(self.info.files, self.geometry)
         self.storage = MemoryStorage(self.layout)
@@ -203,6 +205,31 @@ async def test_a_file_is_complete_with_its_last_piece(loop: VirtualLoop) -> None
 
 
 @simulated
+async def test_files_that_share_pieces_are_each_complete_once_and_not_before(
+    loop: VirtualLoop, rng: random.Random
+) -> None:
+    """Whatever order their pieces come in, and however many at once."""
+    lengths = [PIECE + 10, 5, 2 * PIECE, 3, 3 * PIECE + 50]
+    lengths.append(8 * PIECE - 100 - sum(lengths))
+    for _ in range(20):
+        bench = Bench(loop, num_pieces=8, lengths=lengths)
+        bench.fill()
+        heard: list[int] = []
+        left, had = rng.sample(range(8), 8), set[int]()
+        while left:
+            batch = [left.pop() for _ in range(rng.randint(1, len(left)))]
+            had.update(batch)
+            bench.assembly.take(batch)
+            bench.assembly.is_finished(then=lambda: heard.append(len(bench.log)))
+            await asyncio.sleep(1)
+            whole = [n for n in range(6) if had.issuperset(bench.layout.pieces_of_file(n))]
+            told = [int(str(entry[1])) for entry in bench.log if entry[0] == "file"]
+            assert sorted(told) == whole
+            assert heard[-1:] == [len(bench.log)] * (bench.log[-1][0] == "file")
+            heard.clear()
+
+
+@simulated
 async def test_who_sends_a_bad_piece_alone_is_guilty(loop: VirtualLoop) -> None:
     """Limit: H4."""
     bench = Bench(loop)
@@ -211,6 +238,10 @@ async def test_who_sends_a_bad_piece_alone_is_guilty(loop: VirtualLoop) -> None:
     bench.give(share, 0, 0, 1, 2, 3, is_bad=True)
     assert bench.log == [("failed", 0, {"liar"})]
     assert not bench.picker.have
+    # It is known who did it, so that anybody may help to fetch the piece again.
+    pieces = bench.assembly.pieces
+    assert pieces.plan(PeerShare("a"), bench.bit(0), 1) == [(0, 0, BLOCK)]
+    assert pieces.plan(PeerShare("b"), bench.bit(0), 1) == [(0, BLOCK, 2 * BLOCK)]
 
 
 @simulated
@@ -223,10 +254,30 @@ async def test_of_two_who_sent_a_bad_piece_the_liar_is_found_later(loop: Virtual
     bench.give(liar, 0, 2, is_bad=True)
     bench.give(good, 0, 3)
     assert bench.log == [("failed", 0, set())]
+    # One peer alone fetches it anew: else a liar among several would spoil it for ever.
+    assert bench.assembly.pieces.plan(good, bench.bit(0), 1) == [(0, 0, BLOCK)]
+    assert bench.assembly.pieces.plan(liar, bench.bit(0), 1) == []
     bench.open(good, 0)
     bench.give(good, 0, 0, 1, 2, 3)
     assert bench.log[1:] == [("verified", 0), ("guilty", {"liar"})]
     assert bench.assembly.suspects.num_good("good") == 1
+
+
+@pytest.mark.parametrize("has_judge", [False, True])
+@simulated
+async def test_what_a_banned_peer_sent_is_fetched_again_where_it_cannot_be_told_from_good(
+    loop: VirtualLoop, has_judge: bool
+) -> None:
+    """Limit: H4. With the hashes of blocks (v2) it is kept until they speak against it."""
+    bench = Bench(loop)
+    if has_judge:
+        bench.assembly.judge_blocks(lambda *_, **__: False)
+    good, liar = PeerShare("good"), PeerShare("liar")
+    bench.open(liar, 0)
+    bench.give(liar, 0, 0, 1)
+    bench.give(good, 0, 2)
+    bench.assembly.distrust("liar")
+    assert bench.assembly.partial_blocks() == {0: [0, 1, 2] if has_judge else [2]}
 
 
 @simulated
@@ -346,13 +397,13 @@ async def test_good_pieces_beside_one_that_contradicts_itself_are_had(loop: Virt
 
 @simulated
 async def test_blocks_of_an_earlier_run_are_gone_on_with(loop: VirtualLoop) -> None:
-    bench = Bench(loop, have=1 << 7)
+    bench = Bench(loop, num_pieces=5, have=0x90)
     bench.storage.write(PIECE, [bench.block(1, 0)])
     bench.storage.write(PIECE + 2 * BLOCK, [bench.block(1, 2)])
-    # Piece 0 is there, and piece 2 was cut off between its last block and its verdict:
+    # Pieces 0 and 3 are there, and piece 2 was cut off between its last block and its verdict:
     # it takes a block to get to that again.
     bench.storage.write(2 * PIECE, [bench.data[2 * PIECE : 3 * PIECE]])
-    bench.assembly.restore({0: [1], 1: [0, 2], 2: [0, 1, 2, 3]})
+    bench.assembly.restore({0: [1], 1: [0, 2], 2: [0, 1, 2, 3], 3: [0]})
     assert bench.assembly.partial_blocks() == {1: [0, 2], 2: [0, 1, 2]}
     share = PeerShare("a")
     assert bench.assembly.pieces.plan(share, bench.bit(1), 9) == [
@@ -635,12 +686,37 @@ async def test_pieces_that_were_found_elsewhere_are_taken_and_hashed_before_they
     assert other.log == []
 
 
+@simulated
+async def test_a_piece_is_lost_once(loop: VirtualLoop) -> None:
+    """A recheck and an upload may both find that it is bad."""
+    bench = Bench(loop, have=0xF0)
+    bench.assembly.piece_is_bad(2)
+    bench.assembly.piece_is_bad(2)
+    assert bench.log == [("lost", 2)]
+    assert bench.picker.have == 0xD0
+
+
 # --- v2 --------------------------------------------------------------------------------------
 
 
 @in_scene(version=Version.V2)
 async def test_bad_blocks_of_a_v2_piece_are_named_and_the_rest_is_kept(scene: Scene) -> None:
     """BEP 52; Limit: H4. One sender is banned, and one block comes again."""
+    seed = await scene.node(is_seed=True, max_upload_rate=20_000)
+    poisoner = BlockPeer(scene, lambda number, *_: number == 10)
+    node = await scene.node(peers=[poisoner.endpoint, seed])
+    watch = Watch(node.torrent)
+    await node.complete()
+    assert node.has_content()
+    assert [event.endpoint for event in watch.of(events.PeerBanned)] == [poisoner.endpoint]
+    assert watch.of(events.PieceFailed) == [events.PieceFailed(poisoner.bad[0][0])]
+    assert node.torrent.num_downloaded == len(scene.data) + BLOCK
+
+
+@in_scene(version=Version.V2)
+async def test_a_bad_v2_piece_whose_hashes_nobody_gives_comes_again_as_a_whole(
+    scene: Scene,
+) -> None:
     poisoner = BlockPeer(scene, lambda number, *_: number == 10)
     node = await scene.node(peers=[poisoner.endpoint])
     watch = Watch(node.torrent)
@@ -700,3 +776,26 @@ def test_blocks_of_padding_are_neither_asked_for_nor_stored() -> None:
     )
     layout = Layout(info.files, info.geometry)
     assert find_pad_blocks(layout, info.geometry) == {0: (2, 3)}
+
+
+def test_padding_is_told_block_by_block_from_data(rng: random.Random) -> None:
+    """A block is left out exactly if no byte of it belongs to a file (BEP 47)."""
+    for _ in range(50):
+        files: list[dict[bytes, object]] = []
+        is_data = bytearray()
+        first = rng.randrange(2)
+        for number in range(first, first + rng.randint(1, 6)):
+            is_pad = bool(number % 2)
+            lengths = [1, BLOCK - 1, BLOCK, 3 * BLOCK, PIECE, rng.randrange(1, 3 * PIECE)]
+            length = rng.choice(lengths)
+            pad: dict[bytes, object] = {b"attr": b"p"} if is_pad else {}
+            files.append({**pad, b"length": length, b"path": [b"%d" % number]})
+            is_data += bytes([not is_pad]) * length
+        info = make_info(bytes(is_data), files=files)
+        expected: dict[int, tuple[int, ...]] = {}
+        for at in range(0, len(is_data), BLOCK):
+            if not any(is_data[at : at + BLOCK]):
+                index, begin = divmod(at, PIECE)
+                expected[index] = (*expected.get(index, ()), begin // BLOCK)
+        found = find_pad_blocks(Layout(info.files, info.geometry), info.geometry)
+        assert {index: tuple(sorted(blocks)) for index, blocks in found.items()} == expected
