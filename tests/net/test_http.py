@@ -368,6 +368,21 @@ async def test_a_local_tracker_cannot_redirect_to_another_path() -> None:
         assert server.paths == ["/announce"]
 
 
+async def test_neither_proxies_nor_passwords_are_taken_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Limit: N6. A password that is kept for a host is none of a tracker's on that host."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    proxy, server = Server(ok(b"proxy")), Server(ok(b"x"))
+    async with serving(proxy) as proxy_port, serving(server) as port, client_of() as client:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy_port}")
+        assert (await fetch(client, f"http://127.0.0.1:{port}/")).body == b"x"
+        assert proxy.requests == []
+        assert "uthorization" not in server.requests[0]
+
+
 async def test_credentials_stay_with_their_origin() -> None:
     other = Server(ok(b"x"))
     async with serving(other, "127.0.0.2") as other_port, client_of() as client:
@@ -712,6 +727,19 @@ async def test_credentials_never_go_from_https_to_http(authority: Authority) -> 
                 await fetch(client, f"https://u:p@t.example:{port}/")
             assert plain.num_connections == 0
             assert (await fetch(client, f"https://t.example:{port}/")).body == b"x"
+
+
+async def test_from_https_to_https_elsewhere_credentials_stay_behind(authority: Authority) -> None:
+    other = Server(ok(b"x"))
+    async with serving(other, context=authority.server()) as other_port:
+        server = Server(redirect(f"https://t.example:{other_port}/"))
+        async with (
+            serving(server, context=authority.server()) as port,
+            client_of(FakeNames(**NAMES), authority.trusting()) as client,
+        ):
+            assert (await fetch(client, f"https://u:p@t.example:{port}/")).body == b"x"
+            assert "Authorization" in server.requests[0]
+            assert "uthorization" not in other.requests[0]
 
 
 @pytest.mark.parametrize("weakness", ["mode", "host"])

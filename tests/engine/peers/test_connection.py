@@ -75,6 +75,7 @@ class FakeOwner:
         self.closes_on: type | None = None
         """What it closes a peer for."""
         self.max_run_length = BLOCK_LENGTH
+        self.num_loads = 0
         self._buffer = bytearray(1 << 20)
 
     def blocks_received(
@@ -89,6 +90,8 @@ class FakeOwner:
 
     def fill_pipeline(self, peer: PeerConnection, *, now: float) -> None:
         self.num_fills += 1
+        if peer.protocol.am_interested:
+            peer.protocol.request_runs([(0, 0, BLOCK_LENGTH)])
         if self.closes_when_filled:
             peer.close("no use")
 
@@ -96,6 +99,7 @@ class FakeOwner:
         return [] if self.is_limited else peer.protocol.incoming.take(self.max_run_length)[0]
 
     def load_run(self, peer: PeerConnection, requests: list[Request]) -> memoryview | None:
+        self.num_loads += 1
         if self.is_slow:
             return None
         messages = b"".join(wire.encode_piece(i, b, bytes([i]) * n) for i, b, n in requests)
@@ -173,9 +177,11 @@ async def test_blocks_are_served_in_order_through_a_narrow_socket() -> None:
 async def test_a_run_from_the_worker_is_sent_when_it_comes() -> None:
     peer, stream, owner = serving()
     owner.is_slow = True
-    peer.data_received(memoryview(wire.encode_request(1, 0, 5) + wire.encode_request(3, 0, 5)))
+    peer.data_received(memoryview(wire.encode_request(1, 0, 5)))
+    peer.data_received(memoryview(wire.encode_request(3, 0, 5)))
     before = len(stream.sent)
     assert before == 68 + len(wire.UNCHOKE)
+    assert owner.num_loads == 1, "one after the other, so that order is kept"
     owner.is_slow = False
     peer.run_loaded([(1, 0, 5)], memoryview(wire.encode_piece(1, 0, b"\1" * 5)))
     expected = wire.encode_piece(1, 0, b"\1" * 5) + wire.encode_piece(3, 0, b"\3" * 5)
@@ -205,6 +211,9 @@ async def test_an_end_by_the_other_side_is_no_violation() -> None:
     other, _, its_owner = connect()
     other.connection_lost(ConnectionResetError("reset"))
     assert its_owner.lost == [("reset", False)]
+    third, _, its_owner = connect()
+    third.connection_lost(TimeoutError())
+    assert its_owner.lost == [("TimeoutError", False)]
 
 
 def kinds(told: list[Event]) -> list[tuple[type[Event], str]]:
@@ -233,11 +242,41 @@ async def test_every_message_is_traced_once_however_it_leaves() -> None:
 @pytest.mark.parametrize("is_closed", [False, True])
 @simulated
 async def test_a_turn_of_a_rate_limit_fills_only_what_lives(is_closed: bool) -> None:
-    peer, _, owner = connect()
+    peer, stream, owner = serving()
+    peer.protocol.set_interested(True)
+    peer.flush()
+    before, num_before = len(stream.sent), owner.num_fills
     if is_closed:
         peer.close("gone")
     peer.fill()
-    assert owner.num_fills == (0 if is_closed else 1)
+    assert owner.num_fills == num_before + (0 if is_closed else 1)
+    # What it asks for leaves at once; nothing else may happen for long.
+    asked = wire.encode_request(0, 0, BLOCK_LENGTH)
+    assert stream.sent[before:] == (b"" if is_closed else asked)
+
+
+@simulated
+async def test_runs_are_as_long_as_the_stream_takes_them() -> None:
+    """What it does not take was read in vain."""
+    peer, stream, owner = serving()
+    shortest = peer.run_length // 2
+    lengths = []
+
+    def serve(num_blocks: int, room: int) -> None:
+        stream.room, owner.max_run_length = room, num_blocks * BLOCK_LENGTH
+        asked = [(at // 4, at % 4 * BLOCK_LENGTH, BLOCK_LENGTH) for at in range(num_blocks)]
+        peer.data_received(memoryview(b"".join(wire.encode_request(*each) for each in asked)))
+        lengths.append(peer.run_length)
+        stream.room = 1 << 30
+        peer.writable()
+
+    num_blocks = 2 * peer.run_length // BLOCK_LENGTH
+    serve(num_blocks, 1 << 30)
+    serve(1, 1 << 30)
+    for _ in range(4):
+        serve(1, 100)
+    # Twice what went through; half of it each time that it did not, down to a least length.
+    assert lengths == [shortest * n for n in (8, 8, 4, 2, 1, 1)]
 
 
 @simulated

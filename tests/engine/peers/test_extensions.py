@@ -163,6 +163,21 @@ async def test_metadata_that_arrives_does_not_make_the_exchange_begin_anew(scene
 
 
 @in_scene()
+async def test_a_seed_dials_no_seeds_that_it_is_told_of(scene: Scene) -> None:
+    """BEP 11: the flag says that they only upload, and two seeds have nothing for each other."""
+    node = await scene.node(is_seed=True)
+    watch = Watch(node.torrent)
+    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=BOTH)
+    seed, leecher = (Endpoint(f"10.7.{n}.1", 1000) for n in range(2))
+    message = PexMessage(((seed, PexFlag.UPLOAD_ONLY), (leecher, PexFlag.ENCRYPTION)))
+    peer.send(wire.encode_extended(1, encode_pex(message)))
+    await asyncio.sleep(5)
+    assert scene.network.attempts[leecher]
+    assert not scene.network.attempts[seed]
+    assert watch.of(events.PeersFound) == [events.PeersFound("pex", 2)]
+
+
+@in_scene()
 async def test_exchange_is_read_at_its_pace_and_floods_are_not(scene: Scene) -> None:
     """Limit: H8."""
     node = await scene.node()
@@ -220,6 +235,7 @@ async def test_metadata_for_others(scene: Scene) -> None:
     # What nobody asked for is nothing to us.
     data = MetadataMessage(MetadataMessageType.DATA, 0, 1, b"x")
     peer.send(wire.encode_extended(2, encode_metadata_message(data)))
+    peer.send(wire.encode_extended(2, b"d8:msg_typei7e5:piecei0ee"))
     again = encode_metadata_message(MetadataMessage(MetadataMessageType.REQUEST, 0))
     peer.send(wire.encode_extended(2, again) * 200)
     kinds = []
@@ -228,6 +244,8 @@ async def test_metadata_for_others(scene: Scene) -> None:
         assert answer is not None
         kinds.append(answer.kind)
     assert kinds.count(MetadataMessageType.DATA) <= 64
+    with pytest.raises(ExpectationFailed):
+        await expect_extended(peer, METADATA, timeout=5)
 
 
 @in_scene()

@@ -55,6 +55,44 @@ async def test_two_that_dial_each_other_keep_one_connection(scene: Scene) -> Non
     two.torrent.add_peers([one.endpoint], "user")
     await asyncio.sleep(5)
     assert [len(node.torrent.peers()) for node in (one, two)] == [1, 1]
+    # At once: neither has to dial again.
+    assert [scene.network.attempts[node.endpoint] for node in (one, two)] == [1, 1]
+
+
+@pytest.mark.parametrize("peer_id", [b"\x00" * 20, b"\xff" * 20])
+@in_scene()
+async def test_nobody_is_pushed_out_by_another_address_with_its_peer_id(
+    scene: Scene, peer_id: bytes
+) -> None:
+    """Limit: H15. Whichever of the two ids is the greater."""
+    stranger = Stranger(scene)
+    node = await scene.node(peers=[stranger])
+    first = await stranger.accept()
+    await scene.greet(first, peer_id=peer_id)
+    await asyncio.sleep(1)
+    second = await scene.scripted(node, peer_id=peer_id)
+    await second.expect_closed(timeout=1)
+    assert not first.is_closed
+
+
+@in_scene()
+async def test_who_was_dialled_may_call_only_while_calls_may_cross(scene: Scene) -> None:
+    """Limit: H15."""
+    stranger = Stranger(scene)
+    node = await scene.node(peers=[stranger])
+    dialled = await stranger.accept()
+    await scene.greet(dialled)
+    await (await scene.add_and_knock(node, stranger.host)).expect_handshake()
+    await asyncio.sleep(15)
+    late = await scene.add_and_knock(node, stranger.host)
+    await late.expect_closed(timeout=1)
+    assert not late.messages
+    assert not dialled.is_closed
+    # Nor is another port of it dialled, until it has gone.
+    other = Endpoint(stranger.endpoint.host, PORT + 1)
+    node.torrent.add_peers([other], "user")
+    await asyncio.sleep(5)
+    assert scene.network.attempts[other] == 0
 
 
 @in_scene()
@@ -131,12 +169,30 @@ async def test_the_silent_are_closed_and_others_kept_alive(scene: Scene) -> None
 async def test_one_that_we_dialled_and_that_says_nothing(scene: Scene) -> None:
     """Limit: H5. Ten seconds for the handshake on our side too."""
     stranger = Stranger(scene)
-    node = await scene.node(peers=[stranger])
+    node = await scene.node()
+    watch = Watch(node.torrent)
+    node.torrent.add_peers([stranger.endpoint], "user")
     peer = await stranger.accept()
     await peer.expect_handshake()
     assert node.torrent.stats().num_connecting == 1
     await peer.expect_closed(timeout=12)
     assert node.torrent.peers() == []
+    [event] = watch.of(events.PeerUnreachable)
+    assert (event.endpoint, event.reason) == (stranger.endpoint, "no handshake")
+    assert event.retry_at is not None
+    assert watch.of(events.PeerDisconnected) == []
+
+
+@in_scene()
+async def test_where_nobody_listens_is_told_with_the_reason(scene: Scene) -> None:
+    node = await scene.node()
+    watch = Watch(node.torrent)
+    nobody = endpoint_of(scene.add_host())
+    node.torrent.add_peers([nobody], "user")
+    await asyncio.sleep(1)
+    event = watch.of(events.PeerUnreachable)[0]
+    assert (event.endpoint, event.reason) == (nobody, "connection refused")
+    assert event.retry_at is not None
 
 
 @in_scene(link=Link(delay=0.5))
@@ -210,7 +266,7 @@ async def test_a_repeated_handshake_changes_what_it_names_and_no_more(scene: Sce
 
 @in_scene()
 async def test_what_we_say_of_ourselves(scene: Scene) -> None:
-    seed = await scene.node(is_seed=True)
+    seed = await scene.node(is_seed=True, enable_pex=False)
     peer = await scene.scripted(seed, bitfield=wire.HAVE_NONE)
     message = await peer.expect(MessageId.EXTENDED)
     ours = decode_extended_handshake(message.payload[1:])
@@ -219,6 +275,7 @@ async def test_what_we_say_of_ourselves(scene: Scene) -> None:
     assert ours.request_queue == 500
     assert ours.your_host == peer.stream.local.host
     assert ours.client
+    assert "ut_pex" not in ours.extensions
 
 
 @in_scene()
@@ -227,6 +284,7 @@ async def test_a_banned_address_is_neither_dialled_nor_taken(scene: Scene) -> No
     watch = Watch(node.torrent)
     host = scene.add_host()
     peer = await scene.scripted(node, host)
+    bystander = await scene.scripted(node)
     await asyncio.sleep(0.1)
     roster = node.roster
     roster.ban(host.addresses[0], "for a test", num_good_pieces=8)
@@ -240,6 +298,7 @@ async def test_a_banned_address_is_neither_dialled_nor_taken(scene: Scene) -> No
     node.torrent.add_peers([endpoint_of(host)], "user")
     await asyncio.sleep(10)
     assert scene.network.attempts[endpoint_of(host)] == 0
+    assert not bystander.is_closed
 
 
 @pytest.mark.parametrize(
@@ -296,6 +355,7 @@ async def test_a_private_torrent_offers_neither_peers_nor_metadata_nor_a_dht_nod
     await scene.greet(peer, reserved=replace(FAST, has_dht=True))
     told = decode_extended_handshake((await peer.expect(MessageId.EXTENDED)).payload[1:])
     assert ("ut_pex" in told.extensions) is not is_private
+    assert ("ut_metadata" in told.extensions) is not is_private
     assert (told.metadata_length is None) is is_private
     # And of its own node nothing is heard.
     dht = node.session.dht

@@ -428,14 +428,16 @@ async def test_who_stands_in_line_leaves_without_a_goodbye(loop: VirtualLoop) ->
     assert scenes[-1].events() == []
 
 
+@pytest.mark.parametrize("wait", [0, 0.5])
 @simulated
-async def test_who_completes_and_leaves_at_once_says_both() -> None:
+async def test_who_completes_and_leaves_at_once_says_both(wait: float) -> None:
     """A tracker counts downloads by ``completed``; it must not be lost in the hurry."""
     scene = Scene("a b")
     async with scene:
         await asyncio.sleep(2)
         scene.torrent.left = 0
         scene.announcer.completed()
+        await asyncio.sleep(wait)
         await scene.announcer.stop()
         assert scene.events() == [
             ("a", Event.STARTED),

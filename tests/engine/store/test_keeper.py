@@ -101,7 +101,7 @@ async def killed(node: Node, state: Path, *folders: Path) -> None:
     (state / "lock").unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("what", ["nothing", "a shorter file"])
+@pytest.mark.parametrize("what", ["nothing", "a shorter file", "a file that is gone"])
 @in_scene()
 async def test_after_a_kill_only_suspects_are_hashed_unless_something_is_missing(
     scene: Scene, what: str
@@ -112,14 +112,17 @@ async def test_after_a_kill_only_suspects_are_hashed_unless_something_is_missing
     node = await scene.node(peers=[seed], state_dir=state, checkpoint_interval=1.0)
     await until(lambda: node.torrent.stats().num_have > 8)
     await killed(node, state, node.folder)
-    if what != "nothing":
+    if what == "a shorter file":
         os.truncate(node.folder / NAME, 8 * 65_536)
+    elif what == "a file that is gone":
+        (node.folder / NAME).unlink()
     torrent, checked = await add_again(scene, node, state)
     if what == "nothing":
         assert torrent.stats().num_have > 8
         assert 0 < checked < NUM_PIECES
     else:
-        assert checked == NUM_PIECES
+        assert checked == (NUM_PIECES if what == "a shorter file" else 0)
+        assert torrent.stats().num_have <= (8 if what == "a shorter file" else 0)
 
 
 @in_scene()

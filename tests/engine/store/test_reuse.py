@@ -205,6 +205,19 @@ async def test_nothing_is_taken_from_the_session_when_told_so(scene: Scene, tmp_
 
 
 @in_scene(files=OLD, version=Version.V2)
+async def test_nor_when_another_torrent_completes_a_file_later(
+    scene: Scene, tmp_path: Path
+) -> None:
+    seed = await scene.node(is_seed=True, max_upload_rate=50_000)
+    node = await scene.node(peers=[seed])
+    torrent, watch = await add_new(node, make_new(scene), tmp_path / "out", reuse_session=False)
+    await node.complete()
+    await asyncio.sleep(5)
+    assert not watch.of(FileReused)
+    assert torrent.num_left == sum(OLD.values())
+
+
+@in_scene(files=OLD, version=Version.V2)
 async def test_a_torrent_whose_files_are_gone_gives_nothing(scene: Scene, tmp_path: Path) -> None:
     """And one whose files were changed behind our back gives only what is right."""
     node = await scene.node(is_seed=True)
