@@ -68,6 +68,14 @@ def test_places_are_checked_before_anything_begins(tmp_path: Path) -> None:
         check_place(tmp_path / "new.torrent", 2)
     with pytest.raises(CommandFailed, match="no such folder"):
         check_place(tmp_path / "no" / "new.torrent", 1)
+    for name in ("old.torrent", "old.TORRENT", "notes.txt"):
+        (tmp_path / name).write_bytes(b"old")
+    check_place(tmp_path / "old.torrent", 1)
+    check_place(tmp_path / "old.TORRENT", 1)
+    for place in (tmp_path / "notes.txt", Path("/dev/null")):
+        with pytest.raises(CommandFailed, match="exists and is no .torrent") as refused:
+            check_place(place, 1)
+        assert refused.value.code == 8
 
 
 def test_a_long_name_is_shortened_for_the_torrent_file(tmp_path: Path) -> None:

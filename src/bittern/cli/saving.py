@@ -65,7 +65,8 @@ def check_place(place: Path | None, num_sources: int) -> None:
     Refuse a place that cannot be written to, before anything is downloaded.
 
     Raises:
-        CommandFailed: one file for several torrents, or its folder is not there.
+        CommandFailed: one file for several torrents, its folder is not there, or something
+            that is no .torrent would be replaced, a device among others.
     """
     if place is None or place.is_dir():
         return
@@ -73,3 +74,5 @@ def check_place(place: Path | None, num_sources: int) -> None:
         raise CommandFailed("--save-torrent: name a folder for several torrents", ExitCode.USAGE)
     if not place.absolute().parent.is_dir():
         raise CommandFailed(f"{place.parent}: no such folder", ExitCode.NOT_FOUND)
+    if place.exists() and place.suffix.lower() != ".torrent":
+        raise CommandFailed(f"{place}: exists and is no .torrent", ExitCode.NOT_ALLOWED)
