@@ -17,6 +17,7 @@ from bittern.cli.demo import FILE_LENGTH, FILE_NAME, PIECE_LENGTH, make_content
 from bittern.cli.dissect import BYTES_PER_LINE, Part, dissect, hex_lines
 from bittern.core.bitfield import Bitfield
 from bittern.storage.creator import CreateOptions, create_torrent
+from tests.cli.test_contract import OPTIONS, options_of
 from tests.rules import ROOT, SRC, read_sources
 
 DOCS = ROOT / "docs"
@@ -310,6 +311,29 @@ def test_every_event_of_the_command_line_is_in_its_table_with_its_keys() -> None
 
 NOTES = {"listening", "resolved", "added", "torrent_saved", "progress", "failed", "stopping"}
 """What is told beside events."""
+
+
+# --- the options -----------------------------------------------------------------------------
+
+
+def test_every_option_is_told_of_and_no_other() -> None:
+    names = {
+        name
+        for verb in OPTIONS
+        for argument in options_of(verb)
+        for name in argument.parameter.name or argument.names
+        if name.startswith("--")
+    }
+    page = (DOCS / "command-line.md").read_text()
+    assert names - options_in(page) == set()
+    rest = {"--help", "--like-this", "--no-date", "--version"}
+    for path in (*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"):
+        assert options_in(path.read_text()) - names - rest == set(), path.name
+
+
+def options_in(text: str) -> set[str]:
+    """Return the options that a text names."""
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text))
 
 
 # --- the threats -----------------------------------------------------------------------------

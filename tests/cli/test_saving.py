@@ -73,7 +73,7 @@ def test_places_are_checked_before_anything_begins(tmp_path: Path) -> None:
     check_place(tmp_path / "old.torrent", 1)
     check_place(tmp_path / "old.TORRENT", 1)
     for place in (tmp_path / "notes.txt", Path("/dev/null")):
-        with pytest.raises(CommandFailed, match="exists and is no .torrent") as refused:
+        with pytest.raises(CommandFailed, match="exists and is no") as refused:
             check_place(place, 1)
         assert refused.value.code == 8
 

@@ -74,9 +74,8 @@ A complete BitTorrent system: download, seed, make and check torrents, run a tra
 
 Every option --like-this may also be given in the environment as BITTERN_LIKE_THIS.
 
-Exit codes: 0 done, 1 other error, 2 wrong usage, 3 not found, 4 nobody could be reached,
-5 disk full or not writable, 6 data does not match, 7 unfinished, 8 not allowed,
-130 interrupted.
+Exit codes: 0 done, 1 other error, 2 wrong usage, 3 not found, 4 nobody could be reached, \
+5 disk full or not writable, 6 data does not match, 7 unfinished, 8 not allowed, 130 interrupted.
 """
 
 
