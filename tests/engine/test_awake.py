@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from bittern.engine.config import TorrentConfig
 from bittern.engine.events import TorrentState
 from bittern.engine.store.reuse import Donor
 from bittern.storage.creator import CreateOptions, create_torrent
+from bittern.storage.file_paths import Folding
 from bittern.testing.disk import CachedCalls, FaultyCalls
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
@@ -81,6 +83,25 @@ async def test_a_folder_is_asked_once_which_names_fall_together(scene: Scene) ->
     content = await locate(services, scene.metainfo, node.torrent.config)
     assert content.paths == [(NAME,)]
     assert list(services.folding) == [node.folder]
+
+
+@in_scene(files={"aux.c": 1_000, "a?": 1_000})
+async def test_what_was_begun_under_other_names_goes_on_under_them(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """On a volume with the rules of Windows; such names are given to what begins there."""
+    node = await scene.node(is_seed=True)
+    services, config = node.session._services, node.torrent.config
+    services.folding[node.folder] = services.folding[tmp_path] = Folding(True, False, refuses=True)
+
+    async def names(output: Path) -> set[str]:
+        content = await locate(services, scene.metainfo, replace(config, output=output))
+        return {path[-1] for path in content.paths}
+
+    assert await names(tmp_path) == {"_aux.c", "a_"}
+    assert await names(node.folder) == {"aux.c", "a?"}
+    (node.folder / NAME / "_aux.c").touch()
+    assert await names(node.folder) == {"_aux.c", "a_"}
 
 
 @in_scene(files=FILES)

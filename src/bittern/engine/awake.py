@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
@@ -90,9 +90,26 @@ class Awake:
 
 
 async def locate(services: TorrentServices, metainfo: Metainfo, config: TorrentConfig) -> Content:
-    """Work out where a torrent's files are on their volume."""
+    """
+    Work out where a torrent's files are on their volume.
+
+    Where that refuses names as Windows does, files may have names all the same that Windows would
+    not give them, as ``aux.c``, from another program or from before we asked for that: what was
+    begun under these goes on under them.
+    """
     root = config.output if config.data_path is None else config.data_path.absolute().parent
     folding = await _folding_of(services, root)
+    content = _open(services, metainfo, config, folding)
+    if folding.refuses:
+        plain = _open(services, metainfo, config, folding._replace(refuses=False))
+        if await services.disk.run(lambda: _is_begun(plain, content) > _is_begun(content, plain)):
+            return plain
+    return content
+
+
+def _open(
+    services: TorrentServices, metainfo: Metainfo, config: TorrentConfig, folding: Folding
+) -> Content:
     return open_content(
         metainfo,
         config,
@@ -101,6 +118,16 @@ async def locate(services: TorrentServices, metainfo: Metainfo, config: TorrentC
         folding=folding,
         os_calls=services.os_calls,
     )
+
+
+def _is_begun(content: Content, other: Content) -> bool:
+    """Tell whether a file is there that has another name in the other one."""
+    for index, path in enumerate(content.paths):
+        if path and path != other.paths[index]:
+            with suppress(StorageError):  # a name that the volume does not take
+                if content.storage.stat_file(index) is not None:
+                    return True
+    return False
 
 
 async def _folding_of(services: TorrentServices, root: Path) -> Folding:
