@@ -34,6 +34,7 @@ from bittern.engine.events import TorrentState
 from bittern.engine.session import Session
 from bittern.engine.stats import TorrentStats
 from bittern.engine.torrent import Torrent
+from bittern.storage.file_paths import Folding
 from tests.cli.support import (
     PIECE_LENGTH,
     SeedingThread,
@@ -368,6 +369,21 @@ async def test_a_seed_whose_data_is_not_all_there_says_what_is(
     transfer = await transfer_of(job, Goal(seeds=True), options=ReportOptions(quiet=True))
     assert str(transfer.error).startswith("cat: only 1 of 13 pieces are here and good")
     assert exit_code([transfer], StopSignal(hard_exit=lambda code: None)) is ExitCode.MISMATCH
+
+
+async def test_files_are_told_by_the_names_that_their_volume_gave_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a stick, which has the rules of Windows."""
+    rules = Folding(True, False, refuses=True)
+    monkeypatch.setattr("bittern.engine.awake.probe_folding", lambda _: rules)
+    (tmp_path / "a_").write_bytes(content(PIECE_LENGTH))
+    source = single_file_torrent(b"a?", content(PIECE_LENGTH))
+    config = TorrentConfig(output=tmp_path)
+    job = Job(source=decode_metainfo(source), label="a", config=config)
+    transfer = await transfer_of(job, options=ReportOptions(quiet=True))
+    assert transfer.summary is not None
+    assert transfer.summary["files"] == [{"path": "a_", "length": PIECE_LENGTH}]
 
 
 async def test_a_source_that_cannot_be_read_fails_its_own_transfer(tmp_path: Path) -> None:

@@ -315,11 +315,14 @@ def _files_of(torrent: Torrent) -> list[Json]:
     paths = paths_of(info)
     if place is not None:  # the file or folder has a name of its own
         paths = [(place.name, *path[1:]) if path else () for path in paths]
-    return [
-        {"path": "/".join(path), "length": entry.length}
-        for index, (entry, path) in enumerate(zip(info.files, paths, strict=True))
-        if path and (wanted is None or index in wanted)
-    ]
+    found: list[Json] = []
+    for index, (entry, path) in enumerate(zip(info.files, paths, strict=True)):
+        if path and (wanted is None or index in wanted):
+            # Its volume may have other rules for names than is usual here.
+            where = torrent.path_of(index)
+            shown = path if where is None else where.parts[-len(path) :]
+            found.append({"path": "/".join(shown), "length": entry.length})
+    return found
 
 
 def row_of(name: str, torrent: Torrent) -> Row:
