@@ -229,6 +229,7 @@ async def test_links_are_made_on_request_once_all_data_is_there(
         seed = await scene.node(is_seed=True, torrent={"make_links": True})
         leecher = await scene.node(peers=[seed], torrent={"make_links": True})
         other = await scene.node(peers=[seed])
+        whole = await scene.node(is_seed=True)
         for node in (leecher, other):
             await node.complete()
             assert node.has_content()
@@ -236,7 +237,8 @@ async def test_links_are_made_on_request_once_all_data_is_there(
             assert (folder / NAME / "link").readlink() == Path("f")
             assert (folder / NAME / "d/up").readlink() == Path("../f")
             assert not os.path.lexists(folder / NAME / "folder")
-        assert not os.path.lexists(other.folder / NAME / "link")
+        for folder in (other.folder, whole.folder):
+            assert not os.path.lexists(folder / NAME / "link")
         assert leecher.torrent.is_complete
 
 

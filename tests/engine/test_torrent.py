@@ -176,6 +176,16 @@ async def test_skip_check_believes_and_verifies_before_it_sends(scene: Scene) ->
 
 
 @in_scene()
+async def test_a_check_that_is_asked_for_is_not_skipped(scene: Scene) -> None:
+    """Whatever was believed when the torrent was added."""
+    seed = await scene.node(damaged=[7 * PIECE_LENGTH], torrent={"skip_check": True})
+    assert seed.torrent.is_complete
+    await seed.torrent.recheck()
+    assert seed.torrent.num_checked == NUM_PIECES
+    assert seed.torrent.have_bits.bit_count() == NUM_PIECES - 1
+
+
+@in_scene()
 async def test_skip_check_of_nothing_at_all(scene: Scene) -> None:
     seed = await scene.node(torrent={"skip_check": True})
     peer = await scene.unchoked(seed)
