@@ -118,6 +118,32 @@ def test_slow_nodes_let_others_be_asked(host: Host) -> None:
     assert len(host.asked) == 4
 
 
+@pytest.mark.parametrize("error", [QueryTimeout(), KrpcFailure(201, "no")])
+def test_who_fails_makes_room_for_another(host: Host, error: QueryTimeout | KrpcFailure) -> None:
+    Operation(host, 5, lookup(5), FindNode(TARGET)).advance(now=0.0)
+    _, _, first = host.asked[0]
+    host.fail(error)
+    assert len(host.asked) == 3
+    assert first not in [waiter for _, _, waiter in host.asked]
+
+
+def test_each_family_is_looked_through_by_its_own_nodes(host: Host) -> None:
+    """BEP 32: an answer may name nodes of both."""
+    start, next_one = (bytes([0x2A, n]) + bytes(14) + b"\0\x50" for n in (1, 2))
+    made = Lookup(TARGET, OWN)
+    made.add_start(node_id(1), start)
+    Operation(host, 5, made, FindNode(TARGET)).advance(now=0.0)
+    _, _, waiter = host.asked.pop()
+    response = Response(
+        transaction_id=b"aa",
+        node_id=node_id(1),
+        nodes=node_id(5) + compact(5),
+        nodes6=node_id(2) + next_one,
+    )
+    waiter.answered(response, now=1.0)
+    assert [endpoint for endpoint, _, _ in host.asked] == [Endpoint("2a02::", 80)]
+
+
 def test_a_cancelled_lookup_is_silent(host: Host) -> None:
     operation = Operation(host, 5, lookup(), FindNode(TARGET))
     operation.advance(now=0.0)
@@ -227,8 +253,9 @@ def test_estimates_join_filters_and_values(host: Host) -> None:
     """BEP 33, with a node that knows nothing of it."""
     seeds = [bytes([1, 1, 1, n]) for n in range(40)]
     others = [bytes([2, 2, 2, n]) for n in range(60)]
-    operation = PeersOperation(host, 5, lookup(), GetPeers(HASH, scrape=True), None)
+    operation = PeersOperation(host, 5, lookup(4), GetPeers(HASH, scrape=True), None)
     operation.advance(now=0.0)
+    host.answer(peer_filter=make_filter(others[:2]))  # half an answer is none
     host.answer(seed_filter=make_filter(seeds[:30]), peer_filter=make_filter(others[:40]))
     host.answer(seed_filter=make_filter(seeds[20:]), peer_filter=make_filter(others[20:50]))
     host.answer(values=tuple(each + b"\0\x50" for each in others[40:] + seeds[:5]))

@@ -194,21 +194,40 @@ def test_without_saved_nodes_routers_are_first(work: Work) -> None:
     assert {where for _, where in work.refreshes[0][1]} == set(ROUTERS)
 
 
-def test_a_node_alone_is_ready_and_tries_again_ever_more_rarely(work: Work) -> None:
-    tries = []
-    now = 0.0
-    while now < 7200:
+def bootstraps(work: Work, begin: float, end: float) -> list[float]:
+    """Let time pass in which no bootstrap finds anybody; return when one was begun."""
+    tries, now = [], begin
+    while now < end:
         before = len(work.refreshes)
         work.upkeep.tick(now=now)
         if len(work.refreshes) > before:
             tries.append(now)
             work.end(now + 1)
         now = work.upkeep.next_tick_at
+    return tries
+
+
+def test_a_node_alone_is_ready_and_tries_again_ever_more_rarely(work: Work) -> None:
+    tries = bootstraps(work, 0.0, 7200.0)
     assert work.num_bootstraps == len(tries)
     gaps = [b - a for a, b in itertools.pairwise(tries)]
     assert gaps[0] <= BOOTSTRAP_INTERVAL + 2 * UPKEEP_INTERVAL
     assert gaps[-1] >= MAX_BOOTSTRAP_INTERVAL
     assert len(tries) < 20
+    assert all(later <= 2 * gap + UPKEEP_INTERVAL for gap, later in itertools.pairwise(gaps))
+
+
+def test_a_node_that_has_found_others_and_lost_them_does_not_wait_long(work: Work) -> None:
+    bootstraps(work, 0.0, 7200.0)
+    while work.on_end is None:
+        work.upkeep.tick(now=work.upkeep.next_tick_at)
+    now = work.upkeep.next_tick_at
+    work.fill(20, now=now)
+    work.end(now)
+    for node in list(work.table):
+        work.table.note_failure(node.endpoint, may_remove=False)
+    first, second = bootstraps(work, now, now + MAX_BOOTSTRAP_INTERVAL)[:2]
+    assert second - first <= BOOTSTRAP_INTERVAL + 2 * UPKEEP_INTERVAL
 
 
 def test_a_named_node_starts_a_bootstrap_at_once(work: Work) -> None:
