@@ -768,3 +768,23 @@ async def test_removals_are_over_before_their_session_is_also_when_its_end_is_ca
     await asyncio.sleep(0)
     assert all(each.done() for each in removing)
     assert not [*(scene.state_dir / "torrents").glob("*.torrent")]
+
+
+@in_scene()
+async def test_a_session_whose_end_is_cancelled_leaves_no_torrent_at_work(scene: Scene) -> None:
+    """One that is busy has to be waited for."""
+    node = await scene.node(is_seed=True)
+
+    async def keep_busy() -> None:
+        async with node.torrent._condition.lock:
+            await asyncio.sleep(1)
+
+    scene.spawn(keep_busy())
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(node.close())
+    await asyncio.sleep(0.5)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert node.torrent.state is TorrentState.STOPPED
+    assert node.torrent.swarm is None

@@ -200,22 +200,21 @@ class Session:
             raise ConfigError(f"the session is {when}: it is open inside its 'async with' block")
 
     async def _remove_all(self) -> None:
+        # Also when the end is cancelled: they need what is closed after this.
+        await undisturbed(self._end_torrents())
+
+    async def _end_torrents(self) -> None:
         # All at once: dead trackers must not be waited for one torrent after the other.
         self._announces.ends_at = self._loop.time() + self.config.stop_timeout
-        try:
-            ends = await asyncio.gather(
-                *(self._remove(torrent, keep_state=True) for torrent in list(self.torrents)),
-                return_exceptions=True,
-            )
-        finally:  # also when the end is cancelled: they need what is closed after this
-            await undisturbed(self._finish_removals())
+        ends = await asyncio.gather(
+            *(self._remove(torrent, keep_state=True) for torrent in list(self.torrents)),
+            return_exceptions=True,
+        )
+        while self._removals:
+            await asyncio.wait(self._removals)  # somebody else hears what came of these
         for error in ends:
             if error is not None:
                 raise error
-
-    async def _finish_removals(self) -> None:
-        while self._removals:
-            await asyncio.wait(self._removals)  # somebody else hears what came of these
 
     async def _end_tasks(self, group: asyncio.TaskGroup) -> None:
         for task in list(self._tasks):
