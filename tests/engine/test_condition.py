@@ -12,6 +12,7 @@ from bittern.core.errors import (
     ConfigError,
     DiskFull,
     MetainfoError,
+    MisuseError,
     StorageError,
 )
 from bittern.engine import events
@@ -224,10 +225,11 @@ async def test_a_start_that_is_cancelled_leaves_a_pause(was_closed: bool) -> Non
     assert condition.begin_check(is_forced=False), "it is owed"
 
 
-def test_a_bug_while_it_starts_is_a_failure() -> None:
+@pytest.mark.parametrize("bug", [ZeroDivisionError, MisuseError])
+def test_a_bug_while_it_starts_is_a_failure(bug: type[Exception]) -> None:
     """Limit: F17. What is known to go wrong stays what it is."""
     condition, _ = make()
-    with pytest.raises(StorageError, match="a bug: ZeroDivisionError"), condition.starting():
-        raise ZeroDivisionError
+    with pytest.raises(StorageError, match=f"a bug: {bug.__name__}"), condition.starting():
+        raise bug
     with pytest.raises(MetainfoError, match="odd"), condition.starting():
         raise MetainfoError("odd")

@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from bittern.core.errors import BitTorrentError, ConfigError, DiskFull
+from bittern.core.errors import BitTorrentError, ConfigError, DiskFull, InputError, StorageError
 from bittern.engine import events
 from bittern.engine.events import Event, TorrentState
 from bittern.engine.store.disk import failure_of
@@ -168,9 +168,9 @@ class Condition:
             self._is_called_off = True
             self.enter(TorrentState.PAUSED)
             raise
+        except (StorageError, InputError):
+            raise
         except Exception as error:
-            if isinstance(error, BitTorrentError):
-                raise
             raise failure_of(error) from error
 
     @property
