@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
+import shlex
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from bittern.cli.demo import FILE_LENGTH, FILE_NAME, PIECE_LENGTH, make_content
 from bittern.cli.dissect import BYTES_PER_LINE, Part, dissect, hex_lines
 from bittern.core.bitfield import Bitfield
 from bittern.storage.creator import CreateOptions, create_torrent
-from tests.cli.test_contract import OPTIONS, options_of
+from tests.cli.test_contract import OPTIONS, options_of, the_app
 from tests.rules import ROOT, SRC, read_sources
 
 DOCS = ROOT / "docs"
@@ -329,6 +330,17 @@ def test_every_option_is_told_of_and_no_other() -> None:
     rest = {"--help", "--like-this", "--no-date", "--version"}
     for path in (*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"):
         assert options_in(path.read_text()) - names - rest == set(), path.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [(ROOT / "README.md").read_text(), STORY], ids=["readme", "story"])
+def test_the_command_lines_shown_can_be_typed(text: str) -> None:
+    lines = re.findall(r"^(bittern .*)", "".join(blocks(text)), re.MULTILINE)
+    assert len(lines) > 5
+    for line in lines:
+        _, *words = shlex.split(line, comments=True)
+        command, _, _ = the_app().parse_args(words, exit_on_error=False, print_error=False)
+        assert command is not None, line
 
 
 def options_in(text: str) -> set[str]:
