@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +17,7 @@ import pytest
 from bittern.cli.app import DHT_VERBS, VERBS, build_app
 from bittern.cli.exits import ExitCode
 from tests.cli.support import Program, content, single_file_torrent, write
+from tests.rules import ROOT
 
 V1 = "ab" * 20
 
@@ -212,3 +214,33 @@ def test_get_takes_a_bare_info_hash(bittern: Program, tmp_path: Path, text: str)
     assert hashes == (
         (None, "cd" * 32) if "cd" in text else (V1 if "ab" in text else "0" * 40, None)
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("info", ["info", "x.torrent"]),
+        ("info", ["info", f"magnet:?xs=urn:btpk:{'0' * 64}"]),
+        ("info", ["create", "x", "-o", "y.torrent"]),
+        ("verify", ["verify", "x.torrent", "--data", "."]),
+        ("magnet", ["magnet", "x.torrent"]),
+        ("get", ["get", "x.torrent", "--no-dht", "--no-lsd", "--port", "0"]),
+    ],
+)
+def test_every_key_is_told_of(
+    bittern: Program,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    section: str,
+    words: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "x.torrent", single_file_torrent(b"x", content(40_000)))
+    write(tmp_path / "x", content(40_000))
+    page = (ROOT / "docs/command-line.md").read_text()
+    text = page.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    told = set(re.findall(r"[`\"](\w+)[`\"]", text))
+    found = bittern(*words, "--json").json
+    inner = {key for file in found.get("files", ()) for key in file}
+    assert found.keys() | inner <= told | ({"path", "magnet"} if words[0] == "create" else set())
