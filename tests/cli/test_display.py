@@ -110,7 +110,7 @@ def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     display.update([replace(ROW, name="[bold]c\x1b[2Jat[/bold] " + "x" * 99)])
     display.line("piece [red]0[/red] \x07 :smile:")
     display.update([replace(ROW, progress=1.0, state="seeding", upload_rate=MIB)])
-    display.update([replace(ROW, note="no peers known")])
+    display.update([replace(ROW, note="no [b]peers[/i] known")])
     display.close()
     display.close()
     text = stream.getvalue()
@@ -118,7 +118,7 @@ def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "piece [red]0[/red] \\x07 :smile:" in text
     assert "50.0 %" in text
     assert "seeding" in text
-    assert "downloading: no peers known" in text
+    assert "downloading: no [b]peers[/i] known" in text
     assert text.endswith("\x1b[?25h"), "the cursor is back"
 
 

@@ -164,6 +164,17 @@ def test_several_at_once_are_a_list(
     assert (tmp_path / "out/cats/b").read_bytes() == FILES[1][1]
 
 
+def test_what_is_known_of_several_is_kept_until_all_are_complete(
+    bittern: Program, tmp_path: Path
+) -> None:
+    write(tmp_path / "out/cat.mp4", DATA)
+    line = ("get", "cat.torrent", "cats.torrent", "-o", "out", "--jsonl", *ALONE)
+    for _ in range(2):
+        ran = bittern(*line, "--timeout", "0.01s")
+        assert ran.code == 4
+    assert "check_progressed" not in [record["type"] for record in records(ran)]
+
+
 def test_what_is_there_is_not_fetched_again(
     bittern: Program, seed: SeedingThread, tmp_path: Path
 ) -> None:

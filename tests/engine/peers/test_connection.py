@@ -462,3 +462,16 @@ async def test_a_trace_is_switched_on_once() -> None:
     peer.enable_trace(told.append)
     peer.data_received(memoryview(HELLO))
     assert kinds(told) == [(MessageSent, "handshake"), (MessageReceived, "handshake")]
+
+
+@simulated
+async def test_what_was_queued_while_the_stream_was_full_goes_out_when_there_is_room() -> None:
+    peer, stream, _ = serving()
+    peer.flush()
+    before, stream.room = len(stream.sent), 2
+    peer.keep_alive()
+    peer.protocol.send_message(wire.INTERESTED)
+    assert not peer.flush()
+    stream.room = 1 << 20
+    peer.writable()
+    assert stream.sent[before:] == wire.KEEP_ALIVE + wire.INTERESTED

@@ -163,6 +163,8 @@ async def test_the_silent_are_closed_and_others_kept_alive(scene: Scene) -> None
     assert watch.of(events.PeerDisconnected)[0].reason == "silent"
     await lively.expect(None, timeout=200)
     await lively.expect(None, timeout=200)
+    sent = [message for message in lively.messages if message.message_id is None]
+    assert len(sent) <= scene.loop.time() / node.session.config.keep_alive_interval
 
 
 @in_scene()

@@ -34,9 +34,13 @@ async def is_unchoked(peer: ScriptedPeer, within: float) -> bool:
 async def test_a_free_slot_is_given_at_once(scene: Scene) -> None:
     """Nobody waits for the next round while there is room."""
     seed = await scene.node(is_seed=True, upload_slots=2)
+    watch = Watch(seed.torrent)
     await asyncio.sleep(3)
     peers = [await interested(scene, seed) for _ in range(3)]
     assert [await is_unchoked(peer, 1) for peer in peers] == [True, True, False]
+    assert watch.of(events.PeerUnchoked) == [
+        events.PeerUnchoked(peer.stream.local, is_optimistic=False) for peer in peers[:2]
+    ]
     for peer in peers:
         peer.close()
 
