@@ -16,7 +16,7 @@ from bittern.engine.peers.roster import client_name, exchange_flags, is_loopback
 from bittern.engine.reason import ReasonCode
 from bittern.engine.shelf import Shelf
 from bittern.testing.network import Link
-from bittern.testing.peer import ExpectationFailed, ScriptedListener
+from bittern.testing.peer import ExpectationFailed, ScriptedListener, ScriptedPeer
 from tests.engine.dht_place import Nodes
 from tests.engine.scene import FAST, GIVEN, PORT, Scene, Stranger, Watch, endpoint_of, in_scene
 
@@ -41,11 +41,13 @@ async def test_one_connection_for_each_address(scene: Scene, is_allowed: bool) -
 async def test_a_peer_that_comes_from_two_addresses_is_one(scene: Scene) -> None:
     """Limit: H15. Its peer id tells."""
     node = await scene.node()
+    watch = Watch(node.torrent)
     first = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
     second = await scene.scripted(node, peer_id=b"-SC0000-the-very-one")
     await second.expect_closed(timeout=1)
     assert not first.is_closed
     assert len(node.torrent.peers()) == 1
+    assert len(watch.of(events.PeerConnected)) == 1
 
 
 @in_scene()
@@ -195,6 +197,22 @@ async def test_where_nobody_listens_is_told_with_the_reason(scene: Scene) -> Non
     event = watch.of(events.PeerUnreachable)[0]
     assert (event.endpoint, event.reason) == (nobody, "connection refused")
     assert event.retry_at is not None
+
+
+@in_scene()
+async def test_who_hangs_up_after_the_handshake_is_dialled_less_and_less_often(
+    scene: Scene,
+) -> None:
+    stranger = Stranger(scene)
+
+    async def hang_up(peer: ScriptedPeer) -> None:
+        await scene.greet(peer)
+        peer.close()
+
+    stranger.play(hang_up)
+    await scene.node(peers=[stranger])
+    await asyncio.sleep(600)
+    assert 5 < scene.network.attempts[stranger.endpoint] < 15
 
 
 @in_scene(link=Link(delay=0.5))
