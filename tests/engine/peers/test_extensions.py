@@ -98,8 +98,14 @@ async def test_a_private_torrent_offers_neither_exchange_nor_metadata_and_ignore
 
 @in_scene()
 async def test_what_a_peer_is_told(scene: Scene) -> None:
-    """Others that accept connections, with flags, not itself, and later who has gone."""
-    node = await scene.node()
+    """
+    Others that accept connections, with flags, not itself, and later who has gone.
+
+    Neither who accepts none, nor an address that somebody named and that has said nothing yet.
+    """
+    silent = Stranger(scene)
+    node = await scene.node(peers=[silent])
+    await scene.scripted(node)
     host = scene.add_host()
     listening = ExtendedHandshake(listen_port=5555)
     other = await scene.scripted(node, host, bitfield=wire.HAVE_ALL, extended=listening)
