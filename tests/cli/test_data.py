@@ -135,4 +135,7 @@ def test_names_that_another_volume_demanded_are_found(tmp_path: Path) -> None:
     write(tmp_path / "cats/A_ (1)", b"defg")
     rules = Folding(case=True, normalisation=False, refuses=True)
     assert find_data(info, tmp_path) == DataPlace(tmp_path, folding=rules)
+    assert DataPlace(tmp_path, folding=rules).renames(info) == {0: "cats/a_", 1: "cats/A_ (1)"}
+    assert DataPlace(tmp_path, tmp_path / "x", rules).renames(info) == {0: "x/a_", 1: "x/A_ (1)"}
+    assert DataPlace(tmp_path).renames(info) == {0: "cats/a?", 1: "cats/A?"}
     assert find_data(info, tmp_path / "cats") == DataPlace(tmp_path, folding=rules)

@@ -18,7 +18,15 @@ from bittern.core.endpoint import Endpoint
 from bittern.engine import events
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.session import Session
-from tests.cli.support import ALONE, PIECE_LENGTH, Program, content, single_file_torrent, write
+from tests.cli.support import (
+    ALONE,
+    PIECE_LENGTH,
+    Program,
+    content,
+    folder_torrent,
+    single_file_torrent,
+    write,
+)
 
 DATA = content(4 * PIECE_LENGTH + 5)
 TORRENT = single_file_torrent(b"cat.mp4", DATA)
@@ -121,6 +129,30 @@ def test_data_is_named_by_its_folder_or_itself(
     ran = bittern("seed", "cat.torrent", "--data", place, "--seed-time", "0", "--json", *ALONE)
     [file] = ran.json["files"]
     assert file["path"] == ("renamed.mp4" if "renamed" in place else "cat.mp4")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no other names to give")
+@pytest.mark.parametrize(("place", "top"), [("data", "cats_"), ("data/my cats", "my cats")])
+def test_data_may_have_the_names_that_another_volume_gave_it(
+    bittern: Program, tmp_path: Path, place: str, top: str
+) -> None:
+    """As what comes from a stick, or from Windows."""
+    odd = [((b"a?",), DATA), ((b"d*", b"A?"), b"defg"), ((b"plain",), b"x")]
+    write(tmp_path / "cats.torrent", folder_torrent(b"cats?", odd))
+    for name, data in (("a_", DATA), ("d_/A_", b"defg"), ("plain", b"x")):
+        write(tmp_path / "data" / top / name, data)
+    ran = bittern("seed", "cats.torrent", "--data", place, "--seed-time", "0", "--json", *ALONE)
+    assert ran.code == 0, ran.err
+    paths = [file["path"] for file in ran.json["files"]]
+    assert paths == [f"{top}/a_", f"{top}/d_/A_", f"{top}/plain"]
+    # Somebody gives them the names that they have here.
+    (tmp_path / "data" / top / "a_").rename(tmp_path / "data" / top / "a?")
+    (tmp_path / "data" / top / "d_/A_").rename(tmp_path / "data" / top / "d_/A?")
+    (tmp_path / "data" / top / "d_").rename(tmp_path / "data" / top / "d*")
+    if place == "data":
+        (tmp_path / "data" / top).rename(tmp_path / "data/cats?")
+    ran = bittern("seed", "cats.torrent", "--data", place, "--seed-time", "0", *ALONE)
+    assert ran.code == 0, ran.err
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,11 @@ from bittern.cli.exits import CommandFailed, ExitCode
 from bittern.codec.info import Info
 from bittern.storage.file_paths import Folding, paths_of
 
+_WINDOWS = Folding(case=True, normalisation=False, refuses=True)
 _RULES: tuple[Folding | None, ...] = (
     None,
     Folding(case=True, normalisation=False),
-    Folding(case=True, normalisation=False, refuses=True),
+    _WINDOWS,
     Folding(case=True, normalisation=True),
     Folding(case=False, normalisation=False, refuses=True),
     Folding(case=False, normalisation=False),
@@ -44,6 +45,23 @@ class DataPlace:
     def root(self) -> Path:
         """The path to show: the file or folder itself where it is known."""
         return self.data_path or self.output
+
+    def renames(self, info: Info) -> dict[int, str]:
+        """
+        Return the paths of files, by index, that other rules would give another name.
+
+        Also of those that are called as is usual here: where names are given, nobody goes on with
+        those that were found in an earlier run.
+        """
+        others = _WINDOWS if self.folding is None else None
+        top = None if self.data_path is None else self.data_path.name
+        return {
+            index: "/".join(path if top is None else (top, *path[1:]))
+            for index, (path, other) in enumerate(
+                zip(paths_of(info, self.folding), paths_of(info, others), strict=True)
+            )
+            if path != other
+        }
 
 
 def find_data(info: Info, path: Path) -> DataPlace:

@@ -104,6 +104,7 @@ def _job_for(file: str, data: Path, skip_check: bool, super_seeding: bool) -> Jo
         config=TorrentConfig(
             output=place.output,
             data_path=place.data_path,
+            renames=place.renames(metainfo.info),
             skip_check=skip_check,
             super_seeding=super_seeding,
         ),
