@@ -20,9 +20,15 @@ def format_rate(rate: float) -> str:
 
 
 def format_duration(seconds: float | None) -> str:
-    """Write seconds for a person: ``12s``, ``3m 05s``, ``2h 10m``, ``4d 03h``; ``-`` for None."""
+    """
+    Write seconds for a person: ``0.4s``, ``12s``, ``3m 05s``, ``2h 10m``, ``4d 03h``.
+
+    None, and what never ends, is ``-``.
+    """
     if seconds is None or seconds == float("inf"):
         return "-"
+    if 0 < seconds < 0.95:
+        return f"{max(seconds, 0.1):.1f}s"
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole}s"
