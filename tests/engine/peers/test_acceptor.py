@@ -191,6 +191,7 @@ async def test_a_place_is_given_back_by_whoever_leaves(loop: VirtualLoop) -> Non
     await asyncio.sleep(5)
     assert [peer.is_closed for peer in peers[1:4]] == [True] * 3
     await peers[-1].expect_closed(timeout=6)
+    assert not door.acceptor._per_address, "of addresses that have gone nothing is kept"
     door.acceptor.close()
 
 
@@ -308,3 +309,5 @@ async def test_what_follows_the_handshake_is_not_lost(scene: Scene) -> None:
     peer.send(handshake + wire.HAVE_NONE + wire.INTERESTED)
     await peer.expect_handshake()
     await peer.expect(wire.MessageId.UNCHOKE)
+    await asyncio.sleep(15)
+    assert not peer.is_closed, "its time for the handshake is no matter any more"
