@@ -702,6 +702,23 @@ async def test_a_piece_that_a_peer_has_no_more_is_not_asked_of_it(scene: Scene) 
 
 
 @in_scene()
+async def test_what_a_peer_had_is_forgotten_with_it(scene: Scene) -> None:
+    """However it was told: at first, piece by piece, or taken back (BEP 54)."""
+    leecher = await scene.node()
+    declared = ExtendedHandshake(extensions={"lt_donthave": 7})
+    bits = wire.encode_bitfield(bytes([0b1100_0000, 0]))
+    peer = await scene.scripted(leecher, bitfield=bits, extended=declared)
+    peer.send(wire.encode_have(2) + wire.encode_have(3))
+    peer.send(wire.encode_extended(7, (0).to_bytes(4, "big")))
+    await asyncio.sleep(0.1)
+    counts = leecher.swarm.picker.swarm
+    assert [counts.count(index) for index in range(5)] == [0, 1, 1, 1, 0]
+    peer.close()
+    await asyncio.sleep(0.1)
+    assert [counts.count(index) for index in range(5)] == [0] * 5
+
+
+@in_scene()
 async def test_blocks_that_nobody_asked_for_are_counted_as_waste(scene: Scene) -> None:
     leecher = await scene.node()
     peer = await scene.scripted(leecher, bitfield=wire.HAVE_NONE)
