@@ -715,6 +715,9 @@ async def test_bad_blocks_of_a_v2_piece_are_named_and_the_rest_is_kept(scene: Sc
     assert [event.endpoint for event in watch.of(events.PeerBanned)] == [poisoner.endpoint]
     assert watch.of(events.PieceFailed) == [events.PieceFailed(poisoner.bad[0][0])]
     assert node.torrent.num_downloaded == len(scene.data) + BLOCK
+    judge = node.swarm.assembly.judge
+    assert judge is not None
+    assert not judge.known, "hashes of blocks are kept only until their piece is good"
 
 
 @in_scene(version=Version.V2)

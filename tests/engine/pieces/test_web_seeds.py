@@ -40,7 +40,8 @@ async def test_so_many_are_asked_at_a_time_and_share_the_work(scene: Scene, most
     assert most <= stats.availability < most + 1
     states = [status.state for status in web_statuses(node).values()]
     assert states.count(SourceState.WORKING) == most
-    assert states.count(SourceState.WAITING) == len(MIRRORS) - most
+    waiting = [s for s in web_statuses(node).values() if s.state is SourceState.WAITING]
+    assert [status.message for status in waiting] == ["in reserve"] * (len(MIRRORS) - most)
     began_at = scene.loop.time() - 2
     await node.complete(within=60)
     assert node.has_content()
