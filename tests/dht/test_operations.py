@@ -253,9 +253,10 @@ def test_estimates_join_filters_and_values(host: Host) -> None:
     """BEP 33, with a node that knows nothing of it."""
     seeds = [bytes([1, 1, 1, n]) for n in range(40)]
     others = [bytes([2, 2, 2, n]) for n in range(60)]
-    operation = PeersOperation(host, 5, lookup(4), GetPeers(HASH, scrape=True), None)
+    operation = PeersOperation(host, 5, lookup(5), GetPeers(HASH, scrape=True), None)
     operation.advance(now=0.0)
     host.answer(peer_filter=make_filter(others[:2]))  # half an answer is none
+    host.answer(seed_filter=make_filter(seeds[:2]))
     host.answer(seed_filter=make_filter(seeds[:30]), peer_filter=make_filter(others[:40]))
     host.answer(seed_filter=make_filter(seeds[20:]), peer_filter=make_filter(others[20:50]))
     host.answer(values=tuple(each + b"\0\x50" for each in others[40:] + seeds[:5]))

@@ -117,6 +117,7 @@ async def test_after_a_kill_only_suspects_are_hashed_unless_something_is_missing
     elif what == "a file that is gone":
         (node.folder / NAME).unlink()
     torrent, checked = await add_again(scene, node, state)
+    assert torrent.error is None
     if what == "nothing":
         assert torrent.stats().num_have > 8
         assert 0 < checked < NUM_PIECES
