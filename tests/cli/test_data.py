@@ -139,3 +139,10 @@ def test_names_that_another_volume_demanded_are_found(tmp_path: Path) -> None:
     assert DataPlace(tmp_path, tmp_path / "x", rules).renames(info) == {0: "x/a_", 1: "x/A_ (1)"}
     assert DataPlace(tmp_path).renames(info) == {0: "cats/a?", 1: "cats/A?"}
     assert find_data(info, tmp_path / "cats") == DataPlace(tmp_path, folding=rules)
+
+
+def test_names_that_fall_together_on_some_volumes_are_not_given(tmp_path: Path) -> None:
+    """On such a volume one of two files of a length looks like both."""
+    alike = [((b"a",), b"abc"), ((b"A",), b"abc")]
+    info = decode_metainfo(folder_torrent(b"cats", alike)).info
+    assert DataPlace(tmp_path).renames(info) == {}

@@ -13,13 +13,12 @@ from pathlib import Path
 
 from bittern.cli.exits import CommandFailed, ExitCode
 from bittern.codec.info import Info
-from bittern.storage.file_paths import Folding, paths_of
+from bittern.storage.file_paths import Folding, current_os, paths_of, usual_folding
 
-_WINDOWS = Folding(case=True, normalisation=False, refuses=True)
 _RULES: tuple[Folding | None, ...] = (
     None,
     Folding(case=True, normalisation=False),
-    _WINDOWS,
+    Folding(case=True, normalisation=False, refuses=True),
     Folding(case=True, normalisation=True),
     Folding(case=False, normalisation=False, refuses=True),
     Folding(case=False, normalisation=False),
@@ -50,10 +49,12 @@ class DataPlace:
         """
         Return the paths of files, by index, that other rules would give another name.
 
-        Also of those that are called as is usual here: where names are given, nobody goes on with
-        those that were found in an earlier run.
+        Also of those that are called as is usual here, where Windows refuses that: where names are
+        given, nobody goes on with those that were found in an earlier run. What falls together on
+        a volume is left to who asks the volume.
         """
-        others = _WINDOWS if self.folding is None else None
+        refusing = usual_folding(current_os())._replace(refuses=True)
+        others = refusing if self.folding is None else None
         top = None if self.data_path is None else self.data_path.name
         return {
             index: "/".join(path if top is None else (top, *path[1:]))
