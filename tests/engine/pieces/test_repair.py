@@ -175,6 +175,38 @@ async def test_peers_that_know_no_v2_are_not_waited_for_long(
 
 
 @in_scene(version=Version.V2)
+async def test_one_that_refuses_now_and_then_is_asked_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where nobody gives any, three times in a row, the rest is not waited for."""
+    monkeypatch.setattr(repair, "MAX_ASKED", 1)
+    files = Files(scene)
+    fickle = HashPeer(scene, lambda wanted: None if len(fickle.asked) % 3 else files.answer(wanted))
+    offsets = [index * PIECE_LENGTH for index in range(12)]
+    node, watch = await damaged_node(scene, *offsets, peers=[fickle.endpoint])
+    await asyncio.sleep(20)
+    assert len(watch.of(events.PieceDamaged)) == 4
+    await node.torrent.pause()
+    never = HashPeer(scene, lambda _: None)
+    node, watch = await damaged_node(scene, *offsets, peers=[never.endpoint])
+    await asyncio.sleep(20)
+    assert len(never.asked) == 3
+
+
+@in_scene(version=Version.V2)
+async def test_blocks_that_come_to_mend_a_piece_are_checked_one_by_one(scene: Scene) -> None:
+    """Limit: H4. Its hashes are known by then: who lies is banned for his first block."""
+    teller = HashPeer(scene, Files(scene).answer)
+    node, watch = await damaged_node(scene, 0, BLOCK_LENGTH, peers=[teller.endpoint])
+    await until(lambda: bool(watch.of(events.PieceDamaged)))
+    liar = BlockPeer(scene, lambda *_: True)
+    node.torrent.add_peers([liar.endpoint], "user")
+    await until(lambda: bool(watch.of(events.PeerBanned)))
+    assert [event.endpoint for event in watch.of(events.PeerBanned)] == [liar.endpoint]
+    assert watch.of(events.PieceFailed) == []
+
+
+@in_scene(version=Version.V2)
 async def test_it_waits_for_peers_as_long_as_it_takes(scene: Scene) -> None:
     seed = await scene.node(is_seed=True)
     node, _ = await damaged_node(scene, 0, peers=[])
