@@ -30,6 +30,7 @@ from bittern.dht.events import (
 )
 from bittern.dht.items import Item
 from bittern.dht.limits import (
+    ITEM_LIFETIME,
     MAX_STRANGER_FACTOR,
     MIN_TABLE_NODES,
     PEER_LIFETIME,
@@ -137,6 +138,16 @@ def test_announced_peers_expire(seed: int) -> None:
     assert party.nodes[0].status.num_peers == 1
     party.world.run(PEER_LIFETIME + 120)
     assert party.nodes[0].status.num_peers == 0
+
+
+def test_items_expire_that_nobody_stores_anew(seed: int) -> None:
+    party = Party(seed, 2)
+    item = Item(b"5:hello")
+    party.nodes[1].put_item(item.target, lambda newest: item, now=party.now)
+    party.events(1)
+    assert party.nodes[0].status.num_items == 1
+    party.world.run(ITEM_LIFETIME + 120)
+    assert party.nodes[0].status.num_items == 0
 
 
 def test_items_go_round(seed: int) -> None:

@@ -292,6 +292,11 @@ async def test_a_newcomer_waits_for_a_torrent_that_wakes_up(loop: VirtualLoop) -
     # One that never wakes up costs the newcomer its ten seconds and nobody more.
     late = await door.knock(door.network.add_host("10.0.1.2"))
     late.send(HANDSHAKE)
+    await asyncio.sleep(1)
+    late.send(bytes(1 << 20))
+    await asyncio.sleep(1)
+    [newcomer] = door.acceptor._newcomers
+    assert len(newcomer._data) == len(HANDSHAKE), "what follows waits unread"
     await late.expect_closed(timeout=11)
     gone = await door.knock(door.network.add_host("10.0.1.3"))
     gone.send(HANDSHAKE)
