@@ -248,6 +248,26 @@ def test_one_that_lacks_data_is_told_at_once_and_the_others_are_seeded(
     assert kinds.index(("failed", "cat.mp4")) < kinds.index(("result", "dog.mp4"))
 
 
+def test_of_a_folder_what_cannot_be_used_is_told_and_the_others_are_seeded(
+    bittern: Program, home: Path
+) -> None:
+    two_torrents(home)
+    write(home / "torrents/bad.torrent", b"d4:infoe")
+    write(home / "torrents/cat again.torrent", TORRENT)
+    ran = bittern("seed", "torrents", "--data", "data", "--seed-time", "0", *ALONE)
+    assert ran.code == 1
+    first, second = ran.err.splitlines()
+    assert first.startswith("bittern: torrents/bad.torrent: ")
+    assert second == (
+        "bittern: torrents/cat.torrent: the same torrent as torrents/cat again.torrent"
+    )
+    assert sorted(ran.out.splitlines()[:2]) == ["cat.mp4: complete", "dog.mp4: complete"]
+    for name in ("cat", "cat again", "dog"):
+        (home / f"torrents/{name}.torrent").unlink()
+    ran = bittern("seed", "torrents", "--data", "data", *ALONE)
+    assert (ran.code, ran.out) == (1, "")
+
+
 @pytest.mark.parametrize(
     ("line", "code", "text"),
     [

@@ -115,7 +115,9 @@ def get(
     )
     check_place(save_torrent, len(source))
     jobs = [replace(job_for(one), config=config, save_torrent=save_torrent) for one in source]
-    check_distinct(source, jobs)
+    seen: dict[bytes, str] = {}
+    for one, job in zip(source, jobs, strict=True):
+        check_distinct(one, job, seen)
     if not all(_is_here(job) for job in jobs):  # what is may be on a medium that is read-only
         prepare_output(output)
     return run_loop(lambda stop: _download(jobs, goal, timeout, network, report, stop))
@@ -258,16 +260,21 @@ def name_of(job: Job) -> str:
     return job.source
 
 
-def check_distinct(sources: Sequence[str], jobs: Sequence[Job]) -> None:
-    """Refuse two sources of one torrent, as far as that is known before they are opened."""
-    seen: dict[bytes, str] = {}
-    for source, job in zip(sources, jobs, strict=True):
-        if not isinstance(job.source, Metainfo):
-            continue
-        key = bytes(job.source.info.wire_hash)
-        if key in seen:
-            raise CommandFailed(f"{source}: the same torrent as {seen[key]}", ExitCode.USAGE)
-        seen[key] = source
+def check_distinct(source: str, job: Job, seen: dict[bytes, str]) -> None:
+    """
+    Refuse a second source of one torrent, as far as that is known before it is opened.
+
+    Args:
+        source: as the user named it.
+        job: what it stands for.
+        seen: sources before it by info hash; this one is added.
+    """
+    if not isinstance(job.source, Metainfo):
+        return
+    key = bytes(job.source.info.wire_hash)
+    if key in seen:
+        raise CommandFailed(f"{source}: the same torrent as {seen[key]}", ExitCode.USAGE)
+    seen[key] = source
 
 
 def finish(transfers: list[Transfer], report: Report, stop: StopSignal, output: Path) -> ExitCode:

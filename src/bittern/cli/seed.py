@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from bittern.cli.data import find_data
-from bittern.cli.exits import CommandFailed, ExitCode
+from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
 from bittern.cli.get import check_distinct, finish, name_of
 from bittern.cli.loop import StopSignal, run_loop
 from bittern.cli.options import Duration, NetworkOptions, Ratio, ReportOptions
+from bittern.cli.output import complain
 from bittern.cli.report import Report
 from bittern.cli.session import resolve_peers, session_config, state_key, with_state_dir
 from bittern.cli.source import SourceKind, kind_of, load_metainfo
@@ -36,7 +38,8 @@ def seed(
     Seed data that is already here, until told to stop.
 
     The data is checked first; if it is not complete the exit code is 6. Of several torrents
-    the others are seeded all the same.
+    the others are seeded all the same, and so are those of a folder beside a .torrent file
+    that cannot be used.
 
     Args:
         torrent: A .torrent file, "-" for standard input, or a folder of .torrent files;
@@ -53,11 +56,15 @@ def seed(
         network: Where peers come from and how fast data may go.
         report: How to tell about it.
     """
-    files = [file for name in torrent for file in _torrent_files(name)]
-    if not files:
+    if not torrent:
         raise CommandFailed("nothing to seed: name a .torrent file", ExitCode.USAGE)
-    jobs = [_job_for(file, data, skip_check, super_seeding) for file in files]
-    check_distinct(files, jobs)
+    if not data.exists():
+        raise CommandFailed(f"{data}: no such file or folder", ExitCode.NOT_FOUND)
+    jobs, unusable = _jobs_for(
+        torrent, lambda file: _job_for(file, data, skip_check, super_seeding)
+    )
+    if not jobs:
+        return unusable
     root = data if len(jobs) > 1 else jobs[0].config.data_path or jobs[0].config.output
     key = state_key(root, map(name_of, jobs))
 
@@ -71,11 +78,39 @@ def seed(
             transfers = await with_state_dir(
                 network.state_dir, key, lambda folder: begin(session_config(network, folder))
             )
-            return finish(transfers, told, stop, root)
+            return finish(transfers, told, stop, root) or unusable
         finally:
             told.close()
 
     return run_loop(work)
+
+
+def _jobs_for(names: Sequence[str], make: Callable[[str], Job]) -> tuple[list[Job], ExitCode]:
+    """
+    Make a job for each .torrent file that is named, and for each of a folder that can be used.
+
+    Returns:
+        The jobs, and the exit code that the first unusable file of a folder asks for: what is
+        wrong with it has been told, and the others are seeded.
+
+    Raises:
+        CommandFailed, OSError: a file that is named by itself is unusable, or there twice.
+    """
+    jobs, code = [], ExitCode.DONE
+    seen: dict[bytes, str] = {}
+    for name in names:
+        for file in _torrent_files(name):
+            try:
+                job = make(file)
+                check_distinct(file, job, seen)
+            except (CommandFailed, OSError) as error:
+                if file == name:
+                    raise
+                complain(describe(error))
+                code = code or exit_code_of(error)
+            else:
+                jobs.append(job)
+    return jobs, code
 
 
 def _torrent_files(name: str) -> list[str]:
