@@ -702,6 +702,36 @@ async def test_a_piece_that_a_peer_has_no_more_is_not_asked_of_it(scene: Scene) 
 
 
 @in_scene()
+async def test_a_peer_that_had_nothing_for_long_is_not_late_at_once(scene: Scene) -> None:
+    """BEP 3: anti-snubbing. Its time counts from when it is asked."""
+    leecher = await scene.node(snub_timeout=15.0)
+    peer = await scene.scripted(leecher, bitfield=wire.HAVE_NONE)
+    peer.send(wire.UNCHOKE)
+    await asyncio.sleep(40)
+    peer.send(wire.encode_have(3))
+    await peer.expect(MessageId.REQUEST)
+    [connection] = leecher.roster.peers
+    await asyncio.sleep(10)
+    assert not connection.is_snubbing
+    await asyncio.sleep(10)
+    assert connection.is_snubbing
+
+
+@in_scene()
+async def test_who_rejects_what_he_allowed_is_not_asked_again(scene: Scene) -> None:
+    """BEP 6: a piece that was allowed fast; we would go round in circles."""
+    leecher = await scene.node()
+    peer = await scene.scripted(leecher, bitfield=HAVE_ALL)
+    peer.send(wire.encode_index(MessageId.ALLOWED_FAST, 3))
+    asked = [(await peer.expect(MessageId.REQUEST)).numbers for _ in range(4)]
+    assert {index for index, _, _ in asked} == {3}
+    for request in asked:
+        peer.send(wire.encode_reject(*request))
+    with pytest.raises(ExpectationFailed):
+        await peer.expect(MessageId.REQUEST, timeout=20)
+
+
+@in_scene()
 async def test_what_a_peer_had_is_forgotten_with_it(scene: Scene) -> None:
     """However it was told: at first, piece by piece, or taken back (BEP 54)."""
     leecher = await scene.node()
