@@ -732,6 +732,22 @@ async def test_who_rejects_what_he_allowed_is_not_asked_again(scene: Scene) -> N
 
 
 @in_scene()
+async def test_what_a_peer_rejects_is_asked_of_it_again_when_it_unchokes_anew(
+    scene: Scene,
+) -> None:
+    """BEP 6. Not before: it would reject it again and again."""
+    leecher = await scene.node()
+    peer = await scene.scripted(leecher, bitfield=wire.HAVE_NONE)
+    peer.send(wire.encode_have(3) + wire.UNCHOKE)
+    for _ in range(4):
+        peer.send(wire.encode_reject(*(await peer.expect(MessageId.REQUEST)).numbers))
+    with pytest.raises(ExpectationFailed):
+        await peer.expect(MessageId.REQUEST, timeout=20)
+    peer.send(wire.CHOKE + wire.UNCHOKE)
+    assert (await peer.expect(MessageId.REQUEST)).numbers[0] == 3
+
+
+@in_scene()
 async def test_what_a_peer_had_is_forgotten_with_it(scene: Scene) -> None:
     """However it was told: at first, piece by piece, or taken back (BEP 54)."""
     leecher = await scene.node()
