@@ -99,8 +99,8 @@ class Announces:
         spawn: runs a coroutine as a task of the session, under a name.
 
     Attributes:
-        ends_at: when no torrent waits any more for its trackers to hear "stopped"; infinite
-            until the session ends, so that thousands have one time and not each its own.
+        ends_at: when torrents stop to wait for their trackers to hear "stopped"; infinite until
+            the session ends, so that thousands have one time and not each its own.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, spawn: Spawn) -> None:

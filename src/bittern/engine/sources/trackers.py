@@ -196,9 +196,9 @@ class TrackerAnnouncer:
         """
         End, and tell the trackers, all at once, for at most ``timeout`` seconds.
 
-        Returns when they know, or when the time is up, or that of the session; what is still
-        under way then is dropped. One whose line we only stood in knows nothing of us.
-        Idempotent.
+        Returns when they know, or when the time is up, or that of the session, after which a
+        torrent still has ``LATE_TIMEOUT``; what is under way then is dropped. One whose line
+        we only stood in knows nothing of us. Idempotent.
         """
         decisions = [each for each in self._schedule.stop() if self._was_asked(each.url)]
         self.is_running = False
