@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -142,17 +143,21 @@ def test_who_does_not_read_what_it_writes_cannot_keep_it_alive(loop: str) -> Non
         "run_loop(work)"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert process.stdout is not None
-    end = time.monotonic() + 10
-    while not is_full(process.stdout):
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    for _ in range(2):
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.1)  # two of a kind at the same time are one
     try:
+        end = time.monotonic() + 10
+        while not is_full(process.stdout):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        for _ in range(2):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)  # two of a kind at the same time are one
         assert process.wait(CLEAN_STOP - 1) == 7
     finally:
         process.kill()
