@@ -56,6 +56,20 @@ def test_a_file_that_has_gone_is_said(tmp_path: Path) -> None:
         shelf.take()
 
 
+def test_lengths_at_rest_are_read_once_and_estimated_if_the_file_has_gone(tmp_path: Path) -> None:
+    shelf, path = Shelf(decode_metainfo(make())), tmp_path / "kept.torrent"
+    path.write_bytes(make())
+    shelf.put_away(path)
+    last, first = Bitfield.of(3, (2,)).bits, Bitfield.of(3, (0,)).bits
+    assert shelf.length_of(last) == 40_000 - 2 * 16_384
+    path.unlink()
+    assert shelf.length_of(last) == 40_000 - 2 * 16_384
+    assert shelf.length_of(first) == 40_000 // 3
+    path.write_bytes(make())
+    shelf.take()
+    assert shelf.length_of(first) == 16_384
+
+
 def test_what_could_not_be_kept_stays(tmp_path: Path) -> None:
     shelf = Shelf(decode_metainfo(make()))
     shelf.put_away(tmp_path / "missing.torrent")

@@ -82,6 +82,11 @@ class Ledger:
     def wanted(self, bits: int | None) -> None:
         self._wanted = None if bits is None else self._compact(bits)
 
+    @property
+    def missing(self) -> int:
+        """The pieces that are not there, wanted or not, as bits of a ``Bitfield``."""
+        return self._expand(None) & ~self.have
+
     def _expand(self, bits: int | None) -> int:
         return Bitfield.full(self.num_pieces).bits if bits is None else bits
 

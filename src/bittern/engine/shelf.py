@@ -35,6 +35,7 @@ class Shelf:
     """
 
     __slots__ = (
+        "_lengths",
         "_marks",
         "_metainfo",
         "_path",
@@ -51,6 +52,7 @@ class Shelf:
         self._metainfo: Metainfo | None = None
         self._path: str | None = None  # a tenth of the memory of a Path
         self._marks = b""
+        self._lengths: dict[int, int] | None = None
         self.magnet: Magnet | None = None
         self.is_private: bool = False
         self.num_pieces: int = 0
@@ -67,6 +69,7 @@ class Shelf:
         """Take metainfo, the first or one that was put away."""
         info = metainfo.info
         self._metainfo = metainfo
+        self._lengths = None
         self.name = info.name
         self.info_hash = info.info_hash
         self.info_hash_v2 = info.info_hash_v2
@@ -108,10 +111,29 @@ class Shelf:
         return hashes if v2 is None else (*hashes, v2.truncated)
 
     def length_of(self, bits: int) -> int:
-        """Return the bytes of a set of pieces, given as the bits of a ``Bitfield``."""
+        """
+        Return the bytes of a set of pieces, given as the bits of a ``Bitfield``.
+
+        If the metainfo was put away, and then could not be read, they are estimated.
+        """
         if bits.bit_count() == self.num_pieces:
             return self.total_length
-        return self.metainfo().info.geometry.total_of(bits) if bits else 0
+        if not bits:
+            return 0
+        if self._metainfo is not None:
+            return self._metainfo.info.geometry.total_of(bits)
+        # At rest the same sets are asked for over and over, and not read from disk each time.
+        if self._lengths is None:
+            self._lengths = {}
+        if bits not in self._lengths:
+            self._lengths[bits] = self._read_length(bits)
+        return self._lengths[bits]
+
+    def _read_length(self, bits: int) -> int:
+        try:
+            return self.metainfo().info.geometry.total_of(bits)
+        except MetainfoError:
+            return max(1, self.total_length * bits.bit_count() // self.num_pieces)
 
     def metainfo(self) -> Metainfo:
         """

@@ -11,6 +11,7 @@ from bittern.codec.magnet import parse_magnet
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
 from bittern.engine.events import Event, SourceChanged
+from bittern.engine.ledger import Ledger
 from bittern.engine.peers.roster import Roster
 from bittern.engine.pieces.swarm import Swarm
 from bittern.engine.shelf import Shelf
@@ -33,7 +34,7 @@ class FakeTorrent:
     """As much of a torrent as a source sees."""
 
     num_downloaded = num_uploaded = 0
-    num_left = 1
+    ledger = Ledger(0)
     is_complete = False
     roster: Roster | None = None
     swarm: Swarm | None = None

@@ -76,6 +76,19 @@ async def test_all_hashes_are_announced(scene: Scene, version: Version) -> None:
         assert (await dht.scrape(info_hash)).num_seeds == pytest.approx(1, abs=0.1)
 
 
+@in_scene(files={"a": 100_000, "b": 200_000})
+async def test_bep33_a_partial_seed_is_no_seed(scene: Scene) -> None:
+    nodes = Nodes(scene)
+    await nodes.add()
+    dht = await nodes.add()
+    seed = await scene.node(is_seed=True)
+    part = await scene.node(peers=[seed], torrent={"files": frozenset({0})}, **nodes.options())
+    await part.complete(within=30)
+    await asyncio.sleep(ANNOUNCE_INTERVAL + 10)
+    [info_hash] = part.torrent.all_hashes
+    assert (await dht.scrape(info_hash)).num_seeds == 0
+
+
 @in_scene()
 async def test_it_is_announced_again_every_quarter_of_an_hour(scene: Scene) -> None:
     nodes = Nodes(scene)

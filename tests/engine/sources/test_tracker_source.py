@@ -13,7 +13,7 @@ from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
 from bittern.engine.sources.tracker_source import STATES, status_of
 from bittern.engine.sources.trackers import TrackerStatus
 from bittern.policy.announcing import TrackerState
-from tests.engine.scene import Scene, Watch, in_scene, until
+from tests.engine.scene import PIECE_LENGTH, Scene, Watch, in_scene, until
 from tests.engine.sources.fake_tracker import URL, FakeClient, tracked
 
 OTHER_URL = "http://other.example/announce"
@@ -170,6 +170,32 @@ async def test_a_download_is_begun_ended_and_left_with_what_it_came_to(scene: Sc
         (Event.COMPLETED, 0),
         (Event.STOPPED, 0),
     ]
+
+
+@in_scene(files={"a": 100_000, "b": 200_000}, trackers=((URL,),))
+async def test_bep21_a_partial_seed_says_what_it_lacks_and_that_it_wants_nothing(
+    scene: Scene,
+) -> None:
+    """It has not completed the torrent until it has chosen the rest."""
+    client = FakeClient()
+    seed = await scene.node(is_seed=True)
+    client.peers = (seed.endpoint,)
+    leecher = await scene.node(
+        make=tracked(client), torrent={"files": frozenset({0})}, enable_trackers=True
+    )
+    await leecher.complete(within=30)
+    await asyncio.sleep(2000)
+    lacking = len(scene.data) - 2 * PIECE_LENGTH
+    assert [(event, left) for _, event, left in client.heard] == [
+        (Event.STARTED, len(scene.data)),
+        (Event.PAUSED, lacking),
+    ]
+    leecher.torrent.change(files=frozenset({0, 1}))
+    await leecher.complete(within=30)
+    await asyncio.sleep(1)
+    assert client.heard[2:] == [(URL, Event.COMPLETED, 0)]
+    await leecher.close()
+    assert client.heard[3:] == [(URL, Event.STOPPED, 0)]
 
 
 @in_scene(version=Version.HYBRID)

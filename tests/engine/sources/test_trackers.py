@@ -67,6 +67,7 @@ class FakeTorrent:
 
     def __init__(self) -> None:
         self.left = 100
+        self.wants_nothing = False
         self.peers: list[Endpoint] = []
         self.reports: list[events.Event] = []
         self.told: list[str] = []

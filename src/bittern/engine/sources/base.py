@@ -24,6 +24,7 @@ from typing import Protocol
 from bittern.core.endpoint import Endpoint
 from bittern.core.ids import InfoHash
 from bittern.engine.events import Event
+from bittern.engine.ledger import Ledger
 from bittern.engine.peers.roster import Roster
 from bittern.engine.pieces.swarm import Swarm
 from bittern.engine.shelf import Shelf
@@ -36,6 +37,8 @@ class DiscoveringTorrent(Protocol):
 
     shelf: Shelf
     """What it is called and made of."""
+    ledger: Ledger
+    """What it has, and what was moved."""
 
     @property
     def all_hashes(self) -> tuple[InfoHash, ...]:
@@ -56,10 +59,6 @@ class DiscoveringTorrent(Protocol):
     @property
     def num_uploaded(self) -> int:
         """Bytes of blocks sent."""
-
-    @property
-    def num_left(self) -> int:
-        """Bytes still wanted."""
 
     @property
     def candidates(self) -> Candidates:

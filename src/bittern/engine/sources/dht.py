@@ -298,7 +298,8 @@ class DhtTorrentSource:
         self._last_asked_at = now
         self._num_peers = 0
         self._port = port
-        find = partial(dht.announce, port=port, implied=True, is_seed=torrent.is_complete)
+        is_seed = torrent.is_complete and not torrent.ledger.missing
+        find = partial(dht.announce, port=port, implied=True, is_seed=is_seed)
         if not port:
             find = partial(dht.get_peers, noseed=torrent.is_complete)
         self._searches = tuple(

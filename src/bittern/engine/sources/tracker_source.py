@@ -1,7 +1,7 @@
 """
 The trackers of a torrent as one of its sources of peers.
 
-Source: BEP 12.
+Sources: BEP 12; BEP 21 (partial seeds).
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class TrackerSource:
             self._announcer.start()
 
     def completed(self) -> None:
-        """Say that the download has finished."""
-        if self._announcer is not None:
+        """Say that the download has finished, unless it is one of some files only (BEP 21)."""
+        if self._announcer is not None and not self._torrent.ledger.missing:
             self._announcer.completed()
 
     def ask_now(self) -> None:
@@ -141,9 +141,16 @@ class TrackerSource:
         self._services.address_told(host)
 
     def stats(self) -> tuple[int, int, int]:
-        """Return bytes uploaded, downloaded, and left."""
-        torrent = self._torrent
-        return torrent.num_uploaded, torrent.num_downloaded, torrent.num_left
+        """Return bytes uploaded, downloaded, and left; unknown metadata counts as 1 byte."""
+        torrent, shelf = self._torrent, self._torrent.shelf
+        # Who is not a seed must not be counted as one, and must be told of seeds.
+        left = shelf.length_of(torrent.ledger.missing) if shelf.has_metainfo else 1
+        return torrent.num_uploaded, torrent.num_downloaded, left
+
+    @property
+    def wants_nothing(self) -> bool:
+        """True when all that was chosen is there."""
+        return self._torrent.is_complete
 
     def report(self, event: News) -> None:
         """Pass the announcer's news on, and say with them how the tracker stands now."""

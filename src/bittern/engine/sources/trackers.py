@@ -52,7 +52,11 @@ class Surroundings(Protocol):
     """What the announcer asks of its torrent."""
 
     def stats(self) -> tuple[int, int, int]:
-        """Return bytes uploaded, downloaded, and left."""
+        """Return bytes uploaded, downloaded, and left, wanted or not."""
+
+    @property
+    def wants_nothing(self) -> bool:
+        """True when it downloads nothing more; with bytes left it is a partial seed (BEP 21)."""
 
     def add_peers(self, endpoints: Sequence[Endpoint], source: str, from_host: str) -> None:
         """Take peers that a tracker at the address ``from_host`` named."""
@@ -319,8 +323,10 @@ class TrackerAnnouncer:
 
     def _requests(self, decision: AnnounceDecision) -> list[AnnounceRequest]:
         uploaded, downloaded, left = self._surroundings.stats()
-        memory = self._memory.get(decision.url)
-        if decision.event is not Event.STOPPED:
+        memory, event = self._memory.get(decision.url), decision.event
+        if event is Event.NONE and left and self._surroundings.wants_nothing:
+            event = Event.PAUSED  # BEP 21: in every announce of a partial seed
+        if event is not Event.STOPPED:
             # A tracker knows us by it, also when the session has closed its port and says goodbye.
             self._named_port = self._port() or NO_PORT
         return [
@@ -331,9 +337,9 @@ class TrackerAnnouncer:
                 uploaded=uploaded,
                 downloaded=downloaded,
                 left=left,
-                event=decision.event,
+                event=event,
                 key=self._key,
-                numwant=0 if decision.event is Event.STOPPED else NUM_WANT,
+                numwant=0 if event is Event.STOPPED else NUM_WANT,
                 tracker_id=b"" if memory is None else memory.tracker_id,
             )
             for info_hash in self.info_hashes
