@@ -116,13 +116,19 @@ def _parse_count(key: str, text: str) -> int:
     return int(text)
 
 
-def build_app() -> App:
+def build_app(*, asks_for_help: bool = False) -> App:
     """Return the program with all its verbs."""
+    formatter = None
+    if asks_for_help:
+        from bittern.cli.flowing import FlowingHelp
+
+        formatter = FlowingHelp()
     app = App(
         name="bittern",
         version=f"bittern {__version__}",
         help=HELP,
         help_format="plaintext",
+        help_formatter=formatter,
         config=[_Environment(PREFIX, command=False, show=False)],
         default_parameter=Parameter(
             negative=(), show_default=False, json_list=False, json_dict=False
@@ -159,11 +165,12 @@ def call(arguments: Sequence[str]) -> int:
     _check_verb(arguments)
     # cyclopts takes a lone "-" for an option.
     tokens = [STDIN if argument == "-" else argument for argument in arguments]
+    asks = bool({"--help", "-h", "--version"} & set(arguments)) or not set(arguments) - {"dht"}
     try:
-        result = build_app()(tokens, exit_on_error=False, print_error=False)
+        app = build_app(asks_for_help=asks)
+        result = app(tokens, exit_on_error=False, print_error=False)
     except OSError as error:
-        asks = {"--help", "-h", "--version"} & set(arguments)
-        if asks or list(arguments) in ([], ["dht"]):  # the parser has written that itself
+        if asks:  # the parser has written that itself
             raise name_stream(error, sys.stdout) from error
         raise
     except CycloptsError as error:

@@ -49,11 +49,11 @@ class DhtOptions:
     no_bootstrap: bool = False
     """Start from nobody, as the first node of a network of its own."""
     port: Port = None
-    """UDP port; 0 takes any free one. Default: any, of a node 6881."""
+    """UDP port; 0 takes any free one. Default: any; of "node" 6881."""
     bind: Hosts = ()
     """Address to send from; repeatable, each gets a node. Default: all."""
     timeout: Duration = None
-    """Stop after this long. Default: 60s, of what runs until it is stopped never."""
+    """Stop after this long. Default: 60s; "node" and "publish" run until they are stopped."""
     state_dir: Annotated[Path | None, Parameter(metavar="DIR")] = None
     """Folder with the nodes of an earlier run. Default: the platform's state folder."""
 
