@@ -53,7 +53,7 @@ class DhtOptions:
     bind: Hosts = ()
     """Address to send from; repeatable, each gets a node. Default: all."""
     timeout: Duration = None
-    """Stop after this long. Default: 60s; "node" and "publish" run until they are stopped."""
+    """Stop after this long. Default: 60s; none where it runs until it is stopped."""
     state_dir: Annotated[Path | None, Parameter(metavar="DIR")] = None
     """Folder with the nodes of an earlier run. Default: the platform's state folder."""
 
