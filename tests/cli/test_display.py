@@ -54,6 +54,10 @@ class Terminal(io.StringIO):
             "cat: downloading 99.9 %, 10.0 MiB of 10.0 MiB, down 1.0 MiB/s, up 0 B/s, 2 peers",
         ),
         (
+            replace(ROW, state="checking", is_checking=True, eta=None),
+            "cat: checking 50.0 %, 5.0 MiB of 10.0 MiB",
+        ),
+        (
             replace(ROW, state="verifying", hash_rate=MIB, eta=None),
             "cat: verifying 50.0 %, 5.0 MiB of 10.0 MiB, 1.0 MiB/s",
         ),
@@ -119,7 +123,8 @@ def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "50.0 %" in text
     assert "seeding" in text
     assert "downloading: no [b]peers[/i] known" in text
-    assert text.endswith("\x1b[?25h"), "the cursor is back"
+    hidden, shown = text.rfind("\x1b[?25l"), text.find("\x1b[?25h")
+    assert hidden < shown < text.index("50.0 %"), "whoever suspends us finds a cursor in the shell"
 
 
 def test_a_terminal_that_was_never_drawn_on_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,6 +244,10 @@ def test_a_narrow_terminal_gets_what_matters_most(room: int, text: str) -> None:
     assert figures(replace(ROW, upload_rate=2 * MIB), room) == text
     assert len(figures(replace(ROW, note="no peers known yet"), room)) <= room
     assert len(figures(replace(ROW, state="hashing", hash_rate=MIB), room)) <= room
+
+
+def test_a_bar_says_that_data_is_only_checked() -> None:
+    assert figures(replace(ROW, state="checking", is_checking=True), 80) == "checking 50.0 %"
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80])

@@ -174,6 +174,7 @@ def test_a_row_shows_the_state(
     torrent = cast(Torrent, FakeTorrent(replace(STATS, **changes), error=error))
     row = row_of("cat", torrent)
     assert (row.progress, row.state, row.note) == (progress, state, note)
+    assert row.is_checking == (state == "checking")
 
 
 def outcome(

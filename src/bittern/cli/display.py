@@ -42,6 +42,8 @@ class Row:
     download_rate: float = 0.0
     upload_rate: float = 0.0
     num_peers: int = 0
+    is_checking: bool = False
+    """Data on disk is looked at; there is nothing to tell of rates and peers."""
     hash_rate: float | None = None
     """Set while data is only hashed; shown instead of rates and peers."""
     eta: float | None = None
@@ -106,7 +108,7 @@ def row_text(row: Row) -> str:
         ]
     if row.hash_rate is not None:
         parts.append(format_rate(row.hash_rate))
-    else:
+    elif not row.is_checking:
         parts.append(f"down {format_rate(row.download_rate)}")
         parts.append(f"up {format_rate(row.upload_rate)}")
         parts.append(f"{row.num_peers} {'peer' if row.num_peers == 1 else 'peers'}")
@@ -257,6 +259,8 @@ class LiveDisplay:
         """Redraw all bars."""
         if not self._is_open:
             self._progress.start()
+            # It would be missing in the shell while we are suspended, and after we are killed.
+            self._console.show_cursor(True)
             self._is_open = True
         from rich.cells import cell_len
 
@@ -307,6 +311,8 @@ def figures(row: Row, room: int) -> str:
     if row.hash_rate is not None:
         percent, rate = _percent(row.progress), format_rate(row.hash_rate)
         return _fit([f"{row.state} {percent}", rate, format_duration(row.eta)], room)
+    if row.is_checking:
+        return _fit([f"{row.state} {_percent(row.progress)}"], room)
     parts = [
         _percent(row.progress) if row.total_length else row.state,
         f"{row.num_peers} {'peer' if row.num_peers == 1 else 'peers'}",

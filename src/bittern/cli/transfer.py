@@ -345,6 +345,7 @@ def row_of(name: str, torrent: Torrent) -> Row:
         num_peers=stats.num_peers,
         eta=stats.eta,
         note=note,
+        is_checking=state is TorrentState.CHECKING,
     )
 
 
