@@ -109,6 +109,19 @@ async def test_watch_show_and_explain(examples: Examples, tmp_path: Path) -> Non
     assert has_content(tmp_path / "out")
 
 
+async def test_read_while_it_comes(examples: Examples, tmp_path: Path) -> None:
+    async with bittern.Session(bittern.SessionConfig(listen_port=0)) as session:
+        config = bittern.TorrentConfig(output=tmp_path / "out", paused=True)
+        torrent = await session.add(examples.raw, config)
+        assert not examples.code["has_piece"](torrent, 0)
+        await torrent.resume()
+        async with asyncio.timeout(30):
+            for piece in range(torrent.info.geometry.num_pieces):
+                await examples.code["wait_for_piece"](torrent, piece)
+                assert examples.code["has_piece"](torrent, piece)
+        assert torrent.num_left == 0
+
+
 async def test_choose(examples: Examples, tmp_path: Path) -> None:
     async with bittern.Session(bittern.SessionConfig(listen_port=0)) as session:
         torrent = await examples.code["only_some"](session, examples.torrent_file, tmp_path / "out")

@@ -204,7 +204,11 @@ class PieceDamaged(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileCompleted(Event):
-    """Every piece of a file is there; ``path`` is the torrent's own, not safe to use as one."""
+    """
+    The last piece of a file has come; empty files, and those that were there, make none.
+
+    ``path`` is the torrent's own, not safe to use as one.
+    """
 
     index: int
     path: str

@@ -169,7 +169,7 @@ class Torrent:
 
     @property
     def have_bits(self) -> int:
-        """The pieces we have, as bits of a ``Bitfield``."""
+        """The bitfield of the pieces we have (BEP 3) as a number, piece 0 being its highest bit."""
         return self.ledger.have
 
     @property
