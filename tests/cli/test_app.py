@@ -185,15 +185,6 @@ def test_help_names_every_verb_and_exit_code(bittern: Program) -> None:
         assert "130 interrupted" in ran.out
 
 
-def test_help_texts_flow_however_they_are_cut_in_the_source(
-    bittern: Program, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
-    ran = bittern("get", "--help")
-    assert "a magnet link or an info hash; several are downloaded at once. A link" in ran.out
-    assert "had they are copied. [choices: copy, reflink, hardlink]" in ran.out
-
-
 def test_the_version_is_known_to_the_parser_too(bittern: Program) -> None:
     assert bittern("--version").out == f"bittern {__version__}\n"
 
