@@ -19,18 +19,14 @@ from hypothesis.stateful import (
 )
 
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
+from bittern.policy.open_piece import FREE, RECEIVED, REQUESTED, OpenPiece, PeerShare
 from bittern.policy.picker import Picker
 from bittern.policy.pieces import (
     ENDGAME_WAIT,
     EXTENT_LENGTH,
-    FREE,
     KEPT_PIECE_SECONDS,
     MAX_ENDGAME_ASKERS,
-    RECEIVED,
-    REQUESTED,
     SLOW_PIECE_SECONDS,
-    OpenPiece,
-    PeerShare,
     Pieces,
     Received,
     Run,

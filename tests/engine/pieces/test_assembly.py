@@ -21,8 +21,8 @@ from bittern.engine.events import TorrentState
 from bittern.engine.pieces.assembly import Assembly, find_pad_blocks
 from bittern.engine.pieces.upload import SendBuffer
 from bittern.engine.store.disk import Disk
+from bittern.policy.open_piece import PeerShare
 from bittern.policy.picker import Picker
-from bittern.policy.pieces import PeerShare
 from bittern.proto.peer_events import Request
 from bittern.storage.hashing import PieceHashes
 from bittern.storage.layout import Layout

@@ -14,8 +14,9 @@ from bittern.core.geometry import BLOCK_LENGTH
 from bittern.engine import events
 from bittern.engine.pieces import block_judge
 from bittern.engine.pieces.block_judge import BlockJudge, BlocksDone
+from bittern.policy.open_piece import OpenPiece, PeerShare
 from bittern.policy.picker import Picker
-from bittern.policy.pieces import OpenPiece, PeerShare, Pieces
+from bittern.policy.pieces import Pieces
 from bittern.storage.hashing import PieceHashes
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate

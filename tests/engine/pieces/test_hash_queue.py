@@ -20,7 +20,7 @@ from bittern.engine.pieces.hash_queue import (
     make_buffer,
 )
 from bittern.engine.store.disk import Disk
-from bittern.policy.pieces import OpenPiece
+from bittern.policy.open_piece import OpenPiece
 from bittern.testing.disk import SimWorker
 from bittern.testing.loop import VirtualLoop
 from tests.virtual_time import simulated

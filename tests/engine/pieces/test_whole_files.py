@@ -7,8 +7,9 @@ import random
 from bittern.codec.file_list import FileEntry
 from bittern.core.geometry import Geometry
 from bittern.engine.pieces.whole_files import WholeFiles
+from bittern.policy.open_piece import PeerShare
 from bittern.policy.picker import Picker
-from bittern.policy.pieces import PeerShare, Pieces
+from bittern.policy.pieces import Pieces
 from bittern.storage.layout import Layout
 
 PIECE = 32_768

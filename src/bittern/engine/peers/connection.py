@@ -25,7 +25,7 @@ from bittern.core.rate import RateMeter
 from bittern.engine import events
 from bittern.engine.peers.trace import MessageTracer
 from bittern.net.stream import Stream
-from bittern.policy.pieces import PeerShare
+from bittern.policy.open_piece import PeerShare
 from bittern.policy.pipeline import Pipeline
 from bittern.proto.peer import PeerProtocol
 from bittern.proto.peer_events import (

@@ -25,8 +25,9 @@ from bittern.engine.pieces.block_judge import BlockJudge, FetchBlockHashes
 from bittern.engine.pieces.hash_queue import HashQueue, feed_parts, make_buffer
 from bittern.engine.pieces.upload import SendBuffer, read_requests
 from bittern.engine.store.disk import Disk, failure_of
+from bittern.policy.open_piece import OpenPiece, PeerShare
 from bittern.policy.picker import Picker
-from bittern.policy.pieces import OpenPiece, PeerShare, Pieces, Received
+from bittern.policy.pieces import Pieces, Received
 from bittern.policy.suspects import Suspects
 from bittern.proto.peer_events import ReceivedBlock, Request
 from bittern.storage.base import Storage

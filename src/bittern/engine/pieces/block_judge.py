@@ -20,7 +20,8 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Protocol
 
 from bittern.codec.merkle import HASH_LENGTH
-from bittern.policy.pieces import BLOCK_SHIFT, OpenPiece, PeerShare, Pieces
+from bittern.policy.open_piece import OpenPiece, PeerShare
+from bittern.policy.pieces import BLOCK_SHIFT, Pieces
 from bittern.proto.peer_events import ReceivedBlock
 from bittern.storage.hashing import PieceHashes, differing_blocks, leaves_of
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.engine.store.disk import Disk
-from bittern.policy.pieces import OpenPiece
+from bittern.policy.open_piece import OpenPiece
 from bittern.storage.base import Storage
 from bittern.storage.hashing import Hasher
 

@@ -39,8 +39,9 @@ from bittern.engine.pieces.upload_only import UploadOnly
 from bittern.engine.pieces.web_seeds import WebSeeds
 from bittern.engine.services import Services
 from bittern.net.stream import Stream
+from bittern.policy.open_piece import PeerShare
 from bittern.policy.picker import Picker
-from bittern.policy.pieces import BLOCK_SHIFT, PeerShare, Run
+from bittern.policy.pieces import BLOCK_SHIFT, Run
 from bittern.policy.pipeline import CROWD
 from bittern.policy.superseed import SuperSeeder
 from bittern.proto import peer_events

@@ -28,8 +28,9 @@ from bittern.engine.peers.range_reader import HttpOpener, RangeReader, Receive
 from bittern.engine.pieces.assembly import Assembly
 from bittern.engine.pieces.whole_files import WholeFiles
 from bittern.engine.services import Services
+from bittern.policy.open_piece import PeerShare
 from bittern.policy.picker import Picker
-from bittern.policy.pieces import BLOCK_SHIFT, PeerShare, Run
+from bittern.policy.pieces import BLOCK_SHIFT, Run
 from bittern.policy.web_seeds import WebSeedRecord
 from bittern.proto.block_cutter import BlockCutter
 from bittern.proto.peer_events import ReceivedBlock
