@@ -26,6 +26,8 @@ from bittern.policy.pieces import (
     EXTENT_LENGTH,
     KEPT_PIECE_SECONDS,
     MAX_ENDGAME_ASKERS,
+    SEQUENTIAL_PIECE_SECONDS,
+    SEQUENTIAL_WAIT,
     SLOW_PIECE_SECONDS,
     Pieces,
     Received,
@@ -349,16 +351,46 @@ def test_a_piece_in_two_hands_stays_with_its_owner() -> None:
     assert scene.joinable() == {0}
 
 
-def test_slow_pieces_are_shared_and_quick_ones_are_not() -> None:
+@pytest.mark.parametrize("is_sequential", [False, True])
+def test_slow_pieces_are_shared_and_quick_ones_are_not(is_sequential: bool) -> None:
     scene, slow, quick, idle = Scene(), PeerShare("slow"), PeerShare("quick"), PeerShare("idle")
+    scene.picker.sequential = is_sequential
+    seconds = SEQUENTIAL_PIECE_SECONDS if is_sequential else SLOW_PIECE_SECONDS
     scene.plan(slow, 1)
     scene.plan(quick, 1)
     scene.plan(idle, 1)
     scene.pieces.abandon(idle)
-    slow.rate = 3 * B / SLOW_PIECE_SECONDS - 1
-    quick.rate = 3 * B / SLOW_PIECE_SECONDS
+    slow.rate = 3 * B / seconds - 1
+    quick.rate = 3 * B / seconds
     scene.pieces.share_slow_pieces()
     assert scene.joinable() == {0, 2}
+
+
+def test_in_sequence_the_first_piece_does_not_wait_for_one_who_stalls() -> None:
+    """What was asked of him is asked of others as well, while there is more to ask them for."""
+    scene, stalled, quick = Scene(3), PeerShare("stalled"), PeerShare("quick")
+    scene.plan(stalled, 2)
+    stalled.expected_wait, stalled.rate = SEQUENTIAL_WAIT, 1e6
+    scene.pieces.share_slow_pieces()
+    assert scene.plan(quick, 1) == [(1, 0, B)]
+    stalled.expected_wait += 0.1
+    quick.expected_wait, quick.rate = 3.0, 1e6
+    scene.pieces.share_slow_pieces()
+    assert scene.plan(quick, 1) == [(0, 2 * B, 3 * B)]
+    assert scene.plan(quick, 3) == [(0, 3 * B, 4 * B), (0, B, 2 * B), (0, 0, B)]
+    assert scene.plan(quick, 1) == [(1, B, 2 * B)]
+    assert scene.plan(stalled, 1) == [(2, 0, B)]
+    fetch(scene, quick, 0)
+    scene.pieces.close_good([scene.pieces.open[0]])
+    assert scene.plan(quick, 1) == [(1, 2 * B, 3 * B)]
+
+
+def test_out_of_sequence_nothing_is_asked_for_twice_while_there_is_more() -> None:
+    scene, stalled, quick = Scene(3), PeerShare("stalled"), PeerShare("quick")
+    scene.picker.sequential = False
+    asked = requests_of(scene, scene.plan(stalled, 2))
+    make_slow(scene, stalled)
+    assert not {*asked} & {*requests_of(scene, scene.plan(quick, 9))}
 
 
 # --- endgame ---------------------------------------------------------------------------------
@@ -407,6 +439,28 @@ def test_in_the_endgame_blocks_that_are_long_in_coming_are_asked_for_twice() -> 
     assert scene.plan(e, 9) == [(0, B, 2 * B), (0, 0, B)]
     result = scene.receive(c, (0, 3), (0, 0))
     assert result.cancels == [(a, 0, 3 * B), (b, 0, 3 * B), (d, 0, 3 * B), (a, 0, 0), (e, 0, 0)]
+
+
+def test_a_third_is_not_asked_for_what_one_who_serves_was_asked_for_too() -> None:
+    """When a fast peer stalls, all that it owes goes to the others once and not three times."""
+    scene, stalled, a, b = Scene(1), *map(PeerShare, "sab")
+    scene.plan(stalled, 4)
+    make_slow(scene, stalled)
+    a.rate = 100.0 * B
+    assert len(scene.plan(a, 2)) == 2
+    assert scene.plan(b, 9) == [(0, B, 2 * B), (0, 0, B)]
+    make_slow(scene, a)
+    assert len(scene.plan(b, 9)) == 2
+
+
+def test_a_helper_in_the_endgame_is_asked_for_no_more_than_it_has_sooner() -> None:
+    """Each block that it is asked for makes the next one later."""
+    scene, slow, helper = Scene(2), PeerShare("slow"), PeerShare("helper")
+    scene.plan(slow, 8)
+    slow.expected_wait, helper.expected_wait, helper.rate = 8.0, 1.0, float(B)
+    scene.pieces.share_slow_pieces()
+    assert len(scene.plan(helper, 9)) == 3
+    assert helper.expected_wait == 4.0
 
 
 def test_those_who_promise_and_never_serve_keep_no_block_from_others() -> None:

@@ -27,13 +27,19 @@ from bittern.policy.picker import Picker
 
 SLOW_PIECE_SECONDS = 20.0
 """Limit: H5. A piece whose owner needs longer for the rest of it is shared with others."""
+SEQUENTIAL_PIECE_SECONDS = 3.0
+"""The same where pieces are wanted in their order: what lies behind one that is late is no use.
+As long as what a peer is asked for ahead takes (``policy.pipeline``)."""
+SEQUENTIAL_WAIT = 6.0
+"""Seconds a block of the first piece of all that are wanted in order may be expected to take
+before a second peer is asked for it too; twice what a block waits at a peer that keeps its pace."""
 KEPT_PIECE_SECONDS = 8.0
 """Limit: H4, H5. A piece that failed is kept for one peer, unless a block of it takes longer."""
 ENDGAME_WAIT = 1.0
 """Seconds a block is expected to take before a second peer is asked for it too."""
 MAX_ENDGAME_ASKERS = 3
-"""Peers asked for one block at the same time, not counting those that are late with it: a few
-who promise and never serve would keep the last blocks from everybody else."""
+"""Peers that have sent nothing so far and are asked for one block at the same time, not counting
+those that are late: a few who promise and never serve would keep the last blocks from others."""
 
 EXTENT_LENGTH = 4 << 20
 """Bytes over which a peer is given pieces in a row, where they are equally rare: long runs of
@@ -97,6 +103,8 @@ class Pieces:
         self._askers: dict[int, list[PeerShare]] = {}
         """In the endgame: ``index << 32 | begin`` to those who were asked for that block."""
         self._exclusive: set[int] = set()
+        self._late_head: OpenPiece | None = None
+        """In sequential order the first piece of all, when a block of it is long in coming."""
         self._round = 0
         """Counts calls of ``share_slow_pieces``; nobody becomes slow between two of them."""
 
@@ -117,6 +125,8 @@ class Pieces:
         """
         runs: list[Run] = []
         top, peer_bits = self._picker.top, peer_bits & self._picker.wanted
+        if self._late_head is not None and peer_bits >> (top - self._late_head.index) & 1:
+            budget -= self._hasten(self._late_head, share, budget, runs)
         while share.assigned and budget > 0:
             piece = share.assigned[0]
             if piece.num_free:
@@ -244,20 +254,37 @@ class Pieces:
                     return
         share.searched_round = self._round
 
+    def _hasten(self, head: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
+        """Ask for what is long in coming of the first piece of all, before anything else."""
+        if head.is_exclusive or self._picker.is_endgame or share.searched_round == self._round:
+            return 0
+        asked = 0
+        if head.num_free:
+            asked = self._take(head, share, budget, runs)
+        if asked < budget:
+            asked += self._duplicate(head, share, budget - asked, runs)
+        if asked < budget:
+            share.searched_round = self._round
+        return asked
+
     def _duplicate(self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
         """Ask ``share`` too for blocks that are long in coming from elsewhere, the last first."""
         asked = 0
         length = self._geometry.length_of(piece.index)
-        patience = max(ENDGAME_WAIT, 2 * share.expected_wait)
+        own_time = BLOCK_LENGTH / share.rate if share.rate else 0.0
         number = piece.states.rfind(REQUESTED)
         while number >= 0 and asked < budget:
+            patience = max(ENDGAME_WAIT, 2 * share.expected_wait)
             first = piece.askers[number]
             if first is not None and first is not share and first.expected_wait > patience:
                 begin = number << BLOCK_SHIFT
                 askers = self._askers.setdefault(piece.index << 32 | begin, [first])
-                num_in_time = sum(asker.expected_wait <= patience for asker in askers)
-                if share not in askers and num_in_time < MAX_ENDGAME_ASKERS:
+                in_time = [asker.rate for asker in askers if asker.expected_wait <= patience]
+                # Who has sent something so far will: a third copy only delays other blocks.
+                is_left = len(in_time) < MAX_ENDGAME_ASKERS and not any(in_time)
+                if is_left and share not in askers:
                     askers.append(share)
+                    share.expected_wait += own_time
                     runs.append((piece.index, begin, min(length, begin + BLOCK_LENGTH)))
                     asked += 1
             number = piece.states.rfind(REQUESTED, 0, number)
@@ -397,6 +424,9 @@ class Pieces:
         all shares have been brought up to date.
         """
         self._round += 1
+        is_sequential = self._picker.sequential
+        patience = SEQUENTIAL_PIECE_SECONDS if is_sequential else SLOW_PIECE_SECONDS
+        self._late_head = self._find_late_head() if is_sequential and self.open else None
         for piece in self.open.values():
             owner = piece.owner
             if piece.is_exclusive:
@@ -408,8 +438,13 @@ class Pieces:
                 piece.is_exclusive = False
             if owner is None:
                 continue
-            if piece.num_free * BLOCK_LENGTH > owner.rate * SLOW_PIECE_SECONDS:
+            if piece.num_free * BLOCK_LENGTH > owner.rate * patience:
                 self._offer(piece)
+
+    def _find_late_head(self) -> OpenPiece | None:
+        head = self.open[min(self.open)]
+        is_late = any(peer.expected_wait > SEQUENTIAL_WAIT for peer in head.waited_for())
+        return head if is_late else None
 
     # --- the end of a piece --------------------------------------------------------------
 
@@ -485,6 +520,8 @@ class Pieces:
 
     def _close(self, piece: OpenPiece) -> None:
         self.open.pop(piece.index, None)
+        if piece is self._late_head:
+            self._late_head = None
         if self.joinable:
             self.joinable &= ~(1 << (self._picker.top - piece.index))
         if self._askers:

@@ -15,6 +15,7 @@ from bittern.codec.bencode import decode, encode
 from bittern.codec.extension import ExtendedHandshake
 from bittern.codec.info import Version
 from bittern.codec.wire import MessageId, Reserved
+from bittern.core.bitfield import Bitfield
 from bittern.engine import events
 from bittern.engine.events import TorrentState
 from bittern.policy.pipeline import CROWD, CROWD_TARGET
@@ -255,6 +256,41 @@ async def test_the_last_blocks_do_not_wait_for_a_slow_peer(scene: Scene) -> None
     assert leecher.has_content()
     cancel = await asyncio.wait_for(serving, 60)
     assert cancel is not None
+
+
+@pytest.mark.slow
+@in_scene(files={"": 4 << 20}, piece_length=131_072, link=Link(delay=0.05))
+async def test_what_a_seed_owes_when_it_stalls_goes_once_to_the_others(scene: Scene) -> None:
+    hosts = [scene.add_host(upload_rate=rate) for rate in (400_000, 50_000, 100_000, 200_000)]
+    seeds = [await scene.node(is_seed=True, host=host) for host in hosts]
+    leecher = await scene.node(peers=seeds)
+    await asyncio.sleep(3)
+    left = len(scene.data) - leecher.torrent.stats().downloaded
+    scene.network.cut(hosts[0], leecher.host)
+    began = scene.loop.time()
+    await leecher.complete()
+    assert scene.loop.time() - began < 1.1 * left / 350_000
+    assert leecher.torrent.stats().wasted < 0.02 * len(scene.data)
+    scene.network.heal(hosts[0], leecher.host)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", [0, 30_000], ids=["stalls", "is slow"])
+@in_scene(files={"": 8 << 20}, piece_length=262_144, link=Link(delay=0.05))
+async def test_pieces_in_order_do_not_wait_for_one_seed(scene: Scene, rate: int) -> None:
+    hosts = [scene.add_host(upload_rate=each) for each in (rate or 100_000, 100_000, 200_000)]
+    seeds = [await scene.node(is_seed=True, host=host) for host in hosts]
+    leecher = await scene.node(peers=seeds, torrent={"sequential": True})
+    await asyncio.sleep(4)
+    if not rate:
+        scene.network.cut(hosts[0], leecher.host)
+    await asyncio.sleep(16)
+    have = Bitfield(32, leecher.swarm.picker.have)
+    in_order = next(index for index in range(32) if index not in have)
+    assert len(have) > 16
+    # Each of three may be at work on one, and what it was asked for ahead takes some seconds.
+    assert len(have) - in_order <= 4
+    scene.network.heal(hosts[0], leecher.host)
 
 
 # --- blocks that wait for us ------------------------------------------------------------------

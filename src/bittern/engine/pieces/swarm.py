@@ -215,12 +215,15 @@ class Swarm:
         peer.last_block_at = now
         peer.down.total += num_bytes
         peer.pipeline.blocks_received(num_bytes, now=now, num_blocks=len(blocks))
+        if (share := peer.share).rate:
+            # Not only once a second: at the end others are asked for what seems to be late.
+            share.expected_wait = (len(peer.protocol.outstanding) << BLOCK_SHIFT) / share.rate
         if len(blocks) >= CROWD:
             others = sum(1 for each in self.peers if each is not peer and each.protocol.outstanding)
             peer.pipeline.thin_out(others + 1)
         # What was taken back, and its limit with it, comes after all.
         self.download_gate.take(peer.protocol.outgoing.take_late_length())
-        self.receive(peer.share, blocks, num_bytes)
+        self.receive(share, blocks, num_bytes)
 
     def receive(self, share: PeerShare, blocks: list[ReceivedBlock], num_bytes: int) -> None:
         """Take blocks of a peer or a web seed, ``num_bytes`` in all."""
