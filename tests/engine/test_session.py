@@ -331,6 +331,85 @@ async def test_what_is_removed_again_stays_out_of_the_way(scene: Scene) -> None:
     await leecher.complete(within=60)
 
 
+@pytest.mark.parametrize("delete_data", [False, True])
+@pytest.mark.parametrize("form", ["file", "link"])
+@in_scene()
+async def test_what_is_added_while_it_is_removed_begins_after_that(
+    scene: Scene, delete_data: bool, form: str
+) -> None:
+    """Its files were deleted beneath it, which it took for complete."""
+    node = await scene.node(is_seed=True, state_dir=scene.state_dir, worker_delay=0.1)
+    source = scene.raw if form == "file" else scene.link
+    removing = asyncio.ensure_future(node.session.remove(node.torrent, delete_data=delete_data))
+    await asyncio.sleep(0)
+    adding = [
+        asyncio.ensure_future(node.session.add(source, TorrentConfig(output=node.folder)))
+        for _ in range(2)
+    ]
+    again = await adding[0]
+    assert removing.done()
+    with pytest.raises(ConfigError, match="already"):
+        await adding[1]
+    assert node.session.torrents == [again]
+    assert again.is_complete is (form == "file" and not delete_data)
+    assert (node.folder / NAME).exists() is not delete_data
+
+
+@in_scene()
+async def test_who_does_not_wait_for_the_end_of_a_removal_adds_nothing(scene: Scene) -> None:
+    node = await scene.node(is_seed=True, worker_delay=0.1)
+    removing = asyncio.ensure_future(node.session.remove(node.torrent))
+    await asyncio.sleep(0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await node.session.add(scene.raw, TorrentConfig(output=node.folder))
+    await removing
+    assert node.session.torrents == []
+
+
+@in_scene()
+async def test_the_files_of_what_is_here_anew_are_not_deleted(scene: Scene, tmp_path: Path) -> None:
+    node = await scene.node(is_seed=True)
+    first = node.torrent
+    await node.session.remove(first)
+    again = await node.session.add(scene.raw, TorrentConfig(output=node.folder))
+    with pytest.raises(ConfigError, match="in use: it was added again"):
+        await node.session.remove(first, delete_data=True)
+    assert again.is_complete
+    await again.move(tmp_path / "elsewhere")
+    (node.folder / NAME).write_bytes(b"left there")
+    await node.session.remove(first, delete_data=True)
+    assert not (node.folder / NAME).exists()
+    assert (tmp_path / "elsewhere" / NAME).exists()
+
+
+@pytest.mark.parametrize("keep_state", [False, True])
+@in_scene(files={"a": 70_000, "b": 70_000})
+async def test_what_was_removed_still_tells_what_it_was(scene: Scene, keep_state: bool) -> None:
+    """At rest its metadata was in the state folder alone, and is forgotten there."""
+    node = await scene.node(is_seed=True, state_dir=scene.state_dir, rest_after=1.0)
+    torrent = node.torrent
+    await until(lambda: torrent.is_resting)
+    await node.session.remove(torrent, keep_state=keep_state)
+    await node.session.forget(torrent.all_hashes)
+    assert torrent.stats().num_pieces == torrent.stats().num_have
+    assert torrent.file_progress() == [70_000, 70_000]
+    torrent.diagnose()
+    await node.session.remove(torrent, delete_data=True)
+    assert not (node.folder / NAME).exists()
+
+
+@in_scene()
+async def test_a_closed_session_does_not_say_that_it_has_forgotten(scene: Scene) -> None:
+    node = await scene.node(is_seed=True, state_dir=scene.state_dir)
+    await node.close()
+    for options in ({}, {"delete_data": True, "keep_state": True}):
+        with pytest.raises(ConfigError, match="the session is closed"):
+            await node.session.remove(node.torrent, **options)
+    await node.session.remove(node.torrent, keep_state=True)  # it has stopped, as is wanted
+    assert node.has_content()
+
+
 @in_scene()
 async def test_a_connection_rouses_a_torrent_at_rest_and_no_other(scene: Scene) -> None:
     seed = await scene.node(is_seed=True, state_dir=scene.state_dir, rest_after=1.0)

@@ -18,14 +18,14 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import TypeVar, Unpack
 
 from bittern.codec.lsd import PORT
 from bittern.codec.magnet import Magnet
 from bittern.core.endpoint import Endpoint, is_local
-from bittern.core.errors import ConfigError
+from bittern.core.errors import ConfigError, MetainfoError
 from bittern.core.ids import InfoHash, PeerId
 from bittern.engine.absence import Absence, Machine, Unmoved
 from bittern.engine.changes import SessionChanges, change_session, download_rate, slow_down
@@ -40,6 +40,7 @@ from bittern.engine.peers.dialer import Dialer
 from bittern.engine.peers.range_reader import HttpOpener
 from bittern.engine.peers.roster import Roster
 from bittern.engine.pieces.upload import SendBuffer
+from bittern.engine.removals import Removals
 from bittern.engine.sources.announces import Announces
 from bittern.engine.sources.discovery import SessionSources
 from bittern.engine.sources.local_peers import COOKIE_LENGTH, GROUPS, Multicast
@@ -129,7 +130,7 @@ class Session:
         self._ends: AsyncExitStack[bool | None] | None = None
         """What the end of the block ends; None unless it is open."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._removals: set[asyncio.Task[None]] = set()
+        self._removals = Removals()
 
     # --- life ----------------------------------------------------------------------------
 
@@ -206,12 +207,13 @@ class Session:
     async def _end_torrents(self) -> None:
         # All at once: dead trackers must not be waited for one torrent after the other.
         self._announces.ends_at = self._loop.time() + self.config.stop_timeout
+        torrents = list(self.torrents)
+        self._removals.at_end.extend(torrents)
         ends = await asyncio.gather(
-            *(self._remove(torrent, keep_state=True) for torrent in list(self.torrents)),
+            *(self._remove(torrent, keep_state=True) for torrent in torrents),
             return_exceptions=True,
         )
-        while self._removals:
-            await asyncio.wait(self._removals)  # somebody else hears what came of these
+        await self._removals.end()
         for error in ends:
             if error is not None:
                 raise error
@@ -359,7 +361,7 @@ class Session:
 
     async def add(self, source: Source, config: TorrentConfig | None = None) -> Torrent:
         """
-        Add a torrent and start it.
+        Add a torrent and start it; if it is just being removed, once that is done.
 
         Args:
             source: path of a .torrent file, its content, an http(s) URL of one, a magnet
@@ -383,8 +385,9 @@ class Session:
         found = await open_source(source, lambda: self._gateway.http)
         if isinstance(found, Magnet) and found.wire_hash is None:
             found = await self.resolve(found)
-        self._check_open()  # it may have ended meanwhile, and would never stop this torrent
         torrent = Torrent(self._services, found, settings)
+        await self._removals.wait_for_same(torrent)
+        self._check_open()  # it may have ended meanwhile, and would never stop this torrent
         self._register(torrent)
         self.torrents.append(torrent)
         if not torrent.config.paused:
@@ -434,16 +437,20 @@ class Session:
                 when it is added again.
 
         Raises:
-            ConfigError: it is another session's.
-            StorageError: its files, or what is known of it, cannot be deleted; it has stopped.
+            ConfigError: it is another session's; this one has ended, and forgets nothing more; it
+                was removed before and added again, in the same place, so its files are in use.
+            StorageError: its files cannot be deleted; it has stopped. What is known of it and
+                cannot be dropped is a warning in the log.
         """
         if self._group is None or torrent._services is not self._services:
             raise ConfigError(f"torrent {torrent.all_hashes[0]} is another session's")
+        is_forgotten = self._services.journal is not None and not keep_state
+        if self._removals.are_over and (delete_data or is_forgotten):
+            self._check_open()
+        if delete_data:
+            self._removals.check_unused(torrent, self.torrents)
         job = self._remove(torrent, delete_data=delete_data, keep_state=keep_state)
-        task = self._loop.create_task(job)
-        self._removals.add(task)
-        task.add_done_callback(self._removals.discard)
-        await undisturbed(task)
+        await self._removals.carry_out(torrent, job)
 
     async def _remove(
         self, torrent: Torrent, *, delete_data: bool = False, keep_state: bool = False
@@ -453,6 +460,9 @@ class Session:
             self.torrents.remove(torrent)
         await torrent.stop()
         ours |= self._unregister(torrent)  # It may have learnt of another one before it ended.
+        if self._ends is not None or not keep_state:
+            with suppress(MetainfoError):  # What is kept of it may be gone soon.
+                torrent.shelf.take()
         try:
             if delete_data:
                 await torrent.delete_data()
