@@ -81,6 +81,27 @@ async def test_nothing_is_moved_over_something_else(scene: Scene, tmp_path: Path
 
 
 @in_scene(files=FILES)
+async def test_files_have_moved_also_when_the_journal_cannot_note_it(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The torrent went on in the old place, and began anew there."""
+    seed = await scene.node(is_seed=True, state_dir=scene.state_dir)
+    journal = seed.session._services.journal
+    assert journal is not None
+    save = journal.save
+
+    async def fail(*_: Any) -> None:
+        monkeypatch.setattr(journal, "save", save)
+        raise StorageError("no room on the volume")
+
+    monkeypatch.setattr(journal, "save", fail)
+    await seed.torrent.move(tmp_path / "new")
+    assert journal.save == save, "it was told"
+    assert seed.torrent.config.output == tmp_path / "new"
+    assert seed.torrent.is_complete
+
+
+@in_scene(files=FILES)
 async def test_a_place_that_takes_nothing_changes_nothing(scene: Scene, tmp_path: Path) -> None:
     seed = await scene.node(is_seed=True)
     (tmp_path / "file").write_text("mine")

@@ -102,11 +102,8 @@ def test_each_call_in_turn_fails_and_everything_is_here_or_there(
         try:
             move_files(source, target, MOVES, calls)
         except StorageError:
-            here, there = contents(folder / "from"), contents(folder / "to")
-            # Between volumes a failure after all was copied leaves originals behind, too.
-            assert here == BEFORE or there == AFTER
-            if there != AFTER:
-                assert there == {}
+            assert contents(folder / "from") == BEFORE
+            assert contents(folder / "to") == {}
         else:
             assert contents(folder / "to") == AFTER
             if calls.num_calls <= fail_at:
@@ -130,6 +127,29 @@ def test_a_move_that_cannot_be_undone_says_where_things_are(tmp_path: Path) -> N
     with pytest.raises(StorageError, match="files moved before stay in"):
         move_files(source, target, MOVES, calls)
     assert contents(tmp_path / "to") == {"t/a": CONTENTS["t", "a"]}
+
+
+def test_copies_that_cannot_be_taken_back_are_told_of(tmp_path: Path) -> None:
+    calls = FailingCalls(names={"unlink"})
+    source, target = fill(tmp_path, other_volume(calls))
+    calls.arm(0, errno.EACCES, keeps_failing=True)
+    with pytest.raises(StorageError, match=r"permission denied; copies stay in .*to"):
+        move_files(source, target, MOVES, calls)
+    assert contents(tmp_path / "from") == BEFORE
+    assert contents(tmp_path / "to") == AFTER
+
+
+def test_an_original_that_cannot_be_removed_stays_behind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is moved is whole in the new place, and nowhere else."""
+    calls = FailingCalls(names={"unlink"})
+    source, target = fill(tmp_path, other_volume(calls))
+    calls.arm(1, errno.EACCES)
+    move_files(source, target, MOVES, calls)
+    assert contents(tmp_path / "to") == AFTER
+    assert contents(tmp_path / "from") == {"t/d/b": b""}
+    assert "what was copied from there stays: permission denied" in caplog.text
 
 
 def test_a_full_volume_leaves_no_copies(tmp_path: Path) -> None:

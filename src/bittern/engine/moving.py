@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from bittern.core.errors import ConfigError
+from bittern.core.errors import ConfigError, StorageError
+from bittern.core.ids import InfoHash
 from bittern.engine.awake import locate
 from bittern.engine.config import TorrentConfig
 from bittern.engine.shelf import Shelf
-from bittern.engine.store.content import check_choice
+from bittern.engine.store.content import Content, check_choice
+from bittern.engine.store.journal import Journal
 from bittern.engine.store.records import read_renames, with_renames
 from bittern.engine.torrent_services import TorrentServices
 from bittern.engine.undisturbed import undisturbed
+
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class MovedTorrent(Protocol):
@@ -93,13 +98,23 @@ async def _move(
     new = await locate(services, metainfo, moved)
     root = new.storage.root
     await services.disk.run(lambda: old.storage.move(root, new.paths))
-    journal = services.journal
-    known = None if journal is None else await journal.find(metainfo.info.wire_hash)
-    if journal is not None and known is not None:
-        record, paths = known.record, tuple(new.paths)
-        options = with_renames(record.options, moved.renames)
-        await journal.save(replace(record, save_path=str(root), paths=paths, options=options))
+    if services.journal is not None:
+        try:
+            await _note_place(services.journal, metainfo.info.wire_hash, new, moved)
+        except StorageError as error:  # the files are there; what is known of them is not found
+            log.warning("the new place of %s: %s", shelf.name, error)
     return moved
+
+
+async def _note_place(
+    journal: Journal, info_hash: InfoHash, content: Content, config: TorrentConfig
+) -> None:
+    """Keep where a torrent's files are now, if it is known at all."""
+    known = await journal.find(info_hash)
+    if known is not None:
+        options = with_renames(known.record.options, config.renames)
+        root, paths = str(content.storage.root), tuple(content.paths)
+        await journal.save(replace(known.record, save_path=root, paths=paths, options=options))
 
 
 async def with_kept_names(

@@ -3,12 +3,14 @@ Move files between folders, by renaming or by copying, all or none.
 
 Renames are undone in reverse order when one of them fails. Between volumes
 everything is copied and synced first, then the originals go; a failure before
-that removes the copies. Nothing is ever overwritten.
+the first has gone removes the copies, and one that cannot go after it stays
+behind. Nothing is ever overwritten.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -16,6 +18,8 @@ from bittern.core.errors import StorageError
 from bittern.storage.base import skip, storage_error
 from bittern.storage.rooted import FilePath, RootedTree
 from bittern.storage.system import OsCalls
+
+log: logging.Logger = logging.getLogger(__name__)
 
 COPY_LENGTH: Final = 1 << 20
 """Bytes per read when a file is copied."""
@@ -69,15 +73,17 @@ def _rename_all(
             source.rename(old, target, new)
             done.append((old, new))
     except StorageError as error:
+        failed: StorageError | None = None
         for old, new in reversed(done):
             try:
                 target.rename(new, source, old)
             except StorageError as second:
-                raise StorageError(
-                    f"{error.reason}; files moved before stay in {target.root}",
-                    path=error.path,
-                ) from second
+                failed = second
         prune_folders(target, [new for _, new in moves])
+        if failed is not None:
+            raise StorageError(
+                f"{error.reason}; files moved before stay in {target.root}", path=error.path
+            ) from failed
         raise
 
 
@@ -105,15 +111,43 @@ def _copy_all(
         folders = {new[:depth] for new in made for depth in range(len(new))}
         for folder in sorted(folders, key=len, reverse=True):
             target.sync_folder(folder)
+        _remove_originals(source, [old for old, _ in moves])
     except StorageError as error:
         if error.errno == errno.EEXIST:
             made.pop()  # somebody else's, as of a moment ago
-        for new in made:
-            target.unlink(new)
-        prune_folders(target, made)
+        _remove_copies(target, made, error)
         raise
-    for old, _ in moves:
-        source.unlink(old)
+
+
+def _remove_originals(source: RootedTree, paths: Sequence[FilePath]) -> None:
+    """Remove what was copied. If the first stays, as in a folder for readers, nothing is moved."""
+    for number, path in enumerate(paths):
+        try:
+            source.unlink(path)
+        except StorageError as error:
+            if not number:
+                raise
+            log.warning("what was copied from there stays: %s", error)
+
+
+def _remove_copies(target: RootedTree, paths: Sequence[FilePath], reason: StorageError) -> None:
+    """
+    Take copies back, each that can be.
+
+    Raises:
+        StorageError: some stay; says so besides why they are of no use.
+    """
+    failed: StorageError | None = None
+    for path in paths:
+        try:
+            target.unlink(path)
+        except StorageError as error:
+            failed = error
+    prune_folders(target, paths)
+    if failed is not None:
+        raise StorageError(
+            f"{reason.reason}; copies stay in {target.root}", path=reason.path, errno=reason.errno
+        ) from failed
 
 
 def _copy(reader: int, writer: int, calls: OsCalls) -> None:

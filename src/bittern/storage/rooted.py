@@ -201,7 +201,7 @@ class RootedTree:
         try:
             with self._enter(path[:-1]) as (handle, base):
                 self._calls.rmdir(base + path[-1], dir_fd=handle)
-        except (OSError, FileVanished, UnsafePath):
+        except (OSError, StorageError):
             return False
         return True
 
