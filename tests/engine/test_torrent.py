@@ -743,6 +743,38 @@ async def test_who_waits_for_a_torrent_finds_its_files_under_their_names(scene: 
     assert node.torrent.stats().state is TorrentState.SEEDING
 
 
+@in_scene(files={"a": 200_000, "b": 300_000})
+async def test_a_whole_file_whose_renaming_failed_gets_its_name_later(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    calls = FaultyCalls()
+    node = await scene.node(peers=[seed], part_suffix=".part", os_calls=calls)
+    calls.fail_call(0, for_good=True, names=["rename"])
+    with pytest.raises(StorageError):
+        await node.complete()
+    calls.heal()
+    await node.torrent.resume()
+    await node.complete()
+    assert node.has_content()
+
+
+@in_scene(files={"a": 200_000, "b": 300_000, "c": 100_000})
+async def test_what_is_found_whole_gets_its_name(scene: Scene) -> None:
+    """As after a kill between the last piece of a file and its renaming; the rest keeps it."""
+    folder = scene.folder / "found"
+    scene.write_content(folder)
+    for name in scene.files:
+        (folder / NAME / name).rename(folder / NAME / f"{name}.part")
+    damage(folder / NAME / "c.part", 50_000)
+    session = await scene.session(scene.add_host(), part_suffix=".part")
+    await session.add(scene.raw, TorrentConfig(output=folder, reuse_session=False))
+    assert sorted(path.name for path in (folder / NAME).iterdir()) == ["a", "b", "c.part"]
+    again = await scene.session(scene.add_host(), part_suffix=".part")
+    await session.remove(session.torrents[0])
+    damage(folder / NAME / "c.part", 50_000)
+    await again.add(scene.raw, TorrentConfig(output=folder))
+    assert sorted(path.name for path in (folder / NAME).iterdir()) == ["a", "b", "c"]
+
+
 # --- from a link -----------------------------------------------------------------------------
 
 

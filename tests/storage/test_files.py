@@ -689,6 +689,31 @@ def test_empty_files_have_no_suffix_and_existing_ones_stay(tmp_path: Path) -> No
     storage.close()
 
 
+def test_an_empty_file_gets_its_name_also_the_second_time(tmp_path: Path) -> None:
+    layout = contiguous(0)
+    calls = FailingCalls(names={"rename"})
+    storage = FileStorage(layout, tmp_path, paths_for(layout), part_suffix=".part", os_calls=calls)
+    calls.arm(0, errno.EIO)
+    with pytest.raises(StorageError):
+        storage.prepare()
+    storage.prepare()
+    assert [path.name for path in tmp_path.rglob("f*")] == ["f0"]
+    storage.close()
+
+
+def test_what_is_whole_drops_its_suffix_and_the_rest_keeps_it(tmp_path: Path) -> None:
+    layout = contiguous(100, 50, 30, 20)
+    storage = FileStorage(layout, tmp_path, paths_for(layout), part_suffix=".part")
+    storage.prepare()
+    storage.write(0, [noise(180)])
+    storage.finish_file(0)
+    storage.name_whole([100, 50, 29, 20])
+    names = sorted(path.name for path in tmp_path.rglob("f*"))
+    assert names == ["f0", "f1", "f2.part"]
+    assert read(storage, 0, 180) == noise(180)
+    storage.close()
+
+
 def test_links_of_a_torrent_are_not_made(tmp_path: Path) -> None:
     """Limit: P11."""
     places = [Place(100), Place(0, 100, symlink_target=("d0", "f0"))]
@@ -746,6 +771,27 @@ def test_links_are_made_on_request_once_their_file_is_complete(tmp_path: Path) -
     assert not (tmp_path / "t").exists()
     storage.delete()
     assert list((tmp_path / "moved").iterdir()) == []
+
+
+def test_files_have_moved_also_when_their_links_cannot(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = with_links(tmp_path)
+    storage.prepare()
+    storage.write(0, [noise(100)])
+    storage.finish_file(0)
+    storage.make_links()
+    calls = storage._calls
+    calls.unlink = _deny
+    storage.move(tmp_path / "moved")
+    assert read(storage, 0, 100) == noise(100)
+    assert storage.root == tmp_path / "moved"
+    assert "permission denied" in caplog.text
+    storage.close()
+
+
+def _deny(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def test_a_link_of_somebody_else_is_not_removed(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bittern.codec.info import Info
 from bittern.codec.metainfo import Metainfo, format_metainfo
+from bittern.core.bitfield import Bitfield
 from bittern.core.errors import StorageError
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import Event, FileReused
@@ -37,7 +38,6 @@ from bittern.engine.torrent_services import TorrentServices
 from bittern.policy.picker import Picker
 from bittern.storage.base import Storage
 from bittern.storage.file_paths import Folding
-from bittern.storage.files import FileStorage
 from bittern.storage.reuse import Reuse
 from bittern.storage.volume import probe_folding
 
@@ -180,8 +180,7 @@ async def wake(
             is_stopped=is_stopped,
         )
         found = await _reuse(owner, services, info, config, content, found, is_stopped)
-        is_whole = found.have.bit_count() == info.geometry.num_pieces
-        await _prepare(services, storage, config, is_whole=is_whole)
+        await _prepare(services, content, config, Bitfield(info.geometry.num_pieces, found.have))
     swarm = _make_swarm(owner, services, content, found, metainfo, config, roster)
     keeper.piece_is_bad = swarm.assembly.piece_is_bad
     if info.has_v2:
@@ -208,11 +207,16 @@ async def wake(
 
 
 async def _prepare(
-    services: TorrentServices, storage: FileStorage, config: TorrentConfig, *, is_whole: bool
+    services: TorrentServices, content: Content, config: TorrentConfig, have: Bitfield
 ) -> None:
+    storage = content.storage
     if not config.skip_check:
         await services.disk.run(lambda: storage.prepare(config.files), lane=storage)
-    if config.make_links and is_whole:
+        if services.config.part_suffix is not None:
+            # Whose last piece came just before a kill, or whose renaming has failed.
+            lengths = content.layout.verified_lengths(have)
+            await services.disk.run(lambda: storage.name_whole(lengths), lane=storage)
+    if config.make_links and have.is_full:
         await services.disk.run(storage.make_links, lane=storage)
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import stat
 import time
@@ -35,6 +36,8 @@ from bittern.storage.names import check_component, part_paths
 from bittern.storage.relocate import move_files, prune_folders
 from bittern.storage.rooted import FilePath, RootedTree
 from bittern.storage.system import MAX_BUFFERS, OsCalls, bytes_on_disk
+
+log: logging.Logger = logging.getLogger(__name__)
 
 SLOW_READ: Final = 0.02
 """Seconds; a read in place that takes longer has waited for a disk."""
@@ -287,12 +290,18 @@ class FileStorage:
         if self._preallocate:
             self._reserve([index for index in kept if self.layout.files[index].length])
         for index in kept:
-            is_empty = not self.layout.files[index].length
-            if is_empty and self._tree.stat(self._current(index)) is None:
-                self._handles.release(self._open(index, True), self._calls.close)
-                self.finish_file(index)
-                # There is nothing to come back to.
-                self._handles.drop((self._owner, index), self._calls.close)
+            if not self.layout.files[index].length:
+                self._make_empty(index)
+
+    def _make_empty(self, index: int) -> None:
+        path = self._current(index)
+        is_missing = self._tree.stat(path) is None
+        if is_missing:
+            self._handles.release(self._open(index, True), self._calls.close)
+        if is_missing or path != self.paths[index]:  # it may have been made and not named
+            self.finish_file(index)
+            # There is nothing to come back to.
+            self._handles.drop((self._owner, index), self._calls.close)
 
     def _reserve(self, indices: Sequence[int]) -> None:
         shorter: list[int] = []
@@ -391,6 +400,23 @@ class FileStorage:
             self._final.add(index)
             self._names_changed(path)
 
+    def name_whole(self, lengths: Sequence[int]) -> None:
+        """
+        Finish the files that are whole and still have their suffix.
+
+        Args:
+            lengths: by index, how many bytes of each file are verified.
+
+        Raises:
+            StorageError: one cannot be renamed.
+        """
+        for index in self._stored:
+            if lengths[index] < self.layout.files[index].length:
+                continue
+            path = self._current(index)
+            if path != self.paths[index] and self._tree.stat(path) is not None:
+                self.finish_file(index)
+
     def _trim(self, index: int, length: int, mode: int) -> None:
         handle = self._handles.find((self._owner, index), True)
         handle = handle or self._open(index, True, create=False)
@@ -464,16 +490,21 @@ class FileStorage:
             if self._tree.stat(path) is not None:
                 moves.append((path, target._place(index, is_final=path == self.paths[index])))
         move_files(self._tree, target._tree, moves, self._calls)
-        links = self._remove_links()
-        prune_folders(self._tree, [old for old, _ in moves] + links)
-        self._tree = target._tree
+        tree, self._tree = self._tree, target._tree
+        before = self.paths
         self._set_paths(target.paths)
         self._unsynced_folders.clear()
         self._nowait_flag = self._calls.nowait_flag
         for _, new in moves:
             self._names_changed(new)
-        if links:
-            self.make_links()
+        links: list[FilePath] = []
+        try:
+            links = remove_links(tree, self.layout.files, before)
+            if links:
+                self.make_links()
+        except StorageError as error:  # the files have moved, whatever becomes of these
+            log.warning("links of %s: %s", self.root, error)
+        prune_folders(tree, [old for old, _ in moves] + links)
 
     def delete(self) -> None:
         """Remove files, also incomplete ones, and folders that are empty then."""
