@@ -807,6 +807,28 @@ async def test_a_link_with_a_file_too_many_is_known_by_all_its_hashes(scene: Sce
         await node.session.add(scene.link_by("btmh"))
 
 
+@in_scene(version=Version.HYBRID)
+async def test_one_torrent_under_two_names_begins_once(scene: Scene) -> None:
+    """Neither could be known by both hashes; resumed, both worked on the same files."""
+    seed = await scene.node(is_seed=True)
+    node = await scene.node(source=scene.link_by("btih"), peers=[seed], state_dir=scene.state_dir)
+    first, session = node.torrent, node.session
+    config = TorrentConfig(output=node.folder, peers=(seed.endpoint,))
+    other = await session.add(scene.link_by("btmh"), config)
+    for torrent in (first, other, first):
+        await until(lambda torrent=torrent: torrent.state is TorrentState.ERROR)  # type: ignore[misc]
+        assert isinstance(torrent.error, ConfigError)
+        with pytest.raises(ConfigError, match="already"):
+            await torrent.wait_complete()
+        await torrent.resume()
+    await until(lambda: first.error is not None)
+    await session.remove(other, delete_data=True)
+    await first.resume()
+    await node.complete()
+    assert node.has_content()
+    assert len(first.all_hashes) == 2
+
+
 class _LoopAsOnWindows(asyncio.SelectorEventLoop):
     """An event loop that watches no sockets for others, as the usual one of Windows."""
 

@@ -30,7 +30,7 @@ from bittern.codec.info import Info, decode_info
 from bittern.codec.magnet import Magnet
 from bittern.codec.metainfo import Metainfo
 from bittern.core.endpoint import Endpoint
-from bittern.core.errors import MetainfoError, WireDecodeError
+from bittern.core.errors import ConfigError, MetainfoError, WireDecodeError
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import events
 from bittern.engine.config import TorrentConfig
@@ -376,17 +376,22 @@ def learn(
         ConfigError: it lacks a file that was chosen, or another torrent goes by its hash.
     """
     shelf, config, known = torrent.shelf, torrent.config, torrent.shelf.all_hashes
-    assert shelf.magnet is not None
-    shelf.put(metainfo_from(shelf.magnet, raw, piece_layers))
-    torrent.ledger.learn(shelf.num_pieces)
+    magnet = shelf.magnet
+    assert magnet is not None
+    shelf.put(metainfo_from(magnet, raw, piece_layers))
     if shelf.all_hashes != known:
-        hashes_learned(torrent)
+        try:
+            hashes_learned(torrent)
+        except ConfigError:
+            torrent.shelf = Shelf(magnet)  # Its files are the other one's: it knows of none.
+            raise
+    torrent.ledger.learn(shelf.num_pieces)
     torrent.report(events.MetadataReceived(shelf.name, len(raw)))
     # Last: whoever has chosen what is not there can choose again.
     info = shelf.metainfo().info
     chosen = config.files
     if chosen is None:
-        chosen = selection_of(shelf.magnet, info.files)
+        chosen = selection_of(magnet, info.files)
     torrent.config = check_choice(replace(config, files=chosen), info)
 
 
