@@ -412,6 +412,32 @@ def test_other_errors_of_opening_are_not_repeated(number: int, tmp_path: Path) -
     storage.close()
 
 
+def test_what_is_told_only_at_the_end_of_a_file_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    """As NFS does; a file may be closed because another one is opened."""
+    layout, calls, before = contiguous(10, 10), OsCalls(), open_descriptors()
+    storage = FileStorage(
+        layout, tmp_path, paths_for(layout), handles=HandleCache(1), os_calls=calls
+    )
+
+    def close(fd: int) -> None:
+        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        os.close(fd)
+        if is_file:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    storage.prepare()
+    storage.write(0, [b"x"])
+    calls.close = close
+    with pytest.raises(DiskFull, match="quota exceeded"):
+        storage.write(10, [b"y"])
+    calls.close = os.close
+    storage.write(10, [b"y"])
+    calls.close = close
+    with pytest.raises(DiskFull, match="quota exceeded"):
+        storage.close()
+    assert open_descriptors() == before
+
+
 def test_few_files_are_open_at_a_time(tmp_path: Path) -> None:
     layout = contiguous(*[10] * 300)
     before = len(open_descriptors())

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from bittern.core.errors import DiskFull, StorageError
-from bittern.storage.base import FileStamp, skip, storage_error
+from bittern.storage.base import FileStamp, close_file, skip, storage_error
 from bittern.storage.rooted import FilePath, RootedTree
 from bittern.storage.system import OsCalls, readable_flags
 
@@ -138,9 +138,9 @@ def _fill(
         except OSError as error:
             raise storage_error(error, tree.full_path(path)) from error
         finally:
-            calls.close(writer)
+            close_file(calls.close, writer, tree.full_path(path))
     finally:
-        calls.close(reader)
+        close_file(calls.close, reader, source)
 
 
 def _clone(writer: int, reader: int, calls: OsCalls) -> bool:

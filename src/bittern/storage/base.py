@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -203,6 +203,19 @@ def storage_error(error: OSError, path: str | Path) -> StorageError:
     number = error.errno or errno.EIO
     reason = _REASONS.get(number) or os.strerror(number).lower()
     return _CLASSES.get(number, StorageError)(reason, path=str(path), errno=number)
+
+
+def close_file(close: Callable[[int], None], fd: int, path: str | Path) -> None:
+    """
+    Close a file; it is no longer open in any case.
+
+    Raises:
+        StorageError: the system tells only now what became of a write, as NFS does.
+    """
+    try:
+        close(fd)
+    except OSError as error:
+        raise storage_error(error, path) from error
 
 
 def skip(buffers: Sequence[Buffer], length: int) -> list[memoryview]:

@@ -17,7 +17,7 @@ from typing import Final
 
 from bittern.core.errors import FileVanished, StorageError
 from bittern.storage.adopt import open_source, stamp_of
-from bittern.storage.base import FilePlace, FileStamp, file_place, storage_error
+from bittern.storage.base import FilePlace, FileStamp, close_file, file_place, storage_error
 from bittern.storage.handles import Handle, HandleCache
 from bittern.storage.layout import NOT_STORED, Layout
 from bittern.storage.system import OsCalls
@@ -114,7 +114,7 @@ class DonorStorage:
                     self._fill(handle.fd, part, position, span.file_index)
                     position += len(part)
             finally:
-                self._handles.release(handle, self._calls.close)
+                self._handles.release(handle, self._close)
         return True
 
     def place_of(self, offset: int, length: int) -> FilePlace | None:
@@ -129,7 +129,7 @@ class DonorStorage:
         except OSError as error:
             raise storage_error(error, path) from error
         finally:
-            self._handles.release(handle, self._calls.close)
+            self._handles.release(handle, self._close)
 
     def _handle(self, index: int) -> Handle:
         key = (self._owner, index)
@@ -140,7 +140,7 @@ class DonorStorage:
         if path is None:
             raise FileVanished("there is no file to take it from")
         fd = open_source(path, self._calls)
-        return self._handles.add(key, fd, False, self._calls.close)
+        return self._handles.add(key, fd, False, self._close)
 
     def _fill(self, fd: int, part: memoryview, position: int, index: int) -> None:
         path = self._donors[index]
@@ -156,7 +156,11 @@ class DonorStorage:
 
     def close(self) -> None:
         """Close all donors."""
-        self._handles.drop_owner(self._owner, self._calls.close)
+        self._handles.drop_owner(self._owner, self._close)
+
+    def _close(self, fd: int) -> None:
+        with contextlib.suppress(OSError):  # it was only read
+            self._calls.close(fd)
 
 
 def is_readable(path: Path, length: int, calls: OsCalls) -> bool:
@@ -165,7 +169,7 @@ def is_readable(path: Path, length: int, calls: OsCalls) -> bool:
     if stamp is None or stamp.length != length:
         return False
     try:
-        calls.close(open_source(path, calls))
+        close_file(calls.close, open_source(path, calls), path)
     except StorageError:
         return False
     return True

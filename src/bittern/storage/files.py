@@ -28,7 +28,15 @@ from typing import Final
 
 from bittern.core.errors import DiskFull, FileVanished, MisuseError, StorageError, UnsafePath
 from bittern.storage.adopt import ReuseHow, adopt_file
-from bittern.storage.base import Buffer, FilePlace, FileStamp, file_place, skip, storage_error
+from bittern.storage.base import (
+    Buffer,
+    FilePlace,
+    FileStamp,
+    close_file,
+    file_place,
+    skip,
+    storage_error,
+)
 from bittern.storage.handles import Handle, HandleCache
 from bittern.storage.layout import NOT_STORED, Layout
 from bittern.storage.links import make_links, remove_links
@@ -89,7 +97,7 @@ class FileStorage:
         self._handles = HandleCache() if handles is None else handles
         self._owner = self._handles.new_owner()
         self._tree = RootedTree(
-            Path(root).absolute(), self._calls, lambda: self._handles.make_room(self._calls.close)
+            Path(root).absolute(), self._calls, lambda: self._handles.make_room(self._close)
         )
         self._stored = [i for i in range(len(layout.files)) if layout.is_stored(i)]
         self._set_paths(paths)
@@ -185,7 +193,7 @@ class FileStorage:
         except OSError as error:
             raise storage_error(error, self.path_of(index)) from error
         finally:
-            self._handles.release(handle, self._calls.close)
+            self._handles.release(handle, self._close)
         # After the write: ``sync`` clears the mark before it syncs, so no write goes unnoticed.
         self._dirty.add(index)
 
@@ -210,7 +218,7 @@ class FileStorage:
         except OSError as error:
             raise storage_error(error, self.path_of(index)) from error
         finally:
-            self._handles.release(handle, self._calls.close)
+            self._handles.release(handle, self._close)
 
     def _read_quickly(self, fd: int, position: int, buffers: Sequence[memoryview]) -> int:
         if self._nowait_flag:
@@ -243,14 +251,14 @@ class FileStorage:
         except OSError as error:
             raise storage_error(error, self.path_of(index)) from error
         finally:
-            self._handles.release(handle, self._calls.close)
+            self._handles.release(handle, self._close)
 
     # --- opening -------------------------------------------------------------------------
 
     def _open(self, index: int, writable: bool, *, create: bool | None = None) -> Handle:
         path = self._current(index)
         fd = self._open_path(path, writable, writable if create is None else create)
-        return self._handles.add((self._owner, index), fd, writable, self._calls.close)
+        return self._handles.add((self._owner, index), fd, writable, self._close)
 
     def _open_path(self, path: FilePath, writable: bool, create: bool) -> int:
         try:
@@ -297,11 +305,11 @@ class FileStorage:
         path = self._current(index)
         is_missing = self._tree.stat(path) is None
         if is_missing:
-            self._handles.release(self._open(index, True), self._calls.close)
+            self._handles.release(self._open(index, True), self._close)
         if is_missing or path != self.paths[index]:  # it may have been made and not named
             self.finish_file(index)
             # There is nothing to come back to.
-            self._handles.drop((self._owner, index), self._calls.close)
+            self._handles.drop((self._owner, index), self._close)
 
     def _reserve(self, indices: Sequence[int]) -> None:
         shorter: list[int] = []
@@ -332,7 +340,7 @@ class FileStorage:
         except OSError as error:
             raise storage_error(error, self.path_of(index)) from error
         finally:
-            self._handles.release(handle, self._calls.close)
+            self._handles.release(handle, self._close)
 
     def sync(self) -> None:
         """Sync the data of changed files, then the folders with new names in them."""
@@ -377,7 +385,7 @@ class FileStorage:
                 self._calls.drop_cache(handle.fd)
             raise storage_error(error, self.path_of(index)) from error
         finally:
-            self._handles.release(handle, self._calls.close)
+            self._handles.release(handle, self._close)
 
     def finish_file(self, index: int) -> None:
         """Cut to length, set the mode, drop the suffix; see ``Storage.finish_file``."""
@@ -395,7 +403,7 @@ class FileStorage:
             self._trim(index, entry.length, wanted_mode)
         if path != self.paths[index]:
             # Windows renames no open files.
-            self._handles.drop((self._owner, index), self._calls.close)
+            self._handles.drop((self._owner, index), self._close)
             self._tree.rename(path, self._tree, self.paths[index])
             self._final.add(index)
             self._names_changed(path)
@@ -426,7 +434,7 @@ class FileStorage:
         except OSError as error:
             raise storage_error(error, self.path_of(index)) from error
         finally:
-            self._handles.release(handle, self._calls.close)
+            self._handles.release(handle, self._close)
 
     def adopt(
         self, index: int, source: Path, how: ReuseHow, *, stamp: FileStamp
@@ -437,7 +445,7 @@ class FileStorage:
         Nobody may read or write the file meanwhile.
         """
         path = self._current(index)
-        self._handles.drop((self._owner, index), self._calls.close)
+        self._handles.drop((self._owner, index), self._close)
         made = adopt_file(self._tree, path, source, how, self._calls, stamp=stamp)
         self._dirty.add(index)
         self._names_changed(path)
@@ -521,10 +529,10 @@ class FileStorage:
 
     def close(self) -> None:
         """Close all files of this torrent; see ``Storage.close``."""
-        try:
-            self._handles.drop_owner(self._owner, self._calls.close)
-        except OSError as error:
-            raise storage_error(error, self.root) from error
+        self._handles.drop_owner(self._owner, self._close)
+
+    def _close(self, fd: int) -> None:
+        close_file(self._calls.close, fd, self.root)
 
     def __repr__(self) -> str:
         return f"<FileStorage {len(self.paths)} files in {self.root}>"

@@ -16,6 +16,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
+from bittern.core.errors import StorageError
+
 DEFAULT_MAX_OPEN_FILES: Final = 64
 """Limit: F13. libtorrent keeps 40, Transmission 32."""
 
@@ -92,7 +94,7 @@ class HandleCache:
                     closing += self._drop([oldest])
         try:
             _close_all(closing, close)
-        except OSError:
+        except (OSError, StorageError):
             self.release(handle, close)  # nobody gets it who could
             raise
         return handle
@@ -116,7 +118,7 @@ class HandleCache:
         Close all handles of one owner; those in use once they are released.
 
         Raises:
-            OSError: the first of ``close``; all are closed nevertheless.
+            OSError, StorageError: the first of ``close``; all are closed nevertheless.
         """
         with self._lock:
             closing = self._drop([key for key in self._handles if key[0] == owner])
@@ -144,11 +146,11 @@ class HandleCache:
 
 def _close_all(fds: Iterable[int], close: Callable[[int], None]) -> None:
     """Close descriptors, each of them whatever becomes of the others; raise the first error."""
-    first: OSError | None = None
+    first: OSError | StorageError | None = None
     for fd in fds:
         try:
             close(fd)
-        except OSError as error:
+        except (OSError, StorageError) as error:
             first = first or error
     if first is not None:
         raise first

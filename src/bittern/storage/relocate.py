@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from bittern.core.errors import StorageError
-from bittern.storage.base import skip, storage_error
+from bittern.storage.base import close_file, skip, storage_error
 from bittern.storage.rooted import FilePath, RootedTree
 from bittern.storage.system import OsCalls
 
@@ -105,9 +105,9 @@ def _copy_all(
                 except OSError as error:
                     raise storage_error(error, target.full_path(new)) from error
                 finally:
-                    calls.close(writer)
+                    close_file(calls.close, writer, target.full_path(new))
             finally:
-                calls.close(reader)
+                close_file(calls.close, reader, source.full_path(old))
         folders = {new[:depth] for new in made for depth in range(len(new))}
         for folder in sorted(folders, key=len, reverse=True):
             target.sync_folder(folder)
