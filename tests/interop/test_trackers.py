@@ -166,6 +166,7 @@ class Torrent:
     def __init__(self) -> None:
         self.left = 1
         self.wants_nothing = False
+        self.is_private = False
         self.peers: set[Endpoint] = set()
         self.reports: list[events.Event] = []
         self.woken = asyncio.Event()

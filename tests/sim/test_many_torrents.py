@@ -28,6 +28,7 @@ from bittern.engine.sources.tracker_client import MAX_HTTP_REQUESTS, TrackerClie
 from bittern.net.access import Access
 from bittern.net.http import HttpResponse
 from bittern.net.udp_tracker import UdpTrackers
+from bittern.policy.announcing import PATIENCE
 from bittern.testing.disk import FaultyCalls, SimWorker
 from bittern.testing.host import SimHost
 from bittern.testing.loop import VirtualLoop
@@ -43,8 +44,6 @@ DEAD_UDP = "udp://mute.example:80"
 MUTE_HOST = "10.9.9.9"
 INTERVAL = 1800
 ANSWER_TIME = 0.1
-SILENCE = 36.0
-"""Seconds that a dead tracker takes at most to fail."""
 MIN_PAUSE = 60.0
 """Limit: F11. A torrent asks the same tracker at most once in so many seconds."""
 MAX_STOP_TIME = 10.0
@@ -207,9 +206,9 @@ async def test_dead_trackers_are_seldom_asked_and_hold_nobody_up(
     session = await house.open()
     await house.fill(session, sources)
     num_live = count * 3 // 4
-    # Most wait for one silence, the few that step in at its end for another; then they ask
-    # the live one, as many at a time as it is asked by.
-    await asyncio.sleep(2 * SILENCE + num_live / MAX_PER_TRACKER * ANSWER_TIME * 1.5)
+    # They turn from the dead one in seconds, those in line as well, and then ask the live one, as
+    # many at a time as it is asked by.
+    await asyncio.sleep(PATIENCE + 3 + num_live / MAX_PER_TRACKER * ANSWER_TIME * 1.5)
     assert len({info_hash for _, info_hash in trackers.asked[LIVE]}) == num_live
     assert trackers.most_at_once <= MAX_HTTP_REQUESTS
 

@@ -6,8 +6,22 @@ to the front of its tier, and an announce walks all tiers in order until one
 tracker answers (BEP 12). That is the default here as in libtorrent; with
 ``announce_to_all_tiers`` every tier is walked on its own, which finds more peers
 where tiers are used for trackers that know different peers, at the price of as
-many times the load. Either way a walk is called a *lane* below, and a lane has at
-most one announce under way.
+many times the load. Either way a walk is called a *lane* below.
+
+A lane waits for the tracker that it asks, but not for long: one that has not answered
+for ``PATIENCE`` is *slow*, and lets the next one in as one that fails does, while its
+own announce goes on. So several may be under way in a lane, all of them slow but the
+last, and each answer is taken when it comes:
+
+- the lane goes by the first tracker in its order that works, whichever answered first;
+- in its tier a slow one goes behind the one that has answered before it;
+- a tracker whose last answer was good is never slow: there are peers, so there is no
+  haste, and one that always takes its time would cost the next one an announce each time;
+- in a private torrent none is slow: there only a failure lets the next one in (BEP 27);
+- ``MAX_UNDER_WAY`` at once are enough.
+
+Time in which an announce stands in a line of ours does not count, unless that line does
+not move (``asked``, ``stalled``).
 
 Rules of time, for one torrent and tracker:
 
@@ -22,14 +36,14 @@ Rules of time, for one torrent and tracker:
 
 ``started`` is what each tracker hears first, whenever that is, since trackers of
 different tiers do not know of one another. ``completed`` goes to trackers that
-heard ``started`` while the torrent was incomplete, ``stopped`` to all that heard
-``started``.
+heard ``started`` while the torrent was incomplete: to all that work, one after the
+other. ``stopped`` goes to all that heard ``started``, or may have.
 
 IPv4 and IPv6 announces to a tracker that has both (BEP 7) are one announce here:
 the caller makes both and reports success if either was answered. The families
 share one fate, since they share the tracker, and one schedule keeps them together.
 
-Limits: F11 (backoff, gap). Sources: BEP 3 (events), BEP 7, BEP 12, BEP 31.
+Limits: F11 (backoff, gap). Sources: BEP 3 (events), BEP 7, BEP 12, BEP 27, BEP 31.
 """
 
 from __future__ import annotations
@@ -49,6 +63,20 @@ MIN_BACKOFF = 30.0
 """Limit: F11. Shortest rest after a failure; seconds."""
 MAX_BACKOFF = 3_600.0
 """Limit: F11. Longest; seconds."""
+PATIENCE = 5.0
+"""
+Seconds that a lane waits for one tracker before it lets the next one in.
+
+A tracker that works answers within two or three, a lookup of its name and a packet lost on
+the way included; that one is dead is certain after half a minute only, and a person waits.
+Where libtorrent walks tiers it waits 10 s; qBittorrent and Transmission ask all tiers at once.
+"""
+MAX_UNDER_WAY = 6
+"""
+Limit: F11. Announces under way at once in one lane, as some may hang for long.
+
+``PATIENCE`` alone keeps a list of a hundred dead trackers to twelve a minute.
+"""
 
 
 class TrackerState(enum.Enum):
@@ -92,13 +120,15 @@ class _Tracker:
         "announced_at",
         "event",
         "has_started",
+        "is_asked",
         "is_backing_off",
         "is_refused",
         "lane",
         "next_at",
         "num_failures",
-        "owes_completed",
+        "owes_completed_at",
         "retry_at",
+        "slow_at",
         "tier",
         "url",
     )
@@ -115,8 +145,10 @@ class _Tracker:
         self.is_refused = False
         self.is_backing_off = False  # it rests as long as we think fit, not as long as it said
         self.has_started = False
-        self.owes_completed = False
+        self.owes_completed_at = math.inf  # since when; infinite for owing nothing
         self.event: Event | None = None  # of the announce under way
+        self.is_asked = False  # that has left, so that the tracker may have heard it
+        self.slow_at = math.inf  # from when that holds up nobody
         self.announced_at = -math.inf
         self.allowed_at = -math.inf
         self.retry_at = -math.inf
@@ -130,7 +162,13 @@ class _Tracker:
     @property
     def may_know_us(self) -> bool:
         """True when it has heard of us, or is just being told."""
-        return (self.has_started or self.event is not None) and not self.is_refused
+        is_hearing = self.event is not None and self.is_asked
+        return (self.has_started or is_hearing) and not self.is_refused
+
+    @property
+    def owes_completed(self) -> bool:
+        """True when it has not heard that the download finished, and should."""
+        return self.owes_completed_at < math.inf
 
     def next_event(self) -> Event:
         if not self.has_started:
@@ -164,33 +202,65 @@ class _Lane:
     def __init__(self, tiers: list[list[_Tracker]], due_at: float) -> None:
         self.tiers = tiers
         self.due_at = due_at
-        self.current: _Tracker | None = None  # the one that answered last
+        self.current = self.find_working()  # who is gone by: the first that works
 
     def trackers(self) -> Iterator[_Tracker]:
         for tier in self.tiers:
             yield from tier
 
-    @property
-    def is_busy(self) -> bool:
-        """True while an announce is under way; two may be when trackers have been replaced."""
-        return any(tracker.event is not None for tracker in self.trackers())
+    def find_working(self) -> _Tracker | None:
+        """Return the first that works."""
+        return next((tracker for tracker in self.trackers() if tracker.is_working), None)
+
+    def free_at(self, *, is_patient: bool) -> float:
+        """Return from when nothing under way holds it up; infinite for not before a result."""
+        trackers = list(self.trackers())
+        slow_at = [tracker.slow_at for tracker in trackers if tracker.event is not None]
+        if not slow_at:
+            return -math.inf
+        has_next = len(slow_at) < min(len(trackers), MAX_UNDER_WAY) and not is_patient
+        return max(slow_at) if has_next else math.inf
+
+    def find_owing(self) -> _Tracker | None:
+        """Return the first that is to be told "completed" now."""
+        return next(
+            (
+                tracker
+                for tracker in self.trackers()
+                if tracker.owes_completed and tracker.is_working and tracker.event is None
+            ),
+            None,
+        )
 
     def choose(self, now: float) -> _Tracker | None:
         """Return who is next, or None and set ``due_at`` to when somebody is."""
-        current = self.current
-        if current is not None and current.owes_completed and current.ready_at() <= now:
-            return current  # the one that counted our "started" must count this too
         resting = []
         for tracker in self.trackers():
+            if tracker.event is not None:
+                continue  # it is slow, or nobody would be chosen
             ready_at = tracker.ready_at()
             if ready_at <= now:
                 return tracker
             resting.append(ready_at)
             if not tracker.num_failures:
-                resting = [ready_at]  # BEP 12: only a failure lets the next one in
+                resting = [ready_at]  # BEP 12: it works, so nobody else is let in
                 break
         self.due_at = min(resting, default=math.inf)
         return None
+
+    def timer(self, *, is_patient: bool) -> float:
+        """Return when something may be due, infinite for not before a result."""
+        owing = self.find_owing()
+        due_at = self.due_at if owing is None else min(self.due_at, owing.owes_completed_at)
+        return max(due_at, self.free_at(is_patient=is_patient))
+
+    def promote(self, tracker: _Tracker) -> None:
+        """Move who has answered to the front of its tier, but for one that was quicker."""
+        for tier in self.tiers:
+            if tracker in tier and tracker is not self.current:
+                tier.remove(tracker)
+                place = tier.index(self.current) + 1 if self.current in tier else 0
+                tier.insert(place, tracker)
 
 
 class AnnounceScheduler:
@@ -202,11 +272,15 @@ class AnnounceScheduler:
         rng: shuffles tiers and spreads retries.
         announce_to_all_tiers: walk every tier on its own instead of all as one.
 
-    Nothing is due before ``start``. Each decision of ``due`` must be followed by one
-    call of ``succeeded`` or ``failed``.
+    Attributes:
+        is_patient: no tracker is ever slow, as for private torrents; may change at any time.
+
+    Nothing is due before ``start``. Each decision of ``due`` must be followed by ``asked``
+    when its announce leaves, and after that, or instead, by one call of ``succeeded`` or
+    ``failed``.
     """
 
-    __slots__ = ("_is_started", "_lanes", "_leaving", "_rng", "_to_all_tiers")
+    __slots__ = ("_is_started", "_lanes", "_leaving", "_rng", "_to_all_tiers", "is_patient")
 
     def __init__(
         self,
@@ -215,6 +289,7 @@ class AnnounceScheduler:
         *,
         announce_to_all_tiers: bool = False,
     ) -> None:
+        self.is_patient: bool = False
         self._rng = rng
         self._to_all_tiers = announce_to_all_tiers
         self._is_started = False
@@ -244,7 +319,8 @@ class AnnounceScheduler:
             Whom to tell ``stopped``: those that went and may know us. Results need not be
             reported.
         """
-        known = self._leaving | {tracker.url: tracker for tracker in self._all()}
+        ours = {tracker.url: tracker for tracker in self._all()}
+        known = self._leaving | ours
         taken: set[str] = set()
         grouped: list[list[_Tracker]] = []
         for tier in tiers:
@@ -273,12 +349,11 @@ class AnnounceScheduler:
         for lane in self._lanes:
             for tracker in lane.trackers():
                 tracker.lane = lane
-                if lane.current is None and tracker.is_working:
-                    lane.current = tracker
-                    lane.due_at = tracker.next_at
+            if lane.current is not None:
+                lane.due_at = lane.current.next_at
         return [
             AnnounceDecision(url, Event.STOPPED)
-            for url, tracker in known.items()
+            for url, tracker in ours.items()
             if url not in taken and self._is_started and tracker.may_know_us
         ]
 
@@ -294,9 +369,9 @@ class AnnounceScheduler:
 
     def complete(self, *, now: float) -> None:
         """Note that the download finished: trackers that know us hear ``completed``."""
-        for tracker in self._all():
+        for tracker in (*self._all(), *self._leaving.values()):
             if tracker.has_started or tracker.event is not None:
-                tracker.owes_completed = True
+                tracker.owes_completed_at = now
         self.request(now=now)
 
     def request(self, *, now: float) -> None:
@@ -319,6 +394,7 @@ class AnnounceScheduler:
             tracker.allowed_at -= seconds
             tracker.next_at -= seconds
             tracker.retry_at -= seconds
+            tracker.slow_at -= seconds
             if tracker.is_backing_off:
                 tracker.retry_at = min(tracker.retry_at, tracker.announced_at + MIN_GAP)
         self.request(now=now)
@@ -345,18 +421,27 @@ class AnnounceScheduler:
     # --- decisions and results ---------------------------------------------------------------
 
     def due(self, *, now: float) -> list[AnnounceDecision]:
-        """Return the announces to make now; they count as under way from here on."""
+        """
+        Return the announces to make now, at most one for each lane.
+
+        They count as under way from here on, and hold up their lane until there is a result, or
+        until they are slow.
+        """
         decisions = []
         for lane in self._lanes if self._is_started else ():
-            if now < lane.due_at or lane.is_busy:
+            if now < lane.free_at(is_patient=self.is_patient):
                 continue
-            tracker = lane.choose(now)
+            tracker = lane.find_owing()
+            if tracker is None and now >= lane.due_at:
+                tracker = lane.choose(now)
             if tracker is None:
                 continue
             event = tracker.next_event()
             if event is Event.STARTED:
-                tracker.owes_completed = False  # this announce already says what is left
+                tracker.owes_completed_at = math.inf  # this announce already says what is left
             tracker.event = event
+            tracker.is_asked = False
+            tracker.slow_at = math.inf
             tracker.announced_at = now
             decisions.append(AnnounceDecision(tracker.url, event))
         return decisions
@@ -365,39 +450,63 @@ class AnnounceScheduler:
         """Return the instant of the next ``due``, or None while nothing is planned."""
         if not self._is_started:
             return None
-        at = min((lane.due_at for lane in self._lanes if not lane.is_busy), default=math.inf)
+        timers = (lane.timer(is_patient=self.is_patient) for lane in self._lanes)
+        at = min(timers, default=math.inf)
         return None if at == math.inf else at
+
+    def asked(self, url: str, *, now: float) -> bool:
+        """
+        Note that the announce under way to ``url`` leaves now: patience with it begins to run out.
+
+        Returns:
+            False if it is not to leave, because the tracker has been taken away meanwhile. Then it
+            is no longer under way.
+        """
+        tracker = self._under_way(url)
+        if tracker is None:
+            return False
+        tracker.is_asked = True
+        if not tracker.is_working:
+            tracker.slow_at = min(tracker.slow_at, now + PATIENCE)
+        return True
+
+    def stalled(self, url: str, *, now: float) -> None:
+        """Note that the announce to ``url`` stands in a line that does not move: it is slow."""
+        tracker = self._find(url)
+        if tracker is not None and not tracker.is_working:
+            tracker.slow_at = now
 
     def succeeded(self, url: str, answer: AnnounceAnswer, *, now: float) -> None:
         """Take note of an answer; the tracker moves to the front of its tier."""
-        tracker, event = self._end(url)
+        tracker = self._under_way(url)
         if tracker is None:
             return
+        if tracker.event is Event.COMPLETED:
+            tracker.owes_completed_at = math.inf
+        tracker.event = None
         tracker.num_failures = 0
         tracker.has_started = True
-        if event is Event.COMPLETED:
-            tracker.owes_completed = False
         tracker.allowed_at = now + answer.min_interval
+        tracker.next_at = now + answer.interval
         lane = tracker.lane
-        lane.current = tracker
-        for tier in lane.tiers:
-            if tracker in tier:
-                tier.remove(tracker)
-                tier.insert(0, tracker)
-        lane.due_at = tracker.next_at = now if tracker.owes_completed else now + answer.interval
+        lane.promote(tracker)
+        lane.current = lane.find_working()
+        if lane.current is tracker:
+            lane.due_at = tracker.next_at
 
     def failed(self, url: str, *, now: float, retry_after: float | None = None) -> None:
         """
-        Take note of a failure; the lane turns to its next tracker.
+        Take note of a failure; the lane turns to its next tracker, unless one works meanwhile.
 
         Args:
             url: who failed.
             now: monotonic seconds.
             retry_after: seconds the tracker asked us to wait, ``inf`` for ever.
         """
-        tracker, _ = self._end(url)
+        tracker = self._under_way(url)
         if tracker is None:
             return
+        tracker.event = None
         tracker.num_failures += 1
         tracker.is_backing_off = retry_after is None
         if retry_after is None:
@@ -406,20 +515,22 @@ class AnnounceScheduler:
         tracker.is_refused = retry_after == math.inf
         tracker.retry_at = now + max(retry_after, MIN_BACKOFF)
         lane = tracker.lane
-        if lane.current is tracker:
-            lane.current = None
-        lane.due_at = now
+        if lane.current is None or lane.current is tracker:
+            lane.current = lane.find_working()
+            lane.due_at = now
 
-    def _end(self, url: str) -> tuple[_Tracker | None, Event | None]:
-        """Take the announce under way to ``url`` off its lane; None if nobody wants to know."""
-        tracker = next((each for each in self._all() if each.url == url), None)
+    def _find(self, url: str) -> _Tracker | None:
+        return next((tracker for tracker in self._all() if tracker.url == url), None)
+
+    def _under_way(self, url: str) -> _Tracker | None:
+        """Return whom an announce is under way to; None, and it is over, if nobody cares."""
+        tracker = self._find(url)
         if tracker is None or not self._is_started:
             self._leaving.pop(url, None)
-            return None, None
-        event, tracker.event = tracker.event, None
-        if event is None:
+            return None
+        if tracker.event is None:
             raise MisuseError(f"no announce under way to {url}")
-        return tracker, event
+        return tracker
 
     # --- view --------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from bittern.engine.sources.announces import (
     PROBE_INTERVAL,
     Announces,
 )
-from bittern.policy.announcing import AnnounceDecision
+from bittern.policy.announcing import PATIENCE, AnnounceDecision
 from bittern.testing.loop import VirtualLoop
 from tests.virtual_time import simulated
 
@@ -57,6 +57,14 @@ class Row:
         self.asked: list[str] = []
         self.answered: list[str] = []
         self.failed: list[tuple[float, str, str]] = []
+        self.stalled_at: list[float] = []
+        self.is_wanted = True
+
+    def stalled(self, decision: AnnounceDecision) -> None:
+        self.stalled_at.append(asyncio.get_running_loop().time())
+
+    def takes_turn(self, decision: AnnounceDecision) -> bool:
+        return self.is_wanted
 
     def go_on(self) -> None:
         self.woken.append(asyncio.get_running_loop().time())
@@ -258,20 +266,88 @@ async def test_who_has_stopped_is_passed_over() -> None:
         assert all(row.answered for row in rows[20:])
 
 
+@pytest.mark.parametrize("is_running", [False, True])
 @simulated
-async def test_who_has_stopped_before_it_asked_does_not_bring_a_dead_tracker_to_life() -> None:
+async def test_who_has_stopped_before_it_asked_does_not_bring_a_dead_tracker_to_life(
+    is_running: bool,
+) -> None:
+    """Nor does one whose announce is not wanted any more."""
     bench = Bench()
     for _ in range(MAX_SILENCES):
         bench.announces.submit(Row(bench), DEAD)
     await asyncio.sleep(SILENCE + PROBE_INTERVAL + 1)
     stopped, late = Row(bench), Row(bench)
     bench.announces.submit(stopped, DEAD)
-    stopped.is_running = False
+    stopped.is_running, stopped.is_wanted = is_running, False
     await asyncio.sleep(0)
     bench.announces.submit(late, DEAD)
     await asyncio.sleep(0.1)
     assert stopped.asked == []
     assert [url for _, url, _ in late.failed] == [DEAD.url]
+
+
+@simulated
+async def test_those_in_a_line_that_does_not_move_hear_so_once() -> None:
+    """That a tracker is dead is known much later, and they may have others."""
+    bench = Bench()
+    rows = [Row(bench) for _ in range(MAX_PER_TRACKER + 2 * BATCH + 5)]
+    for row in rows:
+        bench.announces.submit(row, DEAD)
+    await asyncio.sleep(PATIENCE - 0.1)
+    assert not any(row.stalled_at for row in rows)
+    await asyncio.sleep(0.2)
+    assert [row.stalled_at for row in rows[:MAX_PER_TRACKER]] == [[]] * MAX_PER_TRACKER
+    assert all(row.stalled_at == [PATIENCE] for row in rows[MAX_PER_TRACKER:])
+    late = [Row(bench) for _ in range(3)]
+    for row in late:
+        bench.announces.submit(row, DEAD)
+        row.is_running = row is not late[1]
+        await asyncio.sleep(1)
+    now = asyncio.get_running_loop().time()
+    assert [[round(now - at, 6) for at in row.stalled_at] for row in late] == [[3], [], [1]]
+    await asyncio.sleep(3 * SILENCE)
+    assert sum(len(row.stalled_at) for row in [*rows, *late]) == 2 * BATCH + 5 + 2
+
+
+@simulated
+async def test_a_long_line_that_moves_is_not_stalled() -> None:
+    bench = Bench()
+    rows = [Row(bench) for _ in range(1000)]
+    for row in rows:
+        bench.announces.submit(row, LIVE)
+    await asyncio.sleep(PATIENCE + 1)
+    assert not rows[-1].answered
+    await asyncio.sleep(PATIENCE)
+    assert rows[-1].answered
+    assert not any(row.stalled_at for row in rows)
+
+
+@simulated
+async def test_a_line_is_stalled_only_when_it_has_not_moved_for_long() -> None:
+    """That its tracker was asked in vain for a while, alone, does not make it so."""
+    bench = Bench()
+    bench.announces.submit(Row(bench), DEAD)
+    await asyncio.sleep(20)
+    rows = [Row(bench) for _ in range(MAX_PER_TRACKER)]
+    for row in rows:
+        bench.announces.submit(row, DEAD)
+    await asyncio.sleep(PATIENCE - 0.1)
+    assert (rows[-1].asked, rows[-1].stalled_at) == ([], [])
+    await asyncio.sleep(0.2)
+    assert rows[-1].stalled_at == [20 + PATIENCE]
+    await asyncio.sleep(3 * SILENCE)
+
+
+@simulated
+async def test_who_stands_in_line_when_all_ends_hears_nothing_more() -> None:
+    bench = Bench()
+    rows = [Row(bench) for _ in range(2 * MAX_PER_TRACKER)]
+    for row in rows:
+        bench.announces.submit(row, DEAD)
+    await asyncio.sleep(1)
+    bench.announces.close()
+    await asyncio.sleep(2 * SILENCE)
+    assert not any(row.stalled_at for row in rows)
 
 
 @simulated

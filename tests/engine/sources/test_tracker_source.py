@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
+from bittern.codec.bencode import encode
 from bittern.codec.info import Version
 from bittern.core.announce import AnnounceAnswer, Event
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import TrackerUnreachable
 from bittern.engine import events
+from bittern.engine.session import Session
 from bittern.engine.source_status import SourceKind, SourceState, SourceStatus
+from bittern.engine.sources.tracker_client import TrackerClient
 from bittern.engine.sources.tracker_source import STATES, status_of
 from bittern.engine.sources.trackers import TrackerStatus
-from bittern.policy.announcing import TrackerState
+from bittern.net.access import Access
+from bittern.net.http import HttpResponse
+from bittern.net.udp_tracker import UdpTrackers
+from bittern.policy.announcing import PATIENCE, TrackerState
 from tests.engine.scene import PIECE_LENGTH, Scene, Watch, in_scene, until
 from tests.engine.sources.fake_tracker import URL, FakeClient, tracked
 
 OTHER_URL = "http://other.example/announce"
+MUTE_URL = "udp://10.9.9.9:80/announce"
 
 
 class PickyClient(FakeClient):
@@ -130,7 +138,7 @@ def test_a_tracker_behind_others_waits_for_its_turn() -> None:
     status = status_of(TrackerStatus("http://b/", 1, TrackerState.UNTRIED))
     assert (status.state, status.message) == (
         SourceState.WAITING,
-        "asked only when the trackers before it fail",
+        "asked only when the trackers before it do not answer",
     )
     assert STATES.keys() == set(TrackerState)
 
@@ -227,3 +235,58 @@ async def test_a_hybrid_from_a_link_is_announced_under_its_other_hash_too(scene:
     assert client.hashes[0] == {scene.info_hash}
     assert client.hashes[1] == set(seed.torrent.all_hashes)
     assert len(client.hashes[1]) == 2
+
+
+class LiveTracker:
+    """Names one peer over HTTP, at once."""
+
+    def __init__(self, peer: Endpoint) -> None:
+        self.peer = peer
+        self.queries: list[str] = []
+
+    async def fetch(
+        self,
+        url: str,
+        *,
+        access: Access,
+        max_length: int,
+        timeout: float,
+        headers: Mapping[str, str] | None = None,
+        ipv6: bool | None = None,
+    ) -> HttpResponse:
+        del access, max_length, timeout, headers, ipv6
+        self.queries.append(url)
+        body = encode({b"interval": 1800, b"peers": self.peer.to_compact()})
+        return HttpResponse(200, {}, body, url)
+
+    async def resolve(self, host: str) -> tuple[str, ...]:
+        return ("10.9.9.9" if host == "10.9.9.9" else "10.9.9.1",)
+
+
+@in_scene(trackers=((MUTE_URL,), (URL,)))
+async def test_a_silent_udp_tracker_in_front_delays_peers_by_seconds_only(scene: Scene) -> None:
+    """It held up the next tier until it had been given up, after 35 s."""
+    seed = await scene.node(is_seed=True)
+    host, tracker = scene.add_host(), LiveTracker(seed.endpoint)
+    socket = host.open_datagrams(host.addresses[0], 0, lambda _data, _source: None)
+    udp = UdpTrackers([socket], random_id=lambda: scene.loop.random.getrandbits(32))
+    client = TrackerClient(http=tracker, udp=udp, resolver=tracker)
+    made = type("Made", (Session,), {"_make_tracker_client": lambda _self: client})
+    began = scene.loop.time()
+    node = await scene.node(host=host, make=made, enable_trackers=True)
+    await node.complete(within=10)
+    assert scene.loop.time() - began > PATIENCE
+    await asyncio.sleep(1)
+    assert [each.state for each in node.torrent.trackers()] == [
+        TrackerState.ANNOUNCING,
+        TrackerState.WORKING,
+    ]
+    await asyncio.sleep(60)
+    mute, live = node.torrent.trackers()
+    assert (mute.state, mute.message) == (TrackerState.FAILING, "tracker is silent")
+    assert live.state is TrackerState.WORKING
+    told = [url.partition("event=")[2].partition("&")[0] for url in tracker.queries]
+    assert told == ["started", "completed"]
+    await node.close()
+    udp.close()
+    socket.close()

@@ -12,6 +12,10 @@ whoever stands in line is told that the tracker is silent, backs off as if it ha
 asked itself, and goes on to its next tracker. Only every ``PROBE_INTERVAL`` one
 more asks in earnest. One answer ends that.
 
+That a tracker is dead is known after half a minute. A line in which nobody has begun or
+been answered for ``PATIENCE`` is *stalled*: whoever stands in it hears so, keeps the place, and
+may turn to another tracker meanwhile.
+
 Limits: F11. Source: BEP 3, BEP 12.
 """
 
@@ -26,7 +30,7 @@ from collections.abc import Callable, Coroutine
 from typing import Final, Protocol
 
 from bittern.core.errors import TrackerFailure, TrackerUnreachable
-from bittern.policy.announcing import AnnounceDecision
+from bittern.policy.announcing import PATIENCE, AnnounceDecision
 
 MAX_PER_TRACKER: Final = 10
 """Limit: F11. Announces under way to one tracker at once."""
@@ -56,6 +60,12 @@ class Announcer(Protocol):
     def missed(self, seconds: float) -> None:
         """Want to announce soon, after time that the loop has not counted."""
 
+    def stalled(self, decision: AnnounceDecision) -> None:
+        """Hear that an announce stands in a line that does not move."""
+
+    def takes_turn(self, decision: AnnounceDecision) -> bool:
+        """Hear that it is an announce's turn; False if it is not wanted any more."""
+
     async def announce(self, decision: AnnounceDecision) -> None:
         """Announce, take the answer or raise what failed; TrackerFailure, TrackerUnreachable."""
 
@@ -68,15 +78,30 @@ class Announcer(Protocol):
 class _Line:
     """One tracker's announces."""
 
-    __slots__ = ("last_error", "num_running", "num_silences", "probe_at", "waiting")
+    __slots__ = (
+        "last_error",
+        "moved_at",
+        "num_running",
+        "num_silences",
+        "num_told",
+        "probe_at",
+        "waiting",
+        "watch",
+    )
 
     def __init__(self) -> None:
         self.num_running = 0
+        self.moved_at = -math.inf
+        """When one began or was answered."""
         self.num_silences = 0
         self.probe_at = -math.inf
         """When a silent tracker may be asked again."""
         self.last_error: TrackerFailure | TrackerUnreachable
         self.waiting: deque[tuple[Announcer, AnnounceDecision]] = deque()
+        self.num_told = 0
+        """The first so many of them know that the line is stalled."""
+        self.watch: asyncio.Handle | None = None
+        """Looks whether it is."""
 
     @property
     def is_silent(self) -> bool:
@@ -88,6 +113,22 @@ class _Line:
         if self.is_silent:
             return now >= self.probe_at
         return self.num_running < MAX_PER_TRACKER
+
+    def next_waiting(self) -> tuple[Announcer, AnnounceDecision]:
+        """Return who stands first, and take him out."""
+        first = self.waiting.popleft()
+        self.num_told = max(0, self.num_told - 1)
+        if not self.waiting:
+            self.clear()
+        return first
+
+    def clear(self) -> None:
+        """Have nobody wait, and nobody look after those who do. Idempotent."""
+        self.waiting.clear()
+        self.num_told = 0
+        if self.watch is not None:
+            self.watch.cancel()
+            self.watch = None
 
 
 class Announces:
@@ -195,7 +236,9 @@ class Announces:
             self._begin(line, announcer, decision)
             return
         line.waiting.append((announcer, decision))
-        if line.is_silent and len(line.waiting) == 1:
+        if not line.is_silent:
+            self._watch(line)
+        elif len(line.waiting) == 1:
             self._loop.call_soon(self._send_home, line)
 
     def _line_of(self, url: str) -> _Line:
@@ -213,20 +256,24 @@ class Announces:
 
     def _begin(self, line: _Line, announcer: Announcer, decision: AnnounceDecision) -> None:
         line.num_running += 1
-        line.probe_at = self._loop.time() + PROBE_INTERVAL
+        line.moved_at = self._loop.time()
+        line.probe_at = line.moved_at + PROBE_INTERVAL
         self._spawn(self._announce(line, announcer, decision), f"announce {decision.url[:60]}")
 
     async def _announce(
         self, line: _Line, announcer: Announcer, decision: AnnounceDecision
     ) -> None:
         try:
-            if not announcer.is_running:
+            if not announcer.is_running or not announcer.takes_turn(decision):
                 return  # its torrent has stopped meanwhile, which says nothing of the tracker
             await announcer.announce(decision)
             line.num_silences = 0
+            line.moved_at = self._loop.time()
         except (TrackerFailure, TrackerUnreachable) as error:
             is_silent = isinstance(error, TrackerUnreachable) and error.is_silent
             line.num_silences = line.num_silences + 1 if is_silent else 0
+            if not is_silent:
+                line.moved_at = self._loop.time()
             line.last_error = error
             announcer.announce_failed(decision, error)
         finally:
@@ -239,7 +286,7 @@ class Announces:
             self._send_home(line)
             return
         while line.waiting and line.has_room(self._loop.time()):
-            announcer, decision = line.waiting.popleft()
+            announcer, decision = line.next_waiting()
             if announcer.is_running:
                 self._begin(line, announcer, decision)
 
@@ -247,16 +294,34 @@ class Announces:
         for _ in range(BATCH):
             if not line.waiting or not line.is_silent:
                 return
-            announcer, decision = line.waiting.popleft()
+            announcer, decision = line.next_waiting()
             if announcer.is_running:
                 announcer.announce_failed(decision, line.last_error)
         self._loop.call_soon(self._send_home, line)
+
+    def _watch(self, line: _Line) -> None:
+        """See to it that those who wait hear when their line is stalled."""
+        if line.watch is None and line.num_told < len(line.waiting):
+            at = line.moved_at + PATIENCE
+            line.watch = self._loop.call_at(at, self._look_whether_stalled, line, at)
+
+    def _look_whether_stalled(self, line: _Line, at: float) -> None:
+        line.watch = None
+        if line.moved_at + PATIENCE <= at:  # it has not moved since
+            for _ in range(BATCH):
+                if line.num_told >= len(line.waiting):
+                    break
+                announcer, decision = line.waiting[line.num_told]
+                line.num_told += 1
+                if announcer.is_running:
+                    announcer.stalled(decision)
+        self._watch(line)
 
     def close(self) -> None:
         """Wake nobody any more and empty the lines. Idempotent."""
         self._heap.clear()
         for line in self._lines.values():
-            line.waiting.clear()
+            line.clear()
         self._arm()
 
     def __repr__(self) -> str:

@@ -140,6 +140,11 @@ class TrackerSource:
         """Pass on where a tracker sees us."""
         self._services.address_told(host)
 
+    @property
+    def is_private(self) -> bool:
+        """True when trackers are to be asked strictly one after the other (BEP 27)."""
+        return self._torrent.is_private
+
     def stats(self) -> tuple[int, int, int]:
         """Return bytes uploaded, downloaded, and left; unknown metadata counts as 1 byte."""
         torrent, shelf = self._torrent, self._torrent.shelf
@@ -169,7 +174,7 @@ def status_of(tracker: TrackerStatus) -> SourceStatus:
     """Return a tracker as a source."""
     message = tracker.message
     if tracker.state is TrackerState.UNTRIED:
-        message = "asked only when the trackers before it fail"
+        message = "asked only when the trackers before it do not answer"
     return SourceStatus(
         kind=SourceKind.TRACKER,
         name=tracker.url,

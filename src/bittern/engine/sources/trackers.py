@@ -51,6 +51,10 @@ News: TypeAlias = events.TrackerAsked | events.TrackerAnnounced | events.Tracker
 class Surroundings(Protocol):
     """What the announcer asks of its torrent."""
 
+    @property
+    def is_private(self) -> bool:
+        """True when trackers are to be asked strictly one after the other (BEP 27)."""
+
     def stats(self) -> tuple[int, int, int]:
         """Return bytes uploaded, downloaded, and left, wanted or not."""
 
@@ -192,6 +196,7 @@ class TrackerAnnouncer:
     def go_on(self) -> None:
         """Do what is due, and say when to go on."""
         if self.is_running:
+            self._schedule.is_patient = self._surroundings.is_private
             for decision in self._schedule.due(now=_now()):
                 self._announces.submit(self, decision)
             self._announces.wake_at(self, self._schedule.next_timer())
@@ -204,7 +209,7 @@ class TrackerAnnouncer:
         torrent still has ``LATE_TIMEOUT``; what is under way then is dropped. One whose line
         we only stood in knows nothing of us. Idempotent.
         """
-        decisions = [each for each in self._schedule.stop() if self._was_asked(each.url)]
+        decisions = self._schedule.stop()
         self.is_running = False
         self._announces.wake_at(self, None)
         completing = {}
@@ -229,10 +234,6 @@ class TrackerAnnouncer:
             except TimeoutError:
                 for task in completing.values():
                     task.cancel()
-
-    def _was_asked(self, url: str) -> bool:
-        memory = self._memory.get(url)
-        return memory is not None and memory.last_asked_at is not None
 
     # --- verbs -------------------------------------------------------------------------------
 
@@ -344,6 +345,17 @@ class TrackerAnnouncer:
             )
             for info_hash in self.info_hashes
         ]
+
+    def stalled(self, decision: AnnounceDecision) -> None:
+        """Turn to another tracker, since this one's line does not move; called by ``Announces``."""
+        self._schedule.stalled(decision.url, now=_now())
+        self.go_on()
+
+    def takes_turn(self, decision: AnnounceDecision) -> bool:
+        """Return False if the tracker was taken away meanwhile; called by ``Announces``."""
+        is_wanted = self._schedule.asked(decision.url, now=_now())
+        self._announces.wake_at(self, self._schedule.next_timer())
+        return is_wanted
 
     async def announce(self, decision: AnnounceDecision) -> None:
         """
@@ -463,8 +475,15 @@ class _Farewell:
     def missed(self, seconds: float) -> None:
         """Do nothing."""
 
+    def stalled(self, decision: AnnounceDecision) -> None:
+        """Do nothing."""
+
+    def takes_turn(self, decision: AnnounceDecision) -> bool:  # noqa: ARG002 - as every announcer
+        """Return False if it has come back meanwhile."""
+        return not self._is_ours()
+
     async def announce(self, decision: AnnounceDecision) -> None:
-        """Say it, unless that has become untrue."""
+        """Say it, unless that becomes untrue while we wait."""
         if under_way := self._under_way():  # it stood in line before us
             await asyncio.wait(under_way)
         if not self._is_ours():
