@@ -244,6 +244,19 @@ async def test_a_state_folder_in_use_is_refused(loop: VirtualLoop, tmp_path: Pat
     await journal.close()
 
 
+@simulated
+async def test_a_state_folder_is_free_again_when_opening_it_is_cancelled(
+    loop: VirtualLoop, tmp_path: Path
+) -> None:
+    opening = asyncio.create_task(Journal.open(make_disk(loop), tmp_path / "state"))
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    await asyncio.sleep(1)
+    await (await Journal.open(make_disk(loop), tmp_path / "state")).close()
+
+
 def test_a_note_that_fails_is_logged_and_the_next_is_made(
     tmp_path: Path, simulate: Simulate, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -50,7 +50,14 @@ class Journal:
         Raises:
             StorageError: another session uses it, or it cannot be used at all.
         """
-        journal = cls(disk, await disk.run(lambda: ResumeStore(folder), lane=folder))
+        opened: list[ResumeStore] = []
+        try:
+            await disk.run(lambda: opened.append(ResumeStore(folder)), lane=folder)
+        except asyncio.CancelledError:
+            # It is opened all the same, and would keep everybody out of the folder.
+            disk.submit(lambda: _give_back(opened), lambda *_: None, lane=folder)
+            raise
+        journal = cls(disk, opened[0])
         journal._tell_problems()
         return journal
 
@@ -180,3 +187,9 @@ class Journal:
             await self._disk.run(lambda: self._store.close(clean=True), lane=self)
         except StorageError as error:
             log.warning("resume data: %s", error)
+
+
+def _give_back(opened: list[ResumeStore]) -> None:
+    """Close a store that nobody took; what the session before it left is still to be looked at."""
+    for store in opened:
+        store.close(clean=False)
