@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -889,3 +891,34 @@ async def test_a_session_whose_end_is_cancelled_leaves_no_torrent_at_work(scene:
         await closing
     assert node.torrent.state is TorrentState.STOPPED
     assert node.torrent.swarm is None
+
+
+async def test_threads_end_also_when_the_end_of_a_session_is_cancelled() -> None:
+    """Nobody was free to close them when they were to be, and nobody came back to it."""
+    executor = ThreadPoolExecutor(1)
+    asyncio.get_running_loop().set_default_executor(executor)
+    is_free, ending = threading.Event(), asyncio.Event()
+    before = set(threading.enumerate())
+    threads: set[threading.Thread] = set()
+
+    async def use() -> None:
+        host = "127.0.0.1"
+        config = SessionConfig(listen_host=host, listen_port=0, enable_dht=False, enable_lsd=False)
+        async with Session(config) as session:
+            await session.run_job(lambda: None)
+            threads.update(set(threading.enumerate()) - before)
+            executor.submit(is_free.wait)
+            ending.set()
+
+    using = asyncio.create_task(use())
+    await ending.wait()
+    await until(lambda: executor._work_queue.qsize() > 0)
+    using.cancel()
+    await asyncio.sleep(0)
+    is_free.set()
+    with pytest.raises(asyncio.CancelledError):
+        await using
+    assert threads
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()

@@ -174,7 +174,7 @@ class Session:
         ends.push_async_callback(self._end_tasks, group)
         self._announces = Announces(loop, self._spawn)
         ends.callback(self._announces.close)
-        ends.push_async_callback(self._remove_all)
+        ends.push_async_callback(self._end_torrents)
         self._dialer = Dialer(network, config, loop, rosters=self._rosters, spawn=self._spawn)
         ends.callback(self._dialer.close)
         self._acceptor = Acceptor(network, config, loop, find=self._find, rouse=self._rouse)
@@ -193,16 +193,13 @@ class Session:
     ) -> None:
         ends, self._ends = self._ends, None
         if ends is not None:
-            await ends.aclose()
+            # Also when that is cancelled: sockets, threads and the journal need it all.
+            await undisturbed(ends.aclose())
 
     def _check_open(self) -> None:
         if self._ends is None:
             when = "not open yet" if self._group is None else "closed"
             raise ConfigError(f"the session is {when}: it is open inside its 'async with' block")
-
-    async def _remove_all(self) -> None:
-        # Also when the end is cancelled: they need what is closed after this.
-        await undisturbed(self._end_torrents())
 
     async def _end_torrents(self) -> None:
         # All at once: dead trackers must not be waited for one torrent after the other.
