@@ -198,64 +198,6 @@ def test_priorities_come_before_rarity() -> None:
     assert in_order(picker) == [7, 6, 5, 4]
 
 
-# --- deadlines ---------------------------------------------------------------------------
-
-
-def test_deadlines_go_before_priority_and_rarity_in_their_order() -> None:
-    picker = scene(ours="####......", counts="1111999991", priorities="4444444447")
-    full = picker.swarm.full
-    picker.set_deadline(6, 30.0)
-    picker.set_deadline(4, 20.0)
-    picker.set_deadline(8, 10.0)
-    assert pick(picker, full) == 8
-    assert in_order(picker)[:4] == [8, 4, 6, 9]
-    assert pick(picker, bits_of("#######.##"), exclude=bits_of("........##")) == 4
-    picker.mark_have(8)
-    assert pick(picker, full) == 4
-    picker.set_deadline(4, None)
-    assert pick(picker, full) == 6
-    picker.set_deadline(7, 1.0)
-    picker.set_deadline(7, 99.0)
-    assert in_order(picker)[:2] == [6, 7]
-    assert pick(picker, bits_of("....#....#")) == 9
-
-
-def test_deadlines_of_pieces_that_are_there_or_not_wanted_do_nothing() -> None:
-    picker = scene(ours="####....", counts="11112221", priorities="44444404")
-    picker.set_deadline(0, 1.0)
-    picker.set_deadline(6, 1.0)
-    picker.set_deadline(5, None)
-    assert pick(picker, picker.swarm.full) == 7
-
-
-def test_a_piece_that_was_there_has_no_deadline_left() -> None:
-    picker = scene(ours="####....", counts="11112221")
-    picker.set_deadline(4, 1.0)
-    picker.mark_have(4)
-    picker.lose(4)
-    assert pick(picker, picker.swarm.full) == 7
-    picker.mark_have(4)
-    picker.set_deadline(4, 1.0)
-    picker.lose(4)
-    assert pick(picker, picker.swarm.full) == 7
-
-
-def test_a_check_that_finds_a_piece_ends_its_deadline() -> None:
-    picker = scene(ours="####....", counts="11112221")
-    picker.set_deadline(5, 2.0)
-    picker.set_deadline(6, 1.0)
-    picker.set_have(bits_of("####..#."))
-    assert pick(picker, picker.swarm.full) == 5
-    picker.lose(6)
-    assert in_order(picker)[:2] == [5, 7]
-    picker.set_deadline(4, 1.0)
-    picker.set_have(bits_of("#####..."))
-    picker.lose(4)
-    picker.set_deadline(4, 3.0)
-    picker.set_deadline(6, 2.5)
-    assert in_order(picker)[:3] == [5, 6, 4], "its first deadline is gone"
-
-
 # --- our own state -----------------------------------------------------------------------
 
 
@@ -346,7 +288,6 @@ def test_indices_out_of_range_are_refused() -> None:
         picker.mark_open,
         picker.mark_closed,
         picker.lose,
-        lambda index: picker.set_deadline(index, 1.0),
     ]
     for call in calls:
         for index in (-1, 4, 1 << 40):
@@ -387,18 +328,15 @@ def test_without_a_preferred_piece_a_row_begins_with_the_first_of_its_extent() -
     assert gaps == {(4,), tuple(range(9, 16))}
 
 
-def test_rows_keep_to_order_and_deadlines() -> None:
+def test_rows_keep_to_order() -> None:
     picker = scene(ours="#.....#.", sequential=True)
     assert row(picker, "########", extent=8, limit=3) == [1, 2, 3]
-    picker.set_deadline(4, 1.0)
-    assert row(picker, "########", extent=8, limit=3) == [4]
     assert row(picker, "#.....#.", extent=8, limit=3) == []
 
 
 def test_a_row_is_opened_and_had_as_single_pieces_are() -> None:
     picker, alone = scene(ours="........"), scene(ours="........")
     picker.mark_open(2, 4)
-    picker.set_deadline(4, 1.0)
     picker.mark_have(3, 2)
     picker.mark_have(4, 3)
     for index in range(2, 6):
@@ -464,7 +402,6 @@ class PickerMachine(RuleBasedStateMachine):
         self.have: set[int] = set()
         self.open: set[int] = set()
         self.priorities: list[int] = []
-        self.deadlines: dict[int, float] = {}
 
     @initialize(num_pieces=st.integers(1, 40), seed=st.integers(0, 99), sequential=st.booleans())
     def start(self, num_pieces: int, seed: int, sequential: bool) -> None:
@@ -511,12 +448,11 @@ class PickerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_piece_changes(self, data: st.DataObject) -> None:
         index = data.draw(st.integers(0, self.n - 1))
-        match data.draw(st.sampled_from(["have", "open", "close", "lose", "due", "undue"])):
+        match data.draw(st.sampled_from(["have", "open", "close", "lose"])):
             case "have":
                 self.picker.mark_have(index)
                 self.have.add(index)
                 self.open.discard(index)
-                self.deadlines.pop(index, None)
             case "open" if index not in self.have:
                 self.picker.mark_open(index)
                 self.open.add(index)
@@ -526,12 +462,6 @@ class PickerMachine(RuleBasedStateMachine):
             case "lose":
                 self.picker.lose(index)
                 self.have.discard(index)
-            case "due" if index not in self.have:
-                self.deadlines[index] = data.draw(st.integers(0, 5))
-                self.picker.set_deadline(index, self.deadlines[index])
-            case "undue":
-                self.deadlines.pop(index, None)
-                self.picker.set_deadline(index, None)
 
     @rule(data=st.data())
     def priorities_change(self, data: st.DataObject) -> None:
@@ -543,20 +473,16 @@ class PickerMachine(RuleBasedStateMachine):
     def a_check_ends(self, data: st.DataObject) -> None:
         self.have = data.draw(st.sets(st.integers(0, self.n - 1)))
         self.open = set()
-        for index in self.have:
-            self.deadlines.pop(index, None)
         self.picker.set_have(self.bits(self.have))
 
     def naive_order(self, index: int) -> tuple[float, ...]:
         """What ``pick`` minimises; equal for pieces among which chance decides."""
-        if index in self.deadlines:
-            return (0, self.deadlines[index], index)
         rarity = sum(index in peer for peer in self.peers)
         if self.picker.sequential:
             rarity = index
         elif len(self.have) < RANDOM_FIRST_PIECES:
             rarity = 0
-        return (1, -self.priorities[index], rarity)
+        return (-self.priorities[index], rarity)
 
     @rule(data=st.data())
     def a_piece_is_picked(self, data: st.DataObject) -> None:

@@ -1,5 +1,5 @@
 """
-Which piece to fetch next: availability, rarest first, sequential, priorities, deadlines.
+Which piece to fetch next: availability, rarest first, sequential, priorities.
 
 A set of pieces is an ``int`` in the order of ``core.bitfield``: piece 0 is the
 highest bit, ``top``. Availability is bit-sliced (``policy.availability``), so there
@@ -30,7 +30,6 @@ Source: BEP 3 (random first pieces, rarest first), BEP 54 (a peer loses a piece)
 from __future__ import annotations
 
 import random
-from bisect import insort
 from collections.abc import Sequence
 
 from bittern.core.bitfield import lowest_index
@@ -60,12 +59,10 @@ class Picker:
     """
 
     __slots__ = (
-        "_deadlines",
         "_levels",
         "_num_have",
         "_pickable",
         "_random",
-        "_urgent",
         "have",
         "missing",
         "num_pieces",
@@ -92,8 +89,6 @@ class Picker:
         self._pickable = self.missing
         self._levels = [(DEFAULT_PRIORITY, self.swarm.full)]
         self._num_have = 0
-        self._deadlines: list[tuple[float, int]] = []
-        self._urgent = 0
         self._random = rng.random
 
     # --- what the peers have -------------------------------------------------------------
@@ -142,9 +137,6 @@ class Picker:
         self.open ^= self.open & mask
         self.missing ^= self.missing & mask
         self._pickable ^= self._pickable & mask
-        if self._deadlines:
-            for index in range(first, first + count):
-                self.set_deadline(index, None)
 
     def mark_open(self, first: int, count: int = 1) -> None:
         """Note that ``count`` pieces from ``first`` on are begun; MisuseError if we have one."""
@@ -194,30 +186,10 @@ class Picker:
         self.wanted = sum(bits for _, bits in levels)
         self._refresh()
 
-    def set_deadline(self, index: int, instant: float | None) -> None:
-        """
-        Ask for piece ``index`` by an instant, before all priorities; None takes it back.
-
-        Instants are only compared with each other. A piece that is not wanted
-        stays unpicked; one that we have ignores the call.
-        """
-        mask = self._mask(index)
-        if self._urgent & mask:
-            self._urgent ^= mask
-            self._deadlines = [entry for entry in self._deadlines if entry[1] != index]
-        if instant is not None and not self.have & mask:
-            self._urgent |= mask
-            insort(self._deadlines, (instant, index))
-
     def _refresh(self) -> None:
         self._num_have = self.have.bit_count()
         self.missing = self.wanted ^ (self.wanted & self.have)
         self._pickable = self.missing ^ (self.missing & self.open)
-        if overtaken := self._urgent & self.have:
-            self._urgent ^= overtaken
-            self._deadlines = [
-                entry for entry in self._deadlines if not overtaken >> (self.top - entry[1]) & 1
-            ]
 
     def _mask(self, first: int, count: int = 1) -> int:
         if not 0 <= first <= self.num_pieces - count:
@@ -261,9 +233,8 @@ class Picker:
         """
         Choose pieces to open next with one peer, one behind the other.
 
-        Pieces with a deadline go first, in that order; then the highest
-        priority; within it the lowest index if ``sequential``, any piece while
-        we have fewer than four, else one of the rarest, all of them equally likely.
+        The highest priority goes first; within it the lowest index if ``sequential``, any
+        piece while we have fewer than four, else one of the rarest, all of them equally likely.
 
         Args:
             peer_bits: what the peer has.
@@ -279,9 +250,6 @@ class Picker:
         pool = peer_bits & self._pickable
         if not pool:
             return range(0)
-        if self._urgent and (urgent := pool & self._urgent):
-            first = self._first_due(urgent)
-            return range(first, first + 1)
         best, top = self._best(pool), self.top
         if preferred is not None and best >> (top - preferred) & 1:
             first = preferred
@@ -324,9 +292,6 @@ class Picker:
                 lowest += half
                 width -= half
         return self.top - lowest
-
-    def _first_due(self, urgent: int) -> int:
-        return next(i for _, i in self._deadlines if urgent >> (self.top - i) & 1)
 
     def __repr__(self) -> str:
         return (
