@@ -137,7 +137,6 @@ def test_rank_puts_failures_before_familiarity_before_priority() -> None:
         entry(Source.ZEROCONF, 2),
         entry(Source.PEX, 9),
         entry(Source.TRACKER, 8),
-        entry(Source.RESUME, 7),
         entry(Source.USER, 99, failures=1),
         entry(Source.TRACKER, 99, failures=1),
         entry(Source.USER, 99, failures=2),

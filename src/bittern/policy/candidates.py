@@ -74,8 +74,6 @@ class Heard:
     at: float
     num_last: int = 0
     num_named: int = 0
-    num_new: int = 0
-    """Those that were not known before and are taken."""
 
 
 class Candidates:
@@ -87,7 +85,6 @@ class Candidates:
         now: instant of creation.
         bans: shared with other torrents; None for its own.
         allow_multiple_per_address: several connections to one address (H15).
-        allow_local: take private addresses from everybody.
         capacity: endpoints kept.
     """
 
@@ -98,11 +95,9 @@ class Candidates:
         now: float,
         bans: Bans | None = None,
         allow_multiple_per_address: bool = False,
-        allow_local: bool = False,
         capacity: int = CAPACITY,
     ) -> None:
         self.allow_multiple_per_address = allow_multiple_per_address
-        self.allow_local = allow_local
         self.bans: Bans = Bans() if bans is None else bans
         self._capacity = capacity
         self._rng = rng
@@ -150,7 +145,7 @@ class Candidates:
         """
         self._now = now
         reach = _LOOPBACK
-        if source in (Source.TRACKER, Source.DHT, Source.PEX) and not self.allow_local:
+        if source in (Source.TRACKER, Source.DHT, Source.PEX):
             reach = _PUBLIC if from_host is None else _nearness(from_host)
         is_exchange = source is Source.PEX and from_host is not None
         named_by = network_of(from_host) if is_exchange and from_host is not None else None
@@ -179,16 +174,15 @@ class Candidates:
                 if not entry.is_active:
                     self._put(entry, now)
             entry.is_seed = entry.is_seed or is_seed
-        self._note(source, num_named, num_new)
+        self._note(source, num_named)
         return num_new
 
-    def _note(self, source: Source, num_named: int, num_new: int) -> None:
+    def _note(self, source: Source, num_named: int) -> None:
         now, last = self._now, self._heard.get(source, Heard(self._now))
         self._heard[source] = Heard(
             now,
             num_named + (last.num_last if last.at == now else 0),
             last.num_named + num_named,
-            last.num_new + num_new,
         )
 
     def heard(self, source: Source) -> Heard | None:
@@ -228,12 +222,6 @@ class Candidates:
         """Note that a peer needs nothing; it is not dialled while we need nothing either."""
         if endpoint in self._book.entries:
             self._book.entries[endpoint].is_seed = True
-
-    def known(self, count: int) -> list[Endpoint]:
-        """Return up to ``count`` endpoints without failures, the best first; for resume data."""
-        good = [e for e in self._book.entries.values() if not e.failures]
-        good.sort(key=lambda e: (e.connected_at is None, e.rank))
-        return [entry.endpoint for entry in good[:count]]
 
     def entries(self) -> Iterable[Candidate]:
         """Return the book's entries, for reading."""
@@ -287,7 +275,7 @@ class Candidates:
             and self._book.has_room(Source.INCOMING)
         ):
             entry = self._insert(endpoint, Source.INCOMING, None)
-            self._note(Source.INCOMING, 1, 1)
+            self._note(Source.INCOMING, 1)
         if entry is not None:
             entry.connected_at = now
             entry.is_seed = False

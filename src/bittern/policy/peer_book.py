@@ -34,7 +34,6 @@ class Source(StrEnum):
     LSD = "lsd"
     ZEROCONF = "zeroconf"
     LINK = "link"
-    RESUME = "resume"
     TRACKER = "tracker"
     INCOMING = "incoming"
     DHT = "dht"

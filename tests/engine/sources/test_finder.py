@@ -9,6 +9,7 @@ from bittern.core.endpoint import Endpoint
 from bittern.engine.config import TorrentConfig
 from bittern.engine.source_status import SourceKind, SourceState
 from bittern.engine.sources.finder import PeerFinder
+from bittern.policy.candidates import PAUSED_CAPACITY
 from tests.engine.scene import Scene, in_scene
 from tests.engine.sources.fake_tracker import URL, FakeClient, tracked
 from tests.engine.sources.local_scene import OTHER, SEARCHED, FakeTorrent
@@ -33,6 +34,21 @@ async def test_endpoints_outlive_a_run_and_nobody_takes_no_memory(scene: Scene) 
     finder.let_go()
     assert finder.candidates is known
     assert PEER in known
+
+
+@in_scene()
+async def test_fewer_endpoints_are_kept_while_nobody_is_looked_for(scene: Scene) -> None:
+    """Limit: H8."""
+    services = (await scene.node()).torrent._services
+    finder = PeerFinder(FakeTorrent(SEARCHED), services)
+    peers = [Endpoint("20.0.0.1", 7000 + number) for number in range(2 * PAUSED_CAPACITY)]
+    finder.start(services.sources, TorrentConfig())
+    assert finder.add(peers, "tracker", None) == len(peers)
+    await finder.stop()
+    assert len(finder.candidates) == PAUSED_CAPACITY
+    finder.start(services.sources, TorrentConfig())
+    assert finder.add(peers, "tracker", None) == PAUSED_CAPACITY
+    await finder.stop()
 
 
 @in_scene()

@@ -2,9 +2,9 @@
 What one torrent knows of peers: the endpoints, and while it runs the sources that name them.
 
 Endpoints outlive a run, so that a torrent that is paused and resumed begins with whom it
-knew; a torrent at rest that knows nobody has neither.
+knew, or the best of them; a torrent at rest that knows nobody has neither.
 
-Source: BEP 12 (trackers), BEP 9 (``x.pe``).
+Limit: H8. Source: BEP 12 (trackers), BEP 9 (``x.pe``).
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class PeerFinder:
 
     def start(self, common: SessionSources, config: TorrentConfig) -> None:
         """Ask all sources from now on, and begin with whom the user or a link names."""
+        self.candidates.is_paused = False
         self._torrent.add_peers(config.peers, "user")
         self._torrent.add_peers((*config.hinted_peers, *hinted_peers(self._torrent.shelf)), "link")
         if len(self.candidates):  # the dialer looks at every torrent that runs
@@ -125,6 +126,7 @@ class PeerFinder:
         """Ask nobody any more; goodbye is said where it is due, within ``stop_timeout``."""
         discovery, self._discovery = self._discovery, None
         if discovery is not None:
+            self.candidates.is_paused = True
             await discovery.stop()
 
     def let_go(self) -> None:
