@@ -75,7 +75,7 @@ class Line:
                 self.arrivals.popleft()
                 num_blocks += 1
             num_bytes = num_blocks * self.block_length
-            self.pipeline.blocks_received(num_bytes, now=self.now, num_blocks=num_blocks)
+            self.pipeline.blocks_received(num_blocks, now=self.now)
             self.ask()
             self.trace.append((self.now, num_bytes, len(self.arrivals)))
         return self
@@ -114,7 +114,7 @@ def test_a_line_fills_within_a_few_round_trips_and_three_seconds_are_queued(
     assert line.most_queued() * BLOCK_LENGTH <= max(rate * (3.3 + round_trip), floor)
     assert line.most_queued(end) * BLOCK_LENGTH <= max(rate * (3.3 + round_trip), floor / 2)
     assert pipeline.target >= min(reqq_limit, 2.7 * rate / BLOCK_LENGTH, MIN_TARGET)
-    assert pipeline.rate == pytest.approx(rate, rel=0.15)
+    assert pipeline.rate == pytest.approx(rate / BLOCK_LENGTH, rel=0.15)
 
 
 @pytest.mark.parametrize("rate", [3e3, 1e4])
@@ -145,16 +145,16 @@ def test_the_depth_follows_a_line_that_slows_down_and_recovers() -> None:
 def test_blocks_of_tiny_files_count_as_blocks() -> None:
     line = Line(1e6, 0.1, block_length=1000, wake_up=0.02).run(5.0)
     assert line.received(3.0, 5.0) >= 0.95 * 2e6
-    assert line.pipeline.rate == pytest.approx(1e6, rel=0.1)
+    assert line.pipeline.rate == pytest.approx(1e6 / 1000, rel=0.1)
 
 
 def test_one_short_slow_round_lowers_the_rate_only_in_part() -> None:
     pipeline = Pipeline(now=0.0)
     pipeline.set_outstanding(10, now=0.0)
-    pipeline.blocks_received(10 * BLOCK_LENGTH, now=0.1)
+    pipeline.blocks_received(10, now=0.1)
     pipeline.set_outstanding(10, now=0.1)
-    pipeline.blocks_received(10 * BLOCK_LENGTH, now=0.3)
-    assert pipeline.rate == pytest.approx((0.75 * 100 + 0.25 * 50) * BLOCK_LENGTH)
+    pipeline.blocks_received(10, now=0.3)
+    assert pipeline.rate == pytest.approx(0.75 * 100 + 0.25 * 50)
 
 
 def test_and_the_depth_too() -> None:
@@ -162,10 +162,10 @@ def test_and_the_depth_too() -> None:
     for _ in range(10):
         pipeline.set_outstanding(10, now=now)
         now += 0.1
-        pipeline.blocks_received(10 * BLOCK_LENGTH, now=now)
+        pipeline.blocks_received(10, now=now)
     deep = pipeline.target
     pipeline.set_outstanding(10, now=now)
-    pipeline.blocks_received(10 * BLOCK_LENGTH, now=now + 0.2)
+    pipeline.blocks_received(10, now=now + 0.2)
     assert 0.8 * deep < pipeline.target < deep
 
 
@@ -201,32 +201,32 @@ def test_time_without_requests_does_not_lower_the_rate() -> None:
     before = pipeline.target
     pipeline.set_outstanding(0, now=5.0)
     pipeline.set_outstanding(before, now=500.0)
-    pipeline.blocks_received(before * BLOCK_LENGTH, now=500.0 + before * BLOCK_LENGTH / 1e6)
+    pipeline.blocks_received(before, now=500.0 + before * BLOCK_LENGTH / 1e6)
     assert pipeline.target == pytest.approx(before, rel=0.1)
-    assert pipeline.rate == pytest.approx(1e6, rel=0.1)
+    assert pipeline.rate == pytest.approx(1e6 / BLOCK_LENGTH, rel=0.1)
 
 
 def test_rejected_requests_do_not_hold_up_the_round() -> None:
     pipeline = Pipeline(now=0.0)
     pipeline.set_outstanding(4, now=0.0)
     pipeline.set_outstanding(2, now=0.1)
-    pipeline.blocks_received(2 * BLOCK_LENGTH, now=0.2)
+    pipeline.blocks_received(2, now=0.2)
     assert pipeline.target == 2 * INITIAL_TARGET
-    assert pipeline.rate == pytest.approx(2 * BLOCK_LENGTH / 0.2)
+    assert pipeline.rate == pytest.approx(2 / 0.2)
 
 
 def test_blocks_of_the_same_instant_are_no_division_by_zero() -> None:
     pipeline = Pipeline(now=0.0)
     pipeline.set_outstanding(4, now=0.0)
-    pipeline.blocks_received(4 * BLOCK_LENGTH, now=0.0)
+    pipeline.blocks_received(4, now=0.0)
     assert pipeline.target == 2 * INITIAL_TARGET
 
 
 def test_repr_is_one_line() -> None:
-    assert repr(Pipeline(now=0.0)) == "<Pipeline 0/4, 0 bytes/s>"
+    assert repr(Pipeline(now=0.0)) == "<Pipeline 0/4, 0 blocks/s>"
 
 
-steps = st.tuples(st.floats(0, 100), st.integers(0, 3000), st.integers(0, 1 << 26))
+steps = st.tuples(st.floats(0, 100), st.integers(0, 3000), st.integers(0, 4096))
 
 
 @pytest.mark.slow
@@ -236,10 +236,10 @@ def test_any_history_keeps_the_target_within_bounds(
 ) -> None:
     pipeline = Pipeline(now=0.0, reqq_limit=reqq_limit)
     now = 0.0
-    for elapsed, outstanding, num_bytes in history:
+    for elapsed, outstanding, num_blocks in history:
         now += elapsed
         before = pipeline.target
-        pipeline.blocks_received(num_bytes, now=now)
+        pipeline.blocks_received(num_blocks, now=now)
         pipeline.set_outstanding(outstanding, now=now)
         assert min(MIN_TARGET, reqq_limit) <= pipeline.target <= min(2 * before, reqq_limit)
         assert pipeline.rate >= 0

@@ -44,7 +44,6 @@ from bittern.proto.peer_events import (
     DontHaveReceived,
     ExtendedHandshakeReceived,
     ExtensionReceived,
-    FastAllowed,
     HandshakeReceived,
     HashesReceived,
     HashesRejected,
@@ -52,7 +51,6 @@ from bittern.proto.peer_events import (
     HavesReceived,
     InterestChanged,
     PeerEvent,
-    PieceSuggested,
     PortReceived,
     RequestRejected,
     RequestsReceived,
@@ -207,13 +205,13 @@ MESSAGES: list[tuple[str, Verb, bytes, list[PeerEvent]]] = [
         "allowed fast",
         lambda p: p.send_allowed_fast([7, 2]),
         wire.encode_index(MessageId.ALLOWED_FAST, 2) + wire.encode_index(MessageId.ALLOWED_FAST, 7),
-        [FastAllowed(2), FastAllowed(7)],
+        [],
     ),
     (
         "suggest",
         lambda p: p.send_message(wire.encode_index(MessageId.SUGGEST_PIECE, 9)),
         wire.encode_index(MessageId.SUGGEST_PIECE, 9),
-        [PieceSuggested(9)],
+        [],
     ),
     (
         "hash request",
@@ -916,7 +914,8 @@ def test_what_a_peer_said_before_the_metadata() -> None:
     fast = [wire.encode_index(MessageId.ALLOWED_FAST, index) for index in (3, 10, 11)]
     assert receive(
         protocol, wire.encode_bitfield(b"\x80\0"), wire.encode_have(9), *fast, wire.UNCHOKE
-    ) == [FastAllowed(3), FastAllowed(10), FastAllowed(11), Unchoked()]
+    ) == [Unchoked()]
+    assert list(protocol.remote_allowed_fast) == [3, 10, 11]
     protocol.learn_geometry(GEOMETRY)
     assert protocol.events() == [BitfieldReceived(have(0, 9))]
     assert protocol.remote == have(0, 9)
@@ -970,9 +969,10 @@ def test_fast_pieces_beyond_the_end_are_ignored_and_the_set_is_bounded() -> None
     protocol = opened()
     for kind in (MessageId.SUGGEST_PIECE, MessageId.ALLOWED_FAST):
         assert receive(protocol, wire.encode_index(kind, 10)) == []
+    assert not protocol.remote_allowed_fast
     unknown = opened(geometry=None)
     many = [wire.encode_index(MessageId.ALLOWED_FAST, index) for index in range(1000)]
-    assert len(receive(unknown, *many)) == MAX_ALLOWED_FAST
+    assert receive(unknown, *many) == []
     assert len(unknown.remote_allowed_fast) == MAX_ALLOWED_FAST
 
 

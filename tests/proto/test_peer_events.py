@@ -18,7 +18,7 @@ EVENTS = [
 
 
 def test_there_are_events() -> None:
-    assert len(EVENTS) == 19
+    assert len(EVENTS) == 17
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)

@@ -3,8 +3,8 @@ How many requests to keep outstanding at one peer.
 
 Too few and the line stands idle for a round trip again and again; too many and
 a slow peer hoards blocks that others could send sooner. The aim is what the
-peer sends in ``queue_time`` seconds, three as in libtorrent, plus what is on the
-way; never more than the peer takes (``reqq``, BEP 10).
+peer sends in three seconds, as in libtorrent, plus what is on the way; never
+more than the peer takes (``reqq``, BEP 10).
 
 Rates are measured over *rounds*. A round begins with all that is outstanding
 and ends when as many blocks have arrived, so it lasts a round trip at least and
@@ -24,8 +24,6 @@ Sources: BEP 3 (pipelining), BEP 10 (reqq).
 from __future__ import annotations
 
 from math import ceil
-
-from bittern.core.geometry import BLOCK_LENGTH
 
 QUEUE_TIME = 3.0
 """Seconds' worth of blocks asked for ahead; libtorrent's ``request_queue_time``."""
@@ -62,41 +60,29 @@ class Pipeline:
     Args:
         now: instant of creation.
         reqq_limit: requests that the peer takes at once; cut to 1..2,000.
-        queue_time: seconds' worth of blocks to ask for ahead.
     """
 
     __slots__ = (
-        "_block_rate",
         "_delay",
         "_first",
         "_is_waiting",
         "_outstanding",
-        "_queue_time",
         "_reqq_limit",
         "_round_at",
         "_round_blocks",
-        "_round_bytes",
         "_round_left",
         "rate",
         "target",
     )
 
-    def __init__(
-        self,
-        *,
-        now: float,
-        reqq_limit: int = DEFAULT_REQQ,
-        queue_time: float = QUEUE_TIME,
-    ) -> None:
-        self._queue_time = queue_time
+    def __init__(self, *, now: float, reqq_limit: int = DEFAULT_REQQ) -> None:
         self._reqq_limit = max(1, min(reqq_limit, MAX_REQQ))
         self.target: int = min(INITIAL_TARGET, self._reqq_limit)
         """Requests to keep outstanding, blocks."""
         self.rate: float = 0.0
-        """Bytes per second while something was outstanding; 0.0 until the first round ends."""
-        self._block_rate = 0.0
+        """Blocks per second while something was outstanding; 0.0 until the first round ends."""
         self._delay = 0.0
-        """Round trip, as the first block after silence shows it; at most ``queue_time``."""
+        """Round trip, as the first block after silence shows it; at most ``QUEUE_TIME``."""
         self._first: tuple[float, int] | None = None
         """Time to the first wake-up of a round after silence, and its blocks."""
         self._is_waiting = False
@@ -104,7 +90,6 @@ class Pipeline:
         self._round_at = now
         self._round_left = 0
         self._round_blocks = 0
-        self._round_bytes = 0
 
     @property
     def reqq_limit(self) -> int:
@@ -116,18 +101,8 @@ class Pipeline:
         self._reqq_limit = max(1, min(value, MAX_REQQ))
         self.target = min(self.target, self._reqq_limit)
 
-    def blocks_received(self, num_bytes: int, *, now: float, num_blocks: int = 0) -> None:
-        """
-        Note what a wake-up brought; then ask again up to ``target``.
-
-        Args:
-            num_bytes: payload of the blocks.
-            now: monotonic seconds.
-            num_blocks: how many blocks, where they may be shorter than 16 KiB;
-                0 counts them by the bytes.
-        """
-        num_blocks = num_blocks or -(-num_bytes // BLOCK_LENGTH)
-        self._round_bytes += num_bytes
+    def blocks_received(self, num_blocks: int, *, now: float) -> None:
+        """Note what a wake-up brought; then ask again up to ``target``."""
         self._round_blocks += num_blocks
         self._round_left -= num_blocks
         elapsed = now - self._round_at
@@ -136,9 +111,7 @@ class Pipeline:
             self._first = elapsed, num_blocks
         if self._round_left <= 0:
             self._end_round(max(elapsed, 1e-6))
-        elif (
-            elapsed > PATIENCE + 2 * self._delay and self._round_blocks < self._block_rate * elapsed
-        ):
+        elif elapsed > PATIENCE + 2 * self._delay and self._round_blocks < self.rate * elapsed:
             self._follow(elapsed, 1.0)
 
     def set_outstanding(self, num_blocks: int, *, now: float) -> None:
@@ -153,18 +126,18 @@ class Pipeline:
         if self._round_left <= 0:
             self._round_at = now
             self._round_left = num_blocks
-            self._round_blocks = self._round_bytes = 0
+            self._round_blocks = 0
         elif num_blocks < self._round_left:
             self._round_left = num_blocks  # some were rejected or taken back
         self._outstanding = num_blocks
 
     def _end_round(self, elapsed: float) -> None:
-        block_rate = self._round_blocks / elapsed
-        if self._first is not None and block_rate:
+        rate = self._round_blocks / elapsed
+        if self._first is not None and rate:
             until, num_blocks = self._first
-            self._delay = min(max(0.0, until - num_blocks / block_rate), self._queue_time)
+            self._delay = min(max(0.0, until - num_blocks / rate), QUEUE_TIME)
             self._first = None
-        is_faster = block_rate >= self._block_rate
+        is_faster = rate >= self.rate
         self._follow(elapsed, 1.0 if is_faster else max(0.25, min(1.0, elapsed)))
 
     def thin_out(self, num_peers: int) -> None:
@@ -174,17 +147,16 @@ class Pipeline:
         Args:
             num_peers: that send at the same time, this one included; >= 1.
         """
-        on_the_way = ceil(2 * self._delay * self._block_rate)
+        on_the_way = ceil(2 * self._delay * self.rate)
         share = max(CROWD, CROWD_TARGET // num_peers)
         self.target = min(self.target, max(share, on_the_way))
 
     def _follow(self, elapsed: float, weight: float) -> None:
         """Move the rate towards that of the round, and the target after it."""
-        self._block_rate += (self._round_blocks / elapsed - self._block_rate) * weight
-        self.rate += (self._round_bytes / elapsed - self.rate) * weight
-        wanted = ceil(self._block_rate * (self._queue_time + self._delay))
+        self.rate += (self._round_blocks / elapsed - self.rate) * weight
+        wanted = ceil(self.rate * (QUEUE_TIME + self._delay))
         wanted = min(wanted, 2 * self.target)
         self.target = min(max(wanted, MIN_TARGET), self._reqq_limit)
 
     def __repr__(self) -> str:
-        return f"<Pipeline {self._outstanding}/{self.target}, {self.rate:.0f} bytes/s>"
+        return f"<Pipeline {self._outstanding}/{self.target}, {self.rate:.0f} blocks/s>"

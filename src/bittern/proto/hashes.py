@@ -173,9 +173,6 @@ class HashFetch:
         """True while something is wanted."""
         return bool(self._jobs)
 
-    def __contains__(self, key: Key) -> bool:
-        return key in self._jobs
-
     def want(self, key: Key, span: Span, *, now: float) -> None:
         """
         Fetch a span; does nothing when one of that name is on its way.
@@ -326,8 +323,3 @@ class HashFetch:
             heard_at = max(part.asked_at, self._heard_at.get(part.peer, part.asked_at))
             if now - heard_at > REQUEST_TIMEOUT + job.span.reading_time:
                 self._refuse(part, now)
-
-    @property
-    def num_missing(self) -> int:
-        """Requests that are still to be answered."""
-        return len(self._parts)

@@ -360,14 +360,13 @@ class PeerProtocol:
             if self.outgoing.reject(request):
                 self._events.append(peer_events.RequestRejected(request))
             return
+        # A suggestion is taken note of by nobody: the rarest pieces serve us and the swarm better.
         index = int.from_bytes(payload, "big")
-        if self._geometry is not None and index >= self._geometry.num_pieces:
-            return  # Interop: old clients count past a short torrent; libtorrent ignores it too.
-        if kind == MessageId.SUGGEST_PIECE:
-            self._events.append(peer_events.PieceSuggested(index))
-        elif len(self.remote_allowed_fast) < MAX_ALLOWED_FAST:
+        # Interop: old clients count past a short torrent; libtorrent ignores it too.
+        exists = self._geometry is None or index < self._geometry.num_pieces
+        has_room = len(self.remote_allowed_fast) < MAX_ALLOWED_FAST
+        if kind == MessageId.ALLOWED_FAST and exists and has_room:
             self.remote_allowed_fast[index] = None
-            self._events.append(peer_events.FastAllowed(index))
 
     def _handle_extended(self, payload: memoryview, now: float) -> None:
         if payload[0] == 0:

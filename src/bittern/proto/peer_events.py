@@ -112,20 +112,6 @@ class RequestRejected(PeerEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class PieceSuggested(PeerEvent):
-    """The peer would like us to take this piece (BEP 6)."""
-
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class FastAllowed(PeerEvent):
-    """We may request this piece even while choked (BEP 6)."""
-
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
 class PortReceived(PeerEvent):
     """The UDP port of the peer's DHT node (BEP 5)."""
 

@@ -214,7 +214,7 @@ class Swarm:
         num_bytes = sum([len(data) for _, _, data in blocks])
         peer.last_block_at = now
         peer.down.total += num_bytes
-        peer.pipeline.blocks_received(num_bytes, now=now, num_blocks=len(blocks))
+        peer.pipeline.blocks_received(len(blocks), now=now)
         if (share := peer.share).rate:
             # Not only once a second: at the end others are asked for what seems to be late.
             share.expected_wait = (len(peer.protocol.outstanding) << BLOCK_SHIFT) / share.rate
