@@ -13,7 +13,6 @@ from bittern.engine import events
 from bittern.engine.events import TorrentState
 from bittern.testing.peer import ExpectationFailed, ScriptedPeer
 from tests.engine.scene import (
-    NUM_PIECES,
     PIECE_LENGTH,
     Scene,
     Stranger,
@@ -128,36 +127,6 @@ async def test_more_that_is_wanted_while_files_get_their_names_is_fetched(scene:
     assert node.has_content()
     await asyncio.sleep(0)
     assert len(watch.of(events.TorrentCompleted)) == 1
-
-
-@in_scene()
-async def test_who_is_complete_is_forgotten_by_a_super_seed(scene: Scene) -> None:
-    """BEP 16: what it had is no copy in the swarm any more."""
-    node = await scene.node(is_seed=True, torrent={"super_seeding": True})
-    seeder = node.swarm.super_seeder
-    assert seeder is not None
-    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
-    await peer.expect(MessageId.HAVE)
-    peer.send(b"".join(wire.encode_have(index) for index in range(NUM_PIECES)))
-    await peer.expect_closed(timeout=1)
-    assert repr(seeder) == "<SuperSeeder 0 peers, 0 pieces out>"
-    assert seeder.num_copies == 0
-
-
-@in_scene()
-async def test_what_was_lost_is_not_announced_when_super_seeding_ends(scene: Scene) -> None:
-    node = await scene.node(
-        damaged=[2 * PIECE_LENGTH], torrent={"super_seeding": True, "skip_check": True}
-    )
-    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE)
-    shown = (await peer.expect(MessageId.HAVE)).numbers[0]
-    node.swarm.assembly.piece_is_bad(2)
-    node.torrent.change(super_seeding=False)
-    found = {shown}
-    while len(found) < NUM_PIECES - (shown != 2):
-        found.add((await peer.expect(MessageId.HAVE)).numbers[0])
-    with pytest.raises(ExpectationFailed):
-        await peer.expect(MessageId.HAVE, timeout=1)
 
 
 @in_scene()

@@ -35,6 +35,7 @@ from bittern.engine.pieces.allowed_fast import grants
 from bittern.engine.pieces.assembly import Assembly
 from bittern.engine.pieces.choking import ChokeRounds
 from bittern.engine.pieces.have_news import HaveNews
+from bittern.engine.pieces.super_seeding import SuperSeeding
 from bittern.engine.pieces.upload_only import UploadOnly
 from bittern.engine.pieces.web_seeds import WebSeeds
 from bittern.engine.services import Services
@@ -43,7 +44,6 @@ from bittern.policy.open_piece import PeerShare
 from bittern.policy.picker import Picker
 from bittern.policy.pieces import BLOCK_SHIFT, Run
 from bittern.policy.pipeline import CROWD
-from bittern.policy.superseed import SuperSeeder
 from bittern.proto import peer_events
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
 
@@ -127,8 +127,8 @@ class Swarm:
             self.peers,
             report=owner.report,
         )
-        self.super_seeder = SuperSeeder(picker.num_pieces) if config.super_seeding else None
-        self._upload_only = UploadOnly(picker, roster, is_super=config.super_seeding)
+        self._super_seeding = SuperSeeding(picker, self.peers, is_on=config.super_seeding)
+        self._upload_only = UploadOnly(picker, roster, self._super_seeding)
         self.download_gate: RateGate = RateGate(
             make_bucket(config.max_download_rate, now=now), services.download_limit
         )
@@ -191,8 +191,7 @@ class Swarm:
         if counted := self._counted.pop(peer, 0):
             self.picker.remove_peer(counted)
         self.choking.forget(peer)
-        if self.super_seeder is not None:
-            self._reveal(self.super_seeder.peer_left(peer))
+        self._super_seeding.forget(peer)
         self.extensions.forget(peer)
         self.roster.lost(peer, reason, was_violation=was_violation)
 
@@ -246,16 +245,13 @@ class Swarm:
                 if not bitfield.is_full:
                     self.assembly.pieces.is_shared = True
                 self._counted[peer] = self._counted.get(peer, 0) | bitfield.bits
-                if self.super_seeder is not None:
-                    self._reveal(self.super_seeder.bitfield_seen(peer, bitfield.bits))
+                self._super_seeding.bitfield_seen(peer, bitfield.bits)
                 self._availability_changed(peer)
                 self._grant_allowed_fast(peer, bitfield)
             case peer_events.HavesReceived(pieces):
                 self.picker.add_have(pieces.bits)
                 self._counted[peer] = self._counted.get(peer, 0) | pieces.bits
-                if self.super_seeder is not None:
-                    for index in pieces:
-                        self._reveal(self.super_seeder.piece_seen(peer, index))
+                self._super_seeding.pieces_seen(peer, pieces)
                 self._availability_changed(peer)
             case peer_events.DontHaveReceived(index):
                 mask = 1 << (self.picker.top - index)
@@ -286,12 +282,8 @@ class Swarm:
     def _open(self, peer: PeerConnection, handshake: Handshake, now: float) -> None:
         if not self.roster.opened(peer, handshake, now=now):
             return
-        protocol = peer.protocol
-        if self.super_seeder is None or not self.picker.is_seed:
-            protocol.send_bitfield(Bitfield(self.picker.num_pieces, self.picker.have))
-        else:
-            protocol.send_bitfield(Bitfield(self.picker.num_pieces))
-            self._reveal(self.super_seeder.peer_joined(peer))
+        if not self._super_seeding.greet(peer):
+            peer.protocol.send_bitfield(Bitfield(self.picker.num_pieces, self.picker.have))
         self._upload_only.greet(peer)
         self.roster.send_port(peer)
         self._owner.peer_opened(peer)
@@ -307,7 +299,7 @@ class Swarm:
 
     def _grant_allowed_fast(self, peer: PeerConnection, remote: Bitfield) -> None:
         """Let a newcomer begin while it is choked (BEP 6)."""
-        if self.super_seeder is None:
+        if not self._super_seeding.is_on:
             have = Bitfield(self.picker.num_pieces, self.picker.have)
             peer.protocol.send_allowed_fast(
                 grants(self._info_hash, peer.endpoint, have, remote, num_peers=len(self.peers))
@@ -402,8 +394,7 @@ class Swarm:
                 gate.wait(peer.serve)
                 return []
             length = min(length, available)
-        if self.super_seeder is not None:
-            self._refuse_hidden(peer, self.super_seeder)
+        self._super_seeding.refuse_hidden(peer)
         incoming = peer.protocol.incoming
         requests, num_bytes = incoming.take(length)
         if not self.picker.is_seed:
@@ -424,14 +415,6 @@ class Swarm:
             if request[0] in missing:
                 peer.protocol.reject(request)
         return [request for request in requests if request[0] not in missing]
-
-    @staticmethod
-    def _refuse_hidden(peer: PeerConnection, seeder: SuperSeeder) -> None:
-        """Drop requests for pieces that the peer was not told of (BEP 16)."""
-        incoming = peer.protocol.incoming
-        for index in {index for index, _, _ in incoming if not seeder.is_shown(peer, index)}:
-            for request in incoming.drop_piece(index):
-                peer.protocol.reject(request)
 
     def load_run(self, peer: PeerConnection, requests: list[Request]) -> memoryview | None:
         """Read a run from storage, or arrange for it to be read."""
@@ -542,12 +525,6 @@ class Swarm:
             expected = num_bytes / share.rate if share.rate else silent_for
             share.expected_wait = max(expected, silent_for)
 
-    def _reveal(self, revelations: Iterable[tuple[Hashable, int]]) -> None:
-        for peer, index in revelations:
-            assert isinstance(peer, PeerConnection)
-            peer.protocol.send_have(index)
-            peer.flush()
-
     # --- settings and the end ------------------------------------------------------------
 
     def withdraw_requests(self) -> None:
@@ -560,17 +537,7 @@ class Swarm:
 
     def set_super_seeding(self, is_on: bool) -> None:
         """Begin or end to show pieces one by one (BEP 16)."""
-        seeder = self.super_seeder
-        self._upload_only.is_super = is_on
-        if is_on and seeder is None:
-            self.super_seeder = SuperSeeder(self.picker.num_pieces)
-        elif seeder is not None and not is_on:
-            self.super_seeder = None
-            for peer in list(self.peers):
-                shown_now = seeder.unshown(peer) & self.picker.have
-                for index in Bitfield(self.picker.num_pieces, shown_now):
-                    peer.protocol.send_have(index)
-                peer.flush()
+        self._super_seeding.turn(is_on)
         self._upload_only.update()
 
     def set_wanted(self, priorities: Sequence[int]) -> None:

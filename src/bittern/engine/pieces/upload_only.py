@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.peers.roster import Roster, exchange_flags
+from bittern.engine.pieces.super_seeding import SuperSeeding
 from bittern.policy.picker import Picker
 from bittern.proto.extended import UPLOAD_ONLY
 
@@ -26,21 +27,21 @@ class UploadOnly:
     Args:
         picker: knows what is missing.
         roster: the connections.
-        is_super: we show pieces one by one; may be assigned at any time.
+        super_seeding: of the swarm.
     """
 
-    __slots__ = ("_is_told", "_picker", "_roster", "_was_complete", "is_super")
+    __slots__ = ("_is_told", "_picker", "_roster", "_super_seeding", "_was_complete")
 
-    def __init__(self, picker: Picker, roster: Roster, *, is_super: bool) -> None:
+    def __init__(self, picker: Picker, roster: Roster, super_seeding: SuperSeeding) -> None:
         self._picker = picker
         self._roster = roster
-        self.is_super: bool = is_super
+        self._super_seeding = super_seeding
         self._is_told = self._is_on
         self._was_complete = picker.is_complete
 
     @property
     def _is_on(self) -> bool:
-        return self._picker.is_complete and not self.is_super
+        return self._picker.is_complete and not self._super_seeding.is_on
 
     def has_completed(self) -> bool:
         """Tell, once, that the last of what is wanted has come."""
@@ -69,9 +70,9 @@ class UploadOnly:
         remote = peer.protocol.remote
         is_done = peer.is_upload_only or (remote is not None and remote.is_full)
         if is_done and self._picker.is_complete and not peer.is_closed:
-            self._part(peer, "both sides have everything")
+            self._part(peer)
 
-    def _part(self, peer: PeerConnection, reason: str) -> None:
+    def _part(self, peer: PeerConnection) -> None:
         """Others may hear of the peer (BEP 11), and it is dialled once we want something again."""
         roster = self._roster
         # Known to others only once the files have their names; a seed would be dialled till then.
@@ -81,5 +82,5 @@ class UploadOnly:
             if peer.is_open:
                 roster.exchange.recent.note(peer.listen_endpoint, exchange_flags(peer))
         roster.parting = peer
-        peer.close(reason)
+        peer.close("both sides have everything")
         roster.parting = None
