@@ -66,10 +66,6 @@ class MetadataOwner(Protocol):
     def peer_opened(self, peer: PeerConnection) -> None:
         """Hear of a peer that finished its handshake."""
 
-    @property
-    def is_private(self) -> bool:
-        """True when only trackers may name peers (BEP 27)."""
-
 
 class LearningTorrent(Protocol):
     """What is told to a torrent when its metadata has come."""
@@ -109,10 +105,7 @@ class MetadataPhase:
         self._journal = journal
         self.fetch: MetadataFetch = MetadataFetch(matcher(shelf.info_hash, shelf.info_hash_v2))
         self._extensions = Extensions(
-            roster,
-            metadata=None,
-            does_pex=services.config.enable_pex and not owner.is_private,
-            report=owner.report,
+            roster, does_pex=services.config.enable_pex, report=owner.report
         )
         self._is_over = False
         self._hashes: PieceHashes | None = None
@@ -163,7 +156,7 @@ class MetadataPhase:
                     self.fetch.forget(peer)
             case peer_events.ExtensionReceived(name, payload) if name == UT_METADATA:
                 self._metadata_message(peer, payload, now)
-            case peer_events.ExtensionReceived(name, payload) if not self._owner.is_private:
+            case peer_events.ExtensionReceived(name, payload) if not self._shelf.is_private:
                 self._extensions.received(peer, name, payload, now=now)
             case peer_events.PortReceived(port):
                 self.roster.port_received(peer, port)

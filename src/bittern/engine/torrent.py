@@ -506,11 +506,6 @@ class Torrent:
         return self.listeners.is_tracing
 
     @property
-    def raw_info(self) -> bytes | None:
-        """The info dictionary for peers that ask for it; None while it is unknown."""
-        return self.info.raw if self.shelf.has_metainfo else None
-
-    @property
     def is_private(self) -> bool:
         """True when only the torrent's own trackers may name peers (BEP 27)."""
         return self.shelf.is_private

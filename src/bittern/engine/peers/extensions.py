@@ -59,8 +59,7 @@ class Extensions:
 
     Args:
         roster: the connections; its candidates take what peers name.
-        metadata: the raw info dictionary; None while it is unknown.
-        does_pex: False for a private torrent and where the user says so.
+        does_pex: False where the user says so; a private torrent never does.
         report: tells the outside.
     """
 
@@ -68,15 +67,15 @@ class Extensions:
         self,
         roster: Roster,
         *,
-        metadata: bytes | None,
         does_pex: bool,
         report: Callable[[Event], None],
     ) -> None:
         self._roster = roster
+        metadata = roster.raw_info
         self._server = None if metadata is None else MetadataServer(metadata)
         self._wanted: dict[PeerConnection, dict[int, None]] = {}
         """Pieces of metadata that peers have asked for and had no room for yet."""
-        self._does_pex = does_pex
+        self._does_pex = does_pex and not roster.is_private
         self._report = report
         self.hashes: HashMessages | None = None
         """None for a torrent without a v2 half, and while the metadata is unknown."""

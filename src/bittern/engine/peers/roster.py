@@ -42,14 +42,6 @@ class RosterOwner(Protocol):
     def is_tracing(self) -> bool:
         """True while single messages are reported."""
 
-    @property
-    def raw_info(self) -> bytes | None:
-        """The info dictionary, which peers may ask for (BEP 9); None while it is unknown."""
-
-    @property
-    def is_private(self) -> bool:
-        """True when only trackers may name peers (BEP 27)."""
-
 
 class Adopter(Protocol):
     """Who makes peers of streams: whatever the torrent is at work on."""
@@ -104,7 +96,12 @@ class Roster:
     @property
     def is_private(self) -> bool:
         """True when only trackers may name peers (BEP 27)."""
-        return self._owner.is_private
+        return self._shelf.is_private
+
+    @property
+    def raw_info(self) -> bytes | None:
+        """The info dictionary for peers that ask for it (BEP 9); None while it is unknown."""
+        return self._shelf.metainfo().info.raw if self._shelf.has_metainfo else None
 
     @property
     def has_room(self) -> bool:
@@ -259,10 +256,10 @@ class Roster:
 
     def send_extended_handshake(self, peer: PeerConnection, *, is_upload_only: bool) -> None:
         """Tell a peer our extensions; may be repeated when something has changed."""
-        names, raw_info = dict(LOCAL_EXTENSIONS), self._owner.raw_info
-        if self._owner.is_private or not self._services.config.enable_pex:
+        names, raw_info = dict(LOCAL_EXTENSIONS), self.raw_info
+        if self.is_private or not self._services.config.enable_pex:
             del names[UT_PEX]
-        if self._owner.is_private:
+        if self.is_private:
             # Interop: nor does libtorrent serve the metadata of private torrents.
             del names[UT_METADATA]
             raw_info = None
@@ -282,12 +279,12 @@ class Roster:
         """Tell a peer that has a DHT node where ours is (BEP 5), unless private (BEP 27)."""
         remote, port = peer.protocol.remote_handshake, self._services.dht_port()
         has_both = self._reserved.has_dht and remote is not None and remote.reserved.has_dht
-        if port and has_both and not self._owner.is_private:
+        if port and has_both and not self.is_private:
             peer.protocol.send_message(encode_port(port))
 
     def port_received(self, peer: PeerConnection, port: int) -> None:
         """Take note of a peer's DHT node."""
-        if port and not self._owner.is_private:
+        if port and not self.is_private:
             self._services.dht_node_seen(peer.endpoint.host, port)
 
     def extended(self, peer: PeerConnection, handshake: ExtendedHandshake, *, now: float) -> None:

@@ -72,14 +72,6 @@ class SwarmOwner(Protocol):
     def peer_opened(self, peer: PeerConnection) -> None:
         """Hear of a peer that finished its handshake."""
 
-    @property
-    def raw_info(self) -> bytes | None:
-        """The info dictionary, for peers that ask for it."""
-
-    @property
-    def is_private(self) -> bool:
-        """True when only trackers may name peers (BEP 27)."""
-
 
 class Swarm:
     """
@@ -113,10 +105,7 @@ class Swarm:
         roster.adopter = self
         self.peers: dict[PeerConnection, None] = roster.peers
         self.extensions: Extensions = Extensions(
-            roster,
-            metadata=owner.raw_info,
-            does_pex=services.config.enable_pex and not owner.is_private,
-            report=owner.report,
+            roster, does_pex=services.config.enable_pex, report=owner.report
         )
         self.assembly: Assembly
         self.web_seeds: WebSeeds = WebSeeds(services, self, owner.report)
