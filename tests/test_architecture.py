@@ -37,7 +37,6 @@ from tests.rules import (
 SIZE_EXCEPTIONS: dict[str, str] = {
     "codec/bencode.py:_scan": "the decoder's one loop; a call for each token doubles its time",
     "dht/node.py:DhtNode methods": "one verb for each thing that a person can ask of a node",
-    "policy/candidates.py:Candidates methods": "one verb for each thing that befalls an endpoint",
     "engine/peers/connection.py:PeerConnection attributes": "flat slots, for the data path",
     "engine/pieces/swarm.py:Swarm methods": "answers connections and assembly: two protocols",
     "engine/torrent.py:Torrent methods": "the public face of a torrent and its swarm's owner",

@@ -466,7 +466,7 @@ class Swarm:
     def file_completed(self, index: int) -> None:
         """Report a complete file."""
         entry = self.assembly.layout.files[index]
-        self._owner.report(events.FileCompleted(index, "/".join(getattr(entry, "path", ()))))
+        self._owner.report(events.FileCompleted(index, "/".join(entry.path)))
 
     def storage_failed(self, error: StorageError) -> None:
         """Stop everything: without storage there is nothing to do."""
