@@ -28,7 +28,6 @@ LEVELS = {
     "net": 5,
     "engine": 5,
     "tracker": 6,
-    "daemon": 6,
     "cli": 6,
     "testing": 6,
 }
@@ -43,9 +42,8 @@ FORBIDDEN_PACKAGES = {
 
 ALLOWED_SIDEWAYS = {
     ("engine", "net"): None,
-    # The command line starts the other programs; those two modules and no others.
+    # The command line starts the tracker; those two modules and no others.
     ("cli", "tracker"): {"cli/tracker.py", "cli/demo.py"},
-    ("cli", "daemon"): set[str](),
 }
 """Imports between packages of one level: None for all modules, else those that may."""
 
@@ -64,9 +62,6 @@ The folders of ``engine`` and the modules beside them, from the bottom up; what 
 stands on top. Imports point down, also those for type checking. The same rows, in the same order,
 are in docs/design/README.md.
 """
-
-DAEMON_FRONT = "bittern.daemon.api"
-"""The only part of the daemon that the command line may know."""
 
 PURE_MODULES = {"tracker/swarm.py"}
 """Modules of higher levels that keep the rules of level 2."""
@@ -212,13 +207,13 @@ def find_upward_imports(source: Source) -> list[str]:
     for node, name in source.imports:
         target = name.split(".")[1] if name.startswith("bittern.") else ""
         if target in LEVELS and target != source.package:
-            problem = _judge_import(source, target, name)
+            problem = _judge_import(source, target)
             if problem:
                 found.append(source.at(node, f"imports {name}: {problem}"))
     return found
 
 
-def _judge_import(source: Source, target: str, name: str) -> str:
+def _judge_import(source: Source, target: str) -> str:
     level = source.level
     if target == "testing":
         return "the test kit is not for programs"
@@ -229,8 +224,6 @@ def _judge_import(source: Source, target: str, name: str) -> str:
     if source.package == "testing":
         return "" if LEVELS[target] < 6 else "the test kit knows no program"
     if (source.package, target) in ALLOWED_SIDEWAYS:
-        if target == "daemon" and name.startswith(DAEMON_FRONT):
-            return ""
         places = ALLOWED_SIDEWAYS[source.package, target]
         return "" if places is None or source.name in places else "programs do not know each other"
     if LEVELS[target] >= level:

@@ -189,11 +189,8 @@ class StorageContract:
         storage = self.make(contiguous(100, 0), tmp_path)
         with pytest.raises(FileVanished):
             storage.write(0, [b"x"])
-        with pytest.raises(FileVanished):
-            storage.prepare(create_root=False)
         assert storage.stat_file(0) is None
         storage.prepare()
-        storage.prepare(create_root=False)
         storage.write(0, [b"x"])
         assert read(storage, 0, 1) == b"x"
         storage.close()

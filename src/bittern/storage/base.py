@@ -117,15 +117,13 @@ class Storage(Readable, Protocol):
             FileVanished: the output folder is not there (any more).
         """
 
-    def prepare(self, wanted: Collection[int] | None = None, *, create_root: bool = True) -> None:
+    def prepare(self, wanted: Collection[int] | None = None) -> None:
         """
         Make what must exist before the first write, and reserve room where configured.
 
         Args:
             wanted: indices of the files to prepare; None for all. Others come into being
                 when a piece that reaches into them is written.
-            create_root: make the output folder if it is missing; False raises
-                FileVanished instead, for a torrent whose data should be there (F6).
         """
 
     def sync(self) -> None:

@@ -288,12 +288,9 @@ class FileStorage:
 
     # --- the rest, in the worker ---------------------------------------------------------
 
-    def prepare(self, wanted: Collection[int] | None = None, *, create_root: bool = True) -> None:
+    def prepare(self, wanted: Collection[int] | None = None) -> None:
         """Make empty files, reserve room; see ``Storage.prepare``."""
-        if create_root:
-            self._tree.make_root()
-        else:
-            self._tree.check_root()
+        self._tree.make_root()
         kept = [index for index in self._stored if wanted is None or index in wanted]
         if self._preallocate:
             self._reserve([index for index in kept if self.layout.files[index].length])

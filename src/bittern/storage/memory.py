@@ -82,10 +82,8 @@ class MemoryStorage:
                 position += len(part)
         return True
 
-    def prepare(self, wanted: Collection[int] | None = None, *, create_root: bool = True) -> None:
+    def prepare(self, wanted: Collection[int] | None = None) -> None:
         """Make empty files; see ``Storage.prepare``."""
-        if not self._has_root and not create_root:
-            raise FileVanished("file or folder is missing", errno=errno.ENOENT)
         self._has_root = True
         for index, entry in enumerate(self.layout.files):
             is_wanted = wanted is None or index in wanted
