@@ -119,7 +119,7 @@ def test_the_handshake_goes_out_first_and_the_answer_opens() -> None:
     answer = wire.encode_handshake(OTHER_HASH, THEIRS, Reserved(has_dht=True))
     assert receive(protocol, answer) == [HandshakeReceived(wire.decode_handshake(answer))]
     assert protocol.state is PeerState.OPEN
-    assert protocol.remote_handshake == wire.decode_handshake(answer)
+    assert protocol.handshakes.remote == wire.decode_handshake(answer)
 
 
 @pytest.mark.parametrize(
@@ -140,38 +140,6 @@ def test_another_handshake_closes_as_soon_as_it_shows(answer: bytes, text: str) 
     assert protocol.state is PeerState.CLOSED
     assert protocol.events() == []
     assert receive(protocol, b"anything") == []
-
-
-def test_features_need_both_sides() -> None:
-    for local in (Reserved(), PLAIN):
-        for remote in (Reserved(), PLAIN):
-            protocol = make(reserved=local)
-            assert not protocol.has_fast
-            assert not protocol.has_extensions
-            receive(protocol, wire.encode_handshake(HASH, THEIRS, remote))
-            assert protocol.has_fast == (local.has_fast and remote.has_fast)
-            assert protocol.has_extensions == (local.has_extensions and remote.has_extensions)
-
-
-def test_hashes_need_both_sides_to_speak_v2() -> None:
-    """BEP 52: by the bit of the handshake, or by the v2 hash in it."""
-    both = Reserved(has_v2=True)
-    for local in (Reserved(), both):
-        for remote in (Reserved(), both):
-            for named in (HASH, OTHER_HASH):
-                protocol = make(reserved=local)
-                assert not protocol.has_v2(HASH)
-                receive(protocol, wire.encode_handshake(named, THEIRS, remote))
-                assert not protocol.has_v2(None)
-                is_by_hash = named == OTHER_HASH and local.has_v2
-                expected = (local.has_v2 and remote.has_v2) or is_by_hash
-                assert protocol.has_v2(OTHER_HASH) == expected, (local, remote, named)
-    protocol = PeerProtocol(
-        info_hashes=(OTHER_HASH,), peer_id=OURS, reserved=Reserved(), geometry=GEOMETRY
-    )
-    receive(protocol, wire.encode_handshake(OTHER_HASH, THEIRS, Reserved()))
-    assert protocol.has_v2(OTHER_HASH), "both have named it"
-    assert not protocol.has_v2(HASH)
 
 
 # --- one table: what we send, its bytes, what the other machine makes of it ------------------

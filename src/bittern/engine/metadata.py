@@ -139,7 +139,7 @@ class MetadataPhase:
                 if self.roster.opened(peer, handshake, now=now):
                     # BEP 6: one of bitfield, have all, have none comes first.
                     # Interop: to others a keep-alive says that no bitfield comes, as in a swarm.
-                    has_fast = peer.protocol.has_fast
+                    has_fast = peer.protocol.handshakes.has_fast
                     peer.protocol.send_message(wire.HAVE_NONE if has_fast else wire.KEEP_ALIVE)
                     self.roster.send_extended_handshake(peer, is_upload_only=False)
                     self.roster.send_port(peer)

@@ -8,9 +8,10 @@ place of the first of them. Its memoryviews lie in the caller's buffer and are
 valid until that is used again, so events must be drained before.
 
 Theory of operation. A connection is in HANDSHAKE until 68 good bytes came,
-then OPEN, and CLOSED after the first violation or ``close``. Our requests are
-in ``proto.outgoing``, the peer's in ``proto.incoming``, what it has in
-``proto.remote_pieces``, its extensions in ``proto.extended``.
+then OPEN, and CLOSED after the first violation or ``close``. What the handshakes
+agree on is in ``proto.handshakes``, our requests are in ``proto.outgoing``, the
+peer's in ``proto.incoming``, what it has in ``proto.remote_pieces``, its
+extensions in ``proto.extended``.
 
 Invariant: a block, a reject or a drop takes a request out of ``outstanding``,
 and nothing else; the owner hears of each, also when the peer then breaks the
@@ -29,13 +30,14 @@ from collections.abc import Iterable, Mapping
 
 from bittern.codec import extension, wire
 from bittern.codec.extension import ExtendedHandshake
-from bittern.codec.wire import Handshake, MessageId, Reserved
+from bittern.codec.wire import MessageId, Reserved
 from bittern.core.bitfield import Bitfield
 from bittern.core.errors import PeerViolation, WireDecodeError
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.core.ids import InfoHash, PeerId
 from bittern.proto import peer_events
 from bittern.proto.extended import LT_DONT_HAVE, NAMES, UPLOAD_ONLY, RemoteExtensions
+from bittern.proto.handshakes import Handshakes
 from bittern.proto.incoming import IncomingRequests
 from bittern.proto.outgoing import OutgoingRequests
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
@@ -69,10 +71,7 @@ class PeerProtocol:
     The machine described in the module's text.
 
     Args:
-        info_hashes: the 20-byte hashes under which the torrent is known; the
-            first is the one that we send.
-        peer_id: our own.
-        reserved: what we announce in the handshake.
+        info_hashes, peer_id, reserved: see ``Handshakes``.
         geometry: None while the metadata is unknown.
 
     The handshake is queued at once. ``geometry`` is set later with
@@ -83,21 +82,19 @@ class PeerProtocol:
         "_events",
         "_extensions",
         "_geometry",
-        "_info_hashes",
-        "_local",
         "_out",
         "_remote",
         "_tail",
         "_unread_length",
         "am_choking",
         "am_interested",
+        "handshakes",
         "incoming",
         "outgoing",
         "outstanding",
         "peer_choking",
         "peer_interested",
         "remote_allowed_fast",
-        "remote_handshake",
         "state",
     )
 
@@ -114,7 +111,7 @@ class PeerProtocol:
         self.am_interested: bool = False
         self.peer_choking: bool = True
         self.peer_interested: bool = False
-        self.remote_handshake: Handshake | None = None
+        self.handshakes: Handshakes = Handshakes(info_hashes, peer_id, reserved)
         self.remote_allowed_fast: dict[int, None] = {}
         """Pieces we may ask for while choked."""
         self.outgoing: OutgoingRequests = OutgoingRequests()
@@ -123,20 +120,12 @@ class PeerProtocol:
         self.incoming: IncomingRequests = IncomingRequests()
         """The peer's requests."""
         self._geometry = geometry
-        self._local = Handshake(info_hashes[0], peer_id, reserved)
-        self._info_hashes = info_hashes
-        self._out: list[bytes] = [wire.encode_handshake(info_hashes[0], peer_id, reserved)]
+        self._out: list[bytes] = [self.handshakes.encode()]
         self._unread_length = 0
         self._events: list[PeerEvent] = []
         self._tail = bytearray()
         self._extensions = RemoteExtensions()
         self._remote = RemotePieces(None if geometry is None else geometry.num_pieces)
-
-    @property
-    def is_ourselves(self) -> bool:
-        """True when the peer has our own id: we have connected to ourselves."""
-        remote = self.remote_handshake
-        return remote is not None and remote.peer_id == self._local.peer_id
 
     # --- in ------------------------------------------------------------------------------
 
@@ -194,7 +183,7 @@ class PeerProtocol:
     def _parse(self, view: memoryview, end: int, blocks: list[ReceivedBlock], now: float) -> int:
         """Walk over all whole messages in ``view`` and return the offset behind the last."""
         position = 0
-        if self.state is PeerState.HANDSHAKE and not (position := self._parse_handshake(view, end)):
+        if self.state is PeerState.HANDSHAKE and not (position := self._parse_handshake(view)):
             return 0
         unpack, unpack_short = wire.PIECE_HEADER.unpack_from, wire.LENGTH_AND_ID.unpack_from
         pop_outstanding = self.outstanding.pop
@@ -254,18 +243,11 @@ class PeerProtocol:
             kind, length, num_pieces=None if self._geometry is None else self._geometry.num_pieces
         )
 
-    def _parse_handshake(self, view: memoryview, end: int) -> int:
+    def _parse_handshake(self, view: memoryview) -> int:
         """Accept the handshake and return where it ends; 0 while it is incomplete."""
-        if end < wire.HANDSHAKE_LENGTH:
-            wire.check_handshake_start(view[:end])
+        handshake = self.handshakes.receive(view)
+        if handshake is None:
             return 0
-        handshake = wire.decode_handshake(view)
-        if handshake.info_hash not in self._info_hashes:
-            raise PeerViolation("handshake names another torrent")
-        self.remote_handshake = handshake
-        if self.is_ourselves:
-            # Limit: H15.
-            raise PeerViolation("connected to ourselves")
         self.state = PeerState.OPEN
         self._events.append(peer_events.HandshakeReceived(handshake))
         return wire.HANDSHAKE_LENGTH
@@ -324,7 +306,7 @@ class PeerProtocol:
             return
         self.peer_choking = True
         # BEP 6: with the fast extension each request is rejected by itself.
-        dropped = [] if self.has_fast else self.drop_outstanding()
+        dropped = [] if self.handshakes.has_fast else self.drop_outstanding()
         self._events.append(peer_events.Choked(dropped))
 
     def _admit_usual(self, view: memoryview, position: int) -> int:
@@ -350,7 +332,7 @@ class PeerProtocol:
             self._events.append(peer_events.RequestsReceived())
 
     def _require_fast(self, kind: int) -> None:
-        if not self.has_fast:
+        if not self.handshakes.has_fast:
             raise PeerViolation(f"{MessageId(kind).name.lower()} without the fast extension")
 
     def _handle_fast(self, kind: int, payload: memoryview) -> None:
@@ -384,7 +366,7 @@ class PeerProtocol:
 
     def _handle_dont_have(self, index: int, now: float) -> None:
         if self._remote.receive_lost(index, now=now):
-            if not self.has_fast:
+            if not self.handshakes.has_fast:
                 # BEP 54: without the fast extension our requests for it are dropped silently.
                 for request in self.outgoing.give_up_piece(index):
                     self._events.append(peer_events.RequestRejected(request))
@@ -398,38 +380,9 @@ class PeerProtocol:
         return self._remote.bitfield
 
     @property
-    def has_fast(self) -> bool:
-        """True when both sides speak the fast extension (BEP 6)."""
-        remote = self.remote_handshake
-        return remote is not None and remote.reserved.has_fast and self._local.reserved.has_fast
-
-    @property
-    def has_extensions(self) -> bool:
-        """True when both sides speak the extension protocol (BEP 10)."""
-        remote, local = self.remote_handshake, self._local.reserved
-        return remote is not None and remote.reserved.has_extensions and local.has_extensions
-
-    @property
     def remote_extensions(self) -> Mapping[str, int]:
         """The extensions that the peer speaks, by name, with its numbers for them (BEP 10)."""
         return self._extensions.numbers
-
-    def has_v2(self, v2_hash: InfoHash | None) -> bool:
-        """
-        True when hashes may be asked for: each side has said that it speaks v2.
-
-        Args:
-            v2_hash: the torrent's, cut to 20 bytes; None when it has none that we know of.
-
-        Source: BEP 52: by the bit of the handshake, or by naming the v2 hash in it.
-        """
-        remote, local = self.remote_handshake, self._local
-        return (
-            v2_hash is not None
-            and remote is not None
-            and (remote.reserved.has_v2 or remote.info_hash == v2_hash)
-            and (local.reserved.has_v2 or local.info_hash == v2_hash)
-        )
 
     def learn_geometry(self, geometry: Geometry) -> None:
         """
@@ -524,7 +477,7 @@ class PeerProtocol:
 
     def reject(self, request: Request) -> None:
         """Refuse a request of the peer; without the fast extension silently (BEP 6)."""
-        if self.has_fast:
+        if self.handshakes.has_fast:
             self._out.append(wire.encode_reject(*request))
 
     def send_bitfield(self, have: Bitfield) -> None:
@@ -534,9 +487,9 @@ class PeerProtocol:
         Must be called after the peer's handshake came when have all and have
         none are to be used (BEP 6).
         """
-        if self.has_fast and have.is_full:
+        if self.handshakes.has_fast and have.is_full:
             self._out.append(wire.HAVE_ALL)
-        elif self.has_fast and not have:
+        elif self.handshakes.has_fast and not have:
             self._out.append(wire.HAVE_NONE)
         else:
             # Interop: to rtorrent the handshake lasts until a bitfield, or a message in its place.
@@ -552,7 +505,7 @@ class PeerProtocol:
 
     def send_allowed_fast(self, indices: Iterable[int]) -> None:
         """Grant pieces to be requested while choked (BEP 6); only the first call counts (H9)."""
-        if not self.has_fast or self.incoming.has_allowed_fast:
+        if not self.handshakes.has_fast or self.incoming.has_allowed_fast:
             return
         granted = frozenset(indices)
         self.incoming.allow_fast(granted, self._geometry)
@@ -562,7 +515,7 @@ class PeerProtocol:
 
     def send_extended_handshake(self, handshake: ExtendedHandshake) -> None:
         """Tell our extensions, to peers that speak BEP 10; may be repeated."""
-        if self.has_extensions:
+        if self.handshakes.has_extensions:
             payload = extension.encode_extended_handshake(handshake)
             self._out.append(wire.encode_extended(0, payload))
 

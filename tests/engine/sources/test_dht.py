@@ -183,9 +183,9 @@ async def test_peers_tell_each_other_their_nodes(scene: Scene) -> None:
     assert num_known(seed) == num_known(leech) == 1
     assert plain.session.dht is None
     reserved = {
-        peer.protocol.remote_handshake.reserved.has_dht
+        peer.protocol.handshakes.remote.reserved.has_dht
         for peer in seed.torrent.roster.peers  # type: ignore[union-attr]
-        if peer.protocol.remote_handshake is not None
+        if peer.protocol.handshakes.remote is not None
     }
     assert reserved == {True, False}
 

@@ -149,7 +149,7 @@ class HashSeeker:
         return [
             peer
             for peer in self._roster.peers
-            if peer.is_open and not peer.is_closed and peer.protocol.has_v2(v2_hash)
+            if peer.is_open and not peer.is_closed and peer.protocol.handshakes.has_v2(v2_hash)
         ]
 
     def _ask(self, now: float) -> None:
@@ -174,7 +174,7 @@ class HashSeeker:
 
     def peer_opened(self, peer: PeerConnection) -> None:
         """Ask a newcomer, if there is something to ask."""
-        if self._fetch and peer.protocol.has_v2(self._roster.greetings.v2_hash):
+        if self._fetch and peer.protocol.handshakes.has_v2(self._roster.greetings.v2_hash):
             self._ask_one(peer, self._services.loop.time())
 
     def hashes_received(

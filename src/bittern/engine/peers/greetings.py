@@ -92,7 +92,7 @@ class Greetings:
         return peer in self._wanted_again
 
     def _speaks_more(self, peer: PeerConnection) -> bool:
-        remote = peer.protocol.remote_handshake
+        remote = peer.protocol.handshakes.remote
         speaks_v2 = remote is not None and remote.reserved.has_v2
         is_ready = peer.is_outgoing and peer.is_open and not peer.is_closed
-        return is_ready and speaks_v2 and not peer.protocol.has_v2(self.v2_hash)
+        return is_ready and speaks_v2 and not peer.protocol.handshakes.has_v2(self.v2_hash)

@@ -215,7 +215,7 @@ class Roster:
     def opened(self, peer: PeerConnection, handshake: Handshake, *, now: float) -> bool:
         """Take note of a handshake; False when the connection is one too many and closed."""
         for other in list(self.peers):
-            known = other.protocol.remote_handshake
+            known = other.protocol.handshakes.remote
             if other is not peer and known is not None and known.peer_id == handshake.peer_id:
                 extra = self._one_too_many(peer, other, handshake.peer_id)
                 self._note_other_family(extra, other if extra is peer else peer)
@@ -277,7 +277,7 @@ class Roster:
 
     def send_port(self, peer: PeerConnection) -> None:
         """Tell a peer that has a DHT node where ours is (BEP 5), unless private (BEP 27)."""
-        remote, port = peer.protocol.remote_handshake, self._services.dht_port()
+        remote, port = peer.protocol.handshakes.remote, self._services.dht_port()
         has_both = self._reserved.has_dht and remote is not None and remote.reserved.has_dht
         if port and has_both and not self.is_private:
             peer.protocol.send_message(encode_port(port))
@@ -310,7 +310,7 @@ class Roster:
             if self.adopter is None or is_ours:
                 # We stop, part or begin anew: that says nothing about the peer.
                 self.candidates.let_go(peer.listen_endpoint, now=now)
-            elif peer.protocol.is_ourselves:
+            elif peer.protocol.handshakes.is_ourselves:
                 # Trackers name us, too. We are no peer that is known and cannot be reached.
                 self.candidates.mark_self(peer.listen_endpoint)
                 self._owner.report(events.PeerUnreachable(peer.endpoint, reason, None))
