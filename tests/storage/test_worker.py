@@ -47,7 +47,7 @@ def test_results_and_errors_come_back_once(num_threads: int) -> None:
     )
     assert [error for _, error in outcomes.seen if error] == [failure]
     assert len(outcomes.seen) == 21
-    assert worker.backlog == 0
+    assert worker._num_jobs == 0
 
 
 def test_one_lane_keeps_order_while_others_go_on() -> None:
@@ -61,7 +61,7 @@ def test_one_lane_keeps_order_while_others_go_on() -> None:
     worker.submit(lambda: order.append("free"), outcomes)
     outcomes.wait(2)
     assert order == ["b1", "free"]
-    assert worker.backlog == 3
+    assert worker._num_jobs == 3
     gate.set()
     outcomes.wait(5)
     assert order[2:] == ["a1", "a2", "a3"]
@@ -112,44 +112,11 @@ def test_an_idle_thread_is_used_again() -> None:
     assert worker.close(10)
 
 
-def test_water_marks() -> None:
-    """Limit: F16."""
-    changes: list[bool] = []
-    worker = Worker(1, high_water=100, low_water=40, congestion_changed=changes.append)
-    outcomes = Outcomes()
-    gate = threading.Event()
-    worker.submit(lambda: gate.wait(10), outcomes, cost=100)
-    assert not worker.is_congested
-    gates = [threading.Event() for _ in range(3)]
-    for own, cost in zip(gates, (1, 59, 40), strict=True):
-        worker.submit(lambda own=own: own.wait(10), outcomes, cost=cost)  # type: ignore[misc]
-    assert worker.is_congested
-    assert changes == [True]
-    gate.set()
-    outcomes.wait(1)
-    assert worker.is_congested
-    gates[0].set()
-    outcomes.wait(2)
-    assert worker.is_congested
-    gates[1].set()
-    outcomes.wait(3)
-    assert not worker.is_congested
-    assert changes == [True, False]
-    gates[2].set()
-    assert worker.close(10)
-
-
-def test_the_low_mark_is_half_of_the_high_one() -> None:
-    worker = Worker(1, high_water=100)
-    assert worker._low_water == 50
-    assert worker.close(1)
-
-
 def test_after_the_end_jobs_are_refused_at_once() -> None:
     worker, outcomes = Worker(), Outcomes()
     assert worker.close(1)
     assert worker.close(1)
-    worker.submit(lambda: 1, outcomes, lane="a", cost=5)
+    worker.submit(lambda: 1, outcomes, lane="a")
     ((result, error),) = outcomes.seen
     assert result is None
     assert isinstance(error, StorageError)

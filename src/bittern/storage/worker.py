@@ -6,8 +6,7 @@ worker's thread, and its maker takes care to get back to his own. Jobs of one
 *lane* run one after the other in the order they came, so that a sync follows
 the writes before it; everything else runs as threads are free.
 
-The queue has a high and a low water mark and never refuses: whoever submits
-looks at ``is_congested`` and pauses his sources (Limit: F16).
+The queue never refuses: whoever submits counts what waits (``engine.store.disk``).
 """
 
 from __future__ import annotations
@@ -17,13 +16,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from bittern.core.errors import StorageError
 from bittern.storage.system import num_processors
-
-DEFAULT_HIGH_WATER: Final = 64 << 20
-"""Limit: F16. Cost, mostly bytes, that waits before ``is_congested``; libtorrent's is 100 MiB."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +32,6 @@ class _Job(NamedTuple):
     run: Callable[[], Any]
     done: Done[Any]
     lane: Hashable
-    cost: int
 
 
 class Worker:
@@ -45,28 +40,12 @@ class Worker:
 
     Args:
         num_threads: at most; they start when there is work.
-        high_water: cost above which ``is_congested``.
-        low_water: cost below which it no longer is; None for half of that.
-        congestion_changed: told of either, from whichever thread caused it.
-        name: prefix of the names of the threads.
     """
 
-    def __init__(
-        self,
-        num_threads: int = 2,
-        *,
-        high_water: int = DEFAULT_HIGH_WATER,
-        low_water: int | None = None,
-        congestion_changed: Callable[[bool], None] = lambda _: None,
-        name: str = "bittern-storage",
-    ) -> None:
+    def __init__(self, num_threads: int = 2) -> None:
         self.is_parallel: bool = num_processors() > 1
         """True when a thread has a processor of its own beside the submitter's."""
         self._max_threads = max(num_threads, 1)
-        self._high_water = high_water
-        self._low_water = high_water // 2 if low_water is None else low_water
-        self._congestion_changed = congestion_changed
-        self._name = name
         self._changed = threading.Condition()
         self._ready: deque[_Job] = deque()
         self._lanes: dict[Hashable, deque[_Job]] = {}
@@ -74,23 +53,10 @@ class Worker:
         self._threads: list[threading.Thread] = []
         self._num_idle = 0
         self._num_jobs = 0
-        self._cost = 0
-        self._is_congested = False
+        """Those that wait or run."""
         self._is_closed = False
 
-    @property
-    def backlog(self) -> int:
-        """Jobs that wait or run."""
-        return self._num_jobs
-
-    @property
-    def is_congested(self) -> bool:
-        """True from the high-water mark down to the low one."""
-        return self._is_congested
-
-    def submit(
-        self, job: Callable[[], T], done: Done[T], *, lane: Hashable = None, cost: int = 0
-    ) -> None:
+    def submit(self, job: Callable[[], T], done: Done[T], *, lane: Hashable = None) -> None:
         """
         Run ``job`` in a thread, then ``done`` with its outcome in the same thread.
 
@@ -99,9 +65,8 @@ class Worker:
             done: called exactly once; must not raise. After ``close`` it is called at once,
                 in the caller's thread, with a StorageError.
             lane: jobs of one lane run in order, one at a time; None for any order.
-            cost: what the job counts for the water marks, usually bytes it holds.
         """
-        entry = _Job(job, done, lane, cost)
+        entry = _Job(job, done, lane)
         with self._changed:
             is_closed = self._is_closed
             if not is_closed:
@@ -109,8 +74,6 @@ class Worker:
                 self._enqueue(entry)
         if is_closed:
             _finish(entry, None, StorageError("storage is closed"))
-        elif cost:
-            self._count(cost)
 
     def _enqueue(self, entry: _Job) -> None:
         if entry.lane is not None:
@@ -127,20 +90,10 @@ class Worker:
             return
         # Daemons: a thread that hangs in a dead network file system must not keep us alive.
         thread = threading.Thread(
-            target=self._serve, name=f"{self._name}-{len(self._threads)}", daemon=True
+            target=self._serve, name=f"bittern-storage-{len(self._threads)}", daemon=True
         )
         self._threads.append(thread)
         thread.start()
-
-    def _count(self, cost: int) -> None:
-        with self._changed:
-            self._cost += cost
-            mark = self._low_water if self._is_congested else self._high_water
-            is_congested = self._cost > mark
-            has_changed = is_congested is not self._is_congested
-            self._is_congested = is_congested
-        if has_changed:
-            self._congestion_changed(is_congested)
 
     def _serve(self) -> None:
         while (entry := self._next()) is not None:
@@ -159,8 +112,6 @@ class Worker:
                         del self._lanes[entry.lane]
                 if not self._num_jobs:
                     self._changed.notify_all()
-            if entry.cost:
-                self._count(-entry.cost)
             _finish(entry, result, failure)
             # Nothing of a job may live on while this thread waits for the next.
             del entry, result, failure

@@ -173,14 +173,7 @@ class SimWorker(Worker):
         """Jobs that wait."""
         return len(self._waiting)
 
-    def submit(
-        self,
-        job: Callable[[], _T],
-        done: Done[_T],
-        *,
-        lane: Hashable = None,
-        cost: int = 0,  # noqa: ARG002  # jobs take no memory that could run short here
-    ) -> None:
+    def submit(self, job: Callable[[], _T], done: Done[_T], *, lane: Hashable = None) -> None:
         """Run ``job`` on the loop ``delay`` seconds after the one before it in its lane."""
         if self._has_ended:
             done(None, StorageError("storage is closed"))
