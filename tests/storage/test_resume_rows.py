@@ -34,7 +34,6 @@ records = st.builds(
     name=any_text,
     save_path=any_text,
     paths=st.none() | st.lists(st.lists(any_text, max_size=3).map(tuple), max_size=4).map(tuple),
-    source=st.none() | any_text,
     added_at=st.floats(0, 1e12),
     opened_at=st.floats(0, 1e12),
     options=st.dictionaries(any_text, json_values, max_size=3),
@@ -51,7 +50,6 @@ def states(draw: st.DrawFn) -> TorrentState:
         recent=Bitfield.of(num_pieces, draw(pieces)),
         downloaded=draw(st.integers(0, 1 << 50)),
         uploaded=draw(st.integers(0, 1 << 50)),
-        completed_at=draw(st.none() | st.floats(0, 1e12)),
         stamps=tuple(draw(st.lists(st.none() | stamp, max_size=3))),
         unchecked=Bitfield.of(num_pieces, draw(pieces))
         if num_pieces and draw(st.booleans())
@@ -107,7 +105,6 @@ def test_a_record_that_does_not_say_when_it_was_opened() -> None:
         {"name": None},
         {"name": 5},
         {"save_path": ["a"]},
-        {"source": 5},
         {"options": None},
         {"options": [1]},
         {"added_at": None},
@@ -135,7 +132,6 @@ GOOD_STATE = {
     "num_pieces": 9,
     "downloaded": 0,
     "uploaded": 0,
-    "completed_at": None,
     "stamps": [None, [1, 2, 3]],
 }
 
@@ -149,7 +145,6 @@ GOOD_STATE = {
         ({"num_pieces": 17}, bytes(4)),
         ({"downloaded": "1"}, bytes(4)),
         ({"uploaded": -1}, bytes(4)),
-        ({"completed_at": "x"}, bytes(4)),
         ({"stamps": None}, bytes(4)),
         ({"stamps": "abc"}, bytes(4)),
         ({"stamps": [[1, 2]]}, bytes(4)),

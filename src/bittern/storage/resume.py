@@ -78,7 +78,6 @@ class Checkpoint:
             have been hashed.
         downloaded: see TorrentState, as the rest.
         uploaded: see there.
-        completed_at: see there.
         stamps: see there.
         is_settled: nothing is being written, and all suspects have been hashed, or are
             among ``unchecked``: none stays one.
@@ -90,7 +89,6 @@ class Checkpoint:
     have: Bitfield
     downloaded: int = 0
     uploaded: int = 0
-    completed_at: float | None = None
     stamps: tuple[FileStamp | None, ...] = ()
     is_settled: bool = False
     unchecked: Bitfield | None = None
@@ -169,24 +167,20 @@ class ResumeStore:
         record = self._load_record(run, key)
         if record is None:
             return None
-        has_metainfo = self.torrents.path_of(record.info_hash).exists()
         row = run.execute("SELECT body, checksum FROM states WHERE key=?", (key,)).fetchone()
         if row is None:
-            return Resumed(record=record, has_metainfo=has_metainfo)
+            return Resumed(record=record)
         try:
             state = decode_state(unseal(key, row))
         except ValueError as error:
-            problem = f"{record.info_hash}: the stored state is unusable ({error})"
-            self.problems.append(problem)
-            return Resumed(record=record, has_metainfo=has_metainfo, problem=problem)
+            self.problems.append(f"{key}: the stored state is unusable ({error})")
+            return Resumed(record=record)
         return Resumed(
             record=record,
-            has_metainfo=has_metainfo,
             have=state.have,
             suspects=self._suspects(run, key, state.have.num_pieces),
             downloaded=state.downloaded,
             uploaded=state.uploaded,
-            completed_at=state.completed_at,
             stamps=state.stamps,
             unchecked=state.unchecked,
         )
@@ -378,7 +372,6 @@ def _write_checkpoint(connection: sqlite3.Connection, checkpoint: Checkpoint) ->
         recent=Bitfield(have.num_pieces, have.bits & ~_stored_bits(key, stored)),
         downloaded=checkpoint.downloaded,
         uploaded=checkpoint.uploaded,
-        completed_at=checkpoint.completed_at,
         stamps=checkpoint.stamps,
         unchecked=checkpoint.unchecked,
     )

@@ -46,7 +46,6 @@ class ResumeRecord:
         save_path: the output folder, absolute.
         paths: paths of the files below it by index, as they were chosen at first, so that
             no later rule changes them (Limit: P10); None while the files are unknown.
-        source: the magnet link that the torrent was added by; None for a file.
         added_at: seconds since 1970.
         opened_at: the same, of when it was opened last, or up to ``OPENED_STEP`` before that.
         options: whatever else the engine wants to find again; any JSON.
@@ -56,7 +55,6 @@ class ResumeRecord:
     name: str
     save_path: str
     paths: tuple[tuple[str, ...], ...] | None = None
-    source: str | None = None
     added_at: float = 0.0
     opened_at: float = 0.0
     options: Mapping[str, Json] = field(default_factory=dict)
@@ -72,7 +70,6 @@ class TorrentState:
         recent: those of them that the last checkpoint added.
         downloaded: bytes of payload received, all sessions together.
         uploaded: bytes of payload sent, all sessions together.
-        completed_at: seconds since 1970 when the last piece came; None before.
         stamps: of the files by index, as they were then; empty when not recorded.
         unchecked: pieces of which nothing is known, as a check has not come to them yet, nor
             are they among ``have``; None when no check is under way.
@@ -82,7 +79,6 @@ class TorrentState:
     recent: Bitfield
     downloaded: int = 0
     uploaded: int = 0
-    completed_at: float | None = None
     stamps: tuple[FileStamp | None, ...] = ()
     unchecked: Bitfield | None = None
 
@@ -94,7 +90,6 @@ class Resumed:
 
     Args:
         record: see there.
-        has_metainfo: ``ResumeStore.torrents`` has the .torrent file.
         have: pieces that may be taken for verified and stored, once ``suspects`` is taken
             away; None when nothing is known, and all must be checked.
         suspects: pieces to hash before anything else: they were being written, or were
@@ -102,22 +97,17 @@ class Resumed:
             ``commit_have(..., is_settled=True)``. None with ``have``.
         downloaded: see TorrentState.
         uploaded: see TorrentState.
-        completed_at: see TorrentState.
         stamps: see TorrentState.
         unchecked: see TorrentState; a check goes on with them if the files are as they were.
-        problem: what was wrong with the stored state, for the log; None if nothing.
     """
 
     record: ResumeRecord
-    has_metainfo: bool
     have: Bitfield | None = None
     suspects: Bitfield | None = None
     downloaded: int = 0
     uploaded: int = 0
-    completed_at: float | None = None
     stamps: tuple[FileStamp | None, ...] = ()
     unchecked: Bitfield | None = None
-    problem: str | None = None
 
 
 def seal(key: bytes, body: bytes) -> Row:
@@ -152,7 +142,6 @@ def encode_record(record: ResumeRecord) -> bytes:
             "name": record.name,
             "save_path": record.save_path,
             "paths": record.paths,
-            "source": record.source,
             "added_at": record.added_at,
             "opened_at": record.opened_at,
             "options": dict(record.options),
@@ -168,20 +157,19 @@ def decode_record(key: bytes, body: bytes) -> ResumeRecord:
         ValueError: it is no record.
     """
     value = _load(body)
-    name, save_path, source = value.get("name"), value.get("save_path"), value.get("source")
+    name, save_path = value.get("name"), value.get("save_path")
     added_at = value.get("added_at")
     opened_at = value.get("opened_at", added_at)
     options = value.get("options")
     if not isinstance(name, str) or not isinstance(save_path, str):
         raise ValueError("name or save path is missing")
-    if not isinstance(source, str | None) or not isinstance(options, Mapping):
-        raise ValueError("source or options are malformed")
+    if not isinstance(options, Mapping):
+        raise ValueError("options are malformed")
     return ResumeRecord(
         info_hash=InfoHash(key),
         name=name,
         save_path=save_path,
         paths=_read_paths(value.get("paths")),
-        source=source,
         added_at=_number(added_at),
         opened_at=_number(opened_at),
         options=options,
@@ -211,7 +199,6 @@ def encode_state(state: TorrentState) -> bytes:
             "num_pieces": state.have.num_pieces,
             "downloaded": state.downloaded,
             "uploaded": state.uploaded,
-            "completed_at": state.completed_at,
             "stamps": state.stamps,
         }
     )
@@ -233,14 +220,12 @@ def decode_state(body: bytes) -> TorrentState:
         raise ValueError("number of pieces is impossible")
     length = (num_pieces + 7) // 8
     rest = bits[2 * length :]
-    completed_at = value.get("completed_at")
     try:
         return TorrentState(
             have=Bitfield.from_wire(bits[:length], num_pieces),
             recent=Bitfield.from_wire(bits[length : 2 * length], num_pieces),
             downloaded=int(_number(value.get("downloaded"))),
             uploaded=int(_number(value.get("uploaded"))),
-            completed_at=None if completed_at is None else _number(completed_at),
             stamps=_read_stamps(value.get("stamps")),
             unchecked=Bitfield.from_wire(rest, num_pieces) if rest else None,
         )
