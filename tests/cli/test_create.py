@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from bittern import __version__
-from bittern.cli.create import write_atomically
 from bittern.cli.display import Meter
-from bittern.cli.exits import CommandFailed, ExitCode
+from bittern.cli.exits import ExitCode
 from bittern.codec.magnet import parse_magnet
 from bittern.codec.metainfo import Metainfo, decode_metainfo
 from tests.cli.support import Program, content, write
@@ -237,17 +236,19 @@ def test_an_interrupt_leaves_nothing(
     assert list(here.iterdir()) == []
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = write(tmp_path / "a.torrent", b"old")
+def test_a_full_disk_leaves_the_old_file(
+    bittern: Program, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = write(here / "a.torrent", b"old")
 
     def fail(path: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(CommandFailed, match="no space left on device") as caught:
-        write_atomically(target, b"new")
-    assert caught.value.code is ExitCode.DISK
-    assert [path.name for path in tmp_path.iterdir()] == ["a.torrent"]
+    ran = bittern("create", "../data/cat.mp4", "-o", "a.torrent")
+    assert ran.code is ExitCode.DISK
+    assert ran.error == "a.torrent: no space left on device"
+    assert [path.name for path in here.iterdir()] == ["a.torrent"]
     assert target.read_bytes() == b"old"
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bittern.cli.exits import CommandFailed
-from bittern.cli.saving import TorrentSaver, check_place
+from bittern.cli.saving import TorrentSaver, check_place, write_atomically
 from bittern.codec.info import Version
 from bittern.codec.metainfo import Metainfo, decode_metainfo
 from bittern.storage.creator import CreateOptions, create_torrent
@@ -51,6 +53,14 @@ def test_a_folder_gets_a_file_with_the_name_of_the_torrent(tmp_path: Path) -> No
     assert saver.path is not None
     assert saver.path.resolve().parent == (tmp_path / "in").resolve()
     assert saver.path.name.endswith("evil.torrent")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_nothing_is_written_through_a_link_that_somebody_has_put_there(tmp_path: Path) -> None:
+    (tmp_path / f".bittern.{os.getpid()}.part").symlink_to(tmp_path / "elsewhere")
+    write_atomically(tmp_path / "a.torrent", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.torrent"]
+    assert not (tmp_path / "a.torrent").is_symlink()
 
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ from cyclopts import Parameter
 
 from bittern import __version__
 from bittern.cli.display import Display, Meter, make_display
-from bittern.cli.exits import CommandFailed, ExitCode
+from bittern.cli.exits import CommandFailed, ExitCode, describe
 from bittern.cli.info import metainfo_json
 from bittern.cli.magnet import magnet_of
 from bittern.cli.oddities import warn_of_oddities
 from bittern.cli.options import Addresses, Size, Urls
 from bittern.cli.output import complain, print_json, print_line, print_table, write_bytes
+from bittern.cli.saving import write_atomically
 from bittern.cli.source import STDIN as STANDARD
 from bittern.cli.values import format_size
 from bittern.codec.magnet import format_magnet
@@ -105,7 +106,10 @@ def create(
     if target is None:
         write_bytes(data)
         return ExitCode.DONE
-    write_atomically(target, data)
+    try:
+        write_atomically(target, data)
+    except OSError as error:
+        raise CommandFailed(describe(error), ExitCode.DISK) from error
     _tell(metainfo, target, json=json, quiet=quiet)
     return ExitCode.DONE
 
@@ -203,27 +207,6 @@ def _progress(display: Display, path: Path) -> Callable[[int, int], None]:
         meter.count(done)
 
     return report
-
-
-def write_atomically(target: Path, data: bytes) -> None:
-    """
-    Write a file so that nobody ever sees half of it.
-
-    Raises:
-        CommandFailed: it cannot be written; nothing is left behind.
-    """
-    part = target.with_name(f".bittern.{os.getpid()}.part")  # its own may be as long as can be
-    try:
-        try:
-            with part.open("xb") as file:
-                file.write(data)
-            part.replace(target)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise CommandFailed(f"{target}: {reason}", ExitCode.DISK) from error
 
 
 def _tell(metainfo: Metainfo, target: Path, *, json: bool, quiet: bool) -> None:

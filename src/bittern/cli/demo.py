@@ -23,7 +23,7 @@ from cyclopts import Parameter
 from bittern.cli.actors import Actor
 from bittern.cli.demo_story import DownloadStory, tell_announce
 from bittern.cli.exits import CommandFailed, ExitCode
-from bittern.cli.loop import StopSignal, run_loop
+from bittern.cli.loop import StopSignal, before_end, run_loop
 from bittern.cli.narrator import Narrator
 from bittern.cli.output import print_json
 from bittern.cli.values import format_size
@@ -67,17 +67,9 @@ def demo(
     narrator = Narrator(sys.stdout, silent=json or quiet)
 
     async def work(stop: StopSignal) -> int:
-        import asyncio
-
-        play = asyncio.create_task(_play(narrator, number, keep))
-        signal = asyncio.create_task(stop.wait())
-        await asyncio.wait((play, signal), return_when=asyncio.FIRST_COMPLETED)
-        if not play.done():
-            play.cancel()
-            await asyncio.wait((play,))
+        outcome = await before_end(_play(narrator, number, keep), stop, None)
+        if outcome is None:
             return stop.exit_code(unfinished=True)
-        signal.cancel()
-        outcome = play.result()
         if json:
             print_json(outcome)
         return ExitCode.DONE if outcome["equal"] else ExitCode.MISMATCH

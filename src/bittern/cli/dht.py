@@ -25,7 +25,7 @@ from bittern.cli.loop import StopSignal, before_end, run_loop
 from bittern.cli.options import Addresses, Duration, Hosts, Port
 from bittern.cli.output import complain
 from bittern.cli.session import check_hosts, default_state_dir
-from bittern.cli.source import load_info_hash, load_magnet
+from bittern.cli.source import is_magnet, load_info_hash, load_magnet
 from bittern.cli.values import HostPort, format_duration
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ResolveError
@@ -177,7 +177,7 @@ def parse_info_hash(text: str) -> InfoHash:
     Raises:
         CommandFailed: it is none of these.
     """
-    magnet = load_magnet(text) if text[:7].lower() == "magnet:" else load_info_hash(text)
+    magnet = load_magnet(text) if is_magnet(text) else load_info_hash(text)
     if magnet.wire_hash is None:
         raise CommandFailed(f"{text}: the link names no info hash", ExitCode.USAGE)
     return magnet.wire_hash

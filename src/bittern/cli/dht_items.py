@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from bittern.cli.dht import DhtOptions, parse_hex, run_question
 from bittern.cli.exits import CommandFailed, ExitCode
 from bittern.cli.output import print_json, print_line, print_table, write_bytes
-from bittern.cli.source import STDIN, load_magnet
+from bittern.cli.source import STDIN, is_magnet, load_magnet
 from bittern.codec.bencode import DHT_LIMITS, Value, decode
 from bittern.core.errors import BencodeDecodeError, KrpcFailure
 from bittern.dht.items import Item, mutable_target
@@ -120,7 +120,7 @@ def place_of(text: str, salt: bytes = b"") -> tuple[bytes, bytes]:
     Raises:
         CommandFailed: it is neither a target nor a public key nor a link with one.
     """
-    if text[:7].lower() == "magnet:":
+    if is_magnet(text):
         magnet = load_magnet(text)
         if magnet.public_key is None:
             raise CommandFailed(f"{text}: the link names no public key", ExitCode.USAGE)

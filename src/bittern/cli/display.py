@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from bittern.cli.output import printable, write_text
-from bittern.cli.values import format_duration, format_rate, format_size
+from bittern.cli.values import format_duration, format_rate, format_share, format_size
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -61,7 +61,7 @@ class Display(Protocol):
     """Where progress and lines go."""
 
     interval: float
-    """Seconds after which ``update`` should be called again."""
+    """Seconds after which ``update`` should be called again, one at most."""
 
     def update(self, rows: Sequence[Row]) -> None:
         """Show the present state of all torrents."""
@@ -103,7 +103,7 @@ def row_text(row: Row) -> str:
         parts = [f"{row.name}: {row.state}"]
     else:
         parts = [
-            f"{row.name}: {row.state} {_percent(row.progress)}",
+            f"{row.name}: {row.state} {format_share(row.progress)}",
             f"{format_size(row.done_length)} of {format_size(row.total_length)}",
         ]
     if row.hash_rate is not None:
@@ -140,11 +140,6 @@ def sum_up(rows: Sequence[Row]) -> Sequence[Row]:
             num_peers=sum(row.num_peers for row in rows),
         )
     ]
-
-
-def _percent(progress: float) -> str:
-    """Return a percentage that says 100 only when nothing is missing."""
-    return f"{int(progress * 1000) / 10:.1f} %"
 
 
 class Meter:
@@ -309,12 +304,12 @@ def figures(row: Row, room: int) -> str:
     if row.note:
         return _shorten(f"{row.state}: {row.note}", room)
     if row.hash_rate is not None:
-        percent, rate = _percent(row.progress), format_rate(row.hash_rate)
+        percent, rate = format_share(row.progress), format_rate(row.hash_rate)
         return _fit([f"{row.state} {percent}", rate, format_duration(row.eta)], room)
     if row.is_checking:
-        return _fit([f"{row.state} {_percent(row.progress)}"], room)
+        return _fit([f"{row.state} {format_share(row.progress)}"], room)
     parts = [
-        _percent(row.progress) if row.total_length else row.state,
+        format_share(row.progress) if row.total_length else row.state,
         f"{row.num_peers} {'peer' if row.num_peers == 1 else 'peers'}",
     ]
     if row.download_rate or row.progress < 1:

@@ -24,7 +24,7 @@ from bittern.cli.options import Duration, NetworkOptions, ReportOptions
 from bittern.cli.output import complain
 from bittern.cli.report import Report
 from bittern.cli.session import resolve_peers, session_config, state_key, with_state_dir
-from bittern.cli.source import load_magnet
+from bittern.cli.source import is_magnet, load_magnet
 from bittern.cli.transfer import SESSION_STOP_TIMEOUT, code_of_failure, row_of
 from bittern.cli.values import format_duration, format_size
 from bittern.codec.magnet import Magnet, format_magnet, parse_public_key
@@ -341,7 +341,7 @@ def link_for(source: str, salt: str) -> Magnet:
         CommandFailed: it is neither, or names no key.
     """
     salt_bytes = encode_salt(salt)
-    if source[:7].lower() == "magnet:":
+    if is_magnet(source):
         link = load_magnet(source)
         if link.public_key is None:
             raise CommandFailed(f"{source}: the link names no public key", ExitCode.USAGE)

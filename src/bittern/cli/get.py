@@ -33,7 +33,7 @@ from bittern.cli.session import (
 )
 from bittern.cli.source import SourceKind, kind_of, load_magnet, load_metainfo
 from bittern.cli.transfer import Goal, Job, Transfer, exit_code, run_transfers
-from bittern.cli.values import HostPort, format_duration, format_rate, format_size
+from bittern.cli.values import HostPort, format_duration, format_rate, format_share, format_size
 from bittern.cli.wording import in_options
 from bittern.codec.metainfo import Metainfo
 from bittern.codec.url import normalise_url
@@ -317,10 +317,6 @@ def _tell_why(transfers: Sequence[Transfer]) -> None:
             complain(f"{transfer.name}: {text}" if len(transfers) > 1 else text)
 
 
-def _share(progress: float) -> str:
-    return f"{int(progress * 1000) / 10:.1f} %"
-
-
 def _outcome_text(transfer: Transfer, output: Path) -> str:
     summary, torrent = transfer.summary, transfer.torrent
     if summary is None or torrent is None:
@@ -330,9 +326,9 @@ def _outcome_text(transfer: Transfer, output: Path) -> str:
         if not stats.num_pieces:
             return f"{transfer.name}: the metadata has not arrived"
         if transfer.checked is not None:
-            return f"{transfer.name}: {_share(transfer.checked)} of what is here are checked"
+            return f"{transfer.name}: {format_share(transfer.checked)} of what is here are checked"
         size = format_size(stats.wanted_length)
-        return f"{transfer.name}: {_share(stats.progress)} of {size} are here"
+        return f"{transfer.name}: {format_share(stats.progress)} of {size} are here"
     downloaded, uploaded = summary["downloaded"], summary["uploaded"]
     seconds = summary["seconds"]
     assert isinstance(downloaded, int)

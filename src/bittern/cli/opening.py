@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from bittern.cli.source import is_magnet
 from bittern.codec.magnet import Magnet, parse_magnet
 from bittern.codec.metainfo import Metainfo
 from bittern.core.errors import DhtUnreachable
@@ -33,9 +34,7 @@ async def open_source(
         ConfigError, NotPublished, KrpcDecodeError: as ``Session.resolve``. While nobody can
             be reached it waits, as it does for peers.
     """
-    if not isinstance(source, str):
-        return source
-    if source[:7].lower() != "magnet:":
+    if not isinstance(source, str) or not is_magnet(source):
         return source
     magnet = parse_magnet(source)
     if magnet.wire_hash is not None or magnet.public_key is None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from bittern.cli.display import Row, make_display
 from bittern.cli.narration import event_json, event_lines, is_trace, plain
@@ -20,6 +20,7 @@ from bittern.cli.output import print_json, print_json_line
 from bittern.engine import events
 
 if TYPE_CHECKING:
+    from bittern.cli.options import ReportOptions
     from bittern.cli.output import Json
 
 _ALWAYS_TOLD = (
@@ -32,26 +33,6 @@ _ALWAYS_TOLD = (
 """Events that a person hears of without asking for more."""
 
 
-class Wishes(Protocol):
-    """What a report needs to know of the options."""
-
-    @property
-    def json(self) -> bool:
-        """One object at the end."""
-
-    @property
-    def jsonl(self) -> bool:
-        """Every event on a line."""
-
-    @property
-    def quiet(self) -> bool:
-        """No progress."""
-
-    @property
-    def verbose(self) -> int:
-        """1 for every event, 2 for every protocol message."""
-
-
 class Report:
     """
     One running verb's report.
@@ -61,7 +42,7 @@ class Report:
         several: more than one torrent is told about, so lines name theirs.
     """
 
-    def __init__(self, wishes: Wishes, *, several: bool = False) -> None:
+    def __init__(self, wishes: ReportOptions, *, several: bool = False) -> None:
         self._wishes = wishes
         self.several: bool = several
         self._started_at = time.monotonic()
@@ -73,7 +54,7 @@ class Report:
     @property
     def interval(self) -> float:
         """Seconds after which ``progress`` should be called again."""
-        return min(1.0, self._display.interval)
+        return self._display.interval
 
     @property
     def wants_events(self) -> bool:

@@ -1,8 +1,8 @@
 """
-``--save-torrent``: the .torrent file of what a magnet link led to.
+How a .torrent file is written, and ``--save-torrent``: that of what a magnet link led to.
 
-Written as soon as everything that belongs into it is known; of v2 torrents that includes the piece
-layers, which come from peers after the metadata.
+The latter is written as soon as everything that belongs into it is known; of v2 torrents that
+includes the piece layers, which come from peers after the metadata.
 
 Sources: BEP 9, BEP 52.
 """
@@ -47,17 +47,29 @@ class TorrentSaver:
         if path.is_dir():
             (first, *_) = next(each for each in paths_of(metainfo.info) if each)
             path /= sanitise(f"{first}.torrent", current_os())
-        temporary = path.with_name(f".bittern.{os.getpid()}.part")
-        try:
-            try:
-                temporary.write_bytes(format_metainfo(metainfo))
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from error
+        write_atomically(path, format_metainfo(metainfo))
         self.path = path
         return True
+
+
+def write_atomically(target: Path, data: bytes) -> None:
+    """
+    Write a file so that nobody ever sees half of it.
+
+    Raises:
+        OSError: it cannot be written; names it, and nothing is left behind.
+    """
+    part = target.with_name(f".bittern.{os.getpid()}.part")  # its own may be as long as can be
+    try:
+        try:
+            part.unlink(missing_ok=True)
+            with part.open("xb") as file:  # and not through a link that somebody has put there
+                file.write(data)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
 
 
 def check_place(place: Path | None, num_sources: int) -> None:

@@ -33,6 +33,11 @@ class SourceKind(enum.Enum):
     URL = "http(s) URL"
 
 
+def is_magnet(source: str) -> bool:
+    """Tell whether a text means to be a magnet link."""
+    return source[:7].lower() == "magnet:"
+
+
 def kind_of(source: str) -> SourceKind:
     """
     Tell what a source is; a file that exists wins over everything it may look like.
@@ -44,10 +49,9 @@ def kind_of(source: str) -> SourceKind:
 
     if source in ("-", STDIN) or os.path.lexists(source):
         return SourceKind.FILE
-    head = source[:8].lower()
-    if head.startswith("magnet:"):
+    if is_magnet(source):
         return SourceKind.MAGNET
-    if head.startswith(("http://", "https://")):
+    if source[:8].lower().startswith(("http://", "https://")):
         return SourceKind.URL
     from bittern.codec.magnet import magnet_of_hash
 

@@ -137,7 +137,8 @@ class Transfer:
         self._earlier: tuple[int, int] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._num_reused = 0
-        self._summary: dict[str, Json] | None = None
+        self.summary: dict[str, Json] | None = None
+        """The object of ``get --json``; None when the torrent could not even be opened."""
         self.save_error: OSError | None = None
         """Why the .torrent file that was asked for is not there."""
         self.reasons: tuple[Reason, ...] = ()
@@ -253,8 +254,8 @@ class Transfer:
         """Tell the last events; call it after the session has ended."""
         if self._listener is not None:
             await self._listener
-        if self._summary is not None:
-            self._summary["reused"] = self._num_reused
+        if self.summary is not None:
+            self.summary["reused"] = self._num_reused
 
     def row(self) -> Row:
         """Return what to show now."""
@@ -284,7 +285,7 @@ class Transfer:
             self.reasons = self.torrent.diagnose().reasons
         ended_at = self._completed_at or time.monotonic()
         seconds = max(ended_at - self._started_at, 0.001)
-        self._summary = {
+        self.summary = {
             "name": self.name,
             "info_hash": str(self.torrent.info_hash) if self.torrent.info_hash else None,
             "info_hash_v2": str(self.torrent.info_hash_v2) if self.torrent.info_hash_v2 else None,
@@ -299,12 +300,7 @@ class Transfer:
             "files": list(_files_of(self.torrent)),
         }
         if not self.is_complete:
-            self._summary["reasons"] = [plain(reason) for reason in self.reasons]
-
-    @property
-    def summary(self) -> dict[str, Json] | None:
-        """The object of ``get --json``; None when the torrent could not even be opened."""
-        return self._summary
+            self.summary["reasons"] = [plain(reason) for reason in self.reasons]
 
 
 def _files_of(torrent: Torrent) -> list[Json]:
@@ -470,10 +466,10 @@ def exit_code(transfers: Sequence[Transfer], stop: StopSignal) -> ExitCode:
     """
     Return the code of a run.
 
-    The first torrent that failed decides; when none did and a .torrent file could not be saved the
-    code is DISK. Of those that were not complete in time the code
-    is UNFINISHED, or UNREACHABLE if no tracker and no peer ever answered for any of them: a
-    refusal is an answer, and who was still hashing has asked nobody.
+    The first torrent that failed decides; when none did and a .torrent file could not be saved
+    the code is DISK. Of those that were not complete in time the code is UNFINISHED, or
+    UNREACHABLE if no tracker and no peer ever answered for any of them: a refusal is an answer,
+    and who was still hashing has asked nobody.
     """
     for transfer in transfers:
         if transfer.error is not None:

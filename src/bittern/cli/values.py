@@ -12,12 +12,13 @@ import re
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from bittern.core.units import format_duration, format_rate, format_size
+from bittern.core.units import format_duration, format_rate, format_share, format_size
 
 __all__ = [
     "HostPort",
     "format_duration",
     "format_rate",
+    "format_share",
     "format_size",
     "parse_duration",
     "parse_file_list",

@@ -19,6 +19,11 @@ def format_rate(rate: float) -> str:
     return format_size(rate) + "/s"
 
 
+def format_share(share: float) -> str:
+    """Write a share from 0 to 1 in percent, 100 only when nothing is missing: ``99.9 %``."""
+    return f"{int(share * 1000) / 10:.1f} %"
+
+
 def format_duration(seconds: float | None) -> str:
     """
     Write seconds for a person: ``0.4s``, ``12s``, ``3m 05s``, ``2h 10m``, ``4d 03h``.
