@@ -10,13 +10,13 @@ import pytest
 
 from bittern.core.errors import DiskFull, StorageError
 from bittern.storage.adopt import (
-    COPY_LENGTH,
     ReuseHow,
     adopt_file,
     is_same_file,
     open_source,
     stamp_of,
 )
+from bittern.storage.copying import COPY_LENGTH
 from bittern.storage.rooted import RootedTree
 from bittern.storage.system import OsCalls
 from bittern.testing.disk import FaultyCalls

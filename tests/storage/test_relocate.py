@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bittern.core.errors import DiskFull, StorageError
-from bittern.storage.relocate import COPY_LENGTH, move_files, prune_folders
+from bittern.storage.copying import COPY_LENGTH
+from bittern.storage.relocate import move_files, prune_folders
 from bittern.storage.rooted import FilePath, RootedTree
 from bittern.storage.system import OsCalls
 from tests.storage.faults import FailingCalls, ShortCalls, open_descriptors
@@ -160,6 +161,16 @@ def test_a_full_volume_leaves_no_copies(tmp_path: Path) -> None:
         move_files(source, target, MOVES, calls)
     assert contents(tmp_path / "from") == BEFORE
     assert list((tmp_path / "to").iterdir()) == []
+
+
+def test_a_disk_that_cannot_read_the_original_is_the_one_that_is_blamed(tmp_path: Path) -> None:
+    calls = FailingCalls(names={"preadv"})
+    source, target = fill(tmp_path, other_volume(calls))
+    calls.arm(0, errno.EIO)
+    with pytest.raises(StorageError) as caught:
+        move_files(source, target, MOVES, calls)
+    assert caught.value.path == str(tmp_path / "from/t/a")
+    assert contents(tmp_path / "from") == BEFORE
 
 
 def test_holes_stay_holes_and_short_writes_are_completed(tmp_path: Path) -> None:

@@ -17,15 +17,12 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Final
 
 from bittern.core.errors import DiskFull, StorageError
-from bittern.storage.base import FileStamp, close_file, skip, storage_error
+from bittern.storage.base import FileStamp, close_file, storage_error
+from bittern.storage.copying import copy_content
 from bittern.storage.rooted import FilePath, RootedTree
 from bittern.storage.system import OsCalls, readable_flags
-
-COPY_LENGTH: Final = 1 << 20
-"""Bytes per read when a file is copied."""
 
 
 class ReuseHow(enum.Enum):
@@ -134,7 +131,7 @@ def _fill(
         try:
             if how is ReuseHow.REFLINK and _clone(writer, reader, calls):
                 return ReuseHow.REFLINK
-            return ReuseHow.COPY if _copy(reader, writer, calls) else None
+            return ReuseHow.COPY if copy_content(reader, writer, calls) is None else None
         except OSError as error:
             raise storage_error(error, tree.full_path(path)) from error
         finally:
@@ -150,29 +147,6 @@ def _clone(writer: int, reader: int, calls: OsCalls) -> bool:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
         return False
-    return True
-
-
-def _copy(reader: int, writer: int, calls: OsCalls) -> bool:
-    """Copy all of the content, in a new file without its runs of zeros; False if it is lost."""
-    buffer = memoryview(bytearray(COPY_LENGTH))
-    zeros = bytes(COPY_LENGTH)
-    is_new = not calls.fstat(writer).st_size
-    position = 0
-    while True:
-        try:
-            length = calls.preadv(reader, [buffer], position)
-        except OSError:
-            return False
-        if not length:
-            break
-        part = buffer[:length]
-        if not is_new or part != zeros[:length]:
-            done = 0
-            while done < length:
-                done += calls.pwritev(writer, skip([part], done), position + done)
-        position += length
-    calls.ftruncate(writer, position)
     return True
 
 

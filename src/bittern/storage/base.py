@@ -11,8 +11,8 @@ Padding, and the gaps between the files of a v2 torrent, are not stored: reads
 there give zeros, writes are dropped (BEP 47, BEP 52).
 
 Every implementation keeps the promises that ``tests/storage/conformance.py``
-checks. An operating system's error becomes one of the storage errors here, in
-``storage_error``, and nowhere else.
+checks. An operating system's error becomes one of the storage errors in
+``storage_error``.
 """
 
 from __future__ import annotations

@@ -12,17 +12,14 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from bittern.core.errors import StorageError
-from bittern.storage.base import close_file, skip, storage_error
+from bittern.storage.base import close_file, storage_error
+from bittern.storage.copying import copy_content
 from bittern.storage.rooted import FilePath, RootedTree
 from bittern.storage.system import OsCalls
 
 log: logging.Logger = logging.getLogger(__name__)
-
-COPY_LENGTH: Final = 1 << 20
-"""Bytes per read when a file is copied."""
 
 
 def move_files(
@@ -101,13 +98,15 @@ def _copy_all(
                 made.append(new)
                 writer = target.open_file(new, writable=True, create=True, exclusive=True)
                 try:
-                    _copy(reader, writer, calls)
+                    problem = _copy(reader, writer, calls)
                 except OSError as error:
                     raise storage_error(error, target.full_path(new)) from error
                 finally:
                     close_file(calls.close, writer, target.full_path(new))
             finally:
                 close_file(calls.close, reader, source.full_path(old))
+            if problem is not None:
+                raise storage_error(problem, source.full_path(old)) from problem
         folders = {new[:depth] for new in made for depth in range(len(new))}
         for folder in sorted(folders, key=len, reverse=True):
             target.sync_folder(folder)
@@ -150,19 +149,10 @@ def _remove_copies(target: RootedTree, paths: Sequence[FilePath], reason: Storag
         ) from failed
 
 
-def _copy(reader: int, writer: int, calls: OsCalls) -> None:
-    """Copy content and mode and sync it; runs of zeros stay holes."""
-    buffer = memoryview(bytearray(COPY_LENGTH))
-    zeros = bytes(COPY_LENGTH)
-    position = 0
-    while length := calls.preadv(reader, [buffer], position):
-        part = buffer[:length]
-        if part != zeros[:length]:
-            done = 0
-            while done < length:
-                done += calls.pwritev(writer, skip([part], done), position + done)
-        position += length
-    found = calls.fstat(reader)
-    calls.ftruncate(writer, position)
-    calls.fchmod(writer, found.st_mode & 0o777)
-    calls.fdatasync(writer)
+def _copy(reader: int, writer: int, calls: OsCalls) -> OSError | None:
+    """Copy content and mode and sync it; returns why the original could not be read."""
+    problem = copy_content(reader, writer, calls)
+    if problem is None:
+        calls.fchmod(writer, calls.fstat(reader).st_mode & 0o777)
+        calls.fdatasync(writer)
+    return problem
