@@ -194,11 +194,8 @@ def test_the_root_is_made_on_request_only(tree: RootedTree) -> None:
     gone = RootedTree(tree.root / "x" / "y", tree._calls)
     with pytest.raises(FileVanished):
         gone.open_file(("f",), writable=True, create=True)
-    with pytest.raises(FileVanished):
-        gone.check_root()
     assert not (tree.root / "x").exists()
     gone.make_root()
-    assert gone.check_root() == tree.root.stat().st_dev
     assert (tree.root / "x" / "y").is_dir()
 
 
@@ -209,8 +206,6 @@ def test_a_root_that_cannot_be_made_says_why(tree: RootedTree) -> None:
     assert str(tree.root / "f" / "x") in str(caught.value)
     with pytest.raises(StorageError, match="file exists"):
         RootedTree(tree.root / "f", tree._calls).make_root()
-    with pytest.raises(StorageError, match="not a folder"):
-        RootedTree(tree.root / "f", tree._calls).check_root()
 
 
 def test_special_files_are_no_files(tree: RootedTree) -> None:

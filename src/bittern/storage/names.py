@@ -282,21 +282,18 @@ def _head(text: str, length: int) -> str:
     return text if len(data) <= length else data[:length].decode(errors="ignore")
 
 
-def part_paths(
-    paths: Sequence[tuple[str, ...]], suffix: str, *, folds_case: bool = True
-) -> list[tuple[str, ...]]:
+def part_paths(paths: Sequence[tuple[str, ...]], suffix: str) -> list[tuple[str, ...]]:
     """
-    Choose the paths that files have until they are complete.
+    Choose the paths that files have until they are complete; case tells no two of them apart.
 
     Args:
         paths: the final ones, by index, ``()`` for what is not stored.
         suffix: as ``.part``; lengthened by ``_`` where the result would be the final path
             of another file.
-        folds_case: compare without regard to case, the safe assumption.
     """
 
     def fold(path: Iterable[str]) -> tuple[str, ...]:
-        return tuple(part.casefold() if folds_case else part for part in path)
+        return tuple(part.casefold() for part in path)
 
     taken = {fold(path) for path in paths}
     chosen: list[tuple[str, ...]] = []

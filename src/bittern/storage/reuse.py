@@ -59,7 +59,6 @@ class Reuse:
         how: how a file gets its second place.
         calls: the operating system.
         num_threads: that hash; None for one per core.
-        progress: told how many pieces of candidates have been hashed, from any thread.
         is_stopped: asked between pieces; True ends it early.
     """
 
@@ -72,7 +71,6 @@ class Reuse:
         how: ReuseHow = ReuseHow.COPY,
         calls: OsCalls | None = None,
         num_threads: int | None = None,
-        progress: Callable[[int], None] = lambda _: None,
         is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._storage = storage
@@ -82,7 +80,6 @@ class Reuse:
         self._how = how
         self._calls = calls or OsCalls()
         self._num_threads = num_threads
-        self._progress = progress
         self._is_stopped = is_stopped
 
     def lacking(self, have: int, wanted: Collection[int] | None) -> list[int]:
@@ -188,7 +185,6 @@ class Reuse:
                 self._hashes,
                 pieces=pieces,
                 num_threads=self._num_threads,
-                progress=self._progress,
                 is_stopped=self._is_stopped,
             ).have
         finally:

@@ -68,18 +68,9 @@ class RootedTree:
         """Make the root where it is missing, and take what is there now for the right one."""
         try:
             self._calls.makedirs(self.root, exist_ok=True)
+            self._device = self._calls.stat(self.root).st_dev
         except OSError as error:
             raise storage_error(error, self.root) from error
-        self.check_root()
-
-    def check_root(self) -> int:
-        """Take what is there now for the right root and return its device number."""
-        with self._errors(()):
-            found = self._calls.stat(self.root)
-        if not stat.S_ISDIR(found.st_mode):
-            raise StorageError("not a folder", path=str(self.root))
-        self._device = found.st_dev
-        return found.st_dev
 
     def open_file(
         self, path: FilePath, *, writable: bool, create: bool = False, exclusive: bool = False
