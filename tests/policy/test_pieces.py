@@ -807,6 +807,8 @@ class PiecesMachine(RuleBasedStateMachine):
 
     def ask(self, peer: Peer, budget: int) -> None:
         open_before = set(self.scene.pieces.open)
+        # Its own wait grows with what it is asked for; each block was judged by no less than this.
+        patience = max(ENDGAME_WAIT, 2 * peer.share.expected_wait)
         runs = self.scene.pieces.plan(peer.share, peer.bits, budget)
         keys = [(index, begin // B) for index, begin, _ in requests_of(self.scene, runs)]
         assert len(keys) <= budget
@@ -819,7 +821,6 @@ class PiecesMachine(RuleBasedStateMachine):
             assert key[0] not in self.have
             assert peer.bits & self.scene.bits(key[0]), "asked for what it does not have"
             others = [other for other in self.peers if key in other.outstanding]
-            patience = max(ENDGAME_WAIT, 2 * peer.share.expected_wait)
             in_time = [other for other in others if other.share.expected_wait <= patience]
             assert len(in_time) < MAX_ENDGAME_ASKERS
             assert not others or len(in_time) < len(others), "nobody is late with it"
