@@ -42,6 +42,7 @@ from bittern.engine.torrent import Torrent
 from bittern.net.tcp import TcpNetwork
 from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.testing.loop import VirtualLoop
+from bittern.testing.network import Link
 from bittern.testing.peer import ExpectationFailed, ScriptedListener, ScriptedPeer
 from tests.engine.hash_peers import Files, HashPeer, connect_v2
 from tests.engine.scene import (
@@ -408,6 +409,35 @@ async def test_what_a_peer_says_early_counts_later(scene: Scene) -> None:
     await early.expect(MessageId.INTERESTED)
     request = await early.expect(MessageId.REQUEST)
     assert request.numbers[0] == 7
+
+
+@pytest.mark.parametrize("is_sequential", [False, True])
+@in_scene(files=FILES, link=Link(delay=0.15))
+async def test_the_first_block_is_one_round_trip_behind_the_metadata(
+    scene: Scene, is_sequential: bool
+) -> None:
+    """Interest is told when the metadata is asked for, so the unchoke comes no later than it."""
+    seed = await scene.node(is_seed=True)
+    sequential = {"sequential": is_sequential}
+    leecher = await scene.node(peers=[seed], source=scene.link, torrent=sequential)
+    watch = Watch(leecher.torrent)
+    await until(lambda: bool(watch.of(events.MetadataReceived)))
+    known_at = scene.loop.time()
+    await until(lambda: leecher.torrent.stats().downloaded > 0)
+    assert scene.loop.time() - known_at < 0.35
+
+
+@in_scene()
+async def test_interest_in_who_turns_out_to_have_nothing_is_taken_back(scene: Scene) -> None:
+    node = await scene.node(source=scene.link)
+    offer = ExtendedHandshake(
+        extensions={"ut_metadata": UT_METADATA}, metadata_length=len(scene.metainfo.info.raw)
+    )
+    peer = await scene.scripted(node, bitfield=wire.HAVE_NONE, extended=offer)
+    await peer.expect(MessageId.INTERESTED)
+    server = Server(scene, scene.metainfo.info.raw)
+    node.torrent.add_peers([server.endpoint], "user")
+    await peer.expect(MessageId.NOT_INTERESTED)
 
 
 @in_scene()

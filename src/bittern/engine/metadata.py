@@ -151,6 +151,8 @@ class MetadataPhase:
                 has_metadata = UT_METADATA in peer.protocol.remote_extensions
                 if handshake.metadata_length is not None and has_metadata:
                     self.fetch.claim(peer, handshake.metadata_length)
+                    # Who has this has pieces, or will: its unchoke need not wait for the answer.
+                    peer.protocol.set_interested(True)
                     self._ask(peer, now)
                 elif not has_metadata:
                     self.fetch.forget(peer)

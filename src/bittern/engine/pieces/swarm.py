@@ -168,7 +168,15 @@ class Swarm:
         self._owner.peer_opened(peer)
         for event in peer.protocol.events():
             self.peer_event(peer, event, now=now)
-        peer.flush()
+        self._look_anew(peer)
+
+    def _look_anew(self, peer: PeerConnection) -> None:
+        """Find out whether a peer has something for us, tell it, and ask for that."""
+        remote = peer.protocol.remote
+        if remote is not None:
+            peer.protocol.set_interested(self.picker.is_interesting(remote.bits))
+            self.fill_pipeline(peer, now=self._services.loop.time())
+            peer.flush()
 
     def peer_lost(self, peer: PeerConnection, reason: str, *, was_violation: bool) -> None:
         """Give back what the peer was working on and forget it."""
@@ -336,8 +344,7 @@ class Swarm:
             return
         gate, allowed = self.download_gate, space
         if not gate.is_unlimited:
-            available = gate.available()
-            if available <= 0:
+            if (available := gate.available()) <= 0:
                 gate.wait(peer.fill)
                 return
             allowed = min(space, -(-available // BLOCK_LENGTH))
@@ -378,8 +385,7 @@ class Swarm:
         length = min(peer.run_length, self.assembly.send_length)
         gate = self.upload_gate
         if not gate.is_unlimited:
-            available = gate.available()
-            if available <= 0:
+            if (available := gate.available()) <= 0:
                 gate.wait(peer.serve)
                 return []
             length = min(length, available)
@@ -533,11 +539,7 @@ class Swarm:
         """Set the priority of each piece, 0 for unwanted, and look at every peer anew."""
         self.picker.set_priorities(priorities)
         for peer in self.peers:
-            remote = peer.protocol.remote
-            if remote is not None:
-                peer.protocol.set_interested(self.picker.is_interesting(remote.bits))
-                self.fill_pipeline(peer, now=self._services.loop.time())
-                peer.flush()
+            self._look_anew(peer)
         self._upload_only.update()
 
     def stop(self) -> None:
