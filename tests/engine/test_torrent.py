@@ -448,6 +448,68 @@ async def test_a_bug_in_the_worker_stops_the_torrent_until_it_is_resumed(
     await node.complete()
 
 
+@pytest.mark.parametrize("chosen", [frozenset(), frozenset({0})])
+@in_scene(files={"a": 400_000, "b": 400_000})
+async def test_a_choice_of_files_does_not_hide_a_failure(
+    scene: Scene, chosen: frozenset[int]
+) -> None:
+    """It is still telling its trackers of its end."""
+    seed = await scene.node(is_seed=True)
+    client, calls = FakeClient(), FaultyCalls()
+    leecher = await scene.node(
+        peers=[seed],
+        os_calls=calls,
+        make=tracked(client),
+        enable_trackers=True,
+        torrent={"trackers": ((URL,),)},
+    )
+    await asyncio.sleep(0.15)
+    client.is_dead = True
+    watch = Watch(leecher.torrent)
+    calls.fail_call(0, for_good=True, names=["pwritev"])
+    await until(lambda: leecher.torrent.error is not None)
+    leecher.torrent.change(files=chosen)
+    leecher.torrent.change(files=None)
+    leecher.torrent.change(files=chosen)
+    assert leecher.torrent.state is TorrentState.ERROR
+    await asyncio.sleep(20)
+    assert leecher.torrent.state is TorrentState.ERROR
+    assert not watch.of(events.TorrentCompleted)
+    with pytest.raises(StorageError):
+        await leecher.torrent.wait_complete()
+    calls.heal()
+    await leecher.torrent.resume()
+    await leecher.complete()
+
+
+@in_scene()
+async def test_a_choice_of_files_does_not_wake_what_is_paused(scene: Scene) -> None:
+    """Who called its check off has been cancelled, and it still tells its trackers."""
+    seed = await scene.node(is_seed=True)
+    client = FakeClient()
+    node = await scene.node(
+        source=f"{scene.link}&tr={URL}",
+        peers=[seed],
+        make=tracked(client),
+        enable_trackers=True,
+        worker_delay=1.0,
+    )
+    torrent = node.torrent
+    await until(lambda: torrent.state is TorrentState.CHECKING)
+    client.is_dead = True
+    pausing = asyncio.ensure_future(torrent.pause())
+    await asyncio.sleep(0)
+    pausing.cancel()
+    await until(lambda: torrent.state is TorrentState.PAUSED)
+    assert torrent.swarm is not None
+    torrent.change(files=())
+    assert torrent.state is TorrentState.PAUSED
+    await asyncio.sleep(20)
+    assert torrent.state is TorrentState.PAUSED
+    assert torrent.swarm is None
+    assert not torrent.is_resting
+
+
 @pytest.mark.parametrize("wait", [0.0, 1.0])
 @in_scene()
 async def test_whoever_goes_on_at_once_after_a_failure_does_go_on(

@@ -84,6 +84,11 @@ class Condition:
         return self.state not in (TorrentState.PAUSED, TorrentState.STOPPED, TorrentState.ERROR)
 
     @property
+    def is_at_work(self) -> bool:
+        """True while it moves pieces: what is wanted, or lost, may change its state."""
+        return self.state in (TorrentState.DOWNLOADING, TorrentState.SEEDING)
+
+    @property
     def retry_at(self) -> float | None:
         """When the torrent is started again by itself; None when it is not."""
         return None if self._retry is None else self._retry.when()

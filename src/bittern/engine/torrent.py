@@ -477,7 +477,7 @@ class Torrent:
         session, is_new = self._services.config, changes.is_chosen_anew(self.config, before)
         if self.swarm is not None:
             changes.apply_to_swarm(self.swarm, self.config, before, session)
-            if is_new:
+            if is_new and self._condition.is_at_work:
                 self._settle(self.swarm.picker)
             return
         if self.roster is not None:
@@ -566,15 +566,16 @@ class Torrent:
 
     def piece_lost(self, index: int) -> None:
         """Go back to downloading when a piece has gone from disk."""
-        if self.swarm is not None and not self.swarm.picker.is_complete:
+        if self._condition.is_at_work and self.swarm and not self.swarm.picker.is_complete:
             self._settle(self.swarm.picker)
         self.report(events.PieceLost(index))
 
     def swarm_completed(self) -> None:
         """Change to seeding."""
-        self._condition.enter(TorrentState.SEEDING)
-        self._finder.completed()
-        self.report(events.TorrentCompleted())
+        if self._condition.is_at_work:
+            self._condition.enter(TorrentState.SEEDING)
+            self._finder.completed()
+            self.report(events.TorrentCompleted())
 
     def swarm_failed(self, error: BitTorrentError) -> None:
         """Leave the swarm: our disk or the torrent is at fault; a full disk is tried again."""
@@ -582,9 +583,8 @@ class Torrent:
         self._services.spawn(self._after_failure(), f"stop {self.name}")
 
     def _failed(self, error: BitTorrentError) -> None:
-        spawn, again = self._services.spawn, self._condition.start_again
-        name = f"retry {self.name}"
-        self._condition.fail(error, try_again=lambda: spawn(again(self._start), name))
+        job, name = self._condition.start_again, f"retry {self.name}"
+        self._condition.fail(error, try_again=lambda: self._services.spawn(job(self._start), name))
 
     async def _after_failure(self) -> None:
         async with self._condition.lock:
