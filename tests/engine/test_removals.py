@@ -31,12 +31,12 @@ async def test_who_adds_a_torrent_waits_for_removals_of_the_same(loop: VirtualLo
     removals = Removals()
     first = loop.create_task(removals.carry_out(Leaving(A), asyncio.sleep(1)))
     other = loop.create_task(removals.carry_out(Leaving(B), asyncio.sleep(9)))
-    waiting = loop.create_task(removals.wait_for_same(Leaving(A)))
+    waiting = loop.create_task(removals.wait_for(Leaving(A).shelf.all_hashes))
     await asyncio.sleep(0.5)
     second = loop.create_task(removals.carry_out(Leaving(A), asyncio.sleep(2)))
     await waiting
     assert loop.time() == 2.5
-    await removals.wait_for_same(Leaving(A))
+    await removals.wait_for(Leaving(A).shelf.all_hashes)
     await asyncio.gather(first, second, other)
     assert loop.time() == 9
 

@@ -401,6 +401,26 @@ async def test_what_was_removed_still_tells_what_it_was(scene: Scene, keep_state
     assert not (node.folder / NAME).exists()
 
 
+@pytest.mark.parametrize("rest_after", [1.0, 60.0])
+@in_scene()
+async def test_what_is_forgotten_while_it_is_removed_stays_so(
+    scene: Scene, rest_after: float
+) -> None:
+    """It kept something at its very end, or could not tell any more what it was."""
+    node = await scene.node(
+        is_seed=True, state_dir=scene.state_dir, rest_after=rest_after, worker_delay=0.1
+    )
+    await asyncio.sleep(5)
+    torrent, session = node.torrent, node.session
+    removing = asyncio.ensure_future(session.remove(torrent, keep_state=True))
+    await asyncio.sleep(0)
+    await session.forget(torrent.all_hashes)
+    assert removing.done()
+    assert not [*(scene.state_dir / "torrents").glob("*.torrent")]
+    assert torrent.stats().num_have == torrent.info.geometry.num_pieces
+    assert torrent.file_progress() == [len(scene.data)]
+
+
 @in_scene()
 async def test_a_closed_session_does_not_say_that_it_has_forgotten(scene: Scene) -> None:
     node = await scene.node(is_seed=True, state_dir=scene.state_dir)

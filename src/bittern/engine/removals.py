@@ -2,8 +2,8 @@
 Removals of torrents from their session that are under way, and what they must not meet.
 
 The same torrent may be added again at once. It begins when its removal is over, since its files
-may be deleted until then, and what the state folder knows of it dropped; and whoever still has
-the one that was removed does not delete what the new one works on.
+may be deleted until then, and what the state folder knows of it dropped, or kept; and whoever
+still has the one that was removed does not delete what the new one works on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 
 from bittern.core.errors import ConfigError
+from bittern.core.ids import InfoHash
 from bittern.engine.moving import MovedTorrent
 from bittern.engine.undisturbed import undisturbed
 
@@ -37,9 +38,14 @@ class Removals:
         task.add_done_callback(self._under_way.pop)
         await undisturbed(task)
 
-    async def wait_for_same(self, torrent: MovedTorrent) -> None:
-        """Wait until nobody removes the same torrent, added before."""
-        while tasks := [t for t, other in self._under_way.items() if _are_same(torrent, other)]:
+    async def wait_for(self, hashes: Iterable[InfoHash]) -> None:
+        """Wait until no torrent with one of these hashes is being removed."""
+        names = set(hashes)
+        while tasks := [
+            task
+            for task, torrent in self._under_way.items()
+            if not names.isdisjoint(torrent.shelf.all_hashes)
+        ]:
             await asyncio.wait(tasks)
 
     async def end(self) -> None:
@@ -54,13 +60,9 @@ class Removals:
             ours, theirs = torrent.config, other.config
             if (
                 torrent is not other
-                and _are_same(torrent, other)
+                and not set(torrent.shelf.all_hashes).isdisjoint(other.shelf.all_hashes)
                 and ours.output.absolute() == theirs.output.absolute()
                 and ours.data_path == theirs.data_path
             ):
                 name = torrent.shelf.name
                 raise ConfigError(f"the files of {name!r} are in use: it was added again")
-
-
-def _are_same(torrent: MovedTorrent, other: MovedTorrent) -> bool:
-    return not set(torrent.shelf.all_hashes).isdisjoint(other.shelf.all_hashes)

@@ -383,7 +383,7 @@ class Session:
         if isinstance(found, Magnet) and found.wire_hash is None:
             found = await self.resolve(found)
         torrent = Torrent(self._services, found, settings)
-        await self._removals.wait_for_same(torrent)
+        await self._removals.wait_for(torrent.all_hashes)
         self._check_open()  # it may have ended meanwhile, and would never stop this torrent
         self._register(torrent)
         self.torrents.append(torrent)
@@ -468,8 +468,14 @@ class Session:
                 await self._forget(ours - self._by_hash.keys())
 
     async def forget(self, hashes: Iterable[InfoHash]) -> None:
-        """Drop what the state folder knows of torrents that are not in this session (any more)."""
-        if gone := [each for each in hashes if each not in self._by_hash]:
+        """
+        Drop what the state folder knows of torrents that are not in this session (any more).
+
+        Of one that is just being removed, once that is done.
+        """
+        names = list(hashes)
+        await self._removals.wait_for(names)  # they may still keep something
+        if gone := [each for each in names if each not in self._by_hash]:
             self._check_open()
             await self._forget(gone)
 
