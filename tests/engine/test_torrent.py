@@ -502,7 +502,7 @@ async def test_a_choice_of_files_does_not_wake_what_is_paused(scene: Scene) -> N
     pausing.cancel()
     await until(lambda: torrent.state is TorrentState.PAUSED)
     assert torrent.swarm is not None
-    torrent.change(files=())
+    torrent.change(files=frozenset())
     assert torrent.state is TorrentState.PAUSED
     await asyncio.sleep(20)
     assert torrent.state is TorrentState.PAUSED
