@@ -242,6 +242,42 @@ def test_a_terminal_that_is_closed_does_not_end_what_nohup_started() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGHUP")
+@pytest.mark.parametrize(
+    ("is_ignored", "was_closed", "code"), [(False, False, 0), (False, True, 7), (True, True, 0)]
+)
+def test_a_hangup_may_mean_something_else_unless_the_terminal_was_closed(
+    monkeypatch: pytest.MonkeyPatch, is_ignored: bool, was_closed: bool, code: int
+) -> None:
+    terminals = [True]
+    monkeypatch.setattr(loop_module, "has_terminal", lambda: terminals[-1])
+    heard: list[int] = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+    try:
+
+        async def work(stop: StopSignal) -> int:
+            terminals.append(not was_closed)
+            signal_self(signal.SIGHUP)
+            async with asyncio.timeout(10):
+                while not (heard or stop.is_set()):  # noqa: ASYNC110  # either will do
+                    await asyncio.sleep(0)
+            return stop.exit_code(unfinished=stop.is_set())
+
+        assert run_loop(work, on_hangup=lambda: heard.append(1)) == code
+        assert heard == [1] * (code == 0)
+        assert signal.getsignal(signal.SIGHUP) is (signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+async def test_a_hangup_that_comes_to_the_loop_itself_is_heard() -> None:
+    heard: list[int] = []
+    stop = StopSignal(on_hangup=lambda: heard.append(1), outlives_terminal=True)
+    stop.receive(getattr(signal, "SIGHUP", -1))
+    assert heard == [1] * hasattr(signal, "SIGHUP")
+    stop.close()
+
+
 @pytest.mark.parametrize("debug", ["", "1"])
 def test_what_the_library_logs_is_a_complaint_of_one_line(
     debug: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

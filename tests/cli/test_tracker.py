@@ -16,7 +16,7 @@ import pytest
 from bittern.cli import tracker as tracker_module
 from bittern.cli.exits import CommandFailed
 from bittern.cli.report import Report
-from bittern.cli.tracker import read_allowed, resolve_listeners
+from bittern.cli.tracker import resolve_listeners
 from bittern.cli.values import HostPort
 from bittern.codec.udp_tracker import (
     ConnectReply,
@@ -199,14 +199,6 @@ def test_a_taken_port_is_one_line(bittern: Program) -> None:
     assert ran.error == f"cannot listen on 127.0.0.1:{port}: address already in use"
 
 
-def test_a_list_of_allowed_hashes(tmp_path: Path) -> None:
-    text = f"# ours\n\n{HASH}\n  {'CD' * 32}  \n"
-    assert read_allowed(write(tmp_path / "list", text.encode())) == {
-        bytes.fromhex(HASH),
-        b"\xcd" * 20,
-    }
-
-
 async def test_listeners_are_addresses_of_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker_module, "_has_ipv6", lambda: True)
     listeners = [HostPort("", 6969), HostPort("", 0), HostPort("127.0.0.1", 5), HostPort("::1", 0)]
@@ -245,3 +237,36 @@ def test_a_reader_that_has_gone_is_no_address_in_use(
     monkeypatch.setattr(Report, "note", fail)
     ran = bittern("tracker", "--http", "127.0.0.1:0")
     assert (ran.code, ran.error) == (5, "no space left on device")
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC])
+def test_it_ends_when_nobody_can_be_told_and_whoever_is_refused_hears_so_before(
+    bittern: Program, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """It went on for ten seconds, and had no answer for those it refused."""
+    begin, note = Tracker.__aenter__, Report.note
+    answers: list[bytes] = []
+
+    async def enter(self: Tracker) -> Tracker:
+        server = await begin(self)
+        url = f"{server.announce_urls[0]}?info_hash=a"
+        asyncio.get_running_loop().run_in_executor(
+            None, lambda: answers.append(urllib.request.urlopen(url).read())
+        )
+        return server
+
+    def fail(self: Report, kind: str, text: str, **fields: object) -> None:
+        if kind == "refused":
+            raise OSError(number, os.strerror(number))
+        note(self, kind, text, **fields)
+
+    monkeypatch.setattr(Tracker, "__aenter__", enter)
+    monkeypatch.setattr(Report, "note", fail)
+    monkeypatch.setattr(tracker_module, "STATUS_INTERVAL", 60)
+    ran = bittern("tracker", "--http", "127.0.0.1:0", "--jsonl")
+    assert len(answers) == 1
+    assert b"failure reason" in answers[0]
+    if number == errno.EPIPE:
+        assert (ran.code, ran.err) == (1, "")
+    else:
+        assert (ran.code, ran.error) == (5, "no space left on device")

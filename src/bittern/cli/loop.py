@@ -3,7 +3,9 @@ The event loop of verbs that run for a while, and how they are stopped.
 
 The first Ctrl-C or SIGTERM asks the verb to stop cleanly, and five seconds
 later it is stopped whether it is ready or not; the second ends the program at
-once. Both hard ends are safe, because resume data is written ahead.
+once. Both hard ends are safe, because resume data is written ahead. So does SIGHUP,
+unless ``nohup`` has it ignored; or a verb that serves takes it for the wish to read
+its files again.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ T = TypeVar("T")
 
 STOP_TIMEOUT = 5.0
 """Limit: F19. Seconds from the first signal to the hard end."""
+_HANGUP = None if sys.platform == "win32" else signal.SIGHUP
 CURSOR_TIMEOUT = 0.2
 """Seconds that a terminal has to show its cursor again; one that was stopped (Ctrl-S) does not."""
 
@@ -60,6 +63,9 @@ class StopSignal:
     Args:
         hard_exit: ends the process at once with an exit code.
         timeout: seconds a clean stop may take.
+        on_hangup: called in the loop when SIGHUP comes, instead of a stop. A terminal that we
+            have now and that has been closed by then stops us all the same.
+        outlives_terminal: not even that stops us.
     """
 
     def __init__(
@@ -67,11 +73,17 @@ class StopSignal:
         *,
         hard_exit: Callable[[int], None] | None = None,
         timeout: float = STOP_TIMEOUT,
+        on_hangup: Callable[[], None] | None = None,
+        outlives_terminal: bool = False,
     ) -> None:
         self._event = asyncio.Event()
         self._hard_exit = hard_exit or end_at_once
         self._timeout = timeout
         self._timer: threading.Timer | None = None
+        self._on_hangup = on_hangup
+        self._ends_with_terminal = (
+            on_hangup is not None and not outlives_terminal and has_terminal()
+        )
         self.number: int | None = None
 
     def receive(
@@ -84,6 +96,13 @@ class StopSignal:
             number: of the signal.
             soon: has something called by the loop, for who is not called by it himself.
         """
+        was_closed = self._ends_with_terminal and not has_terminal()
+        if number == _HANGUP and self._on_hangup is not None and not was_closed:
+            if soon is None:
+                self._on_hangup()
+            else:
+                soon(self._on_hangup)
+            return
         if self.number is not None:
             self._hard_exit(self.exit_code(unfinished=True))
             return
@@ -117,6 +136,15 @@ class StopSignal:
         """Disarm the hard end; idempotent."""
         if self._timer is not None:
             self._timer.cancel()
+
+
+def has_terminal() -> bool:
+    """Tell whether there is a terminal whose end would be told us by SIGHUP."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | getattr(os, "O_NOCTTY", 0)))
+    except OSError:
+        return False
+    return True
 
 
 def end_at_once(code: int) -> None:
@@ -175,7 +203,10 @@ def complaining() -> Iterator[None]:
 
 
 def run_loop(
-    work: Callable[[StopSignal], Coroutine[Any, Any, int]], *, for_processes: bool = False
+    work: Callable[[StopSignal], Coroutine[Any, Any, int]],
+    *,
+    for_processes: bool = False,
+    on_hangup: Callable[[], None] | None = None,
 ) -> int:
     """
     Run ``work`` on a fresh event loop and return its exit code.
@@ -183,24 +214,32 @@ def run_loop(
     Args:
         work: gets the stop signal and should end soon after it is set.
         for_processes: see ``loop_factory``.
+        on_hangup: see ``StopSignal``; called under ``nohup`` too.
     """
     factory = loop_factory(for_processes=for_processes)
     with complaining(), asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_with_signals(work))
+        return runner.run(_with_signals(work, on_hangup))
 
 
-async def _with_signals(work: Callable[[StopSignal], Coroutine[Any, Any, int]]) -> int:
-    stop = StopSignal()
+async def _with_signals(
+    work: Callable[[StopSignal], Coroutine[Any, Any, int]], on_hangup: Callable[[], None] | None
+) -> int:
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
+    is_ignored = False
     if sys.platform == "win32":
         numbers.append(signal.SIGBREAK)  # Ctrl-Break, or the terminal was closed
-    # The terminal was closed; nohup ignores that, and so that we go on without one.
-    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
+    else:
+        # The terminal was closed; nohup ignores that, and so that we go on without one.
+        is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        if on_hangup is not None or not is_ignored:
+            numbers.append(signal.SIGHUP)
+    stop = StopSignal(on_hangup=on_hangup, outlives_terminal=is_ignored)
     with contextlib.ExitStack() as ends:
         ends.callback(stop.close)
         if threading.current_thread() is threading.main_thread():
+            if is_ignored and _HANGUP is not None:
+                ends.callback(signal.signal, _HANGUP, signal.SIG_IGN)
             _watch(loop, numbers, stop, ends)
         return await work(stop)
 

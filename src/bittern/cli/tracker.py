@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -12,17 +12,17 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from bittern.cli.allowed import Allowed
 from bittern.cli.exits import CommandFailed, ExitCode, describe, exit_code_of
-from bittern.cli.loop import StopSignal, before_end, run_loop
+from bittern.cli.loop import StopSignal, before_end, cancel, run_loop
 from bittern.cli.options import Duration, Listeners, Networks, ReportOptions
 from bittern.cli.report import Report
 from bittern.cli.session import look_up
 from bittern.cli.values import HostPort
 from bittern.core.endpoint import Endpoint
-from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine.reasons.phrases import count_of
 from bittern.net.dns import ThreadedLookup
-from bittern.tracker.desk import DEFAULT_INTERVAL
+from bittern.tracker.desk import DEFAULT_INTERVAL, Refused
 from bittern.tracker.server import Tracker
 
 DEFAULT_PORT = 6969
@@ -52,7 +52,8 @@ def tracker(
         udp: Listen here for UDP; repeatable.
         interval: What clients are told to wait between announces. Default: 30m.
         store: Where swarms are kept; "memory:" is the only store.
-        allow: Serve only the info hashes in this file, one in hexadecimal a line.
+        allow: Serve only the info hashes in this file, one in hexadecimal a line. SIGHUP has it
+            read again.
         trust: Believe the "ip=" of announces from this network; repeatable.
         lenient_ids: Accept UDP connection ids for ten minutes instead of two.
         report: How to tell about it.
@@ -61,63 +62,59 @@ def tracker(
         raise CommandFailed(f"--store {store}: only {MEMORY!r} is there", ExitCode.USAGE)
     if not http and not udp:
         http = udp = (HostPort("", DEFAULT_PORT),)
-    allowed = None if allow is None else read_allowed(allow)
+    allowed = None if allow is None else Allowed(allow)
 
     async def work(stop: StopSignal) -> int:
         places = asyncio.gather(resolve_listeners(http), resolve_listeners(udp))
         found = await before_end(places, stop, None)
         if found is None:
             return stop.exit_code(unfinished=False)
-        told = Report(report)
-        server = Tracker(
-            http=found[0],
-            udp=found[1],
-            interval=DEFAULT_INTERVAL if interval is None else round(interval),
-            allowed=allowed,
-            trusted=trust,
-            lenient_ids=lenient_ids,
-            refused=partial(_tell_refused, told),
-        )
-        try:
-            async with AsyncExitStack() as stack:
-                try:
-                    await stack.enter_async_context(server)
-                except OSError as error:
-                    text = f"cannot listen on {describe(error)}"
-                    raise CommandFailed(text, exit_code_of(error)) from error
-                _tell_listening(server, told)
-                await _serve(server, told, stop)
-            numbers = numbers_of(server)
-            told.result([numbers])
-        finally:
-            told.close()
+
+        def make(refused: Refused) -> Tracker:
+            return Tracker(
+                http=found[0],
+                udp=found[1],
+                interval=DEFAULT_INTERVAL if interval is None else round(interval),
+                allowed=allowed,
+                trusted=trust,
+                lenient_ids=lenient_ids,
+                refused=refused,
+            )
+
+        await _run(make, Report(report), stop, allowed)
         return stop.exit_code(unfinished=False)
 
-    return run_loop(work)
+    return run_loop(work, on_hangup=None if allowed is None else allowed.ask)
 
 
-def read_allowed(path: Path) -> frozenset[bytes]:
+async def _run(
+    make: Callable[[Refused], Tracker], told: Report, stop: StopSignal, allowed: Allowed | None
+) -> None:
     """
-    Read a list of info hashes, one a line; empty lines and those that begin with # are skipped.
-
-    v2 hashes are listed as what trackers see of them, the first 20 bytes.
+    Run a tracker until it is told to stop, and tell of it.
 
     Raises:
-        CommandFailed: a line is no info hash.
-        OSError: the file cannot be read.
+        CommandFailed: it cannot listen.
+        OSError: nobody can be told.
     """
-    found: set[bytes] = set()
-    text = path.read_text("utf-8", "replace")
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        try:
-            is_v2 = len(line) == 2 * InfoHashV2.SIZE
-            found.add(InfoHashV2.parse(line).truncated if is_v2 else InfoHash.parse(line))
-        except ValueError as error:
-            raise CommandFailed(f"{path}: line {number}: {error}") from None
-    return frozenset(found)
+    broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    parts = [broken]
+    try:
+        server = make(partial(_tell_refused, told, broken))
+        if allowed is not None:
+            parts.append(asyncio.ensure_future(allowed.keep(told)))
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(server)
+            except OSError as error:
+                text = f"cannot listen on {describe(error)}"
+                raise CommandFailed(text, exit_code_of(error)) from error
+            _tell_listening(server, told)
+            await _serve(server, told, stop, parts)
+        told.result([numbers_of(server)])
+    finally:
+        await cancel(*parts)  # asyncio would complain of an error that nobody has asked for
+        told.close()
 
 
 async def resolve_listeners(listeners: Sequence[HostPort]) -> list[Endpoint]:
@@ -172,22 +169,35 @@ def _tell_listening(server: Tracker, told: Report) -> None:
     told.note("listening", "listening on " + ", ".join(http + udp), http=http, udp=udp)
 
 
-def _tell_refused(told: Report, host: str, reason: str) -> None:
+def _tell_refused(told: Report, broken: asyncio.Future[None], host: str, reason: str) -> None:
     text = f"refused {host}: {reason}" if told.wants_events else ""
-    told.note("refused", text, host=host, reason=reason)
+    try:
+        told.note("refused", text, host=host, reason=reason)
+    except OSError as error:  # no fault of whoever waits for our answer
+        if not broken.done():
+            broken.set_exception(error)
 
 
-async def _serve(server: Tracker, told: Report, stop: StopSignal) -> None:
-    """Wait for the signal, and now and then tell the numbers when they have changed."""
+async def _serve(
+    server: Tracker, told: Report, stop: StopSignal, parts: Sequence[asyncio.Future[None]]
+) -> None:
+    """Wait for the signal, and tell the numbers when they have changed; raise how a part ends."""
     before = numbers_of(server)
-    while not stop.is_set():
-        try:
-            await asyncio.wait_for(stop.wait(), STATUS_INTERVAL)
-        except TimeoutError:
+    signal = asyncio.ensure_future(stop.wait())
+    try:
+        while not (signal.done() or any(part.done() for part in parts)):
+            done, _ = await asyncio.wait(
+                (signal, *parts), timeout=STATUS_INTERVAL, return_when=asyncio.FIRST_COMPLETED
+            )
             numbers = numbers_of(server)
-            if numbers != before:
+            if not done and numbers != before:
                 before = numbers
                 told.note("progress", _text_of(numbers), **numbers)
+    finally:
+        await cancel(signal)
+    for part in parts:
+        if part.done():
+            part.result()
 
 
 def _text_of(numbers: Mapping[str, int]) -> str:
