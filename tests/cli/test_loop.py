@@ -320,3 +320,35 @@ async def test_what_a_signal_or_the_time_ends_is_cancelled() -> None:
     assert await before_end(work("stopped", 60), stop, None) is None
     stop.close()
     assert ended == ["done", "late", "stopped"]
+
+
+def _refuse_thread(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_uvloop_is_left_out_where_its_library_would_end_the_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It aborts when it cannot start its threads."""
+    pytest.importorskip("uvloop")
+    monkeypatch.delenv("UV_THREADPOOL_SIZE", raising=False)
+    factory = loop_factory()
+    assert factory is not None
+    assert os.environ["UV_THREADPOOL_SIZE"] == "1"
+    monkeypatch.setattr(threading.Thread, "start", _refuse_thread)
+    assert loop_factory() is None
+
+
+def test_signals_stop_a_program_that_gets_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", _refuse_thread)
+
+    async def work(stop: StopSignal) -> int:
+        signal_self(signal.SIGTERM)
+        await stop.wait()
+        return stop.exit_code(unfinished=True)
+
+    assert run_loop(work) == 7
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    end_at_once(130)
+    assert ended == [130]

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -914,25 +913,24 @@ async def test_a_session_whose_end_is_cancelled_leaves_no_torrent_at_work(scene:
 
 
 async def test_threads_end_also_when_the_end_of_a_session_is_cancelled() -> None:
-    """Nobody was free to close them when they were to be, and nobody came back to it."""
-    executor = ThreadPoolExecutor(1)
-    asyncio.get_running_loop().set_default_executor(executor)
+    """One is still at work then."""
     is_free, ending = threading.Event(), asyncio.Event()
     before = set(threading.enumerate())
     threads: set[threading.Thread] = set()
+    jobs: list[asyncio.Future[object]] = []
 
     async def use() -> None:
         host = "127.0.0.1"
         config = SessionConfig(listen_host=host, listen_port=0, enable_dht=False, enable_lsd=False)
         async with Session(config) as session:
-            await session.run_job(lambda: None)
+            jobs.append(asyncio.ensure_future(session.run_job(is_free.wait)))
+            await asyncio.sleep(0)
             threads.update(set(threading.enumerate()) - before)
-            executor.submit(is_free.wait)
             ending.set()
 
     using = asyncio.create_task(use())
     await ending.wait()
-    await until(lambda: executor._work_queue.qsize() > 0)
+    await until(lambda: any(thread.name.endswith("-end") for thread in threading.enumerate()))
     using.cancel()
     await asyncio.sleep(0)
     is_free.set()
@@ -940,5 +938,24 @@ async def test_threads_end_also_when_the_end_of_a_session_is_cancelled() -> None
         await using
     assert threads
     for thread in threads:
-        thread.join(10)
+        await asyncio.to_thread(thread.join, 10)
         assert not thread.is_alive()
+    assert await jobs[0]
+
+
+async def test_a_session_without_threads_says_so_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where ``ulimit -u`` or a container allow no more."""
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    options: dict[str, Any] = {"listen_host": "127.0.0.1", "listen_port": 0, "enable_dht": False}
+    async with Session(SessionConfig(enable_lsd=False, **options)) as session:
+        assert session.port
+    with pytest.raises(StorageError, match="starts no more threads"):
+        async with Session(SessionConfig(enable_lsd=False, state_dir=tmp_path, **options)):
+            pass
+    assert getattr(asyncio.get_running_loop(), "_default_executor", None) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +106,19 @@ def test_v1_pieces_may_have_any_length(tmp_path: Path, piece_length: int) -> Non
 def _hashing(root: Path, piece_length: int = 1 << 20, version: Version = Version.V1) -> Hashing:
     sources = _sources(root, version, piece_length)
     return Hashing(sources, version=version, piece_length=piece_length, has_tail_pad=False)
+
+
+def test_where_no_thread_can_be_started_one_does_it_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    contents = _make(tmp_path / "r", [100_000, 70_000])
+    hashing = _hashing(tmp_path / "r", BLOCK)
+    entries = [file.entry for file in hashing.files]
+    assert hashing.run(3, None) == _plain(contents, entries, Version.V1, BLOCK, False)
 
 
 def test_places_are_those_of_files_that_were_not_changed(tmp_path: Path) -> None:

@@ -191,3 +191,81 @@ def test_run_in_threads_raises_what_one_raised_after_all_ended(fails_here: bool)
     with pytest.raises(ValueError, match="no"):
         run_in_threads(job, 2)
     assert len(ended) == 2
+
+
+class _FewThreads:
+    """Stands for ``threading.Thread.start``, of which only so many calls succeed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, num_allowed: int) -> None:
+        self.num_allowed = num_allowed
+        self.num_refused = 0
+        real = threading.Thread.start
+
+        def start(thread: threading.Thread) -> None:
+            if not self.num_allowed:
+                self.num_refused += 1
+                raise RuntimeError("can't start new thread")
+            self.num_allowed -= 1
+            real(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+
+
+def test_without_a_thread_jobs_fail_and_later_ones_are_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker, outcomes = Worker(2), Outcomes()
+    with monkeypatch.context() as patch:
+        _FewThreads(patch, 0)
+        for _ in range(3):
+            worker.submit(lambda: 1, outcomes, lane="a")
+    assert [result for result, _ in outcomes.seen] == [None] * 3
+    for _, error in outcomes.seen:
+        assert isinstance(error, StorageError)
+        assert str(error) == "the system starts no more threads"
+    worker.submit(lambda: 2, outcomes, lane="a")
+    assert outcomes.wait(4)[3] == (2, None)
+    assert worker.close(10)
+
+
+def test_one_thread_does_what_two_were_meant_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, outcomes = Worker(2), Outcomes()
+    few = _FewThreads(monkeypatch, 1)
+    gate = threading.Event()
+    worker.submit(lambda: gate.wait(10), outcomes)
+    worker.submit(lambda: 2, outcomes)
+    assert few.num_refused == 1
+    gate.set()
+    assert outcomes.wait(2) == [(True, None), (2, None)]
+    assert worker.close(10)
+
+
+@pytest.mark.parametrize("num_allowed", [0, 1])
+def test_a_worker_is_closed_beside_the_caller_or_by_him(
+    num_allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, closed = Worker(1), threading.Event()
+    closers: list[threading.Thread] = []
+    answers: list[bool] = []
+
+    def done(answer: bool) -> None:
+        answers.append(answer)
+        closers.append(threading.current_thread())
+        closed.set()
+
+    _FewThreads(monkeypatch, num_allowed)
+    worker.close_soon(done, 10)
+    assert closed.wait(10)
+    assert answers == [True]
+    assert (closers[0] is threading.current_thread()) is not num_allowed
+
+
+@pytest.mark.parametrize("num_allowed", [0, 1])
+def test_run_in_threads_does_with_as_many_as_the_system_starts(
+    num_allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _FewThreads(monkeypatch, num_allowed)
+    ran: list[threading.Thread] = []
+    run_in_threads(lambda: ran.append(threading.current_thread()), 4)
+    assert len(ran) == num_allowed + 1
+    assert threading.current_thread() in ran

@@ -53,7 +53,23 @@ def loop_factory(*, for_processes: bool = False) -> Callable[[], asyncio.Abstrac
         is_usual = for_processes or sys.platform != "win32"
         return None if is_usual else asyncio.SelectorEventLoop
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
+    return factory if _has_threads_for_libuv() else None
+
+
+def _has_threads_for_libuv() -> bool:
+    """
+    Tell whether a thread can be started, and have uvloop's library want no more than one.
+
+    It starts four with the first address that it is to look up, even if that is a number, and
+    ends the program when there is none to be had (``ulimit -u``, a container's limit). No names
+    are looked up there (``net.dns``).
+    """
+    os.environ.setdefault("UV_THREADPOOL_SIZE", "1")
+    try:
+        threading.Thread(target=bool, daemon=True).start()
+    except RuntimeError:
+        return False
+    return True
 
 
 class StopSignal:
@@ -116,7 +132,10 @@ class StopSignal:
             self._timeout, self._hard_exit, (self.exit_code(unfinished=True),)
         )
         self._timer.daemon = True
-        self._timer.start()
+        with contextlib.suppress(
+            RuntimeError
+        ):  # the system starts no more: a second signal is left
+            self._timer.start()
 
     def is_set(self) -> bool:
         """Tell whether a signal has come."""
@@ -151,8 +170,9 @@ def end_at_once(code: int) -> None:
     """End the process without any cleanup, but with a visible cursor."""
     # Whoever reads our output may have stopped, and whoever writes it waits for him, with a lock.
     thread = threading.Thread(target=_show_cursor, daemon=True)
-    thread.start()
-    thread.join(CURSOR_TIMEOUT)
+    with contextlib.suppress(RuntimeError):  # the system starts no more
+        thread.start()
+        thread.join(CURSOR_TIMEOUT)
     os._exit(code)
 
 

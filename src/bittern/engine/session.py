@@ -153,15 +153,14 @@ class Session:
             receive_buffer_length=config.receive_buffer_length, source_hosts=config.listen_hosts
         )
         given_worker, clock = self._worker_and_clock
-        worker = given_worker or Worker()
-        ends.push_async_callback(lambda: loop.run_in_executor(None, worker.close))
         self._disk = Disk(
-            worker,
+            given_worker or Worker(),
             loop,
             max_queue=config.max_write_queue,
             congestion_changed=self._congestion_changed,
             clock=clock,
         )
+        ends.push_async_callback(self._disk.close)
         self._gateway = Gateway(config, port=lambda: self.port, open_sockets=self._open_udp_sockets)
         ends.push_async_callback(self._gateway.close)
         journal = None

@@ -32,6 +32,7 @@ from bittern.storage.hashing import SHA1_LENGTH
 from bittern.storage.lanes import Lanes
 from bittern.storage.run_hashing import BUFFER_LENGTH
 from bittern.storage.scan import SourceFile, storage_error
+from bittern.storage.worker import start_threads
 
 Progress = Callable[[int, int], None]
 
@@ -105,7 +106,7 @@ class Hashing:
         Hash everything.
 
         Args:
-            num_threads: >= 1, the calling one included.
+            num_threads: >= 1, the calling one included; fewer where the system starts no more.
             progress: called in the calling thread with bytes done and bytes in all; may raise.
 
         Raises:
@@ -123,17 +124,15 @@ class Hashing:
             threading.Thread(target=self._help, args=[lanes], name=f"hash-{number}")
             for number in range(min(num_threads, len(self._spans)) - 1)
         ]
-        started = []
         try:
-            for helper in helpers:
-                helper.start()
-                started.append(helper)
+            start_threads(helpers)
             self._work(lanes, progress)
         except BaseException as error:
             self._failures.append(error)
         finally:
-            for helper in started:
-                helper.join()
+            for helper in helpers:
+                if helper.ident is not None:  # it was started
+                    helper.join()
         if self._failures:
             raise self._failures[0]
         for file in self.files:

@@ -11,11 +11,12 @@ The queue never refuses: whoever submits counts what waits (``engine.store.disk`
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from bittern.core.errors import StorageError
@@ -62,18 +63,24 @@ class Worker:
 
         Args:
             job: whatever it raises goes to ``done``.
-            done: called exactly once; must not raise. After ``close`` it is called at once,
-                in the caller's thread, with a StorageError.
+            done: called exactly once; must not raise. After ``close``, and while the system
+                starts no thread at all, it is called at once, in the caller's thread, with a
+                StorageError.
             lane: jobs of one lane run in order, one at a time; None for any order.
         """
         entry = _Job(job, done, lane)
+        refusal = None
         with self._changed:
-            is_closed = self._is_closed
-            if not is_closed:
+            if self._is_closed:
+                refusal = StorageError("storage is closed")
+            else:
                 self._num_jobs += 1
                 self._enqueue(entry)
-        if is_closed:
-            _finish(entry, None, StorageError("storage is closed"))
+                if not self._threads:
+                    self._withdraw(entry)
+                    refusal = StorageError("the system starts no more threads", errno=errno.EAGAIN)
+        if refusal is not None:
+            _finish(entry, None, refusal)
 
     def _enqueue(self, entry: _Job) -> None:
         if entry.lane is not None:
@@ -83,17 +90,27 @@ class Worker:
             self._lanes[entry.lane] = deque()
         self._make_ready(entry)
 
+    def _withdraw(self, entry: _Job) -> None:
+        """Undo ``_enqueue`` of the only job there is."""
+        self._ready.clear()
+        self._lanes.pop(entry.lane, None)
+        self._num_jobs -= 1
+
     def _make_ready(self, entry: _Job) -> None:
         self._ready.append(entry)
-        if self._num_idle >= len(self._ready) or len(self._threads) == self._max_threads:
+        is_short = self._num_idle < len(self._ready) and len(self._threads) < self._max_threads
+        if not (is_short and self._start_thread()):
             self._changed.notify()
-            return
+
+    def _start_thread(self) -> bool:
         # Daemons: a thread that hangs in a dead network file system must not keep us alive.
         thread = threading.Thread(
             target=self._serve, name=f"bittern-storage-{len(self._threads)}", daemon=True
         )
+        if not start_threads([thread]):
+            return False
         self._threads.append(thread)
-        thread.start()
+        return True
 
     def _serve(self) -> None:
         while (entry := self._next()) is not None:
@@ -159,6 +176,22 @@ class Worker:
             thread.join(max(0.0, end - time.monotonic()))
         return not dropped and not any(thread.is_alive() for thread in threads)
 
+    def close_soon(self, done: Callable[[bool], None], timeout: float = 5.0) -> None:
+        """
+        Close in a thread of its own; in the caller's, who then waits, where none can be started.
+
+        Args:
+            done: called with the answer of ``close``, in that thread; must not raise.
+            timeout: as for ``close``.
+        """
+
+        def work() -> None:
+            done(self.close(timeout))
+
+        thread = threading.Thread(target=work, name="bittern-storage-end", daemon=True)
+        if not start_threads([thread]):
+            work()
+
 
 def _finish(entry: _Job, result: object, failure: BaseException | None) -> None:
     try:
@@ -168,9 +201,27 @@ def _finish(entry: _Job, result: object, failure: BaseException | None) -> None:
         _log.exception("the callback of a storage job failed")
 
 
+def start_threads(threads: Sequence[threading.Thread]) -> list[threading.Thread]:
+    """
+    Start threads in order, as many as the system allows, and return those.
+
+    It refuses where a user, a container or the memory has a limit (``ulimit -u``, ``ulimit -v``).
+    """
+    started: list[threading.Thread] = []
+    for thread in threads:
+        try:
+            thread.start()
+        except RuntimeError:
+            break
+        started.append(thread)
+    return started
+
+
 def run_in_threads(job: Callable[[], None], num_threads: int) -> None:
     """
     Run ``job`` in several threads at once, this one among them, and wait for all.
+
+    In fewer than ``num_threads``, where the system starts no more.
 
     Raises:
         BaseException: the first error that one of them ended with. The others are waited
@@ -184,12 +235,12 @@ def run_in_threads(job: Callable[[], None], num_threads: int) -> None:
         except BaseException as error:
             failures.append(error)
 
-    threads = [
-        threading.Thread(target=run, name=f"bittern-hash-{number}", daemon=True)
-        for number in range(1, num_threads)
-    ]
-    for thread in threads:
-        thread.start()
+    threads = start_threads(
+        [
+            threading.Thread(target=run, name=f"bittern-hash-{number}", daemon=True)
+            for number in range(1, num_threads)
+        ]
+    )
     run()
     for thread in threads:
         thread.join()

@@ -199,6 +199,10 @@ class SimWorker(Worker):
             self._run(number)
         return True
 
+    def close_soon(self, done: Callable[[bool], None], timeout: float = 5.0) -> None:
+        """Close at once: there are no threads."""
+        done(self.close(timeout))
+
 
 def _run_job(job: Callable[[], _T], done: Done[_T]) -> None:
     try:

@@ -170,6 +170,22 @@ class Disk:
         self.submit(job, done, lane=lane)
         return await future
 
+    async def close(self) -> None:
+        """End the worker's threads, for which the loop goes on; see ``Worker.close``."""
+        closed: asyncio.Future[None] = self._loop.create_future()
+
+        def settle() -> None:
+            if not closed.done():
+                closed.set_result(None)
+
+        def done(_has_done_all: bool) -> None:
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(settle)
+
+        # Not in the loop's executor: that takes another thread to be closed in its turn.
+        self._worker.close_soon(done)
+        await closed
+
     def forget(self, storage: Storage) -> None:
         """Drop what is remembered of a storage that is being closed."""
         self._slow_until.pop(storage, None)
