@@ -151,3 +151,27 @@ def test_windows_locks_a_byte_behind_the_text(
     assert locked == [(4096, 2, 1)]
     assert (tmp_path / "lock").read_text() == statelock._identity(os.getpid())
     lock.release()
+
+
+def test_a_volume_that_fails_to_close_a_file_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a mount of rclone does with a file that was opened to read and write."""
+    lock = StateLock(tmp_path)
+
+    def close(fd: int) -> None:
+        real(fd)
+        raise OSError(errno.EPERM, "no")
+
+    def read(_fd: int, _length: int) -> bytes:
+        raise OSError(errno.EPERM, "no")
+
+    real = os.close
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", close)
+        lock.release()
+        patch.setattr(os, "read", read)
+        with pytest.raises(StorageError, match="not permitted") as caught:
+            StateLock(tmp_path)
+    assert caught.value.path == str(tmp_path / "lock")
+    StateLock(tmp_path).release()

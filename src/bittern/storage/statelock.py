@@ -51,10 +51,10 @@ class StateLock:
             os.lseek(self._fd, 0, os.SEEK_SET)
             os.write(self._fd, _identity(os.getpid()).encode())
         except OSError as error:
-            os.close(self._fd)
+            self._close()
             raise storage_error(error, self._path) from error
         except BaseException:
-            os.close(self._fd)
+            self._close()
             raise
 
     def _take(self, folder: Path) -> None:
@@ -77,8 +77,12 @@ class StateLock:
             # The file stays: removing it would let two later ones lock different files.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, 0)
-            os.close(self._fd)
-            self._fd = -1
+            self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        with contextlib.suppress(OSError):  # on some volumes what failed before fails here anew
+            os.close(fd)
 
 
 def _lock(fd: int) -> None:
