@@ -75,7 +75,7 @@ def test_a_port_that_is_taken(bittern: Program) -> None:
         port = taken.getsockname()[1]
         ran = bittern("dht", "stats", "--bind", "127.0.0.1", "--port", port, "--no-bootstrap")
     assert ran.code == 1
-    assert ran.error.startswith("cannot open a UDP socket: ")
+    assert ran.error.startswith(f"cannot open UDP port {port}: ")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import signal
 import socket
 import threading
 from pathlib import Path
+from typing import NoReturn
 
+import platformdirs
 import pytest
 
 from bittern.cli import session
@@ -95,6 +98,42 @@ def test_without_a_state_folder_we_go_on(
     assert err.startswith("bittern: warning: ")
     assert str(path) in err
     assert err.endswith("; downloads will be checked anew next time\n")
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_without_a_home_folder_we_go_on(
+    is_old: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container that runs under a number without a name."""
+
+    def find(_name: str, **_: object) -> Path:
+        if is_old:
+            return Path("~/.local/state/bittern")
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr(platformdirs, "user_state_path", find)
+    assert choose_state_dir(None, "k") is None
+    assert capsys.readouterr().err == (
+        "bittern: warning: there is no home folder to keep state in; --state-dir names another; "
+        "downloads will be checked anew next time\n"
+    )
+
+
+def test_a_home_folder_of_somebody_else_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with ``sudo`` that keeps HOME; older Pythons raise where they may not look."""
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "mkdir", refuse)
+    folder = choose_state_dir(tmp_path / "state", "k")
+    monkeypatch.undo()
+    assert folder is None
+    assert "permission denied" in capsys.readouterr().err
 
 
 def test_a_second_run_has_a_folder_of_its_own_and_finds_it_again(

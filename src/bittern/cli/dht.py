@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +28,7 @@ from bittern.cli.session import check_hosts, default_state_dir
 from bittern.cli.source import is_magnet, load_info_hash, load_magnet
 from bittern.cli.values import HostPort, format_duration
 from bittern.core.endpoint import Endpoint
-from bittern.core.errors import ResolveError
+from bittern.core.errors import ResolveError, StorageError
 from bittern.core.ids import InfoHash
 from bittern.dht.limits import DhtConfig
 from bittern.net.dht import Dht
@@ -92,7 +92,8 @@ async def opened_dht(
     nodes = [] if options.no_bootstrap else list(options.bootstrap or ()) or None
     state_dir = options.state_dir
     if state_dir is None and nodes is None and bootstrap is None:
-        state_dir = default_state_dir()
+        with suppress(StorageError):  # nobody remembers nodes then
+            state_dir = default_state_dir()
     context = open_dht(
         hosts=tuple(dict.fromkeys(options.bind)) or EVERYWHERE,
         port=options.port or 0,
@@ -104,9 +105,9 @@ async def opened_dht(
         try:
             dht = await stack.enter_async_context(context)
         except OSError as error:
-            raise CommandFailed(
-                f"cannot open a UDP socket: {describe(error)}", exit_code_of(error)
-            ) from error
+            what = f"UDP port {options.port}" if options.port else "a UDP socket"
+            text = f"cannot open {what}: {describe(error)}"
+            raise CommandFailed(text, exit_code_of(error)) from error
         yield dht
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import os
 import shutil
 import socket
 from collections.abc import Awaitable, Callable, Iterable
@@ -80,10 +81,22 @@ def state_key(place: Path, names: Iterable[str]) -> str:
 
 
 def default_state_dir() -> Path:
-    """Return the platform's place for state, whether it is there or not."""
+    """
+    Return the platform's place for state, whether it is there or not.
+
+    Raises:
+        StorageError: the user has no home folder, as in a container under a number without name.
+    """
     from platformdirs import user_state_path
 
-    return user_state_path("bittern", appauthor=False)
+    problem = "there is no home folder to keep state in; --state-dir names another"
+    try:
+        folder = user_state_path("bittern", appauthor=False)
+    except RuntimeError as error:
+        raise StorageError(problem, errno=errno.ENOENT) from error
+    if not folder.is_absolute():  # older versions of the library leave the "~" as it is
+        raise StorageError(problem, errno=errno.ENOENT)
+    return folder
 
 
 def choose_state_dir(given: Path | None, key: str) -> Path | None:
@@ -101,21 +114,25 @@ def choose_state_dir(given: Path | None, key: str) -> Path | None:
     Returns:
         None if there is none that can be used; then we go on, but remember nothing.
     """
-    given = default_state_dir() if given is None else given
+    try:
+        return _find_free_dir(default_state_dir() if given is None else given, key)
+    except StorageError as problem:
+        complain(f"warning: {problem}; downloads will be checked anew next time")
+        return None
+
+
+def _find_free_dir(given: Path, key: str) -> Path:
     own = given / RUNS_FOLDER / key
-    candidates = [own, given] if own.is_dir() else [given, own]
-    problem: StorageError | None = None
-    for folder in candidates:
-        try:
-            StateLock(folder).release()
-        except StorageError as error:
-            problem = error
-            if error.errno != errno.EAGAIN:
-                break
-        else:
-            return folder
-    complain(f"warning: {problem}; downloads will be checked anew next time")
-    return None
+    has_own = os.path.isdir(own)  # noqa: PTH112 - no error where we may not look
+    first, second = (own, given) if has_own else (given, own)
+    try:
+        StateLock(first).release()
+    except StorageError as error:
+        if error.errno != errno.EAGAIN:
+            raise
+        StateLock(second).release()
+        return second
+    return first
 
 
 async def with_state_dir(
