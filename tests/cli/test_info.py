@@ -118,11 +118,13 @@ def test_hostile_names_are_shown_safely(bittern: Program, tmp_path: Path, json: 
     [
         (None, ""),
         (0, "1970-01-01 00:00:00 UTC"),
+        (-1, "1969-12-31 23:59:59 UTC"),
         (253_402_300_799, "9999-12-31 23:59:59 UTC"),
+        (253_402_300_800, "253402300800"),
         (1 << 62, "4611686018427387904"),
     ],
 )
-def test_a_date_that_the_system_cannot_tell_stays_a_number(seconds: int | None, text: str) -> None:
+def test_a_date_beyond_the_calendar_stays_a_number(seconds: int | None, text: str) -> None:
     assert _date_text(seconds) == text
 
 

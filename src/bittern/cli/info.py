@@ -209,9 +209,11 @@ def _date_text(seconds: int | None) -> str:
     """Return a date in UTC; a number that is none stays a number."""
     if seconds is None:
         return ""
-    import time
+    # Not by gmtime: where the system counts seconds in 32 bits it ends in 2038.
+    from datetime import datetime, timedelta
 
     try:
-        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
-    except (OverflowError, ValueError, OSError):
+        date = datetime(1970, 1, 1) + timedelta(seconds=seconds)
+    except OverflowError:
         return str(seconds)
+    return f"{date.isoformat(sep=' ')} UTC"
