@@ -805,7 +805,7 @@ def test_aiohttp_is_not_imported_before_it_is_needed() -> None:
     ("answer", "reason"),
     [
         (b"", "server hung up without an answer"),
-        (b"\x00\xff" * 200, "no HTTP answer: bad status line"),
+        (b"\x00\xff" * 200 + b"\r\n\r\n", "no HTTP answer: bad status line"),
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 5000 + b"\r\n", "no HTTP answer: "),
         (
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",

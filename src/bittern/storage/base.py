@@ -179,7 +179,7 @@ _REASONS = {
     errno.EDQUOT: "quota exceeded",
     errno.ENOENT: "file or folder is missing",
     errno.ELOOP: "a symbolic link is in the way",
-    errno.EFBIG: "the file is too large for this file system",
+    errno.EFBIG: "the file is too large for this file system, or for ulimit -f",
     errno.EROFS: "the volume is read-only",
     errno.EMFILE: "too many open files",
     errno.ENFILE: "too many open files on this machine",

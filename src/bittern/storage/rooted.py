@@ -215,7 +215,8 @@ class RootedTree:
             raise storage_error(error, self.full_path(path)) from error
         except UnicodeEncodeError as error:
             # An old locale; what it can write depends on it, not on the volume.
-            reason = f"the locale's encoding ({error.encoding}) cannot write this name"
+            old = f"the locale's encoding ({error.encoding})"
+            reason = f"{old} cannot write this name, PYTHONUTF8=1 in the environment can"
             raise StorageError(reason, path=str(self.full_path(path))) from error
 
     @contextlib.contextmanager
