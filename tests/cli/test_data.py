@@ -20,9 +20,7 @@ FOLDER = decode_metainfo(
 
 def test_a_single_file_is_found_in_its_folder(tmp_path: Path) -> None:
     write(tmp_path / "cat.mp4", b"abc")
-    place = find_data(SINGLE, tmp_path)
-    assert place == DataPlace(tmp_path)
-    assert place.root == tmp_path
+    assert find_data(SINGLE, tmp_path) == DataPlace(tmp_path)
 
 
 def test_a_single_file_is_found_by_itself(tmp_path: Path) -> None:
@@ -32,9 +30,7 @@ def test_a_single_file_is_found_by_itself(tmp_path: Path) -> None:
 
 def test_a_single_file_may_have_another_name(tmp_path: Path) -> None:
     path = write(tmp_path / "renamed.mp4", b"abc")
-    place = find_data(SINGLE, path)
-    assert place == DataPlace(tmp_path, path)
-    assert place.root == path
+    assert find_data(SINGLE, path) == DataPlace(tmp_path, path)
 
 
 def test_a_relative_path_is_found_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,6 @@ def test_complete_content_is_found_complete(version: str, num_threads: int) -> N
     assert result.have.is_full
     assert not result.unchecked
     assert result.missing_files == ()
-    assert result.unreadable == ()
 
 
 @pytest.mark.parametrize("batch_length", [PIECE, checker.BATCH_LENGTH])
@@ -171,17 +170,13 @@ def failing(content: Content, index: int, error: StorageError) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "unreadable"),
-    [(StorageError("bad sector", errno=errno.EIO), (2,)), (FileVanished("cut meanwhile"), ())],
+    "error", [StorageError("bad sector", errno=errno.EIO), FileVanished("cut meanwhile")]
 )
-def test_a_piece_that_cannot_be_read_is_bad_and_the_rest_is_judged(
-    error: StorageError, unreadable: tuple[int, ...]
-) -> None:
+def test_a_piece_that_cannot_be_read_is_bad_and_the_rest_is_judged(error: StorageError) -> None:
     """Limit: F2."""
     content = Content(Torrent("1", CONTENTS)).fill()
     failing(content, 2, error)
     result = content.check(num_threads=2)
-    assert result.unreadable == unreadable
     assert 2 not in result.have
     assert len(result.have) == content.geometry.num_pieces - 1
 

@@ -40,11 +40,6 @@ class DataPlace:
     data_path: Path | None = None
     folding: Folding | None = None
 
-    @property
-    def root(self) -> Path:
-        """The path to show: the file or folder itself where it is known."""
-        return self.data_path or self.output
-
     def renames(self, info: Info) -> dict[int, str]:
         """
         Return the paths of files, by index, that other rules would give another name.

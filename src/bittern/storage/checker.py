@@ -52,7 +52,6 @@ class CheckResult:
         have: the good pieces.
         unchecked: pieces that were asked for and not judged, since the check was stopped.
         missing_files: indices of files that are not there or too short.
-        unreadable: pieces that the disk would not give (EIO), in rising order; not in ``have``.
         damaged: v2 pieces that were read, are bad and are not mere zeros, in rising order: some
             of their blocks may be good.
     """
@@ -60,7 +59,6 @@ class CheckResult:
     have: Bitfield
     unchecked: Bitfield
     missing_files: tuple[int, ...]
-    unreadable: tuple[int, ...]
     damaged: tuple[int, ...] = ()
 
 
@@ -118,7 +116,6 @@ def check_pieces(
         # A batch that was taken is judged to its end, and they are taken in order.
         Bitfield.of(geometry.num_pieces, to_read[check.num_checked - num_lost :]),
         tuple(missing),
-        tuple(sorted(check.unreadable)),
         tuple(sorted(check.damaged)),
     )
 
@@ -199,7 +196,6 @@ class _Check:
         self._has_failed = False
         self.batches: Iterator[Sequence[int]] = iter(())
         self.num_checked = 0
-        self.unreadable: list[int] = []
         self.damaged: list[int] = []
         self.marks = bytearray(b"0") * geometry.num_pieces
         """A digit per piece: together the bitfield as a binary number."""
@@ -258,12 +254,8 @@ class _Check:
             if count > 1:
                 for index in range(first, first + count):
                     self._judge(lane, index, 1, is_retry=True)
-            elif isinstance(error, FileVanished):
-                pass
-            elif error.errno == errno.EIO:
-                # Limit: F2. One bad sector costs a piece, not the check.
-                self.unreadable.append(first)
-            else:
+            # Limit: F2. One bad sector costs a piece, not the check.
+            elif not isinstance(error, FileVanished) and error.errno != errno.EIO:
                 raise
             return
         self._compare(first, count, v1, v2)

@@ -144,14 +144,13 @@ def make(
     answer: Answerer = announce_body,
     *,
     sockets: tuple[FakeSocket, ...] = (),
-    families: frozenset[bool] = frozenset({False, True}),
 ) -> tuple[TrackerClient, FakeHttp]:
     http = FakeHttp(answer)
     udp = UdpTrackers(sockets) if sockets else None
     for socket in sockets:
         assert udp is not None
         socket.receive = udp.receive
-    client = TrackerClient(http=http, udp=udp, resolver=FakeNames(), families=families)
+    client = TrackerClient(http=http, udp=udp, resolver=FakeNames())
     return client, http
 
 
@@ -183,16 +182,6 @@ async def test_both_families_and_both_hashes_are_announced(loop: VirtualLoop) ->
     assert sorted(heard) == ["2001:db8::7"] * 2 + ["203.0.113.7"] * 2
     assert sorted(ipv6 or False for _, ipv6 in http.asked) == [False, False, True, True]
     assert loop.time() == 1
-
-
-@pytest.mark.parametrize(("family", "host"), [(False, "both"), (True, "six")])
-@simulated
-async def test_families_can_be_left_out(family: bool, host: str) -> None:
-    client, http = make(families=frozenset({family}))
-    await client.announce(f"http://{host}/announce", [REQUEST])
-    assert [ipv6 for _, ipv6 in http.asked] == [family]
-    with pytest.raises(TrackerUnreachable, match="no address of a family"):
-        await client.announce(f"http://{'t' if family else 'six'}/announce", [REQUEST])
 
 
 @simulated

@@ -94,7 +94,6 @@ class TrackerClient:
         http: for http and https trackers.
         udp: for udp trackers; None where there is no UDP.
         resolver: asked for the addresses of trackers.
-        families: whether to announce over IPv4 (False) and IPv6 (True), by ``is_ipv6``.
     """
 
     def __init__(
@@ -103,12 +102,10 @@ class TrackerClient:
         http: HttpFetcher,
         udp: UdpTrackers | None,
         resolver: HostResolver,
-        families: frozenset[bool] = frozenset({False, True}),
     ) -> None:
         self._http = http
         self._udp = udp
         self._resolver = resolver
-        self._families = families
         self._places = Places(MAX_HTTP_REQUESTS, MAX_HTTP_REQUESTS_PER_HOST)
         self._silent: dict[str, None] = {}
         """Addresses of UDP trackers that did not answer when last asked, the latest last."""
@@ -173,7 +170,7 @@ class TrackerClient:
     # --- inside ------------------------------------------------------------------------------
 
     async def _hosts(self, url: str) -> list[str]:
-        """Return one address of the tracker for each family that we announce over."""
+        """Return one address of the tracker for each family that it has."""
         host = urlsplit(_checked(url)).hostname or ""
         try:
             addresses = await self._resolver.resolve(host)
@@ -182,10 +179,7 @@ class TrackerClient:
         by_family: dict[bool, str] = {}
         places = {address: place for place, address in enumerate(self._silent)}
         for address in sorted(addresses, key=lambda address: places.get(address, -1)):
-            if (":" in address) in self._families:
-                by_family.setdefault(":" in address, address)
-        if not by_family:
-            raise TrackerUnreachable("the tracker has no address of a family that we use")
+            by_family.setdefault(":" in address, address)
         return list(by_family.values())
 
     async def _announce(self, url: str, request: AnnounceRequest, host: str) -> AnnounceAnswer:
