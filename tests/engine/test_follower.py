@@ -29,6 +29,7 @@ from bittern.dht.items import Item, mutable_target, signed_message
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.follower import Follower, is_named, read_torrent, write_torrent
 from bittern.engine.session import Session
+from bittern.engine.torrent import Torrent
 from bittern.net.signing import SigningKey
 from bittern.storage.creator import CreateOptions, create_torrent
 from bittern.storage.versions import write_version
@@ -288,6 +289,28 @@ async def test_an_interrupted_update_goes_on(tmp_path: Path) -> None:
         done = await asyncio.wait_for(follower.update(), 30)
         assert done.downloaded == 0
         assert read_files(out) == names(FILES)
+
+
+@pytest.mark.slow
+async def test_who_gave_the_metadata_is_asked_for_the_files(tmp_path: Path) -> None:
+    """Nobody names him a second time."""
+    network = Network()
+    torrent = make(tmp_path / "1", FILES, Version.HYBRID)
+    put(network, record_of(torrent), 5)
+    added: list[Torrent] = []
+    with SeedingThread(torrent, tmp_path / "1") as seed:
+
+        def name_him_once(torrent: Torrent) -> None:
+            if not added:
+                torrent.add_peers([Endpoint("127.0.0.1", seed.port)], "user")
+            added.append(torrent)
+
+        async with session_on(network) as session:
+            follower = Follower(session, LINK, tmp_path / "out", torrent_added=name_him_once)
+            await follower.look()
+            await asyncio.wait_for(follower.update(), 10)
+    assert len(added) == 2
+    assert read_files(tmp_path / "out") == names(FILES)
 
 
 @pytest.mark.slow

@@ -104,8 +104,8 @@ class SourceChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class PeersFound(Event):
-    """Peers are named by ``tracker``, ``dht``, ``pex``, ``lsd``, ``zeroconf``, ``link`` or
-    ``user``.
+    """Peers are named by ``tracker``, ``dht``, ``pex``, ``lsd``, ``zeroconf``, ``link``, ``user``
+    or ``resume``: those of a torrent that was there a moment ago.
     """
 
     source: str

@@ -35,6 +35,7 @@ from bittern.codec.info import Info, decode_info
 from bittern.codec.magnet import Magnet
 from bittern.codec.metainfo import Metainfo, decode_metainfo, encode_metainfo
 from bittern.codec.torrent_record import TorrentRecord, Version, decode_record
+from bittern.core.endpoint import Endpoint
 from bittern.core.errors import (
     BencodeDecodeError,
     KrpcDecodeError,
@@ -69,6 +70,8 @@ from bittern.storage.volume import probe_folding
 from bittern.storage.whole_file import write_whole
 
 PRIVATE_FOLDER: Final = ".bittern"
+MAX_HANDED_ON: Final = 100
+"""Peers of the metadata that the torrent of the files begins with; sources name it more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,8 @@ class Follower:
         self._put_at = float("-inf")
         self._num_copies = 0
         self._serving: Torrent | None = None
+        self._known: list[Endpoint] = []
+        """Peers of the torrent whose metadata came last."""
         self.current: Metainfo | None = read_torrent(self._private / "current.torrent")
         """The version that the folder is at, as far as we know."""
         self.newest: Newest | None = self._remembered()
@@ -226,6 +231,8 @@ class Follower:
         torrent = await self._session.add(metainfo, replace(config, paused=True))
         try:
             self._torrent_added(torrent)
+            # The DHT may be a while to name them again, or name others, such as ourselves.
+            torrent.add_peers(self._known, "resume")
             await torrent.resume()
             earlier = torrent.stats()
             await torrent.wait_complete()
@@ -267,6 +274,7 @@ class Follower:
 
     async def _fetch_metainfo(self, record: TorrentRecord, stage: Path) -> Metainfo:
         """Return the metainfo of a version, from peers unless an earlier run had it."""
+        self._known = []
         kept = stage.with_name(stage.name + ".torrent")
         found = read_torrent(kept)
         if found is not None and is_named(found.info, record):
@@ -279,6 +287,8 @@ class Follower:
             await torrent.resume()
             await torrent.wait_complete()
             metainfo = torrent.metainfo
+            reachable = [e.endpoint for e in torrent.candidates.entries() if not e.failures]
+            self._known = reachable[:MAX_HANDED_ON]
         finally:
             await self._session.remove(torrent, keep_state=True)
         assert metainfo is not None

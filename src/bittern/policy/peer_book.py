@@ -34,6 +34,7 @@ class Source(StrEnum):
     LSD = "lsd"
     ZEROCONF = "zeroconf"
     LINK = "link"
+    RESUME = "resume"
     TRACKER = "tracker"
     INCOMING = "incoming"
     DHT = "dht"
