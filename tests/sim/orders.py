@@ -17,7 +17,7 @@ from bittern.storage.adopt import ReuseHow
 from bittern.testing.disk import SimWorker
 from tests.engine.sources.fake_tracker import URL
 from tests.sim.told import WatchedSession
-from tests.sim.unreliable import UnreliableCalls
+from tests.sim.unreliable import OF_MOVES, UnreliableCalls
 from tests.sim.works import content_of
 
 if TYPE_CHECKING:
@@ -297,6 +297,18 @@ class Orders:
             with suppress(TimeoutError):
                 async with asyncio.timeout(2.0):
                     await torrent.wait_complete()
+            if torrent.is_complete and torrent.config.files is None and torrent.swarm is not None:
+                self._check_whole(torrent)
+
+    def _check_whole(self, torrent: Torrent) -> None:
+        """Prove that the files of a torrent are there, under their names, unless it is moving."""
+        if torrent._condition.lock.locked() or self.calls.faults & OF_MOVES:
+            return
+        work = self.world.work_of(torrent)
+        paths = work.paths(torrent.config)
+        for index, (path, data) in enumerate(zip(paths, work.files, strict=True)):
+            assert path is None or path == torrent.path_of(index)
+            assert path is None or path.read_bytes() == data, f"{path} is not whole"
 
     async def _do_stop(self) -> None:
         if torrent := self._any_torrent():

@@ -42,11 +42,12 @@ def check_events(told: Sequence[Event], first: TorrentState) -> None:
                     is_complete = False
                 state = new
             case events.PieceVerified(index, num_have, num_pieces):
-                # One that is being removed does not change its state any more but to stop.
-                is_last |= state is not _S.DOWNLOADING
+                # In any other: one that is to stop goes on while it tells its trackers.
+                assert state is not _S.METADATA, f"piece {index} while its hash is unknown"
                 assert index not in pieces, f"piece {index} twice"
                 assert num_have <= num_pieces
                 pieces.add(index)
+                is_complete = False
             case events.PieceLost(index):
                 pieces.discard(index)
                 files.clear()
@@ -55,9 +56,10 @@ def check_events(told: Sequence[Event], first: TorrentState) -> None:
                 assert index not in files, f"file {index} twice"
                 files.add(index)
             case events.TorrentCompleted():
+                # One that is being removed does not change its state any more but to stop.
                 is_last |= state is _S.DOWNLOADING
                 assert is_last or state is _S.SEEDING, f"complete while {state}"
-                assert is_last or not is_complete, "complete twice"
+                assert not is_complete, "complete twice"
                 is_complete = True
             case events.TorrentUnusable(reason) | events.StorageFailed(reason):
                 assert "a bug" not in reason, reason

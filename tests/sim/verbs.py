@@ -131,6 +131,8 @@ class Actor(Orders):
     async def live(self, *, is_faulty: bool) -> None:
         """Run a session through random orders to its end, and look at what it leaves."""
         rng = self.rng
+        if rng.random() < 0.1:
+            await self.enter_in_vain()
         session = self.make_session()
         self.note(f"--- begins, {'faulty' if is_faulty else 'reliable'}")
         await session.__aenter__()
@@ -161,6 +163,18 @@ class Actor(Orders):
             killed.restore()
             self.last.update(known)
             self.expected = dict.fromkeys(known, 0)
+
+    async def enter_in_vain(self) -> None:
+        """Have somebody enter a session who does not wait for it."""
+        session = self.make_session()
+        entering = asyncio.ensure_future(session.__aenter__())
+        await asyncio.sleep(self.rng.choice([0.0, 0.0005, 0.01, 0.06]))
+        entering.cancel()
+        with suppress(asyncio.CancelledError):
+            await entering
+            await session.__aexit__(None, None, None)
+        self.note("was entered in vain")
+        assert not self.host.open_things()
 
     def _settings(self) -> Iterator[tuple[str, TorrentConfig]]:
         """Yield works that are in the session, with the settings of their torrents."""
