@@ -270,6 +270,25 @@ def test_a_hangup_may_mean_something_else_unless_the_terminal_was_closed(
         signal.signal(signal.SIGHUP, before)
 
 
+def test_whether_there_is_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    begin = os.open
+
+    def open_another(path: str, flags: int) -> int:
+        opened.append(path)
+        return begin(os.devnull, flags)
+
+    monkeypatch.setattr(os, "open", open_another)
+    assert loop_module.has_terminal()
+    assert opened == ["/dev/tty"]
+
+    def refuse(path: str, flags: int) -> int:
+        raise OSError(6, "No such device or address")
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert not loop_module.has_terminal()
+
+
 async def test_a_hangup_that_comes_to_the_loop_itself_is_heard() -> None:
     heard: list[int] = []
     stop = StopSignal(on_hangup=lambda: heard.append(1), outlives_terminal=True)

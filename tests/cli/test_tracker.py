@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,31 @@ def test_a_reader_that_has_gone_is_no_address_in_use(
     monkeypatch.setattr(Report, "note", fail)
     ran = bittern("tracker", "--http", "127.0.0.1:0")
     assert (ran.code, ran.error) == (5, "no space left on device")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGHUP")
+def test_a_hangup_has_the_list_read_again(
+    bittern: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "list", f"{HASH}\n".encode())
+    begin, note = Tracker.__aenter__, Report.note
+
+    async def enter(self: Tracker) -> Tracker:
+        server = await begin(self)
+        write(path, b"")
+        asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGHUP)
+        return server
+
+    def stop_then(self: Report, kind: str, text: str, **fields: object) -> None:
+        note(self, kind, text, **fields)
+        if kind == "allowed":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Tracker, "__aenter__", enter)
+    monkeypatch.setattr(Report, "note", stop_then)
+    ran = bittern("tracker", "--http", "127.0.0.1:0", "--allow", str(path))
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[1:] == ["no torrents allowed"]
 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC])

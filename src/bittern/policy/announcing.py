@@ -257,7 +257,7 @@ class _Lane:
     def promote(self, tracker: _Tracker) -> None:
         """Move who has answered to the front of its tier, but for one that was quicker."""
         for tier in self.tiers:
-            if tracker in tier and tracker is not self.current:
+            if tracker in tier:
                 tier.remove(tracker)
                 place = tier.index(self.current) + 1 if self.current in tier else 0
                 tier.insert(place, tracker)
