@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import random
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import pytest
 
 from bittern.core.errors import FileVanished, StorageError
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
+from bittern.engine.pieces import hash_queue
 from bittern.engine.pieces.hash_queue import (
     MAX_WAITING,
     READ_LENGTH,
@@ -110,6 +112,23 @@ async def test_an_error_is_told_once_and_ends_it(loop: VirtualLoop) -> None:
     await asyncio.sleep(1)
     assert [type(error) for error in scene.failed] == [FileVanished]
     assert not scene.hashed
+
+
+@simulated
+async def test_a_lack_of_memory_is_told_as_well(
+    loop: VirtualLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was met on the event loop, and the pieces stayed unhashed for good."""
+
+    def refuse() -> memoryview:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(hash_queue, "make_buffer", refuse)
+    scene = Scene(loop, num_pieces=2, piece_length=BLOCK_LENGTH)
+    scene.queue.add([scene.piece(0)])
+    await asyncio.sleep(1)
+    assert [type(error) for error in scene.failed] == [OSError]
+    assert not scene.queue.is_busy
 
 
 @simulated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import threading
 from collections.abc import Sequence
@@ -278,6 +279,8 @@ def test_a_bug_is_a_failure_with_one_line_in_the_log(caplog: pytest.LogCaptureFi
     """Limit: F17. Where it is stands there for who asks for more."""
     known = StorageError("no")
     assert failure_of(known) is known
+    for shortage in (MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")):
+        assert str(failure_of(shortage)) == "out of memory"
     assert caplog.records == []
     with caplog.at_level(logging.DEBUG):
         assert str(failure_of(ValueError("odd"))) == "a bug: ValueError: odd"

@@ -93,9 +93,14 @@ class HashQueue:
         waiting, self._waiting = self._waiting, []
         parts = [part for _, part in waiting]
         self._is_running = True
-        buffer = self._buffer = self._buffer or make_buffer()
+        kept = self._buffer
 
-        def done(_: None, error: BaseException | None) -> None:
+        def hash_parts() -> memoryview:
+            buffer = make_buffer() if kept is None else kept
+            feed_parts(self._storage, parts, buffer)
+            return buffer
+
+        def done(buffer: memoryview | None, error: BaseException | None) -> None:
             self._is_running = False
             self._num_bytes -= sum(length for _, _, length in parts)
             if self._is_stopped:
@@ -104,13 +109,12 @@ class HashQueue:
                 self._failed(error)
                 return
             # First the next job: the thread would else wait for what this one leads to.
+            self._buffer = buffer if self._waiting else None
             if self._waiting:
                 self._start()
-            else:
-                self._buffer = None
             self._hashed([piece for piece, _ in waiting])
 
-        self._disk.submit(lambda: feed_parts(self._storage, parts, buffer), done)
+        self._disk.submit(hash_parts, done)
 
 
 def make_buffer() -> memoryview:

@@ -13,6 +13,7 @@ Source: threats.md F16.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +44,10 @@ def failure_of(error: BaseException) -> StorageError:
     """
     if isinstance(error, StorageError):
         return error
+    # Of a mapping that cannot be made it is the system who says so.
+    is_short = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if is_short or isinstance(error, MemoryError):
+        return StorageError("out of memory", errno=errno.ENOMEM)
     reason = f"a bug: {type(error).__name__}: {error}"
     log.error("%s", reason)
     log.debug("where it is", exc_info=error)
