@@ -7,13 +7,14 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import dht, hashing, rest, startup, swarm, transfer, versions
+from bench import dht, hashing, links, rest, startup, swarm, transfer, versions
 from bench.report import Row, machine, print_table
 
 BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "transfer": transfer.run,
     "versions": versions.run,
     "swarm": swarm.run,
+    "links": links.run,
     "hashing": hashing.run,
     "rest": rest.run,
     "dht": dht.run,
