@@ -8,6 +8,7 @@ import pytest
 
 from bittern.codec import wire
 from bittern.codec.wire import MessageId
+from bittern.core.bitfield import Bitfield
 from bittern.testing.peer import ExpectationFailed, ScriptedPeer
 from tests.engine.scene import BLOCK_LENGTH, NUM_PIECES, PIECE_LENGTH, Scene, in_scene
 
@@ -34,6 +35,18 @@ async def test_a_super_seed_shows_few_pieces_at_a_time(scene: Scene) -> None:
     third = (await one.expect(MessageId.HAVE)).numbers[0]
     assert third not in (first, *rest), "another once the first was passed on"
     await no_have(two)
+
+
+@in_scene()
+async def test_who_brings_pieces_along_is_shown_what_it_lacks(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True, torrent={"super_seeding": True})
+    lacking = {NUM_PIECES - 2, NUM_PIECES - 1}
+    brought = Bitfield.of(NUM_PIECES, set(range(NUM_PIECES)) - lacking)
+    peer = await scene.scripted(seed, bitfield=wire.encode_bitfield(brought.to_wire()))
+    told: set[int] = set()
+    while not lacking <= told:
+        told.add((await peer.expect(MessageId.HAVE)).numbers[0])
+    await no_have(peer)
 
 
 async def no_have(peer: ScriptedPeer) -> None:
