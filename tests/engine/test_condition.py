@@ -112,9 +112,10 @@ async def test_a_full_disk_is_tried_again_unless_somebody_ends_that() -> None:
     await asyncio.sleep(2 * DISK_FULL_RETRY)
     assert tries == [DISK_FULL_RETRY]
     condition.fail(error, try_again=try_again)
-    condition.end_retry()
+    condition.begin()
     condition.end_retry()
     assert condition.retry_at is None
+    assert condition.error is None
     condition.fail(StorageError("disk failed"), try_again=try_again)
     condition.was_closed = True
     condition.fail(error, try_again=try_again)
@@ -123,20 +124,22 @@ async def test_a_full_disk_is_tried_again_unless_somebody_ends_that() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "is_running"),
+    ("state", "is_running", "is_at_work"),
     [
-        (TorrentState.METADATA, True),
-        (TorrentState.CHECKING, True),
-        (TorrentState.SEEDING, True),
-        (TorrentState.PAUSED, False),
-        (TorrentState.STOPPED, False),
-        (TorrentState.ERROR, False),
+        (TorrentState.METADATA, True, False),
+        (TorrentState.CHECKING, True, False),
+        (TorrentState.DOWNLOADING, True, True),
+        (TorrentState.SEEDING, True, True),
+        (TorrentState.PAUSED, False, False),
+        (TorrentState.STOPPED, False, False),
+        (TorrentState.ERROR, False, False),
     ],
 )
-def test_what_runs(state: TorrentState, is_running: bool) -> None:
+def test_what_runs(state: TorrentState, is_running: bool, is_at_work: bool) -> None:
     condition, _ = make()
     condition.enter(state)
     assert condition.is_running is is_running
+    assert condition.is_at_work is is_at_work
 
 
 @simulated
