@@ -529,7 +529,9 @@ def test_who_is_silent_for_long_lets_the_next_one_in() -> None:
     assert due(scheduler, 0) == [("a", STARTED)]
     assert scheduler.next_timer() == 5
     assert due(scheduler, 4.9) == []
+    assert scheduler.slow(now=4.9) == set()
     assert due(scheduler, 5) == [("b", STARTED)]
+    assert scheduler.slow(now=5) == {"a"}
     assert scheduler.next_timer() == 10
     assert due(scheduler, 10) == [("c", STARTED)]
     assert scheduler.next_timer() is None

@@ -534,6 +534,10 @@ class AnnounceScheduler:
 
     # --- view --------------------------------------------------------------------------------
 
+    def slow(self, *, now: float) -> set[str]:
+        """Return whom we have had no more patience with, and who has not answered since."""
+        return {each.url for each in self._all() if each.event is not None and each.slow_at <= now}
+
     def trackers(self) -> list[TrackerSchedule]:
         """Return every tracker by tier, in the order in which it would be asked."""
         return [

@@ -583,3 +583,28 @@ async def test_who_comes_back_before_its_turn_has_kept_its_place() -> None:
     await asyncio.sleep(100)
     assert last.events() == [("a", Event.STARTED)]
     await asyncio.gather(*(scene.announcer.stop() for scene in scenes))
+
+
+@simulated
+async def test_who_has_been_silent_for_long_is_not_waited_for_at_the_end(loop: VirtualLoop) -> None:
+    """Each download that was over before such a tracker was given up ended five seconds later."""
+    scene = Scene("d a")
+    scene.client.answers["d"] = 1e6
+    async with scene:
+        await asyncio.sleep(PATIENCE + 2)
+        scene.client.answers["a"] = 2.0
+        begun = loop.time()
+        await scene.announcer.stop()
+        assert loop.time() == begun + 2, "the other one is waited for, and d for a second"
+    assert set(scene.events()[2:]) == {("d", Event.STOPPED), ("a", Event.STOPPED)}
+
+
+@simulated
+async def test_who_has_just_been_asked_has_its_time_at_the_end(loop: VirtualLoop) -> None:
+    scene = Scene("d a")
+    scene.client.answers["d"] = 1e6
+    async with scene:
+        await asyncio.sleep(PATIENCE - 1)
+        begun = loop.time()
+        await scene.announcer.stop()
+        assert loop.time() == begun + 5

@@ -13,7 +13,6 @@ Sources: BEP 3, BEP 7, BEP 12, BEP 24, BEP 31, BEP 52 (a hybrid torrent announce
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import math
 import random
@@ -34,7 +33,10 @@ from bittern.policy.announcing import AnnounceDecision, AnnounceScheduler, Track
 STOP_TIMEOUT = 5.0
 """Limit: F19. Seconds that all "stopped" announces together may take."""
 LATE_TIMEOUT = 1.0
-"""Limit: F19. The same for a torrent whose turn comes when the time of its session is over."""
+"""
+Limit: F19. The same for a torrent whose turn comes when the time of its session is over, and
+for a tracker that has been silent for long already.
+"""
 NUM_WANT = 200
 """Peers asked for; libtorrent's default, and the most that trackers give (T3)."""
 NO_PORT = 1
@@ -206,9 +208,10 @@ class TrackerAnnouncer:
         End, and tell the trackers, all at once, for at most ``timeout`` seconds.
 
         Returns when they know, or when the time is up, or that of the session, after which a
-        torrent still has ``LATE_TIMEOUT``; what is under way then is dropped. One whose line
-        we only stood in knows nothing of us. Idempotent.
+        torrent still has ``LATE_TIMEOUT``; what is under way then is dropped. One that is silent
+        has no more than that. One whose line we only stood in knows nothing of us. Idempotent.
         """
+        slow = self._schedule.slow(now=_now())
         decisions = self._schedule.stop()
         self.is_running = False
         self._announces.wake_at(self, None)
@@ -222,18 +225,18 @@ class TrackerAnnouncer:
             by_url: dict[str, list[AnnounceDecision]] = {}
             for decision in decisions:
                 by_url.setdefault(decision.url, []).append(decision)
-            try:
-                ends_at = max(self._announces.ends_at, _now() + LATE_TIMEOUT)
-                async with asyncio.timeout_at(min(_now() + timeout, ends_at)):
-                    await asyncio.gather(
-                        *(
-                            self._say_goodbye(each, completing.get(url))
-                            for url, each in by_url.items()
-                        )
+            late_at = _now() + LATE_TIMEOUT
+            ends_at = min(_now() + timeout, max(self._announces.ends_at, late_at))
+            await asyncio.gather(
+                *(
+                    self._say_goodbye(
+                        each,
+                        completing.get(url),
+                        ends_at=min(ends_at, late_at) if url in slow else ends_at,
                     )
-            except TimeoutError:
-                for task in completing.values():
-                    task.cancel()
+                    for url, each in by_url.items()
+                )
+            )
 
     # --- verbs -------------------------------------------------------------------------------
 
@@ -431,15 +434,25 @@ class TrackerAnnouncer:
         self.go_on()
 
     async def _say_goodbye(
-        self, decisions: Sequence[AnnounceDecision], completing: asyncio.Task[None] | None
+        self,
+        decisions: Sequence[AnnounceDecision],
+        completing: asyncio.Task[None] | None,
+        *,
+        ends_at: float,
     ) -> None:
-        """Tell one tracker what it has to know, one after the other."""
-        if completing is not None:
-            await asyncio.wait((completing,))
-            decisions = decisions[-1:]
-        with contextlib.suppress(TrackerFailure, TrackerUnreachable):
-            for decision in decisions:
-                await self._client.announce(decision.url, self._requests(decision))
+        """Tell one tracker what it has to know, one after the other, until ``ends_at``."""
+        try:
+            async with asyncio.timeout_at(ends_at):
+                if completing is not None:
+                    await asyncio.wait((completing,))
+                    decisions = decisions[-1:]
+                for decision in decisions:
+                    await self._client.announce(decision.url, self._requests(decision))
+        except (TrackerFailure, TrackerUnreachable):
+            pass
+        except TimeoutError:
+            if completing is not None:
+                completing.cancel()
 
 
 class _Farewell:
