@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,26 @@ async def test_files_that_changed_meanwhile_are_hashed(scene: Scene, change: str
     assert again.torrent.have_bits.bit_count() == expected
     await again.complete()
     assert again.has_content()
+
+
+@pytest.mark.parametrize("length", [None, 0, PIECE_LENGTH + 1_000, 2 * PIECE_LENGTH])
+@in_scene(files={"a": 3 * PIECE_LENGTH, "b": 100_000})
+async def test_what_is_gone_at_a_clean_end_is_not_taken_for_there(
+    scene: Scene, length: int | None
+) -> None:
+    """Somebody removed or cut a file while we ran: it was as at the end, and believed."""
+    seed = await scene.node(is_seed=True, state_dir=scene.state_dir)
+    path = seed.folder / NAME / "a"
+    if length is None:
+        path.unlink()
+    else:
+        os.truncate(path, length)
+    await seed.close()
+    again = await scene.node(host=seed.host, state_dir=scene.state_dir)
+    have = again.torrent.have_bits
+    missing = 3 if length is None else 3 - length // PIECE_LENGTH
+    assert have.bit_count() == again.torrent.info.geometry.num_pieces - missing
+    assert not again.torrent.is_complete
 
 
 @in_scene()

@@ -11,7 +11,7 @@ Source: threats.md F5, F7, F8, F9.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bittern.core.bitfield import Bitfield
@@ -179,6 +179,8 @@ class Keeper:
         stamps = await self._services.disk.run(self._stamps)
         if (have or resumed.unchecked) and len(resumed.stamps) != len(stamps):
             return False
+        if not self._may_hold(have, stamps):
+            return False
         if resumed.suspects and not resumed.unchecked:
             # It ended without saying so: times may be newer, but nothing may be missing. While
             # it was being checked nothing was written.
@@ -188,13 +190,33 @@ class Keeper:
             )
         return all(then == now for then, now in zip(resumed.stamps, stamps, strict=False))
 
+    def _may_hold(self, have: Bitfield, stamps: Sequence[FileStamp | None]) -> bool:
+        """
+        Tell whether files are there, and long enough for the pieces that they are said to hold.
+
+        One that somebody has removed or cut while we ran had no other stamp at the end.
+        """
+        layout, piece_length = self._content.layout, self._geometry.piece_length
+        for index, entry in enumerate(layout.files):
+            stamp = stamps[index]
+            length = 0 if stamp is None else stamp.length
+            if length >= entry.length or not layout.is_stored(index):
+                continue
+            pieces = layout.pieces_of_file(index)
+            bits = have.bits >> (have.top - pieces[-1]) & (1 << len(pieces)) - 1
+            if bits:
+                last = pieces[-1] + 1 - (bits & -bits).bit_length()
+                if length < min(entry.length, (last + 1) * piece_length - entry.offset):
+                    return False
+        return True
+
     async def _proven(self, resumed: Resumed | None) -> int:
         """Return, as bits, what the journal knows of these very files, wherever they are now."""
         have = None if resumed is None else resumed.have
         if resumed is None or have is None or have.num_pieces != self._geometry.num_pieces:
             return 0
         stamps = await self._services.disk.run(self._stamps)
-        is_same = not resumed.suspects and stamps == resumed.stamps
+        is_same = not resumed.suspects and stamps == resumed.stamps and self._may_hold(have, stamps)
         return have.bits if is_same else 0
 
     async def _trust(
