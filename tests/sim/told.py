@@ -35,7 +35,7 @@ def check_events(told: Sequence[Event], first: TorrentState) -> None:
                 assert new is not state, f"{new} twice"
                 assert new in _NEXT[state], f"{state} -> {new}"
                 assert not is_last or new is _S.STOPPED, "complete, and then something else"
-                if new is _S.CHECKING:
+                if new is _S.CHECKING or state is _S.SEEDING:  # it may have looked at rest
                     pieces.clear()
                     files.clear()
                 if new is not _S.SEEDING:
