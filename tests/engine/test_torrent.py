@@ -15,6 +15,7 @@ from bittern.codec import wire
 from bittern.codec.bencode import decode, encode
 from bittern.codec.info import Version
 from bittern.codec.wire import MessageId
+from bittern.core.announce import ScrapeEntry
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import ConfigError, DiskFull, Inconsistent, MetainfoError, StorageError
 from bittern.engine import events
@@ -999,6 +1000,25 @@ async def test_trackers_that_are_added_are_asked_from_then_on(scene: Scene) -> N
         assert [url for url, *_ in client.heard] == [URL]
         node.torrent.announce_now()
         assert [each.url for each in node.torrent.trackers()] == [URL]
+
+
+@in_scene()
+async def test_trackers_are_asked_how_large_their_swarm_is(scene: Scene) -> None:
+    client = FakeClient()
+    client.counts = ScrapeEntry(3, 20, 4)
+    node = await scene.node(make=tracked(client), enable_trackers=True)
+    assert await node.torrent.scrape() == []
+    node.torrent.change(trackers=((URL,),))
+    (tracker,) = await node.torrent.scrape()
+    assert (tracker.num_seeds, tracker.num_downloaded, tracker.num_leechers) == (3, 20, 4)
+    client.is_dead = True
+    (tracker,) = await node.torrent.scrape()
+    assert tracker.num_seeds == 3
+    scraping = asyncio.create_task(node.torrent.scrape())
+    await asyncio.sleep(0)
+    await node.torrent.stop()
+    assert await scraping == []
+    assert await node.torrent.scrape() == []
 
 
 # --- what others ask of it -------------------------------------------------------------------

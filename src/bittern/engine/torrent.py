@@ -439,6 +439,10 @@ class Torrent:
         """Return the state of every tracker."""
         return self._finder.trackers()
 
+    async def scrape(self) -> list[TrackerStatus]:
+        """Ask every tracker how large its swarm is (BEP 48), and return the state of each."""
+        return await self._finder.scrape()
+
     def sources(self) -> list[SourceStatus]:
         """Return the state of every source of peers; none while the torrent does not run."""
         return self._finder.statuses()

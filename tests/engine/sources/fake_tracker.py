@@ -25,6 +25,8 @@ class FakeClient(TrackerClient):
         self.host = "10.0.99.1"
         """Its own address."""
         self.is_dead = False
+        self.counts = ScrapeEntry()
+        """What it answers when it is scraped."""
         self.heard: list[tuple[str, Event, int]] = []
         self.hashes: list[set[InfoHash]] = []
 
@@ -48,7 +50,10 @@ class FakeClient(TrackerClient):
     async def scrape(
         self, url: str, info_hashes: Sequence[InfoHash]
     ) -> dict[InfoHash, ScrapeEntry]:
-        return {}
+        await asyncio.sleep(0.1)
+        if self.is_dead:
+            raise TrackerUnreachable("silent")
+        return dict.fromkeys(info_hashes, self.counts)
 
 
 class TrackedSession(Session):

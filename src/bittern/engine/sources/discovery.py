@@ -157,6 +157,10 @@ class Discovery:
         """Return the state of every tracker."""
         return self._trackers.trackers()
 
+    async def scrape(self) -> None:
+        """Ask every tracker for the counts of the swarm."""
+        await self._trackers.scrape()
+
     def set_tiers(self, tiers: Sequence[Sequence[str]]) -> None:
         """Announce to these trackers from now on."""
         self._trackers.set_tiers(tiers)

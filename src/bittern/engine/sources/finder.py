@@ -118,6 +118,12 @@ class PeerFinder:
         """Return the state of every tracker; none while the torrent does not run."""
         return [] if self._discovery is None else self._discovery.trackers()
 
+    async def scrape(self) -> list[TrackerStatus]:
+        """Ask every tracker for the counts of the swarm, and return their states."""
+        if self._discovery is not None:
+            await self._discovery.scrape()
+        return self.trackers()
+
     def statuses(self) -> list[SourceStatus]:
         """Return the state of every source; none while the torrent does not run."""
         return [] if self._discovery is None else self._discovery.statuses()

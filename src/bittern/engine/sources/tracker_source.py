@@ -122,6 +122,11 @@ class TrackerSource:
         """Return the state of every tracker."""
         return [] if self._announcer is None else self._announcer.trackers()
 
+    async def scrape(self) -> None:
+        """Ask every tracker for the counts of the swarm."""
+        if self._announcer is not None:
+            await self._announcer.scrape()
+
     def statuses(self) -> list[SourceStatus]:
         """Return one status for each tracker, or why there is none."""
         if self._announcer is None:
