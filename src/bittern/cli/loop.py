@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 STOP_TIMEOUT = 5.0
 """Limit: F19. Seconds from the first signal to the hard end."""
-_HANGUP = None if sys.platform == "win32" else signal.SIGHUP
+_HANGUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 CURSOR_TIMEOUT = 0.2
 """Seconds that a terminal has to show its cursor again; one that was stopped (Ctrl-S) does not."""
 
