@@ -204,6 +204,19 @@ async def test_of_a_damaged_piece_only_the_bad_block_is_fetched(scene: Scene) ->
     assert node.torrent.num_downloaded == BLOCK_LENGTH
 
 
+@in_scene()
+async def test_what_earlier_runs_moved_is_told_apart(scene: Scene) -> None:
+    """Also of a link, whose first blocks come in the very wake-up that ends its metadata phase."""
+    seed = await scene.node(is_seed=True)
+    for earlier in (0, len(scene.data)):
+        node = await scene.node(source=scene.link, peers=[seed], state_dir=scene.state_dir)
+        await node.complete()
+        stats = node.torrent.stats()
+        assert stats.downloaded == len(scene.data) + earlier
+        assert stats.earlier_downloaded == earlier
+        await node.close()  # the next one has another folder, and begins anew
+
+
 # --- symbolic links --------------------------------------------------------------------------
 
 

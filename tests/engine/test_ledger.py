@@ -62,6 +62,7 @@ def test_runs_add_up() -> None:
             assert ledger.num_downloaded == 100 + 10 * number
             assert ledger.num_uploaded == 200 + 20 * number
             assert ledger.num_wasted == number
+            assert ledger.earlier == (100, 200)
             assert list(Bitfield(4, ledger.have)) == [0, 3]
             assert list(Bitfield(4, ledger.wanted)) == [1, 2, 3]
             ledger.close()

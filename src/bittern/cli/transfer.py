@@ -134,7 +134,6 @@ class Transfer:
         self._report = report
         self._started_at = time.monotonic()
         self._completed_at: float | None = None
-        self._earlier: tuple[int, int] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._num_reused = 0
         self.summary: dict[str, Json] | None = None
@@ -172,7 +171,6 @@ class Transfer:
             self._watch(self._listener)
             self._tell_added(torrent)
             await torrent.resume()
-            self._note_earlier(torrent)
             if self.job.must_be_complete and torrent.state is TorrentState.DOWNLOADING:
                 stats = torrent.stats()
                 await session.remove(torrent, keep_state=True)
@@ -210,13 +208,6 @@ class Transfer:
             info_hash_v2=torrent.info_hash_v2,
         )
 
-    def _note_earlier(self, torrent: Torrent) -> None:
-        """Note, once, what earlier runs have moved: a run reports its own share only."""
-        is_begun = torrent.state in (TorrentState.DOWNLOADING, TorrentState.SEEDING)
-        if is_begun and self._earlier is None:
-            stats = torrent.stats()
-            self._earlier = (stats.downloaded, stats.uploaded)
-
     async def _seed(self, torrent: Torrent, completed_at: float) -> None:
         # Of thousands that are seeded for ever nobody asks for the figures four times a second.
         while self.goal.is_endless or not self.goal.is_reached(
@@ -233,7 +224,6 @@ class Transfer:
             if isinstance(event, events.TrackerFailed) and event.is_refusal:
                 self.refusal = f"tracker {server_of(event.url)} refused: {event.reason}"
             if self.torrent is not None and isinstance(event, events.StateChanged):
-                self._note_earlier(self.torrent)  # a magnet link learns of them later
                 self._save_torrent(self.torrent)
             if isinstance(event, events.FileReused):
                 self._num_reused += event.length
@@ -276,8 +266,9 @@ class Transfer:
             return
         self._save_torrent(self.torrent)
         stats = self.torrent.stats()
-        earlier = self._earlier or (stats.downloaded, stats.uploaded)
-        downloaded, uploaded = stats.downloaded - earlier[0], stats.uploaded - earlier[1]
+        # A run reports its own share only.
+        downloaded = stats.downloaded - stats.earlier_downloaded
+        uploaded = stats.uploaded - stats.earlier_uploaded
         self.was_reached = self.was_reached or downloaded > 0 or stats.peers_seen > 0
         if not self.is_complete:
             if stats.state is TorrentState.CHECKING:

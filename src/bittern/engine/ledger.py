@@ -37,6 +37,7 @@ class Ledger:
     Attributes:
         num_pieces: of the torrent.
         web_seeds: what is known of each by URL; None for none yet.
+        earlier: bytes of blocks received and sent in earlier runs.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class Ledger:
         "_seen",
         "_swarm",
         "_wanted",
+        "earlier",
         "num_pieces",
         "web_seeds",
     )
@@ -54,6 +56,7 @@ class Ledger:
     def __init__(self, num_pieces: int) -> None:
         self.num_pieces: int = num_pieces
         self.web_seeds: dict[str, WebSeedRecord] | None = None
+        self.earlier: tuple[int, int] = (0, 0)
         self._have: int | None = 0 if num_pieces else None
         self._wanted: int | None = None
         self._seen: set[str] | None = None
@@ -120,6 +123,7 @@ class Ledger:
 
     def resume(self, *, downloaded: int, uploaded: int) -> None:
         """Add the totals of earlier sessions."""
+        self.earlier = (downloaded, uploaded)
         self._num_downloaded += downloaded
         self._num_uploaded += uploaded
 
@@ -133,7 +137,8 @@ class Ledger:
         """Enter what the swarm has counted; it has ended."""
         swarm, self._swarm = self._swarm, None
         if swarm is not None:
-            self.resume(downloaded=swarm.num_downloaded, uploaded=swarm.num_uploaded)
+            self._num_downloaded += swarm.num_downloaded
+            self._num_uploaded += swarm.num_uploaded
             self._num_wasted += swarm.num_wasted
             self.have, self.wanted = swarm.picker.have, swarm.picker.wanted
 

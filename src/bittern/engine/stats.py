@@ -35,6 +35,7 @@ class TorrentStats:
         wanted_length: bytes of the files that are wanted.
         left: bytes of these that are still missing.
         downloaded, uploaded: bytes of blocks, in this and earlier runs.
+        earlier_downloaded, earlier_uploaded: of these, in earlier runs.
         wasted: bytes that came twice or did not match.
         download_rate, upload_rate: bytes per second, lately.
         num_peers: connections through their handshake.
@@ -58,6 +59,8 @@ class TorrentStats:
     left: int
     downloaded: int
     uploaded: int
+    earlier_downloaded: int
+    earlier_uploaded: int
     wasted: int
     download_rate: float
     upload_rate: float
@@ -178,6 +181,8 @@ def measure(torrent: MeasuredTorrent) -> TorrentStats:
         left=left,
         downloaded=ledger.num_downloaded,
         uploaded=ledger.num_uploaded,
+        earlier_downloaded=ledger.earlier[0],
+        earlier_uploaded=ledger.earlier[1],
         wasted=ledger.num_wasted,
         download_rate=down,
         upload_rate=sum(peer.up.rate for peer in peers),
