@@ -828,6 +828,25 @@ async def test_who_waits_for_a_torrent_finds_its_files_under_their_names(scene: 
 
 
 @in_scene(files={"a": 200_000, "b": 300_000})
+async def test_a_file_that_gets_its_name_as_the_torrent_is_paused_is_told_of(scene: Scene) -> None:
+    seed = await scene.node(is_seed=True)
+    node = await scene.node(peers=[seed], part_suffix=".part", worker_delay=3.0)
+    torrent, watch = node.torrent, Watch(node.torrent)
+    await until(lambda: not torrent.num_left)
+    assert not watch.of(events.FileCompleted)
+    await torrent.pause()
+    await asyncio.sleep(0)
+    assert node.has_content()
+    assert {event.index for event in watch.of(events.FileCompleted)} == {0, 1}
+    paused = events.StateChanged(TorrentState.PAUSED)
+    assert watch.seen.index(paused) == len(watch.seen) - 1, "what it is told after is not true"
+    await torrent.resume()
+    await node.complete()
+    await until(lambda: bool(watch.of(events.TorrentCompleted)))
+    assert len(watch.of(events.FileCompleted)) == 2
+
+
+@in_scene(files={"a": 200_000, "b": 300_000})
 async def test_a_whole_file_whose_renaming_failed_gets_its_name_later(scene: Scene) -> None:
     seed = await scene.node(is_seed=True)
     calls = FaultyCalls()

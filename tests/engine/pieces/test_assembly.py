@@ -543,7 +543,9 @@ async def test_a_cold_run_is_read_in_the_worker(loop: VirtualLoop) -> None:
 
 
 @simulated
-async def test_after_the_end_nobody_hears_anything(loop: VirtualLoop) -> None:
+async def test_after_the_end_nobody_hears_of_more_than_the_names_of_files(
+    loop: VirtualLoop,
+) -> None:
     bench = Bench(loop, have=0x30, unverified=0x30)
     bench.fill()
     share = PeerShare("a")
@@ -560,7 +562,7 @@ async def test_after_the_end_nobody_hears_anything(loop: VirtualLoop) -> None:
     bench.assembly.load_run(bench, [(3, 0, BLOCK)])
     bench.assembly.stop()
     await asyncio.sleep(2)
-    assert (bench.log, bench.loaded, bench.refused) == ([], [], [])
+    assert (bench.log, bench.loaded, bench.refused) == ([("file", 0)], [], [])
 
 
 @simulated

@@ -173,8 +173,9 @@ class Assembly:
                 self.pieces.restore(index, blocks)
 
     def stop(self) -> None:
-        """Take no further part: later callbacks of the worker do nothing."""
+        """Take no further part: later callbacks of the worker only tell of files with a name."""
         self._is_stopped = True
+        self._when_finished = None
         self._waiting.clear()
         self._hash_queue.stop()
         self._disk.forget(self._storage)
@@ -345,13 +346,11 @@ class Assembly:
 
     def _run_finishing(self, job: Callable[[], object], report: Callable[[], None]) -> None:
         def done(_: object, error: BaseException | None) -> None:
-            if self._is_stopped:
-                return
             self._num_finishing -= 1
             if error is not None:
                 self._fail(error)
                 return
-            report()
+            report()  # Stopped or not: it is so, and nobody would say it later.
             if not self._num_finishing and self._when_finished is not None:
                 self._when_finished()
 
