@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +18,7 @@ import pytest
 
 from bittern.cli.allowed import Allowed, read_allowed
 from bittern.cli.exits import CommandFailed
+from bittern.cli.loop import cancel
 from bittern.cli.options import ReportOptions
 from bittern.cli.report import Report
 from tests.cli.support import write
@@ -88,6 +90,26 @@ async def test_it_is_read_again_when_asked_unless_it_is_bad_or_gone(
     assert capsys.readouterr().err == "".join(
         f"bittern: warning: {each['reason']}; the list stays as it was\n" for each in (bad, gone)
     )
+
+
+async def test_it_is_read_again_where_the_system_starts_no_more_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "list", list_of(HASHES[0]))
+    allowed, told = Allowed(path), Told()
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    write(path, list_of(HASHES[1]))
+    allowed.ask()
+    keeping = asyncio.ensure_future(allowed.keep(told))
+    hearing = asyncio.ensure_future(told.notes.get())
+    await asyncio.wait((keeping, hearing), return_when=asyncio.FIRST_COMPLETED)
+    await cancel(keeping)
+    assert hearing.result() == ("allowed", {"num_allowed": 1})
+    assert [each in allowed for each in HASHES[:2]] == [False, True]
 
 
 # --- the program ------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from bittern.core.errors import StorageError
-from bittern.storage.worker import Worker, run_in_threads
+from bittern.storage.worker import Worker, run_aside, run_in_threads
 
 Outcome = tuple[object, BaseException | None]
 
@@ -257,7 +257,27 @@ def test_a_worker_is_closed_beside_the_caller_or_by_him(
     worker.close_soon(done, 10)
     assert closed.wait(10)
     assert answers == [True]
-    assert (closers[0] is threading.current_thread()) is not num_allowed
+    assert (closers[0] is threading.current_thread()) is (num_allowed == 0)
+
+
+@pytest.mark.parametrize("num_allowed", [0, 1])
+def test_a_job_is_run_aside_or_here(num_allowed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    _FewThreads(monkeypatch, 2 * num_allowed)
+    is_here = run_aside(threading.current_thread).result(10) is threading.current_thread()
+    assert is_here is (num_allowed == 0)
+
+    def fail() -> None:
+        raise MemoryError
+
+    assert isinstance(run_aside(fail).exception(10), MemoryError)
+
+
+def test_a_job_that_was_given_up_is_run_to_its_end() -> None:
+    gate = threading.Event()
+    found = run_aside(lambda: gate.wait(10))
+    assert not found.cancel()
+    gate.set()
+    assert found.result(10)
 
 
 @pytest.mark.parametrize("num_allowed", [0, 1])

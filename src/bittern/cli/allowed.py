@@ -14,6 +14,7 @@ from bittern.cli.output import complain
 from bittern.cli.report import Report
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine.reasons.phrases import count_of
+from bittern.storage.worker import run_aside
 
 
 class Allowed:
@@ -53,8 +54,11 @@ class Allowed:
             await self._wanted.wait()
             self._wanted.clear()
             try:
-                # Beside the loop: a million lines take a second or two.
-                self._hashes = await asyncio.to_thread(read_allowed, self._path)
+                # Beside the loop: a million lines take a second or two. Its own pool would take
+                # one more thread to be closed.
+                self._hashes = await asyncio.wrap_future(
+                    run_aside(lambda: read_allowed(self._path))
+                )
             except (CommandFailed, OSError) as error:
                 reason = describe(error)
                 complain(f"warning: {reason}; the list stays as it was")

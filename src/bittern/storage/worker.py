@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
 from bittern.core.errors import StorageError
@@ -215,6 +216,26 @@ def start_threads(threads: Sequence[threading.Thread]) -> list[threading.Thread]
             break
         started.append(thread)
     return started
+
+
+def run_aside(job: Callable[[], T]) -> Future[T]:
+    """
+    Run ``job`` in a thread of its own; in the caller's, who then waits, where none can be started.
+
+    Whoever gives up waiting leaves the thread behind, which ends with the program at the latest.
+    """
+    result: Future[T] = Future()
+    result.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            result.set_result(job())
+        except BaseException as error:
+            result.set_exception(error)
+
+    if not start_threads([threading.Thread(target=work, name="bittern-aside", daemon=True)]):
+        work()
+    return result
 
 
 def run_in_threads(job: Callable[[], None], num_threads: int) -> None:
