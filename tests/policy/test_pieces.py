@@ -385,6 +385,33 @@ def test_in_sequence_the_first_piece_does_not_wait_for_one_who_stalls() -> None:
     assert scene.plan(quick, 1) == [(1, 2 * B, 3 * B)]
 
 
+def test_the_first_piece_in_sequence_is_one_that_is_wanted_most() -> None:
+    """One that was begun before others were chosen does not stand in front of them."""
+    scene, stalled, quick = Scene(4), PeerShare("stalled"), PeerShare("quick")
+    scene.plan(PeerShare("gone"), 4)
+    scene.plan(stalled, 4, 1)
+    scene.plan(stalled, 4, 2)
+    stalled.expected_wait, stalled.rate, quick.rate = SEQUENTIAL_WAIT + 0.1, 1e6, 1e6
+    scene.picker.set_priorities([0, 4, 4, 4])
+    scene.pieces.share_slow_pieces()
+    assert scene.plan(quick, 1) == [(1, 3 * B, 4 * B)]
+    scene.picker.set_priorities([0, 4, 5, 4])
+    scene.pieces.share_slow_pieces()
+    assert scene.plan(quick, 1) == [(2, 3 * B, 4 * B)]
+    scene.picker.set_priorities([0, 0, 0, 4])
+    scene.pieces.share_slow_pieces()
+    assert scene.plan(quick, 1) == [(3, 0, B)]
+
+
+def test_in_sequence_who_has_nothing_else_helps_with_other_slow_pieces_too() -> None:
+    scene, stalled, quick = Scene(3), PeerShare("stalled"), PeerShare("quick")
+    scene.plan(stalled, 8)
+    stalled.expected_wait, stalled.rate = SEQUENTIAL_WAIT + 0.1, 1e6
+    scene.pieces.share_slow_pieces()
+    asked = requests_of(scene, scene.plan(quick, 9, 0, 1))
+    assert {index for index, _, _ in asked} == {0, 1}
+
+
 def test_out_of_sequence_nothing_is_asked_for_twice_while_there_is_more() -> None:
     scene, stalled, quick = Scene(3), PeerShare("stalled"), PeerShare("quick")
     scene.picker.sequential = False

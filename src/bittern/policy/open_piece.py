@@ -31,6 +31,7 @@ class PeerShare:
     __slots__ = (
         "assigned",
         "expected_wait",
+        "hastened_round",
         "key",
         "last_index",
         "prefers_rows",
@@ -52,6 +53,8 @@ class PeerShare:
         """Seconds until its outstanding requests will be there at that rate."""
         self.searched_round: int = -1
         """Round in which no slow block was left that this peer could be asked for too."""
+        self.hastened_round: int = -1
+        """The same of the first piece in sequential order alone."""
 
 
 class OpenPiece:

@@ -227,6 +227,13 @@ class Picker:
         """Tell whether a peer with ``peer_bits`` has something wanted that we lack."""
         return peer_bits & self.missing != 0
 
+    def first_open(self) -> int | None:
+        """Return the open piece that is wanted first in sequential order; None if none is."""
+        for _, bits in self._levels:
+            if chosen := bits & self.open:
+                return lowest_index(chosen, self.top)
+        return None
+
     def pick_row(
         self, peer_bits: int, *, preferred: int | None = None, extent: int = 1, limit: int = 1
     ) -> range:

@@ -256,7 +256,7 @@ class Pieces:
 
     def _hasten(self, head: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
         """Ask for what is long in coming of the first piece of all, before anything else."""
-        if head.is_exclusive or self._picker.is_endgame or share.searched_round == self._round:
+        if head.is_exclusive or self._picker.is_endgame or share.hastened_round == self._round:
             return 0
         asked = 0
         if head.num_free:
@@ -264,7 +264,7 @@ class Pieces:
         if asked < budget:
             asked += self._duplicate(head, share, budget - asked, runs)
         if asked < budget:
-            share.searched_round = self._round
+            share.hastened_round = self._round
         return asked
 
     def _duplicate(self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
@@ -426,7 +426,7 @@ class Pieces:
         self._round += 1
         is_sequential = self._picker.sequential
         patience = SEQUENTIAL_PIECE_SECONDS if is_sequential else SLOW_PIECE_SECONDS
-        self._late_head = self._find_late_head() if is_sequential and self.open else None
+        self._late_head = self._find_late_head() if is_sequential else None
         for piece in self.open.values():
             owner = piece.owner
             if piece.is_exclusive:
@@ -442,7 +442,10 @@ class Pieces:
                 self._offer(piece)
 
     def _find_late_head(self) -> OpenPiece | None:
-        head = self.open[min(self.open)]
+        index = self._picker.first_open()
+        if index is None:
+            return None
+        head = self.open[index]
         is_late = any(peer.expected_wait > SEQUENTIAL_WAIT for peer in head.waited_for())
         return head if is_late else None
 
