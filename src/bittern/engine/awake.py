@@ -214,8 +214,10 @@ async def _prepare(
         await services.disk.run(lambda: storage.prepare(config.files), lane=storage)
         if services.config.part_suffix is not None:
             # Whose last piece came just before a kill, or whose renaming has failed.
-            lengths = content.layout.verified_lengths(have)
-            await services.disk.run(lambda: storage.name_whole(lengths), lane=storage)
+            layout = content.layout
+            await services.disk.run(
+                lambda: storage.name_whole(layout.verified_lengths(have)), lane=storage
+            )
     if config.make_links and have.is_full:
         await services.disk.run(storage.make_links, lane=storage)
 
