@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from bittern.core.errors import (
 )
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.dht.items import Item, mutable_target, signed_message
+from bittern.engine import follower as follower_module
 from bittern.engine.config import SessionConfig, TorrentConfig
 from bittern.engine.follower import Follower, is_named, read_torrent, write_torrent
 from bittern.engine.session import Session
@@ -311,6 +313,33 @@ async def test_who_gave_the_metadata_is_asked_for_the_files(tmp_path: Path) -> N
             await asyncio.wait_for(follower.update(), 10)
     assert len(added) == 2
     assert read_files(tmp_path / "out") == names(FILES)
+
+
+@pytest.mark.slow
+async def test_of_many_peers_those_that_answered_are_handed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "MAX_HANDED_ON", 1)
+    network = Network()
+    torrent = make(tmp_path / "1", FILES, Version.HYBRID)
+    put(network, record_of(torrent), 5)
+    added: list[Torrent] = []
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        SeedingThread(torrent, tmp_path / "1") as seed,
+    ):
+
+        def name_both_once(torrent: Torrent) -> None:
+            if not added:
+                torrent.add_peers([Endpoint(*mute.getsockname())], "user")
+                torrent.add_peers([Endpoint("127.0.0.1", seed.port)], "user")
+            added.append(torrent)
+
+        async with session_on(network) as session:
+            follower = Follower(session, LINK, tmp_path / "out", torrent_added=name_both_once)
+            await follower.look()
+            await asyncio.wait_for(follower.update(), 10)
+    assert len(added) == 2
 
 
 @pytest.mark.slow

@@ -287,8 +287,10 @@ class Follower:
             await torrent.resume()
             await torrent.wait_complete()
             metainfo = torrent.metainfo
-            reachable = [e.endpoint for e in torrent.candidates.entries() if not e.failures]
-            self._known = reachable[:MAX_HANDED_ON]
+            # Of those that have answered we have parted with some, as seeds: we want no files yet.
+            known = [each for each in torrent.candidates.entries() if not each.failures]
+            known.sort(key=lambda each: each.connected_at is None and not each.is_seed)
+            self._known = [each.endpoint for each in known[:MAX_HANDED_ON]]
         finally:
             await self._session.remove(torrent, keep_state=True)
         assert metainfo is not None
