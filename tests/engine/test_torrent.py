@@ -21,6 +21,7 @@ from bittern.core.errors import ConfigError, DiskFull, Inconsistent, MetainfoErr
 from bittern.engine import events
 from bittern.engine.config import TorrentConfig
 from bittern.engine.events import TorrentState
+from bittern.storage.hash_trees import read_piece_hash
 from bittern.testing.disk import FaultyCalls
 from bittern.testing.peer import ExpectationFailed
 from tests.engine.scene import (
@@ -1322,13 +1323,50 @@ async def test_a_link_that_learns_piece_layers_as_it_is_paused_goes_on(scene: Sc
     client.is_dead = True
     pausing = scene.spawn(torrent.pause())
     await until(lambda: torrent.swarm is not None)
-    seed.torrent.add_peers([node.endpoint], "user")
-    node.torrent.add_peers([seed.endpoint], "user")
+    assert torrent._awake is not None
+    content = torrent._awake.content
+    for index in range(5):  # as when the data has been read for it
+        content.hashes.note(index, read_piece_hash(content.storage, content.hashes, index))
     await pausing
     assert len(torrent.shelf.metainfo().piece_layers) == 1
     torrent.change(trackers=())
     await torrent.resume()
     await node.complete()
+
+
+@pytest.mark.parametrize("end", ["pause", "stop", "recheck"])
+@in_scene(web_seeds=(BASE,))
+async def test_its_traffic_ends_before_its_trackers_have_heard_of_it(
+    scene: Scene, end: str
+) -> None:
+    client, web = FakeClient(), Web.of(scene, rate=20_000)
+    seed = await scene.node(is_seed=True, max_upload_rate=40_000)
+    make = type("Node", (tracked(client), web.session), {"client": client})
+    node = await scene.node(
+        peers=[seed], make=make, enable_trackers=True, torrent={"trackers": ((URL,),)}
+    )
+    await scene.node(peers=[node])
+    torrent = node.torrent
+    await until(lambda: bool(torrent.num_uploaded) and web.num_open > 0)
+    client.is_dead = True
+    ending = scene.spawn(getattr(torrent, end)())
+    await asyncio.sleep(0.2)
+
+    def moved() -> tuple[int, int, int, int]:
+        requests = len(web.requests)
+        return torrent.num_downloaded, torrent.num_uploaded, web.num_bytes, requests
+
+    before, had = moved(), torrent.have_bits
+    torrent.add_peers([seed.endpoint], "user")
+    torrent.change(web_seeds=(f"{BASE}again",))
+    seed.torrent.add_peers([node.endpoint], "user")
+    await asyncio.sleep(3)
+    assert not ending.done()
+    assert moved() == before
+    assert not torrent.peers()
+    assert web.num_open == 0
+    await ending
+    assert had & ~torrent.have_bits == 0
 
 
 @pytest.mark.parametrize("place", ["store.keeper.Keeper.finish", "sources.finder.PeerFinder.stop"])

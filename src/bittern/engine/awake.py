@@ -269,6 +269,19 @@ def _make_swarm(
     return swarm
 
 
+def part(roster: Roster | None, swarm: Swarm | None) -> None:
+    """
+    Close the connections of a torrent that is to stop, and make no more.
+
+    That is done before its trackers are told, which may be slow to hear of it: whoever pauses a
+    torrent sees its traffic end. What has come by then is written and judged meanwhile.
+    """
+    if roster is not None:
+        roster.close()
+    if swarm is not None:
+        swarm.web_seeds.stop()
+
+
 def use_web_seeds(
     swarm: Swarm,
     services: TorrentServices,

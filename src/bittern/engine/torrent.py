@@ -22,7 +22,7 @@ from bittern.core.endpoint import Endpoint
 from bittern.core.errors import BitTorrentError, InputError, StorageError
 from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.engine import changes, events, moving
-from bittern.engine.awake import Awake, use_web_seeds, wake
+from bittern.engine.awake import Awake, part, use_web_seeds, wake
 from bittern.engine.condition import Condition
 from bittern.engine.config import TorrentConfig, check_peers
 from bittern.engine.events import Event, TorrentState
@@ -394,6 +394,7 @@ class Torrent:
     async def _leave(self) -> None:
         """Stop the swarm and let go of the files; totals and pieces are kept."""
         try:
+            part(self.roster, self.swarm)
             await self._finder.stop()
         finally:
             await self._let_go()

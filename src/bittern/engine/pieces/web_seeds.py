@@ -41,7 +41,7 @@ class WebSeeds:
         report: tells the outside.
     """
 
-    __slots__ = ("_counted", "_named", "_report", "_seeds", "_services", "_swarm")
+    __slots__ = ("_counted", "_is_stopped", "_named", "_report", "_seeds", "_services", "_swarm")
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class WebSeeds:
         """The same URLs in the order of those who named them."""
         self._counted: dict[str, int] = {}
         """Pieces of each that the picker was told of."""
+        self._is_stopped = False
 
     def use(self, info: Info, records: Records, http: HttpOpener) -> None:
         """Have these, and no others, from now on; once the swarm is whole."""
@@ -114,7 +115,7 @@ class WebSeeds:
     def ask(self, *, now: float) -> None:
         """Ask those that may be asked, if something is missing that they have."""
         missing = self._swarm.picker.missing
-        if not missing:
+        if not missing or self._is_stopped:
             return
         usable = [
             seed
@@ -185,7 +186,8 @@ class WebSeeds:
         return "in reserve" if self._swarm.picker.missing else "nothing is missing"
 
     def stop(self) -> None:
-        """Close every connection; idempotent."""
+        """Close every connection and ask nobody any more; idempotent."""
+        self._is_stopped = True
         for seed in self._seeds.values():
             seed.stop()
 
