@@ -366,6 +366,18 @@ def test_slow_pieces_are_shared_and_quick_ones_are_not(is_sequential: bool) -> N
     assert scene.joinable() == {0, 2}
 
 
+def test_in_sequence_a_first_piece_that_is_not_fetched_but_mended_hastens_nobody() -> None:
+    """It is open for the picker alone while it is being repaired or copied."""
+    scene, peer = Scene(3), PeerShare("a")
+    scene.picker.mark_open(0)
+    peer.expected_wait = SEQUENTIAL_WAIT + 0.1
+    assert scene.plan(peer, 1) == [(1, 0, B)]
+    scene.pieces.share_slow_pieces()
+    assert scene.plan(peer, 1) == [(1, B, 2 * B)]
+    scene.picker.mark_closed(0)
+    assert scene.plan(peer, 3) == [(1, 2 * B, 4 * B), (0, 0, B)]
+
+
 def test_in_sequence_the_first_piece_does_not_wait_for_one_who_stalls() -> None:
     """What was asked of him is asked of others as well, while there is more to ask them for."""
     scene, stalled, quick = Scene(3), PeerShare("stalled"), PeerShare("quick")

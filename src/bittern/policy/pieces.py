@@ -443,9 +443,9 @@ class Pieces:
 
     def _find_late_head(self) -> OpenPiece | None:
         index = self._picker.first_open()
-        if index is None:
+        head = None if index is None else self.open.get(index)
+        if head is None:  # None is open, or it is being mended, for which nobody is asked.
             return None
-        head = self.open[index]
         is_late = any(peer.expected_wait > SEQUENTIAL_WAIT for peer in head.waited_for())
         return head if is_late else None
 
