@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -354,8 +355,39 @@ def test_uvloop_is_left_out_where_its_library_would_end_the_program(
     factory = loop_factory()
     assert factory is not None
     assert os.environ["UV_THREADPOOL_SIZE"] == "1"
-    monkeypatch.setattr(threading.Thread, "start", _refuse_thread)
+    start, num_left = threading.Thread.start, 1
+
+    def start_one(thread: threading.Thread) -> None:
+        nonlocal num_left
+        if not num_left:
+            _refuse_thread(thread)
+        num_left -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    assert loop_factory() is None, "one is for us"
     assert loop_factory() is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
+def test_uvloop_has_its_thread_before_we_could_take_the_last_one() -> None:
+    """Who may start two threads and started the second itself was ended."""
+    pytest.importorskip("uvloop")
+    code = """if True:
+        import os, time
+        from bittern.cli.loop import loop_factory
+        make = loop_factory()
+        while len(os.listdir("/proc/self/task")) > 1:
+            time.sleep(0.001)  # those that were tried are about to end
+        loop = make()
+        print(len(os.listdir("/proc/self/task")))
+        loop.close()
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
+    assert ended.stdout == b"2\n"
 
 
 def test_signals_stop_a_program_that_gets_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:

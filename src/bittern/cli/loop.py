@@ -3,9 +3,9 @@ The event loop of verbs that run for a while, and how they are stopped.
 
 The first Ctrl-C or SIGTERM asks the verb to stop cleanly, and five seconds
 later it is stopped whether it is ready or not; the second ends the program at
-once. Both hard ends are safe, because resume data is written ahead. So does SIGHUP,
-unless ``nohup`` has it ignored; or a verb that serves takes it for the wish to read
-its files again.
+once. Both hard ends are safe, because resume data is written ahead. SIGHUP does
+the same, unless ``nohup`` has it ignored, or a verb that serves takes it for the
+wish to read its files again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from bittern.cli.environment import variable
 from bittern.cli.exits import ExitCode, describe
 from bittern.cli.output import complain
+from bittern.storage.worker import start_threads
 
 T = TypeVar("T")
 
@@ -52,24 +53,32 @@ def loop_factory(*, for_processes: bool = False) -> Callable[[], asyncio.Abstrac
     except ImportError:
         is_usual = for_processes or sys.platform != "win32"
         return None if is_usual else asyncio.SelectorEventLoop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory if _has_threads_for_libuv() else None
+
+    def make() -> asyncio.AbstractEventLoop:
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        # Its library's thread starts here and now: later we might have the last one ourselves.
+        with contextlib.suppress(OSError):
+            loop.run_until_complete(loop.getaddrinfo("127.0.0.1", 0))
+        return loop
+
+    return make if _has_threads_for_libuv() else None
 
 
 def _has_threads_for_libuv() -> bool:
     """
-    Tell whether a thread can be started, and have uvloop's library want no more than one.
+    Tell whether two threads can be started, and have uvloop's library want no more than one.
 
     It starts four with the first address that it is to look up, even if that is a number, and
     ends the program when there is none to be had (``ulimit -u``, a container's limit). No names
-    are looked up there (``net.dns``).
+    are looked up there (``net.dns``). The other one is for us.
     """
     os.environ.setdefault("UV_THREADPOOL_SIZE", "1")
-    try:
-        threading.Thread(target=bool, daemon=True).start()
-    except RuntimeError:
-        return False
-    return True
+    end = threading.Event()
+    started = start_threads([threading.Thread(target=end.wait, daemon=True) for _ in range(2)])
+    end.set()
+    for thread in started:
+        thread.join()
+    return len(started) == 2
 
 
 class StopSignal:
