@@ -208,6 +208,27 @@ async def test_a_check_that_is_asked_for_is_not_skipped(scene: Scene) -> None:
     assert seed.torrent.have_bits.bit_count() == NUM_PIECES - 1
 
 
+@pytest.mark.parametrize("has_journal", [False, True])
+@in_scene()
+async def test_what_a_check_has_found_is_not_forgotten_for_what_was_believed_before_it(
+    scene: Scene, has_journal: bool
+) -> None:
+    node = await scene.node(
+        damaged=[7 * PIECE_LENGTH],
+        torrent={"skip_check": True},
+        state_dir=scene.state_dir if has_journal else None,
+    )
+    torrent = node.torrent
+    await torrent.move(scene.folder / "new")
+    assert torrent.is_complete
+    await torrent.recheck()
+    assert not torrent.config.skip_check
+    await torrent.pause()
+    await torrent.resume()
+    assert torrent.have_bits.bit_count() == NUM_PIECES - 1
+    assert torrent.state is TorrentState.DOWNLOADING
+
+
 @in_scene()
 async def test_skip_check_of_nothing_at_all(scene: Scene) -> None:
     seed = await scene.node(torrent={"skip_check": True})

@@ -64,6 +64,11 @@ def change_torrent(config: TorrentConfig, changes: TorrentChanges, shelf: Shelf)
     return check_choice(changed, shelf.metainfo().info) if shelf.has_metainfo else changed
 
 
+def when_checked(config: TorrentConfig, *, is_forced: bool) -> TorrentConfig:
+    """Return settings for a check: once one was asked for, the data is not just believed in."""
+    return replace(config, skip_check=False) if is_forced and config.skip_check else config
+
+
 def _check_names(changes: Mapping[str, object], known: type) -> None:
     for name in changes:
         if name not in known.__annotations__:

@@ -246,7 +246,10 @@ class TorrentConfig:
     paused: bool = False
     """Add it without starting it; ``Torrent.resume`` does that."""
     skip_check: bool = False
-    """Take the data for complete; every piece is still hashed before its first upload."""
+    """
+    Take the data for complete until a check is asked for; every piece is still hashed before its
+    first upload.
+    """
     reuse_session: bool = True
     """Take files that another torrent of the session has, verified, instead of fetching them."""
     reuse_from: tuple[Path, ...] = ()

@@ -278,7 +278,7 @@ class Torrent:
         if not self._was_resumed:
             kept = await moving.with_kept_names(self._services, self.shelf, self.config)
             self.config = moving.placed(self.config, kept)
-        config = self.config
+        config = self.config = changes.when_checked(self.config, is_forced=force_check)
         awake = await wake(
             self,
             self._services,
