@@ -16,6 +16,7 @@ from bittern.engine.torrent import Torrent
 from bittern.storage.adopt import ReuseHow
 from bittern.testing.disk import SimWorker
 from tests.engine.sources.fake_tracker import URL
+from tests.engine.web import BASE
 from tests.sim.told import WatchedSession
 from tests.sim.unreliable import OF_MOVES, UnreliableCalls
 from tests.sim.works import content_of
@@ -171,6 +172,8 @@ class Orders:
                 reuse_from=tuple(rng.sample(self.outputs, rng.choice([0, 0, 1]))),
                 reuse_how=rng.choice(list(ReuseHow)),
                 trackers=((URL,),) if rng.random() < 0.5 else (),
+                web_seeds=(BASE,) if rng.random() < 0.3 else (),
+                skip_check=rng.random() < 0.1,
                 peers=tuple(self.world.endpoints) if rng.random() < 0.8 else (),
             ),
         )
@@ -264,6 +267,7 @@ class Orders:
                 max_connections=rng.choice([None, 1, 5]),
                 upload_slots=rng.choice([None, 1]),
                 trackers=rng.choice([(), ((URL,),)]),
+                web_seeds=rng.choice([(), (BASE,)]),
             )
 
     async def _do_change_session(self) -> None:
@@ -303,6 +307,8 @@ class Orders:
     def _check_whole(self, torrent: Torrent) -> None:
         """Prove that the files of a torrent are there, under their names, unless it is moving."""
         if torrent._condition.lock.locked() or self.calls.faults & OF_MOVES:
+            return
+        if torrent in self.session.believing:
             return
         work = self.world.work_of(torrent)
         paths = work.paths(torrent.config)

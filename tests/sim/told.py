@@ -8,6 +8,7 @@ from typing import Any
 from bittern.engine import events
 from bittern.engine.events import Event, TorrentState
 from bittern.engine.listeners import EventStream
+from bittern.engine.peers.range_reader import HttpOpener
 from bittern.engine.torrent import Torrent
 from tests.engine.sources.fake_tracker import TrackedSession
 
@@ -72,14 +73,23 @@ class WatchedSession(TrackedSession):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.web: HttpOpener
+        """Web servers that it reaches."""
         self.ever: dict[Torrent, tuple[TorrentState, EventStream]] = {}
         """All torrents it ever had: the state in which each began, and what it tells."""
+        self.believing: set[Torrent] = set()
+        """Those that say they have what they were told they had, until it is checked."""
+
+    def _http(self) -> HttpOpener:
+        return self.web
 
     def _register(self, torrent: object) -> None:
         super()._register(torrent)
         assert isinstance(torrent, Torrent)
         if torrent not in self.ever:
             self.ever[torrent] = torrent.state, torrent.events()
+            if torrent.config.skip_check:
+                self.believing.add(torrent)
 
 
 def short(event: Event) -> str:

@@ -1,4 +1,4 @@
-"""Disks, state folders and trackers on which nobody can rely."""
+"""Disks, state folders, trackers and web servers on which nobody can rely."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import random
 import stat
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bittern.core.announce import AnnounceAnswer, AnnounceRequest
@@ -17,6 +17,7 @@ from bittern.engine.session import Session
 from bittern.testing.disk import CachedCalls
 from bittern.testing.loop import VirtualLoop
 from tests.engine.sources.fake_tracker import FakeClient
+from tests.engine.web import Answer, Request, Web
 
 _ERRORS = {
     "open": (errno.EIO, errno.EMFILE, errno.EACCES, errno.ENOSPC),
@@ -129,3 +130,32 @@ class UnreliableTracker(FakeClient):
         if self._rng.random() < 0.3:
             raise TrackerUnreachable("silent")
         return await super().announce(url, requests, answered=answered)
+
+
+class UnreliableWeb(Web):
+    """
+    Web servers that now and then refuse, break off, or send other bytes.
+
+    Args:
+        loop: its chance decides.
+        files: by URL.
+    """
+
+    def __init__(self, loop: VirtualLoop, files: Mapping[str, bytes]) -> None:
+        rng = random.Random(loop.random.random())
+        super().__init__(files, rate=100_000.0, has_ranges=rng.random() < 0.7)
+        self._rng = rng
+        self.lie = self._lie
+
+    def _lie(self, _request: Request, answer: Answer) -> Answer | None:
+        body = answer.body
+        match self._rng.randrange(12):
+            case 0:
+                return Answer(503)
+            case 1:
+                half = body[: len(body) // 2]
+                return Answer(answer.status, answer.headers, half, "the line was cut")
+            case 2:
+                return Answer(answer.status, answer.headers, bytes(len(body)))
+            case _:
+                return None

@@ -5,7 +5,8 @@ A ``World`` has a seed of a few small torrents and some ``Actor``s. Each of thos
 a session, whose disk may fail, and callers that give it random orders: they do not wait for each
 other, change their minds (a task is cancelled where it waits) and do not hear that the session
 ends. After each life of a session it is looked at what it leaves, then it begins anew from its
-state folder. Everything is drawn from the loop's chance: a seed repeats it.
+state folder; its files may have been damaged meanwhile. Everything is drawn from the loop's
+chance: a seed repeats it.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from bittern.testing.loop import VirtualLoop
 from bittern.testing.network import Link, SimNetwork
 from bittern.testing.peer import ScriptedPeer
 from tests.engine.scene import PORT
+from tests.engine.web import BASE
 from tests.sim.orders import PATIENCE, Orders
 from tests.sim.told import WatchedSession, check_events, short
-from tests.sim.unreliable import OF_MOVES, UnreliableCalls, UnreliableTracker
+from tests.sim.unreliable import OF_MOVES, UnreliableCalls, UnreliableTracker, UnreliableWeb
 from tests.sim.works import SUFFIX, Work, all_works
 
 
@@ -81,8 +83,13 @@ class Actor(Orders):
         self.root = world.folder / name
         self.calls = UnreliableCalls(world.loop)
         self.tracker = UnreliableTracker(world.loop)
+        files = {url: data for work in world.works for url, data in work.on_web(BASE).items()}
+        self.web = UnreliableWeb(world.loop, files)
         self.rng = random.Random(world.loop.random.random())
         self.suffix = self.rng.choice([None, SUFFIX])
+        self.is_killed = self.rng.random() < 0.5
+        """Now and then, or else its files are changed. After a kill those that were being written
+        may be newer than what is known of them, so that nobody would notice a change."""
         self.worker = SimWorker(world.loop)
         self._session: WatchedSession | None = None
         self.expected: dict[str, int] = {}
@@ -126,6 +133,7 @@ class Actor(Orders):
             clock=loop.time,
         )
         self._session.client = self.tracker
+        self._session.web = self.web
         return self._session
 
     async def live(self, *, is_faulty: bool) -> None:
@@ -149,7 +157,7 @@ class Actor(Orders):
             for number in range(rng.randint(1, 4))
         ]
         await asyncio.sleep(rng.uniform(1.0, 12.0))
-        killed = Snapshot(self.root) if rng.random() < 0.25 else None
+        killed = Snapshot(self.root) if self.is_killed and rng.random() < 0.5 else None
         known = dict(self._settings())
         if rng.random() < 0.3:
             await _end(callers)
@@ -163,6 +171,36 @@ class Actor(Orders):
             killed.restore()
             self.last.update(known)
             self.expected = dict.fromkeys(known, 0)
+        if rng.random() < 0.3:
+            self.damage()
+
+    def damage(self) -> None:
+        """Change, cut or remove a file, as those may to whom it belongs."""
+        files = sorted(
+            path for output in self.outputs for path in output.rglob("*") if path.is_file()
+        )
+        if not files:
+            return
+        path = self.rng.choice(files)
+        data = bytearray(path.read_bytes())
+        match self.rng.randrange(3):
+            case 0:
+                path.unlink()
+                done = "removes"
+            case 1 if data:
+                del data[self.rng.randrange(len(data)) :]
+                path.write_bytes(data)
+                done = "cuts"
+            case _ if data and not self.is_killed:
+                data[self.rng.randrange(len(data))] ^= 1
+                path.write_bytes(data)
+                done = "changes"
+            case _:
+                return
+        self.note(f"somebody {done} {path.relative_to(self.root)}")
+        for work in self.world.works:
+            if work.name in self.expected:
+                self.expected[work.name] &= work.right_pieces(self.last[work.name])
 
     async def enter_in_vain(self) -> None:
         """Have somebody enter a session who does not wait for it."""
@@ -215,6 +253,7 @@ class Actor(Orders):
         assert not len(session._services.handles), "open files"
         assert not self.host.open_things(), f"open: {self.host.open_things()}"
         assert not self.worker.backlog, "storage jobs"
+        assert not self.web.num_open, "requests to web servers"
         assert not session.torrents
         for torrent, (first, stream) in session.ever.items():
             assert torrent.state is TorrentState.STOPPED, f"{torrent!r} at the end"
@@ -231,6 +270,8 @@ class Actor(Orders):
         for work, torrent in newest.items():
             self.last[work.name] = torrent.config
             if torrent in self.deleted:
+                continue
+            if torrent in session.believing:
                 continue
             right = work.right_pieces(torrent.config)
             have = torrent.have_bits if torrent.shelf.has_metainfo else 0
@@ -254,7 +295,9 @@ class Actor(Orders):
                 continue
             last = self.last.get(work.name)
             output = self.outputs[0] if last is None else last.output
-            await session.add(work.raw, TorrentConfig(output=output))
+            torrent = await session.add(work.raw, TorrentConfig(output=output))
+            have, right = torrent.have_bits, work.right_pieces(torrent.config)
+            assert not have & ~right, f"{work.name}: begins with {have:b}, right are {right:b}"
         for torrent in session.torrents:
             torrent.change(files=None)
             torrent.add_peers([self.world.source], "user")

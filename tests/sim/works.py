@@ -39,6 +39,16 @@ class Work:
         topics += [f"xt=urn:btmh:1220{info.info_hash_v2}"] if info.info_hash_v2 else []
         return [f"magnet:?{topic}" for topic in dict.fromkeys([*topics, "&".join(topics)])]
 
+    def on_web(self, base: str) -> dict[str, bytes]:
+        """Return its files by their URLs below that of a web seed."""
+        info = self.metainfo.info
+        top = () if info.is_single_file else (self.name,)
+        return {
+            base + "/".join((*top, *entry.path)): data
+            for entry, data in zip(info.files, self.files, strict=True)
+            if not entry.is_pad
+        }
+
     def paths(self, config: TorrentConfig) -> list[Path | None]:
         """Return where its files are by a torrent's settings; None for a pad."""
         entries = self.metainfo.info.files
