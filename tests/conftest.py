@@ -16,6 +16,7 @@ import ipaddress
 import logging
 import os
 import random
+import signal
 import socket
 import sys
 import zlib
@@ -312,3 +313,13 @@ class _Collector(logging.Handler):
         if record.exc_info is not None:
             text += f"\n{record.exc_info[1]!r}"
         self._seen.append(text)
+
+
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """Let SIGHUP be heard, also by programs that a test starts, where ``nohup`` runs the suite."""
+    number = getattr(signal, "SIGHUP", None)
+    before = None if number is None else signal.signal(number, signal.SIG_DFL)
+    yield
+    if number is not None:
+        signal.signal(number, before)

@@ -301,6 +301,7 @@ def begin_download(tmp_path: Path, **extra: Any) -> subprocess.Popen[bytes]:
         (signal.SIGHUP, 7, b"bittern: not finished; the same command goes on from here\n"),
     ],
 )
+@pytest.mark.usefixtures("hangups")
 def test_the_first_signal_stops_a_download_cleanly(
     tmp_path: Path, number: int, code: int, line: bytes
 ) -> None:

@@ -184,6 +184,7 @@ def test_sighup_has_it_read_again(tmp_path: Path, ignores_hangup: bool) -> None:
 @has_hangups
 @pytest.mark.slow
 @pytest.mark.parametrize("ignores_hangup", [False, True])
+@pytest.mark.usefixtures("hangups")
 def test_a_terminal_that_is_closed_ends_it_unless_nohup_started_it(
     tmp_path: Path, ignores_hangup: bool
 ) -> None:

@@ -41,6 +41,7 @@ def signal_self(number: int) -> None:
         ),
     ],
 )
+@pytest.mark.usefixtures("hangups")
 def test_the_first_signal_asks_to_stop(number: int, unfinished: bool, code: int) -> None:
     async def work(stop: StopSignal) -> int:
         signal_self(number)
