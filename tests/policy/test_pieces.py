@@ -533,47 +533,6 @@ def test_only_the_slow_one_of_two_in_a_piece_is_helped() -> None:
     assert scene.plan(third, 9) == [(0, 3 * B, 4 * B - 100), (0, 2 * B, 3 * B)]
 
 
-def owing(key: str, scene: Scene, rate: float, num_blocks: int) -> PeerShare:
-    """Make a peer that was asked for blocks in order and keeps its rate, in blocks per second."""
-    share = PeerShare(key)
-    runs = scene.plan(share, num_blocks)
-    share.queue = {index << 32 | begin: length for index, begin, length in requests_of(scene, runs)}
-    share.rate, share.expected_wait = rate * B, len(share.queue) / rate
-    return share
-
-
-def test_what_a_slow_peer_brings_sooner_than_another_would_is_not_asked_for_twice() -> None:
-    """Its cancel would come too late."""
-    scene, quick = Scene(2), PeerShare("quick")
-    slow = owing("slow", scene, 2.0, 8)
-    quick.rate, quick.delay = 1000.0 * B, 2.2
-    scene.pieces.share_slow_pieces()
-    late = scene.plan(quick, 9)
-    assert requests_of(scene, late) == [
-        (1, at * B, scene.geometry.block_length(1, at * B)) for at in (3, 2, 1, 0)
-    ]
-    slow.is_silent = True
-    scene.pieces.share_slow_pieces()
-    assert [begin // B for _, begin, _ in scene.plan(quick, 9)] == [3, 2, 1, 0], "all are late now"
-
-
-def test_who_lets_us_wait_longest_is_helped_first() -> None:
-    scene, quick = Scene(3), PeerShare("quick")
-    for rate, name in ((2.0, "slow"), (1.0, "slowest"), (3.0, "less slow")):
-        owing(name, scene, rate, 4)
-    scene.pieces.share_slow_pieces()
-    quick.rate, quick.delay = 1000.0 * B, 0.1
-    assert [index for index, _, _ in scene.plan(quick, 9)] == [1, 1, 1, 1, 0, 0, 0, 0, 2]
-
-
-def test_of_one_peer_that_is_late_the_last_piece_is_asked_for_first() -> None:
-    scene, quick = Scene(3), PeerShare("quick")
-    owing("slow", scene, 2.0, 12)
-    scene.pieces.share_slow_pieces()
-    quick.rate, quick.delay = 1000.0 * B, 0.1
-    assert [index for index, _, _ in scene.plan(quick, 6)] == [2, 2, 2, 2, 1, 1]
-
-
 def test_a_block_asked_of_several_is_free_when_all_have_refused() -> None:
     scene, a, b, c = Scene(1), *map(PeerShare, "abc")
     scene.plan(a, 4)

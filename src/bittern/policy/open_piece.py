@@ -6,7 +6,7 @@ States of a block: free, requested, received.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import Protocol
 
 FREE, REQUESTED, RECEIVED = 0, 1, 2
@@ -30,14 +30,11 @@ class PeerShare:
 
     __slots__ = (
         "assigned",
-        "delay",
         "expected_wait",
         "hastened_round",
-        "is_silent",
         "key",
         "last_index",
         "prefers_rows",
-        "queue",
         "rate",
         "searched_round",
     )
@@ -54,13 +51,6 @@ class PeerShare:
         """The last piece that was opened for it; the next one should follow."""
         self.expected_wait: float = 0.0
         """Seconds until its outstanding requests will be there at that rate."""
-        self.queue: Mapping[int, int] = {}
-        """Its outstanding requests as ``proto.outgoing`` keeps them: ``index << 32 | begin`` to
-        lengths, oldest first; empty where nobody knows their order."""
-        self.is_silent: bool = False
-        """It has sent nothing for long, so that all it owes is late, the next block as the last."""
-        self.delay: float = 0.0
-        """Seconds from a request to its block, when nothing else is asked for."""
         self.searched_round: int = -1
         """Round in which no slow block was left that this peer could be asked for too."""
         self.hastened_round: int = -1

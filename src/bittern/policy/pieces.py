@@ -66,28 +66,6 @@ class Received:
     """Bytes that were there already or that nobody wants any more."""
 
 
-class Places:
-    """Where blocks stand among what peers were asked for; good for one look at all pieces."""
-
-    def __init__(self) -> None:
-        self._places: dict[PeerShare, dict[int, int]] = {}
-
-    def wait(self, share: PeerShare, key: int) -> float:
-        """Return the seconds until a peer brings a block, at its pace, after those before it."""
-        if share.is_silent or not share.rate:
-            return share.expected_wait
-        if (places := self._places.get(share)) is None:
-            places = {each: place for place, each in enumerate(share.queue, 1)}
-            self._places[share] = places
-        place = places.get(key)
-        return share.expected_wait if place is None else place * BLOCK_LENGTH / share.rate
-
-
-def _wait_of(piece: OpenPiece) -> float:
-    """Return how long the latest of those who were asked first will need for all that they owe."""
-    return max((peer.expected_wait for peer in set(piece.waited_for())), default=0.0)
-
-
 class Pieces:
     """
     All pieces in progress of one torrent.
@@ -127,9 +105,6 @@ class Pieces:
         self._exclusive: set[int] = set()
         self._late_head: OpenPiece | None = None
         """In sequential order the first piece of all, when a block of it is long in coming."""
-        self._by_wait: list[OpenPiece] | None = None
-        """In the endgame: the order in which pieces are looked at for late blocks, in this round;
-        some may have been closed since."""
         self._round = 0
         """Counts calls of ``share_slow_pieces``; nobody becomes slow between two of them."""
 
@@ -270,14 +245,11 @@ class Pieces:
                     return
         if share.searched_round == self._round:
             return
-        # Who lets us wait longest is helped first, and with what it was asked for last.
-        if self._by_wait is None:
-            self._by_wait = sorted(self.open.values(), key=_wait_of)[::-1]
-        places = Places()
-        for piece in self._by_wait:
-            is_open = self.open.get(piece.index) is piece
-            if is_open and not piece.is_exclusive and peer_bits >> (top - piece.index) & 1:
-                budget -= self._duplicate(piece, share, budget, runs, places)
+        # Who works through many pieces in a row has come to the last ones last.
+        by_age = self.open.values()
+        for piece in reversed(by_age) if share.prefers_rows else by_age:
+            if not piece.is_exclusive and peer_bits >> (top - piece.index) & 1:
+                budget -= self._duplicate(piece, share, budget, runs)
                 if budget <= 0:
                     return
         share.searched_round = self._round
@@ -290,14 +262,12 @@ class Pieces:
         if head.num_free:
             asked = self._take(head, share, budget, runs)
         if asked < budget:
-            asked += self._duplicate(head, share, budget - asked, runs, Places())
+            asked += self._duplicate(head, share, budget - asked, runs)
         if asked < budget:
             share.hastened_round = self._round
         return asked
 
-    def _duplicate(
-        self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run], places: Places
-    ) -> int:
+    def _duplicate(self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
         """Ask ``share`` too for blocks that are long in coming from elsewhere, the last first."""
         asked = 0
         length = self._geometry.length_of(piece.index)
@@ -307,29 +277,18 @@ class Pieces:
             patience = max(ENDGAME_WAIT, 2 * share.expected_wait)
             first = piece.askers[number]
             if first is not None and first is not share and first.expected_wait > patience:
-                key = piece.index << 32 | number << BLOCK_SHIFT
-                # Late with the last of what it owes, it may still bring this block sooner than
-                # ``share`` would; and then a cancel would come too late.
-                soon = 2 * share.expected_wait + own_time + share.delay
-                if places.wait(first, key) > soon and self._is_left(key, first, share, places):
-                    self._askers.setdefault(key, [first]).append(share)
+                begin = number << BLOCK_SHIFT
+                askers = self._askers.setdefault(piece.index << 32 | begin, [first])
+                in_time = [asker.rate for asker in askers if asker.expected_wait <= patience]
+                # Who has sent something so far will: a third copy only delays other blocks.
+                is_left = len(in_time) < MAX_ENDGAME_ASKERS and not any(in_time)
+                if is_left and share not in askers:
+                    askers.append(share)
                     share.expected_wait += own_time
-                    begin = number << BLOCK_SHIFT
                     runs.append((piece.index, begin, min(length, begin + BLOCK_LENGTH)))
                     asked += 1
             number = piece.states.rfind(REQUESTED, 0, number)
         return asked
-
-    def _is_left(self, key: int, first: PeerShare, share: PeerShare, places: Places) -> bool:
-        """Tell whether nobody who was asked for a block after ``first`` will bring it in time."""
-        askers = self._askers.get(key)
-        if askers is None:
-            return True
-        patience = max(ENDGAME_WAIT, 2 * share.expected_wait)
-        others = [asker for asker in askers if asker is not first]
-        in_time = [asker.rate for asker in others if places.wait(asker, key) <= patience]
-        # Who has sent something so far will: a third copy only delays other blocks.
-        return share not in others and len(in_time) < MAX_ENDGAME_ASKERS and not any(in_time)
 
     # --- receiving -----------------------------------------------------------------------
 
@@ -465,7 +424,6 @@ class Pieces:
         all shares have been brought up to date.
         """
         self._round += 1
-        self._by_wait = None
         is_sequential = self._picker.sequential
         patience = SEQUENTIAL_PIECE_SECONDS if is_sequential else SLOW_PIECE_SECONDS
         self._late_head = self._find_late_head() if is_sequential else None

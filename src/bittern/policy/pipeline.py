@@ -55,7 +55,7 @@ class Pipeline:
     """
     The depth of one peer's request queue.
 
-    ``target``, ``rate`` and ``delay`` are for reading.
+    ``target`` and ``rate`` are for reading.
 
     Args:
         now: instant of creation.
@@ -63,6 +63,7 @@ class Pipeline:
     """
 
     __slots__ = (
+        "_delay",
         "_first",
         "_is_waiting",
         "_outstanding",
@@ -70,7 +71,6 @@ class Pipeline:
         "_round_at",
         "_round_blocks",
         "_round_left",
-        "delay",
         "rate",
         "target",
     )
@@ -81,7 +81,7 @@ class Pipeline:
         """Requests to keep outstanding, blocks."""
         self.rate: float = 0.0
         """Blocks per second while something was outstanding; 0.0 until the first round ends."""
-        self.delay: float = 0.0
+        self._delay = 0.0
         """Round trip, as the first block after silence shows it; at most ``QUEUE_TIME``."""
         self._first: tuple[float, int] | None = None
         """Time to the first wake-up of a round after silence, and its blocks."""
@@ -111,7 +111,7 @@ class Pipeline:
             self._first = elapsed, num_blocks
         if self._round_left <= 0:
             self._end_round(max(elapsed, 1e-6))
-        elif elapsed > PATIENCE + 2 * self.delay and self._round_blocks < self.rate * elapsed:
+        elif elapsed > PATIENCE + 2 * self._delay and self._round_blocks < self.rate * elapsed:
             self._follow(elapsed, 1.0)
 
     def set_outstanding(self, num_blocks: int, *, now: float) -> None:
@@ -135,7 +135,7 @@ class Pipeline:
         rate = self._round_blocks / elapsed
         if self._first is not None and rate:
             until, num_blocks = self._first
-            self.delay = min(max(0.0, until - num_blocks / rate), QUEUE_TIME)
+            self._delay = min(max(0.0, until - num_blocks / rate), QUEUE_TIME)
             self._first = None
         is_faster = rate >= self.rate
         self._follow(elapsed, 1.0 if is_faster else max(0.25, min(1.0, elapsed)))
@@ -147,14 +147,14 @@ class Pipeline:
         Args:
             num_peers: that send at the same time, this one included; >= 1.
         """
-        on_the_way = ceil(2 * self.delay * self.rate)
+        on_the_way = ceil(2 * self._delay * self.rate)
         share = max(CROWD, CROWD_TARGET // num_peers)
         self.target = min(self.target, max(share, on_the_way))
 
     def _follow(self, elapsed: float, weight: float) -> None:
         """Move the rate towards that of the round, and the target after it."""
         self.rate += (self._round_blocks / elapsed - self.rate) * weight
-        wanted = ceil(self.rate * (QUEUE_TIME + self.delay))
+        wanted = ceil(self.rate * (QUEUE_TIME + self._delay))
         wanted = min(wanted, 2 * self.target)
         self.target = min(max(wanted, MIN_TARGET), self._reqq_limit)
 

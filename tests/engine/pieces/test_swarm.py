@@ -275,36 +275,6 @@ async def test_what_a_seed_owes_when_it_stalls_goes_once_to_the_others(scene: Sc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("num_stalling", "within", "most_wasted"),
-    [pytest.param(0, 4.5, 0.002, id="uneven"), pytest.param(3, 6.3, 0.01, id="three stall")],
-)
-@in_scene(files={"": 32 << 20}, piece_length=1 << 20, is_traced=False)
-async def test_far_and_uneven_seeds_send_hardly_a_block_twice(
-    scene: Scene, num_stalling: int, within: float, most_wasted: float
-) -> None:
-    """Together they need 3.5 s, or six of them 5.4 s."""
-    scene.network.send_buffer_length = 65_536
-    delays = (0.2, 0.01, 0.1, 0.025, 0.15, 0.05, 0.075, 0.02)
-    rates = (50e3, 100e3, 200e3, 400e3, 800e3, 1.5e6, 2.5e6, 4e6)
-    near = scene.add_host()
-    hosts = [scene.add_host(upload_rate=rate) for rate in rates]
-    for host, delay in zip(hosts, delays, strict=True):
-        scene.network.set_link(near, host, Link(delay=delay))
-    seeds = [await scene.node(is_seed=True, host=host) for host in hosts]
-    leecher = await scene.node(host=near, peers=seeds)
-    began = scene.loop.time()
-    for number in (1, 4, 7)[:num_stalling]:
-        scene.loop.call_at(began + 1 + 0.25 * number, scene.network.cut, hosts[number], near)
-    await leecher.complete()
-    assert scene.loop.time() - began < within
-    stats = leecher.torrent.stats()
-    assert stats.downloaded - len(scene.data) <= most_wasted * len(scene.data)
-    for number in (1, 4, 7)[:num_stalling]:
-        scene.network.heal(hosts[number], near)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0, 30_000], ids=["stalls", "is slow"])
 @in_scene(files={"": 8 << 20}, piece_length=262_144, link=Link(delay=0.05))
 async def test_pieces_in_order_do_not_wait_for_one_seed(scene: Scene, rate: int) -> None:

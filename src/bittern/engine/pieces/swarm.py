@@ -42,7 +42,7 @@ from bittern.engine.services import Services
 from bittern.net.stream import Stream
 from bittern.policy.open_piece import PeerShare
 from bittern.policy.picker import Picker
-from bittern.policy.pieces import BLOCK_SHIFT, ENDGAME_WAIT, Run
+from bittern.policy.pieces import BLOCK_SHIFT, Run
 from bittern.policy.pipeline import CROWD
 from bittern.proto import peer_events
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
@@ -213,7 +213,6 @@ class Swarm:
         peer.pipeline.blocks_received(len(blocks), now=now)
         if (share := peer.share).rate:
             # Not only once a second: at the end others are asked for what seems to be late.
-            share.is_silent = False
             share.expected_wait = (len(peer.protocol.outstanding) << BLOCK_SHIFT) / share.rate
         if len(blocks) >= CROWD:
             others = sum(1 for each in self.peers if each is not peer and each.protocol.outstanding)
@@ -509,8 +508,6 @@ class Swarm:
         share.rate = peer.down.rate
         num_bytes = len(protocol.outstanding) << BLOCK_SHIFT
         silent_for = now - peer.last_block_at
-        share.delay = peer.pipeline.delay
-        share.is_silent = num_bytes > 0 and silent_for > ENDGAME_WAIT
         if not num_bytes:
             share.expected_wait = 0.0
         elif silent_for > self._services.config.snub_timeout:
