@@ -141,9 +141,7 @@ class StopSignal:
             self._timeout, self._hard_exit, (self.exit_code(unfinished=True),)
         )
         self._timer.daemon = True
-        with contextlib.suppress(
-            RuntimeError
-        ):  # the system starts no more: a second signal is left
+        with contextlib.suppress(RuntimeError):  # too few threads: a second signal is left
             self._timer.start()
 
     def is_set(self) -> bool:
