@@ -30,7 +30,11 @@ MESSAGES: list[tuple[bytes, str, str]] = [
     (wire.encode_hash_request(HASHES), "hash_request", HASHES_TEXT),
     (wire.encode_hash_request(HASHES, MessageId.HASH_REJECT), "hash_reject", HASHES_TEXT),
     (wire.encode_hashes(HASHES, [bytes(32 * 1025)]), "hashes", HASHES_TEXT),
-    (b"\0\0\0\x02\x15\x00", "hash_request", "hash range of 1 bytes (limit 48)"),
+    (wire.encode_piece(4, 16384, b"x"), "piece", "piece 4 begin 16384 length 1"),
+    (b"\0\0\0\x02\x15\x00", "hash_request", "hash_request message of 2 bytes (limit 49)"),
+    (b"\0\0\0\x05\x06abcd", "request", "request message of 5 bytes (limit 13)"),
+    (b"\0\0\0\x09\x07abcdefgh", "piece", "message 7 of 9 bytes (limit 10)"),
+    (b"\0\0\0\x01\x14", "extended", "message 20 of 1 bytes (limit 2)"),
 ]
 
 

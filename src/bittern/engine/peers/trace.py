@@ -10,7 +10,7 @@ from __future__ import annotations
 from bittern.codec import wire
 from bittern.codec.bencode import EXTENSION_LIMITS, decode_prefix
 from bittern.codec.wire import MessageId
-from bittern.core.errors import BitTorrentError
+from bittern.core.errors import BitTorrentError, WireDecodeError
 
 RAW_LENGTH = 96
 """Bytes of a message that a trace event carries; a handshake fits whole."""
@@ -86,6 +86,10 @@ def describe(head: bytes, length: int) -> tuple[str, str]:
     except ValueError:
         return "unknown", f"id {head[4]}, {length} bytes"
     kind, payload = message_id.name.lower(), head[5:]
+    try:
+        wire.check_length(message_id, length - 4, num_pieces=None)
+    except WireDecodeError as error:
+        return kind, str(error)
     match message_id:
         case MessageId.HAVE | MessageId.SUGGEST_PIECE | MessageId.ALLOWED_FAST:
             return kind, f"piece {int.from_bytes(payload[:4], 'big')}"
@@ -93,7 +97,7 @@ def describe(head: bytes, length: int) -> tuple[str, str]:
             index, begin, size = wire.THREE_NUMBERS.unpack_from(payload)
             return kind, f"piece {index} begin {begin} length {size}"
         case MessageId.PIECE:
-            index, begin, _ = wire.THREE_NUMBERS.unpack_from(payload)
+            _, _, index, begin = wire.PIECE_HEADER.unpack_from(head)
             return kind, f"piece {index} begin {begin} length {length - 13}"
         case MessageId.BITFIELD:
             return kind, payload[:32].hex() + ("..." if length > 37 else "")
@@ -108,10 +112,7 @@ def describe(head: bytes, length: int) -> tuple[str, str]:
 
 
 def _describe_hashes(payload: bytes) -> str:
-    try:
-        what = wire.decode_hash_range(payload)
-    except BitTorrentError as error:
-        return str(error)
+    what = wire.decode_hash_range(payload)
     return (
         f"root {what.pieces_root.hex()[:8]} layer {what.base_layer} index {what.index} "
         f"length {what.length} proof layers {what.proof_layers}"
@@ -119,8 +120,8 @@ def _describe_hashes(payload: bytes) -> str:
 
 
 def _describe_extended(payload: bytes) -> str:
-    if not payload or payload[0] != 0:
-        return f"extension {payload[0] if payload else '?'}, {len(payload)} bytes"
+    if payload[0] != 0:
+        return f"extension {payload[0]}, {len(payload)} bytes"
     try:
         value, _ = decode_prefix(payload[1:], limits=EXTENSION_LIMITS)
     except BitTorrentError:
