@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -129,4 +131,28 @@ def test_a_failure_to_let_go_does_not_spoil_the_end(tmp_path: Path, folder: Path
     path.rmdir()
     store = ResumeStore(tmp_path / "state", clock=lambda: NOW)
     assert store.was_clean
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT OR REPLACE INTO marks VALUES ('looked_at', 'x')",
+        "INSERT OR REPLACE INTO marks VALUES ('looked_at', NULL)",
+        "UPDATE records SET key=5 WHERE copy=1",
+    ],
+)
+def test_values_of_another_type_keep_no_run_from_ending(statement: str, folder: Path) -> None:
+    """Limit: F9. SQLite finds nothing wrong with them."""
+    state = folder / "state"
+    ResumeStore(state).close()
+    store = ResumeStore(state, clock=lambda: NOW)
+    store.save(record(folder, "top/a"))
+    store.close(clean=False)
+    with contextlib.closing(sqlite3.connect(state / "resume.db")) as run, run:
+        assert run.execute(statement).rowcount
+    ResumeStore(state, clock=lambda: NOW).close()
+    store = ResumeStore(state)
+    assert store.was_clean
+    assert store.load(HASH) is None
     store.close()

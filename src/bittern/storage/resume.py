@@ -290,10 +290,16 @@ class ResumeStore:
         now = self._clock()
         with self._database.transaction(durable=False) as run:
             last = run.execute("SELECT value FROM marks WHERE name='looked_at'").fetchone()
-            if last is not None and 0 <= now - last[0] < LOOK_INTERVAL:
+            # Columns of SQLite take values of any type, so damage can make one of another.
+            looked_at = None if last is None else last[0]
+            if isinstance(looked_at, int) and 0 <= now - looked_at < LOOK_INTERVAL:
                 return
             keys = [key for (key,) in run.execute("SELECT DISTINCT key FROM records").fetchall()]
-            hashes = [InfoHash(key) for key in keys if len(key) == InfoHash.SIZE]
+            hashes = [
+                InfoHash(key)
+                for key in keys
+                if isinstance(key, bytes) and len(key) == InfoHash.SIZE
+            ]
             records = [self._load_record(run, info_hash) for info_hash in hashes]
         known = [record for record in records if record is not None]
         self.forget(record.info_hash for record in known if is_abandoned(record, now=now))
