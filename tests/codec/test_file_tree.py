@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
@@ -123,6 +124,19 @@ class TestMerge:
     def test_empty_files_may_stand_anywhere_in_the_space(self) -> None:
         listed = (LISTED[0], LISTED[2], _entry("b", 0, BLOCK), *LISTED[3:])
         assert len(merge_file_lists(listed, TREE, BLOCK)) == 6
+
+    def test_the_name_of_a_pad_makes_none_of_a_file_of_the_tree(self) -> None:
+        """Old clients wrote pads to disk, where they were found by whoever made a new torrent."""
+        name = "_____padding_file_0_"
+        tree = (_entry(name, 10, 0, b"1" * 32), _entry("c", 1, BLOCK, b"2" * 32))
+        named = replace(_entry(name, 10, 0), is_pad=True)
+        listed = (named, _pad(BLOCK - 10, 10), _entry("c", 1, BLOCK))
+        merged = merge_file_lists(listed, tree, BLOCK)
+        assert [entry.is_pad for entry in merged] == [False, True, False]
+        assert merged[0].pieces_root == b"1" * 32
+        fill = replace(_entry(name, BLOCK - 10, 10), is_pad=True)
+        merged = merge_file_lists((*LISTED[:2], fill, *LISTED[3:]), TREE, BLOCK)
+        assert [entry.is_pad for entry in merged] == [entry.is_pad for entry in LISTED]
 
     def test_only_empty_files(self) -> None:
         only = (_entry("b", 0, 0),)

@@ -14,7 +14,7 @@ Source: BEP 3 (``length``, ``files``), BEP 47 (attributes, pads, symlinks).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bittern.codec.bencode import Value
 from bittern.core.errors import MetainfoError
@@ -153,7 +153,7 @@ def _read_file(item: Value, offset: int) -> FileEntry:
         path = _read_path(item.get(b"path"), is_strict=False)
     entry = read_attributes(item, path or (), offset)
     if path:
-        return entry
+        return replace(entry, is_pad=True) if is_named_pad(entry) else entry
     if entry.is_pad:  # BEP 47: clients should not require the path of a pad
         return FileEntry((".pad", str(entry.length)), entry.length, offset, is_pad=True)
     if path is not None:
@@ -161,6 +161,16 @@ def _read_file(item: Value, offset: int) -> FileEntry:
     raise MetainfoError(
         "'path' is missing" if b"path" not in item else "'path' is no list of strings"
     )
+
+
+def is_named_pad(entry: FileEntry) -> bool:
+    """
+    Tell whether a file has the name of a pad.
+
+    Interop: BitComet marks pads of v1 lists in no other way, and once wrote them to disk: such a
+    file of a v2 tree is one like any other.
+    """
+    return bool(entry.path) and entry.path[-1].startswith(_BITCOMET_PAD)
 
 
 def _read_path(value: Value | None, *, is_strict: bool) -> tuple[str, ...] | None:
@@ -207,13 +217,11 @@ def read_attributes(item: dict[bytes, Value], path: tuple[str, ...], offset: int
         raise MetainfoError("'length' is above 2^48 - 1")
     sha1 = item.get(b"sha1")
     mtime = item.get(b"mtime")
-    # Interop: BitComet marks its pads by name only.
-    is_pad = b"p" in attr or (bool(path) and path[-1].startswith(_BITCOMET_PAD))
     return FileEntry(
         path,
         length,
         offset,
-        is_pad,
+        b"p" in attr,
         b"x" in attr,
         b"h" in attr,
         target,

@@ -10,11 +10,14 @@ Source: BEP 52 (file tree, upgrade path), BEP 47 (attributes).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bittern.codec.bencode import Value
 from bittern.codec.file_list import (
     MAX_PATH_DEPTH,
     MAX_TOTAL_LENGTH,
     FileEntry,
+    is_named_pad,
     read_attributes,
     text_from,
 )
@@ -132,13 +135,16 @@ def merge_file_lists(
     order, piece alignment) is identical".
     """
     merged: list[FileEntry] = []
-    remaining = iter(tree)
+    num_found = 0
     for index, entry in enumerate(listed):
+        twin = tree[num_found] if num_found < len(tree) else None
         if entry.is_pad:
-            _check_pad(index, entry, piece_length)
-            merged.append(entry)
-            continue
-        twin = next(remaining, None)
+            if twin is None or twin.path != entry.path or not is_named_pad(entry):
+                _check_pad(index, entry, piece_length)
+                merged.append(entry)
+                continue
+            entry = replace(entry, is_pad=False)
+        num_found += 1
         if twin is None:
             raise MetainfoError(f"files[{index}]: not in the file tree")
         if entry.path != twin.path:
@@ -153,8 +159,8 @@ def merge_file_lists(
                 f"files[{index}]: starts at {entry.offset}, but in the file tree at {twin.offset}"
             )
         merged.append(entry.placed(entry.offset, twin.pieces_root))
-    if (twin := next(remaining, None)) is not None:
-        raise MetainfoError(f"file tree {_place(twin.path)}: not in 'files'")
+    if num_found < len(tree):
+        raise MetainfoError(f"file tree {_place(tree[num_found].path)}: not in 'files'")
     return tuple(merged)
 
 

@@ -220,8 +220,10 @@ def _read_nodes(value: Value | None) -> tuple[tuple[str, int], ...]:
     nodes: list[tuple[str, int]] = []
     for item in value if isinstance(value, list) else ():
         match item:
-            case [bytes() as host, int() as port] if 0 < port < 65536 and 0 < len(host) < 256:
-                nodes.append((host.decode("ascii", "replace"), port))
+            case [bytes() as host, int() as port] if (
+                0 < port < 65536 and 0 < len(host) < 256 and host.isascii()
+            ):
+                nodes.append((host.decode("ascii"), port))
         if len(nodes) == MAX_NODES:
             break
     return tuple(nodes)

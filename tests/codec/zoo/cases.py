@@ -47,6 +47,9 @@ EMPTY_LINKS: Final = (
     "what a link leads to is part of the content; they compare files of some length"
 )
 LINK_LENGTH: Final = "BEP 47: a link has no content; they mind it in a v1 list only"
+NAMED_PAD: Final = (
+    "BitComet's name for pads says nothing of a file that the tree has; they take it for one"
+)
 DEEP: Final = "100 containers, where they count the value inside too"
 
 
@@ -302,6 +305,7 @@ _V2: list[Row] = [
     ("v2", {"info/file tree/a/~/attr": b"x"}, None),
     ("v2", {"info/file tree/a/~/attr": b"p"}, "a pad, which v2 does not have"),
     ("v2", {"info/file tree/z/~/attr": b"p"}, "a pad, which v2 does not have"),
+    ("v2", {"info/file tree/_____padding_file_0_": {b"": {b"length": 0}}}, None),
     ("v2", {"info/file tree/a/~/attr": b"l"}, "a symlink has a length"),
     ("v2", {"info/file tree/z/~/attr": b"l"}, None),
     ("v2", {"info/file tree/z/~": {b"attr": b"l", b"symlink path": [b"a"]}}, None),
@@ -456,6 +460,18 @@ _HYBRID: list[Row] = [
         },
         "file tree '.pad/9152': a pad, which v2 does not have",
     ),
+    (
+        "hy",
+        {
+            "info/files/2/path": [b"d", b"_____padding_file_0_"],
+            "info/file tree/d": {
+                b"_____padding_file_0_": {b"": {b"length": 100, b"pieces root": ROOT_B}}
+            },
+        },
+        None,
+        NAMED_PAD,
+    ),
+    ("hy", {"info/files/1": {b"length": 9152, b"path": [b"_____padding_file_0_"]}}, None),
     ("hy", {"info/meta version": GONE}, "'file tree' without 'meta version'"),
     ("hy", {"info/meta version": 1}, "'meta version' is not 2"),
     ("hy", {"info/meta version": 3}, "newer than we know"),
