@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import weakref
 
 import pytest
 
@@ -66,6 +67,27 @@ def test_who_needs_nobody_is_announced_every_quarter_of_an_hour(scene: Scene) ->
     gaps = [after - before for before, after in itertools.pairwise(instants)]
     assert all(SOONEST <= gap <= ANNOUNCE_INTERVAL + 2 for gap in gaps)
     assert 7 <= len(gaps) <= 9
+
+
+class Torrent:
+    """Something that can be seen to be gone."""
+
+
+def test_a_torrent_that_was_removed_is_not_kept(rng: random.Random) -> None:
+    """Others come before it in the queue, so its entry stays there until its instant comes."""
+    rounds: DhtRounds[Torrent] = DhtRounds(rng, lambda _: False)
+    stays, goes = Torrent(), Torrent()
+    now = 0.0
+    for torrent in (stays, goes):
+        rounds.add(torrent, now=now)
+        assert rounds.due(now=now) == (torrent, True)
+        rounds.ended(torrent, now=now, was_stored=True, num_queries=1)
+        now += PACE
+    rounds.remove(goes)
+    seen = weakref.ref(goes)
+    del goes, torrent
+    assert seen() is None
+    assert rounds.due(now=ANNOUNCE_INTERVAL) == (stays, True)
 
 
 def test_who_lacks_peers_is_looked_up_with_growing_waits(scene: Scene) -> None:

@@ -49,7 +49,8 @@ _Key = TypeVar("_Key", bound=Hashable)
 class _Turn(Generic[_Key]):
     """Where one torrent stands; ``next_at`` is inf while it is looked up."""
 
-    key: _Key
+    key: _Key | None
+    """None once its torrent is gone: the queue keeps the turn until its instant comes."""
     next_at: float
     announce_at: float
     asked_at: float = -math.inf
@@ -86,8 +87,10 @@ class DhtRounds(Generic[_Key]):
     def remove(self, key: _Key) -> None:
         """Forget a torrent; idempotent."""
         turn = self._turns.pop(key, None)
-        if turn is not None and turn.next_at == math.inf:
-            self._num_active -= 1
+        if turn is not None:
+            turn.key = None
+            if turn.next_at == math.inf:
+                self._num_active -= 1
 
     def hurry(self, key: _Key, *, now: float) -> None:
         """Announce a torrent as soon as there is room."""
@@ -127,12 +130,13 @@ class DhtRounds(Generic[_Key]):
             if not self._queue or self._queue[0][0] > now:
                 break
             turn = heapq.heappop(self._queue)[2]
-            is_announce = now >= turn.announce_at
-            if is_announce or self._lacks_peers(turn.key):
+            key, is_announce = turn.key, now >= turn.announce_at
+            assert key is not None, "stale turns were dropped"
+            if is_announce or self._lacks_peers(key):
                 turn.next_at, turn.asked_at = math.inf, now
                 self._num_active += 1
                 self._paced_at = now + PACE
-                return turn.key, is_announce
+                return key, is_announce
             turn.wait = MIN_WAIT
             turn.next_at = min(turn.announce_at, now + IDLE_WAIT)
             self._enqueue(turn)
@@ -172,6 +176,6 @@ class DhtRounds(Generic[_Key]):
         queue = self._queue
         while queue:
             at, _, turn = queue[0]
-            if self._turns.get(turn.key) is turn and turn.next_at == at:
+            if turn.key is not None and turn.next_at == at:
                 return
             heapq.heappop(queue)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import gc
 import random
+import weakref
 from collections import Counter
 from collections.abc import Coroutine
 
@@ -19,6 +20,7 @@ from bittern.engine.sources.announces import (
     MAX_SILENCES,
     PROBE_INTERVAL,
     Announces,
+    Plan,
 )
 from bittern.policy.announcing import PATIENCE, AnnounceDecision
 from bittern.testing.loop import VirtualLoop
@@ -51,7 +53,7 @@ class Row:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.due_at = math.inf
+        self.plan: Plan | None = None
         self.is_running = True
         self.woken: list[float] = []
         self.asked: list[str] = []
@@ -70,7 +72,8 @@ class Row:
         self.woken.append(asyncio.get_running_loop().time())
 
     def missed(self, seconds: float) -> None:
-        self.bench.announces.wake_at(self, self.due_at - seconds)
+        assert self.plan is not None
+        self.bench.announces.wake_at(self, self.plan.at - seconds)
 
     async def announce(self, decision: AnnounceDecision) -> None:
         bench, url = self.bench, decision.url
@@ -113,6 +116,41 @@ async def test_everybody_is_woken_when_it_is_time(loop: VirtualLoop) -> None:
     for row, at in zip(rows, wanted, strict=True):
         assert row.woken == ([] if at is None else [at])
     assert repr(bench.announces) == "<Announces 0 planned, 0 under way, 0 in line>"
+
+
+@simulated
+async def test_who_wants_to_be_woken_no_more_is_not_kept() -> None:
+    """The torrent of one that was stopped may be gone hours before its instant would come."""
+    bench = Bench()
+    stays, goes = Row(bench), Row(bench)
+    bench.announces.wake_at(stays, 100)
+    bench.announces.wake_at(goes, 20_000)
+    bench.announces.wake_at(goes, 10_000)
+    bench.announces.wake_at(goes, None)
+    seen = weakref.ref(goes)
+    del goes
+    assert seen() is None
+    await asyncio.sleep(101)
+    assert stays.woken == [100]
+
+
+@simulated
+async def test_a_dead_tracker_keeps_nobody_who_asked_it() -> None:
+    """Why it was silent is remembered for those who come, and none of those who found it out."""
+    bench = Bench()
+    rows = [Row(bench) for _ in range(MAX_SILENCES)]
+    for row in rows:
+        bench.announces.submit(row, DEAD)
+    await asyncio.sleep(SILENCE + 5)
+    assert all(row.failed for row in rows)
+    seen = [weakref.ref(row) for row in rows]
+    del row, rows
+    gc.collect()
+    assert [each() for each in seen] == [None] * MAX_SILENCES
+    late = Row(bench)
+    bench.announces.submit(late, DEAD)
+    await asyncio.sleep(SILENCE + 5)
+    assert [reason for _, _, reason in late.failed] == ["silent"]
 
 
 @simulated

@@ -22,6 +22,7 @@ Limits: F11. Source: BEP 3, BEP 12.
 from __future__ import annotations
 
 import asyncio
+import copy
 import heapq
 import itertools
 import math
@@ -46,16 +47,31 @@ BATCH: Final = 100
 Spawn = Callable[[Coroutine[object, object, None], str], None]
 
 
+class Plan:
+    """
+    Who wants to be woken, and at what instant.
+
+    One that counts no longer stays in the heap until its instant comes, which may be hours, but
+    knows nobody any more: the torrent may have left its session.
+    """
+
+    __slots__ = ("announcer", "at")
+
+    def __init__(self, at: float, announcer: Announcer) -> None:
+        self.at = at
+        self.announcer: Announcer | None = announcer
+
+
 class Announcer(Protocol):
     """Who announces for one torrent."""
 
-    due_at: float
-    """When it wants to be woken; set by ``Announces`` alone, infinite for never."""
+    plan: Plan | None
+    """When it wants to be woken, None for never; set by ``Announces`` alone."""
     is_running: bool
     """False once it wants nothing any more; for good."""
 
     def go_on(self) -> None:
-        """Do what is due; called at ``due_at``."""
+        """Do what is due; called when it wanted to be woken."""
 
     def missed(self, seconds: float) -> None:
         """Want to announce soon, after time that the loop has not counted."""
@@ -148,8 +164,8 @@ class Announces:
         self.ends_at: float = math.inf
         self._loop = loop
         self._spawn = spawn
-        self._heap: list[tuple[float, int, Announcer]] = []
-        """Entries whose instant is not their announcer's ``due_at`` any more are stale."""
+        self._heap: list[tuple[float, int, Plan]] = []
+        """Plans without an announcer are stale."""
         self._num_stale = 0
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
@@ -162,41 +178,41 @@ class Announces:
 
     def wake_at(self, announcer: Announcer, at: float | None) -> None:
         """Call ``announcer.go_on`` at an instant instead of the one before; None for never."""
-        at = math.inf if at is None else at
-        if at == announcer.due_at:
+        plan = announcer.plan
+        if at == (None if plan is None else plan.at):
             return
-        if announcer.due_at != math.inf:
+        if plan is not None:
+            plan.announcer = announcer.plan = None
             self._num_stale += 1
             if self._num_stale > 64 + len(self._heap) // 2:
-                self._sweep(announcer)
-        announcer.due_at = at
-        if at != math.inf:
-            heapq.heappush(self._heap, (at, next(self._numbers), announcer))
+                self._sweep()
+        if at is not None:
+            announcer.plan = plan = Plan(at, announcer)
+            heapq.heappush(self._heap, (at, next(self._numbers), plan))
         if not self._is_ringing:
             self._arm()
 
     def missed(self, seconds: float) -> None:
         """Let all announce as soon as their trackers allow, after time that was not counted."""
-        waiting = dict.fromkeys(each for at, _, each in self._heap if at == each.due_at)
+        waiting = [plan.announcer for _, _, plan in self._heap]
         self._is_ringing = True
         try:
             for announcer in waiting:
-                announcer.missed(seconds)
+                if announcer is not None:
+                    announcer.missed(seconds)
         finally:
             self._is_ringing = False
             self._arm()
 
-    def _sweep(self, moved: Announcer) -> None:
-        self._heap = [
-            entry for entry in self._heap if entry[2] is not moved and entry[0] == entry[2].due_at
-        ]
+    def _sweep(self) -> None:
+        self._heap = [entry for entry in self._heap if entry[2].announcer is not None]
         heapq.heapify(self._heap)
         self._num_stale = 0
 
     def _arm(self) -> None:
         """Set the timer to the first entry that counts."""
         heap = self._heap
-        while heap and heap[0][0] != heap[0][2].due_at:
+        while heap and heap[0][2].announcer is None:
             heapq.heappop(heap)
             self._num_stale -= 1
         if self._timer is not None:
@@ -217,12 +233,12 @@ class Announces:
             for _ in range(BATCH):
                 if not self._heap or self._heap[0][0] > now:
                     break
-                at, _, announcer = heapq.heappop(self._heap)
-                if at == announcer.due_at:
-                    announcer.due_at = math.inf
-                    announcer.go_on()
-                else:
+                announcer = heapq.heappop(self._heap)[2].announcer
+                if announcer is None:
                     self._num_stale -= 1
+                else:
+                    announcer.plan = None
+                    announcer.go_on()
         finally:
             self._is_ringing = False
             self._arm()
@@ -274,7 +290,7 @@ class Announces:
             line.num_silences = line.num_silences + 1 if is_silent else 0
             if not is_silent:
                 line.moved_at = self._loop.time()
-            line.last_error = error
+            line.last_error = copy.copy(error)  # without a traceback, which keeps the torrent
             announcer.announce_failed(decision, error)
         finally:
             line.num_running -= 1

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import math
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from bittern.core.endpoint import Endpoint, is_dialable
 from bittern.core.errors import TrackerFailure, TrackerUnreachable
 from bittern.core.ids import InfoHash, PeerId
 from bittern.engine import events
-from bittern.engine.sources.announces import Announces
+from bittern.engine.sources.announces import Announces, Plan
 from bittern.engine.sources.tracker_client import TrackerClient
 from bittern.policy.announcing import AnnounceDecision, AnnounceScheduler, TrackerState
 
@@ -139,7 +138,7 @@ class TrackerAnnouncer:
     Attributes:
         info_hashes: as given; may be replaced.
         is_running: between ``start`` and ``stop``.
-        due_at: kept by ``Announces``.
+        plan: kept by ``Announces``.
     """
 
     __slots__ = (
@@ -153,9 +152,9 @@ class TrackerAnnouncer:
         "_schedule",
         "_surroundings",
         "_tasks",
-        "due_at",
         "info_hashes",
         "is_running",
+        "plan",
     )
 
     def __init__(
@@ -172,7 +171,7 @@ class TrackerAnnouncer:
         announce_to_all_tiers: bool = False,
     ) -> None:
         self.is_running: bool = False
-        self.due_at: float = math.inf
+        self.plan: Plan | None = None
         self._client = client
         self._announces = announces
         self._surroundings = surroundings
@@ -466,7 +465,7 @@ class _Farewell:
         is_ours: tells whether it has come back meanwhile.
     """
 
-    __slots__ = ("_client", "_is_ours", "_requests", "_under_way", "due_at", "is_running")
+    __slots__ = ("_client", "_is_ours", "_requests", "_under_way", "is_running", "plan")
 
     def __init__(
         self,
@@ -475,7 +474,7 @@ class _Farewell:
         under_way: Callable[[], list[asyncio.Task[None]]],
         is_ours: Callable[[], bool],
     ) -> None:
-        self.due_at: float = math.inf
+        self.plan: Plan | None = None
         self.is_running: bool = True
         self._client = client
         self._requests = requests
