@@ -17,6 +17,7 @@ from bittern.codec.metainfo import decode_metainfo
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import DiskFull
 from bittern.core.geometry import BLOCK_LENGTH
+from bittern.engine import awake as awake_module
 from bittern.engine import events
 from bittern.engine.awake import locate
 from bittern.engine.config import TorrentConfig
@@ -83,6 +84,21 @@ async def test_a_folder_is_asked_once_which_names_fall_together(scene: Scene) ->
     content = await locate(services, scene.metainfo, node.torrent.config)
     assert content.paths == [(NAME,)]
     assert list(services.folding) == [node.folder]
+
+
+@in_scene()
+async def test_of_very_many_folders_those_used_last_are_remembered(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A torrent may come to a folder of its own, each of thousands in the course of months."""
+    monkeypatch.setattr(awake_module, "MAX_FOLDINGS", 3)
+    node = await scene.node(is_seed=True)
+    services, config = node.session._services, node.torrent.config
+    folders = [scene.folder / str(number) for number in range(5)]
+    for folder in folders:
+        await locate(services, scene.metainfo, replace(config, output=folder))
+        await locate(services, scene.metainfo, config)
+    assert list(services.folding) == [*folders[-2:], node.folder]
 
 
 @in_scene(files={"aux.c": 1_000, "a?": 1_000})

@@ -43,6 +43,9 @@ from bittern.storage.volume import probe_folding
 
 log: logging.Logger = logging.getLogger(__name__)
 
+MAX_FOLDINGS = 256
+"""Output folders of which it is remembered which names fall together; the latest used stay."""
+
 
 @dataclass(slots=True)
 class Awake:
@@ -131,10 +134,13 @@ def _is_begun(content: Content, other: Content) -> bool:
 
 
 async def _folding_of(services: TorrentServices, root: Path) -> Folding:
-    """Ask each folder once which names fall together there (P10)."""
-    known = services.folding.get(root)
+    """Ask each folder which names fall together there (P10), and remember the latest answers."""
+    known = services.folding.pop(root, None)
     if known is None:
-        known = services.folding[root] = await services.disk.run(lambda: probe_folding(root))
+        known = await services.disk.run(lambda: probe_folding(root))
+    services.folding[root] = known
+    if len(services.folding) > MAX_FOLDINGS:
+        del services.folding[next(iter(services.folding))]
     return known
 
 
