@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -197,6 +198,24 @@ async def test_jobs_of_a_lane_run_in_order_and_take_their_time(loop: VirtualLoop
     await asyncio.sleep(10)
     assert ended[-1] == ("a4", 11.0)
     assert worker.backlog == 0
+
+
+@simulated
+async def test_a_lane_that_has_no_jobs_is_not_kept(loop: VirtualLoop) -> None:
+    class Lane:
+        """Something that can be seen to be gone."""
+
+    worker, lane = SimWorker(loop, delay=1.0), Lane()
+    ends: list[float] = []
+    for _ in range(2):
+        worker.submit(int, lambda *_: ends.append(loop.time()), lane=lane)
+    seen = weakref.ref(lane)
+    del lane
+    await asyncio.sleep(1.5)
+    assert seen() is not None
+    await asyncio.sleep(1)
+    assert ends == [1, 2]
+    assert seen() is None
 
 
 @simulated

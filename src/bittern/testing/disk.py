@@ -163,7 +163,8 @@ class SimWorker(Worker):
         self.is_parallel = is_parallel
         self.delay = delay
         self._loop = loop
-        self._busy_until: dict[Hashable, float] = {}
+        self._busy_lanes: dict[Hashable, tuple[float, int]] = {}
+        """Those that have jobs waiting: when the last is done, and how many they are."""
         self._waiting: dict[int, Callable[[], None]] = {}
         self._num_submitted = 0
         self._has_ended = False
@@ -180,12 +181,25 @@ class SimWorker(Worker):
             return
         start = self._loop.time()
         if lane is not None:
-            start = max(start, self._busy_until.get(lane, start))
-            self._busy_until[lane] = start + self.delay
+            busy_until, num_jobs = self._busy_lanes.get(lane, (start, 0))
+            start = max(start, busy_until)
+            self._busy_lanes[lane] = (start + self.delay, num_jobs + 1)
         number = self._num_submitted
         self._num_submitted += 1
-        self._waiting[number] = lambda: _run_job(job, done)
+
+        def work() -> None:
+            self._leave(lane)
+            _run_job(job, done)
+
+        self._waiting[number] = work
         self._loop.call_at(start + self.delay, self._run, number)
+
+    def _leave(self, lane: Hashable) -> None:
+        """Count a job of a lane as begun; one without jobs is not kept, nor whom it was for."""
+        if lane is not None:
+            busy_until, num_jobs = self._busy_lanes.pop(lane)
+            if num_jobs > 1:
+                self._busy_lanes[lane] = (busy_until, num_jobs - 1)
 
     def _run(self, number: int) -> None:
         run_job = self._waiting.pop(number, None)
