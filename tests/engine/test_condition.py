@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable
 
 import pytest
@@ -94,6 +95,40 @@ def test_all_who_wait_hear_how_it_ends(
     simulate(main)
 
 
+def frames_of(error: BaseException | None) -> int:
+    """Return how many frames an error, and what led to it, keep alive."""
+    if error is None:
+        return 0
+    of_its_own = len(list(traceback.walk_tb(error.__traceback__)))
+    return of_its_own + frames_of(error.__cause__ or error.__context__)
+
+
+@simulated
+async def test_an_error_keeps_nothing_of_what_was_at_work_nor_of_who_asks_for_it() -> None:
+    """It is kept for months, by as many torrents as were on a disk that has failed."""
+    condition, _ = make()
+
+    def fail() -> None:
+        try:
+            raise OSError("gone")
+        except OSError as cause:
+            raise StorageError("no disk", errno=5) from cause
+
+    with pytest.raises(StorageError) as failed:
+        fail()
+    assert frames_of(failed.value) == 3
+    condition.fail(failed.value, try_again=lambda: None)
+    numbers = []
+    for _ in range(3):
+        with pytest.raises(StorageError, match="no disk") as caught:
+            await condition.wait_complete()
+        assert caught.value.errno == 5
+        numbers.append(frames_of(caught.value))
+    assert numbers == numbers[:1] * 3
+    assert isinstance(condition.error, StorageError)
+    assert frames_of(condition.error) == 0
+
+
 @simulated
 async def test_a_full_disk_is_tried_again_unless_somebody_ends_that() -> None:
     """Limit: F1."""
@@ -106,7 +141,7 @@ async def test_a_full_disk_is_tried_again_unless_somebody_ends_that() -> None:
     condition, told = make()
     error = DiskFull("no room on the volume")
     condition.fail(error, try_again=try_again)
-    assert (condition.state, condition.error) == (TorrentState.ERROR, error)
+    assert (condition.state, str(condition.error)) == (TorrentState.ERROR, str(error))
     assert told == [events.failure(error), events.StateChanged(TorrentState.ERROR)]
     assert condition.retry_at == loop.time() + DISK_FULL_RETRY
     await asyncio.sleep(2 * DISK_FULL_RETRY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import tracemalloc
 from dataclasses import dataclass
 
 from bittern.core.bitfield import Bitfield
@@ -87,3 +88,17 @@ def test_addresses_are_counted_once_and_up_to_a_limit() -> None:
         ledger.meet(str(number))
         ledger.meet("0")
     assert ledger.num_seen == ledger_module.MAX_SEEN
+
+
+def test_addresses_take_little_memory() -> None:
+    """Every torrent of thousands meets ten thousand of them in time, and keeps them at rest."""
+    ledger = Ledger(1)
+    tracemalloc.start()
+    try:
+        for number in range(ledger_module.MAX_SEEN):
+            ledger.meet(str(number))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ledger.num_seen == ledger_module.MAX_SEEN
+    assert taken < 10 * ledger_module.MAX_SEEN

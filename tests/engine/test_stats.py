@@ -35,6 +35,17 @@ async def test_before_the_metadata_is_known(scene: Scene) -> None:
 
 
 @in_scene()
+async def test_who_comes_again_is_not_counted_as_another_address(scene: Scene) -> None:
+    node = await scene.node(source=scene.link)
+    host = scene.add_host()
+    for _ in range(3):
+        peer = await scene.scripted(node, host, bitfield=wire.HAVE_ALL)
+        peer.close()
+        await until(lambda: not node.torrent.num_connections)
+    assert node.torrent.stats().peers_seen == 1
+
+
+@in_scene()
 async def test_half_way(scene: Scene) -> None:
     seed = await scene.node(is_seed=True, host=scene.add_host(upload_rate=50_000))
     node = await scene.node(peers=[seed])

@@ -16,6 +16,7 @@ Limit: F1 (disk full).
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -212,12 +213,19 @@ class Condition:
             try_again: called after ``DISK_FULL_RETRY`` if a full disk is all that it was.
         """
         self.end_retry()
-        self.error = error
+        # A copy has no traceback, whose frames keep alive all that was at work when it failed.
+        self.error = copy.copy(error)
         self._report(events.failure(error))
         self.enter(TorrentState.ERROR)
         if isinstance(error, DiskFull) and not self.was_closed:
             loop = asyncio.get_running_loop()
             self._retry = loop.call_later(DISK_FULL_RETRY, try_again)
+
+    def raise_error(self) -> None:
+        """Raise what stopped the torrent, if anything did: BitTorrentError."""
+        if self.error is not None:
+            # Each time another one, or its traceback would grow by the frames of whoever asks.
+            raise copy.copy(self.error)
 
     def begin(self) -> None:
         """Have nothing against running: no error, and no start to come."""
@@ -239,8 +247,7 @@ class Condition:
             ConfigError: it was removed from its session.
         """
         while not self.is_complete:
-            if self.error is not None:
-                raise self.error
+            self.raise_error()
             if self.state is TorrentState.STOPPED:
                 self.check_open()
             changed = self._changed = self._changed or asyncio.Event()

@@ -8,7 +8,10 @@ and everything wanted, which is so of every torrent at rest, takes no memory per
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from typing import Protocol
+from zlib import crc32
 
 from bittern.core.bitfield import Bitfield
 from bittern.policy.picker import Picker
@@ -59,7 +62,8 @@ class Ledger:
         self.earlier: tuple[int, int] = (0, 0)
         self._have: int | None = 0 if num_pieces else None
         self._wanted: int | None = None
-        self._seen: set[str] | None = None
+        self._seen: array[int] | None = None
+        """Checksums of addresses, in order: 4 bytes each, since there may be many torrents."""
         self._swarm: CountingSwarm | None = None
         self._num_downloaded = 0
         self._num_uploaded = 0
@@ -146,10 +150,13 @@ class Ledger:
 
     def meet(self, address: str) -> None:
         """Count a peer's address, if it is new."""
-        if self._seen is None:
-            self._seen = set()
-        if len(self._seen) < MAX_SEEN:
-            self._seen.add(address)
+        seen = self._seen
+        if seen is None:
+            seen = self._seen = array("I")
+        mark = crc32(address.encode())
+        place = bisect_left(seen, mark)
+        if len(seen) < MAX_SEEN and seen[place : place + 1] != array("I", [mark]):
+            seen.insert(place, mark)
 
     @property
     def num_seen(self) -> int:

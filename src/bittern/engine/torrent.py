@@ -328,8 +328,7 @@ class Torrent:
             with self._condition.starting():
                 await self._condition.end(self._leave, TorrentState.CHECKING)
                 await self._start(force_check=True)
-        if self.error is not None:
-            raise self.error
+        self._condition.raise_error()
 
     async def pause(self) -> None:
         """
@@ -535,7 +534,7 @@ class Torrent:
         if self.swarm is not None and self._services.disk.is_congested:
             peer.stream.pause_reading()
         self._idle_clock.start()
-        self.ledger.meet(peer.endpoint.host if peer.is_outgoing else str(peer.endpoint))
+        self.ledger.meet(peer.endpoint.host)
 
     def tick(self, *, now: float) -> None:
         """Do what is due; called by the session about once a second."""
