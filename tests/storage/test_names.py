@@ -279,7 +279,7 @@ def test_part_paths_avoid_final_ones() -> None:
     paths = [("T", "a"), ("T", "A.part"), (), ("T", "a.part_"), ("T", "x" * 255)]
     made = part_paths(paths, ".part")
     assert made == [
-        ("T", "a.part__"),
+        ("T", "a.part1"),
         ("T", "A.part.part"),
         (),
         ("T", "a.part_.part"),
@@ -287,10 +287,17 @@ def test_part_paths_avoid_final_ones() -> None:
     ]
 
 
-def test_part_paths_of_names_cut_alike_differ() -> None:
-    made = part_paths([("x" * 254 + end,) for end in "abc"], ".part")
-    assert len(set(made)) == 3
-    assert all(len(path[0]) <= MAX_NAME_LENGTH for path in made)
+@pytest.mark.slow
+def test_names_that_are_cut_alike_differ_and_take_linear_time() -> None:
+    """Limit: P10. With a search for each of them this would take hours."""
+    count = 20_000
+    long_names = [f"{'x' * 249}{i:06d}" for i in range(count)]
+    began = time.process_time()
+    paths = safe_paths("T", entries(*long_names, *long_names), "posix", False)
+    made = part_paths(paths, ".part")
+    assert time.process_time() - began < 20
+    assert len({*paths, *made}) == 4 * count
+    assert max(len(path[1]) for path in (*paths, *made)) <= MAX_NAME_LENGTH
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,9 @@ MAX_DEPTH: Final = 101
 
 _MAX_EXTENSION_LENGTH: Final = 16
 
+_NUMBER_LENGTH: Final = 11
+"""Bytes that names are cut by to make room for a number: eight digits, and what is around them."""
+
 # Invisible characters and those that change the direction of writing; no letter needs them.
 _INVISIBLE: Final = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e"
@@ -204,7 +207,7 @@ class _Chooser:
         name = sanitise(path[-1], self._target_os)
         key = (self._last_folder, self._fold(name))
         if key in self._taken:
-            name, key = self._numbered(self._last_folder, name, key)
+            name, key = self._numbered(self._last_folder, name)
         self._taken[key] = self._FILE
         return (*self._last_safe, name)
 
@@ -227,22 +230,23 @@ class _Chooser:
             if (parent, raw_name) in self._renamed:
                 return self._renamed[parent, raw_name]
             self._renamed[parent, raw_name] = len(self._names)
-            name, key = self._numbered(parent, name, key)
+            name, key = self._numbered(parent, name)
         self._taken[key] = len(self._names)
         self._names.append(name)
         return self._taken[key]
 
-    def _numbered(
-        self, folder: int, name: str, key: tuple[int, str]
-    ) -> tuple[str, tuple[int, str]]:
-        number = self._counters.get(key, 0)
+    def _numbered(self, folder: int, name: str) -> tuple[str, tuple[int, str]]:
+        stem, extension = _split_extension(name)
+        stem = _head(stem, MAX_NAME_LENGTH - _NUMBER_LENGTH - len(extension.encode()))
+        # One counter for all names that are cut to the same, so each of them costs one step.
+        counter = folder, self._fold(stem + extension)
+        number = self._counters.get(counter, 0)
         while True:
             number += 1
-            tried = _with_number(name, number)
+            tried = f"{stem} ({number}){extension}"
             tried_key = (folder, self._fold(tried))
             if tried_key not in self._taken:
-                # The counter stays with the name, so equal names cost one step each.
-                self._counters[key] = number
+                self._counters[counter] = number
                 return tried, tried_key
 
     def _fold(self, name: str) -> str:
@@ -260,13 +264,6 @@ def fold_name(name: str, folds_case: bool, folds_normalisation: bool) -> str:
         if folds_normalisation:
             name = unicodedata.normalize("NFD", name)
     return name
-
-
-def _with_number(name: str, number: int) -> str:
-    suffix = f" ({number})"
-    stem, extension = _split_extension(name)
-    room = MAX_NAME_LENGTH - len(suffix) - len(extension.encode())
-    return _head(stem, room) + suffix + extension
 
 
 def _split_extension(name: str) -> tuple[str, str]:
@@ -288,26 +285,32 @@ def part_paths(paths: Sequence[tuple[str, ...]], suffix: str) -> list[tuple[str,
 
     Args:
         paths: the final ones, by index, ``()`` for what is not stored.
-        suffix: as ``.part``; lengthened by ``_`` where the result would be the final path
-            of another file.
+        suffix: as ``.part``; followed by a number where the result would be the path of
+            another file.
+
+    O(components of all paths), whatever the names.
     """
 
     def fold(path: Iterable[str]) -> tuple[str, ...]:
         return tuple(part.casefold() for part in path)
 
     taken = {fold(path) for path in paths}
+    counters: dict[tuple[str, ...], int] = {}
+    room = MAX_NAME_LENGTH - len(suffix.encode())
     chosen: list[tuple[str, ...]] = []
     for path in paths:
         if not path:
             chosen.append(())
             continue
-        tail = suffix
-        while True:
-            name = _head(path[-1], MAX_NAME_LENGTH - len(tail.encode())) + tail
-            made = (*path[:-1], name)
-            if fold(made) not in taken:
-                break
-            tail += "_"
+        made = (*path[:-1], _head(path[-1], room) + suffix)
+        if fold(made) in taken:
+            stem = _head(path[-1], room - _NUMBER_LENGTH)
+            counter = fold((*path[:-1], stem))
+            number = counters.get(counter, 0)
+            while fold(made) in taken:
+                number += 1
+                made = (*path[:-1], f"{stem}{suffix}{number}")
+            counters[counter] = number
         taken.add(fold(made))
         chosen.append(made)
     return chosen
