@@ -284,6 +284,28 @@ def test_pages_in_disorder_are_damage(tmp_path: Path) -> None:
     database.close(keep_copy=False)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [(", checksum BLOB", ""), ("checksum BLOB", "checksum BLOB, more BLOB")]
+)
+def test_tables_of_other_columns_are_damage(before: str, after: str, tmp_path: Path) -> None:
+    """Limit: F9. One byte of a table's description can take a column away."""
+    database = ResumeDatabase(tmp_path)
+    put(database)
+    with database.transaction(durable=True) as run:
+        run.execute("INSERT INTO records VALUES (0, ?, ?, ?)", (KEY, *seal(KEY, b"record")))
+    database.close(keep_copy=False)
+    change(
+        tmp_path / "resume.db",
+        "PRAGMA writable_schema=ON",
+        f"UPDATE sqlite_master SET sql=replace(sql, '{before}', '{after}') WHERE name='states'",
+    )
+    database = ResumeDatabase(tmp_path)
+    assert database.was_mended
+    with database.transaction(durable=False) as run:
+        assert run.execute("SELECT body FROM records").fetchall() == [(b"record",)]
+    database.close(keep_copy=False)
+
+
 def test_a_new_file_that_fails_while_mending_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,8 @@ _SCHEMA: Final = {
 }
 # The module cannot even say what is wrong when a name in the message is damaged.
 _DAMAGE: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
-_TABLES: Final = ("records", "states", "open_pieces")
+_TABLES: Final = {"records": 4, "states": 3, "open_pieces": 3}
+"""Those whose rows are worth saving, and how many columns each has."""
 _HINDRANCES: Final = frozenset(
     {
         sqlite3.SQLITE_PERM,
@@ -294,8 +295,10 @@ def _rows_of(path: Path) -> list[tuple[str, tuple[object, ...]]]:
 
 
 def _is_sound(table: str, row: tuple[object, ...]) -> bool:
+    if len(row) != _TABLES[table]:  # what is damaged is the table's own description
+        return False
     if table == "open_pieces":
-        return len(row) == 3 and isinstance(row[0], bytes)
+        return isinstance(row[0], bytes)
     *_, key, body, checksum = row
     try:
         unseal(key, (body, checksum))
