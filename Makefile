@@ -25,8 +25,9 @@ ARGS ?=
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
-# Some machines set it; every program that a test starts would then compile bittern anew.
-unexport PYTHONDONTWRITEBYTECODE
+# Some machines set them. With the one every program that a test starts compiles bittern anew; with
+# the other no test sees what happens to what waits in a stream.
+unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
 
 .PHONY: demo test pythons lint format bench interop fuzz soak wheel clean
 .DEFAULT_GOAL := demo

@@ -145,8 +145,14 @@ def test_nothing_comes_from_a_closed_stdin() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full")
-@pytest.mark.parametrize("line", ["--version", "--help", "", "dht", "get -h", "create a -o -"])
-def test_a_full_disk_behind_stdout_is_named(line: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "unbuffered"),
+    [
+        *((line, "") for line in ("--version", "--help", "", "dht", "get -h", "create a -o -")),
+        *((line, "1") for line in ("--version", "create a -o -")),
+    ],
+)
+def test_a_full_disk_behind_stdout_is_named(line: str, unbuffered: str, tmp_path: Path) -> None:
     write(tmp_path / "a", b"x")
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -156,7 +162,7 @@ def test_a_full_disk_behind_stdout_is_named(line: str, tmp_path: Path) -> None:
             text=True,
             check=False,
             cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(SRC)},
+            env=os.environ | {"PYTHONPATH": str(SRC), "PYTHONUNBUFFERED": unbuffered},
         )
     assert done.stderr == "bittern: standard output: no space left on device\n"
     assert done.returncode == 5

@@ -106,7 +106,12 @@ def complain(text: str) -> None:
 
 
 def prepare_streams() -> None:
-    """Make streams that are closed empty ones, and the others survive text they cannot encode."""
+    """
+    Make streams that are closed empty ones, and the others survive text they cannot encode.
+
+    Raises:
+        OSError: what was written to one before cannot be written; names the stream.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started us, as by ">&-"
             # Their descriptors are taken, too: a socket would get what is written to them.
@@ -114,4 +119,7 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
+            try:
+                reconfigure(errors="backslashreplace")  # writes what waits in the stream
+            except OSError as error:
+                raise name_stream(error, stream) from error
