@@ -505,6 +505,30 @@ async def test_silence_is_bounded(answer: bytes) -> None:
             await read_all(client, url)
 
 
+async def test_a_chunk_that_is_malformed_later_on_is_not_waited_for() -> None:
+    """Limit: N8. The library closes the connection by itself then, and says so to nobody."""
+    was_read = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+        await was_read.wait()
+        writer.write(b"no number\r\n")
+        await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listener, client_of() as client, asyncio.timeout(30):
+        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
+        async with client.open(
+            url, access=Access.ANY, max_length=10, keep_alive=True, read_timeout=0.2
+        ) as stream:
+            assert await stream.read() == b"x"
+            was_read.set()
+            with pytest.raises(FetchError):
+                await stream.read()
+
+
 async def test_cancelling_closes_the_connection() -> None:
     closed = asyncio.Event()
     asked = asyncio.Event()

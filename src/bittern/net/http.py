@@ -82,6 +82,7 @@ class HttpStream:
         max_length: int,
         *,
         came_from_public: bool,
+        read_timeout: float = READ_TIMEOUT,
     ) -> None:
         self.status: int = response.status
         self.headers: Mapping[str, str] = {
@@ -91,6 +92,7 @@ class HttpStream:
         self.came_from_public = came_from_public
         self._response = response
         self._max_length = max_length
+        self._read_timeout = read_timeout
         self._length = 0
         encoding = self.headers.get("content-encoding", "identity").strip().lower()
         self._inflater = None if encoding in PLAIN else Inflater(encoding, max_length=max_length)
@@ -106,8 +108,7 @@ class HttpStream:
             FetchError: the connection broke, or a limit was exceeded.
         """
         with _mapped_errors():
-            content = self._response.content
-            while data := await (content.readany() if limit is None else content.read(limit)):
+            while data := await self._read(limit):
                 self._length += len(data)
                 if self._length > self._max_length:
                     raise DecodeError("answer is too long", limit=self._max_length)
@@ -118,6 +119,13 @@ class HttpStream:
             if self._inflater is not None:
                 self._inflater.finish()
             return b""
+
+    async def _read(self, limit: int | None) -> bytes:
+        # aiohttp closes the connection when a chunk is malformed, stops its clock with that, and
+        # leaves whoever waits for more of the body to wait for ever.
+        content = self._response.content
+        async with asyncio.timeout(self._read_timeout):
+            return await (content.readany() if limit is None else content.read(limit))
 
 
 class HttpClient:
@@ -232,7 +240,11 @@ class HttpClient:
                 raise FetchError(f"more than {MAX_REDIRECTS} redirects")
             with _mapped_errors():
                 stream = HttpStream(
-                    response, request.url, max_length, came_from_public=request.came_from_public
+                    response,
+                    request.url,
+                    max_length,
+                    came_from_public=request.came_from_public,
+                    read_timeout=read_timeout,
                 )
             yield stream
 
