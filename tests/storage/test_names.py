@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import get_args
@@ -285,6 +286,26 @@ def test_part_paths_avoid_final_ones() -> None:
         ("T", "a.part_.part"),
         ("T", "x" * 250 + ".part"),
     ]
+
+
+def test_part_paths_avoid_folders() -> None:
+    paths = [("T", "a"), ("T", "A.Part", "x"), ("T", "a.part1", "y", "z")]
+    made = part_paths(paths, ".part")
+    assert made == [
+        ("T", "a.part2"),
+        ("T", "A.Part", "x.part"),
+        ("T", "a.part1", "y", "z.part"),
+    ]
+
+
+def test_part_paths_of_deep_folders_take_little_memory() -> None:
+    """Limit: P2. A v2 tree names a folder once, and our paths name it for each of its files."""
+    paths = [(*("d",) * 95, f"{number:05d}") for number in range(2000)]
+    tracemalloc.start()
+    part_paths(paths, ".part")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 << 20
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, Literal, Protocol
 
 from bittern.core.errors import UnsafePath
@@ -286,34 +286,43 @@ def part_paths(paths: Sequence[tuple[str, ...]], suffix: str) -> list[tuple[str,
     Args:
         paths: the final ones, by index, ``()`` for what is not stored.
         suffix: as ``.part``; followed by a number where the result would be the path of
-            another file.
+            another file, or of a folder.
 
     O(components of all paths), whatever the names.
     """
-
-    def fold(path: Iterable[str]) -> tuple[str, ...]:
-        return tuple(part.casefold() for part in path)
-
-    taken = {fold(path) for path in paths}
-    counters: dict[tuple[str, ...], int] = {}
+    folders: dict[tuple[int, str], int] = {}
+    numbers = [_folder_number(path[:-1], folders) for path in paths]
+    taken = {
+        (number, path[-1].casefold()) for number, path in zip(numbers, paths, strict=True) if path
+    }
+    taken |= folders.keys()
+    counters: dict[tuple[int, str], int] = {}
     room = MAX_NAME_LENGTH - len(suffix.encode())
     chosen: list[tuple[str, ...]] = []
-    for path in paths:
+    for folder, path in zip(numbers, paths, strict=True):
         if not path:
             chosen.append(())
             continue
-        made = (*path[:-1], _head(path[-1], room) + suffix)
-        if fold(made) in taken:
+        name = _head(path[-1], room) + suffix
+        if (folder, name.casefold()) in taken:
             stem = _head(path[-1], room - _NUMBER_LENGTH)
-            counter = fold((*path[:-1], stem))
+            counter = folder, stem.casefold()
             number = counters.get(counter, 0)
-            while fold(made) in taken:
+            while (folder, name.casefold()) in taken:
                 number += 1
-                made = (*path[:-1], f"{stem}{suffix}{number}")
+                name = f"{stem}{suffix}{number}"
             counters[counter] = number
-        taken.add(fold(made))
-        chosen.append(made)
+        taken.add((folder, name.casefold()))
+        chosen.append((*path[:-1], name))
     return chosen
+
+
+def _folder_number(path: tuple[str, ...], folders: dict[tuple[int, str], int]) -> int:
+    """Return the number of a folder, 0 for the outermost; ``folders`` is a tree and grows."""
+    number = 0
+    for part in path:
+        number = folders.setdefault((number, part.casefold()), len(folders) + 1)
+    return number
 
 
 def display_name(text: str) -> str:
