@@ -126,6 +126,11 @@ class Source:
         """The parsed module."""
         return ast.parse(self.text, self.name)
 
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All that the tree is made of."""
+        return list(ast.walk(self.tree))
+
     @property
     def module(self) -> str:
         """The name by which it is imported."""
@@ -155,7 +160,7 @@ class Source:
     def imports(self) -> list[tuple[ast.AST, str]]:
         """Every imported module in dotted form, with its statement; names as sub-modules too."""
         found: list[tuple[ast.AST, str]] = []
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 found += [(node, alias.name) for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
@@ -302,7 +307,7 @@ def find_forbidden_modules(source: Source) -> list[str]:
     if source.is_pure:
         found += [
             source.at(node, f"calls {_name_of(node.func)}()")
-            for node in ast.walk(source.tree)
+            for node in source.nodes
             if isinstance(node, ast.Call) and _name_of(node.func) in ("open", "print", "input")
         ]
     return found
@@ -310,7 +315,7 @@ def find_forbidden_modules(source: Source) -> list[str]:
 
 def _is_random_injected(source: Source) -> bool:
     """Chance enters as an argument: ``random.Random`` may be named as a type, never called."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Attribute) and _name_of(node.value) == "random":
             if node.attr != "Random":
                 return False
@@ -329,7 +334,7 @@ def find_threads(source: Source) -> list[str]:
         if source.package not in LOCK_PACKAGES
         and _is_module(name, {"threading", "_thread", "concurrent.futures"})
     ]
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Call):
             name = _name_of(node.func).rpartition(".")[2]
             if name in ("Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor"):
@@ -498,7 +503,7 @@ def find_broad_excepts(source: Source) -> list[str]:
         return []
     return [
         source.at(node, "catches everything; list the place with its reason")
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.ExceptHandler) and _is_broad(node) and not _raises_again(node)
     ]
 
@@ -521,7 +526,7 @@ def find_banned(source: Source) -> list[str]:
         for node, name in source.imports
         if _is_module(name, BANNED_MODULES)
     ]
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Call):
             found += _judge_call(source, node)
         elif isinstance(node, ast.Attribute | ast.Name):

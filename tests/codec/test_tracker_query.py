@@ -56,14 +56,14 @@ def test_query_survives_the_round_trip(request_: AnnounceRequest) -> None:
     assert parse_announce_query(query) == request_
 
 
-@pytest.mark.parametrize("byte", range(256))
-def test_every_byte_is_escaped_alone(byte: int) -> None:
-    url = scrape_url("http://h/announce", [InfoHash(bytes([byte]) * 20)])
-    assert url is not None
-    value = url.partition("info_hash=")[2]
-    plain = chr(byte)
-    is_unreserved = plain.isascii() and (plain.isalnum() or plain in "-._~")
-    assert value == (plain if is_unreserved else f"%{byte:02X}") * 20
+def test_every_byte_is_escaped_alone() -> None:
+    for byte in range(256):
+        url = scrape_url("http://h/announce", [InfoHash(bytes([byte]) * 20)])
+        assert url is not None
+        value = url.partition("info_hash=")[2]
+        plain = chr(byte)
+        is_unreserved = plain.isascii() and (plain.isalnum() or plain in "-._~")
+        assert value == (plain if is_unreserved else f"%{byte:02X}") * 20
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ jobs run on it, files are real ones below the test's folder.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import math
 import os
@@ -51,6 +52,13 @@ NAME = "content"
 SINGLE = {"": (NUM_PIECES - 1) * PIECE_LENGTH + 1_000}
 """One file of 16 pieces, the last one short."""
 FAST = Reserved(has_fast=True, has_extensions=True)
+
+
+@functools.lru_cache(maxsize=4)
+def noise(*lengths: int) -> tuple[bytes, ...]:
+    """Return random bytes, for the same lengths always the same: megabytes take their time."""
+    rng = random.Random(1)
+    return tuple(map(rng.randbytes, lengths))
 
 
 def damage(path: Path, *offsets: int, keeps_times: bool = False) -> None:
@@ -151,8 +159,7 @@ class Scene:
         self.sessions: list[Session] = []
         self.at_end: list[Callable[[], object]] = []
         """What is to be called at its end, before the sessions end."""
-        rng = random.Random(1)
-        self.files = {name: rng.randbytes(length) for name, length in files.items()}
+        self.files = dict(zip(files, noise(*files.values()), strict=True))
         self.data = b"".join(self.files.values())
         self.write_content(folder / "source")
         self.raw = create_torrent(

@@ -152,7 +152,7 @@ async def test_a_limit_that_is_changed_holds_from_then_on(
 
 def make_scene(loop: VirtualLoop, folder: Path, rate: int, link: Link) -> Scene:
     """Return a scene with more content than can pass in the time of a test."""
-    length = max(2_000_000, round(rate * (SECONDS + 10)))
+    length = max(2_000_000, round(rate * (SECONDS + 2)))
     return Scene(loop, folder, files={"": length}, link=link)
 
 
