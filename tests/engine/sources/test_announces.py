@@ -18,6 +18,7 @@ from bittern.engine.sources.announces import (
     BATCH,
     MAX_PER_TRACKER,
     MAX_SILENCES,
+    MAX_TEXTS,
     PROBE_INTERVAL,
     Announces,
     Plan,
@@ -132,6 +133,17 @@ async def test_who_wants_to_be_woken_no_more_is_not_kept() -> None:
     assert seen() is None
     await asyncio.sleep(101)
     assert stays.woken == [100]
+
+
+@simulated
+async def test_what_many_say_is_kept_once_and_what_is_said_once_not_for_good() -> None:
+    """A tracker may put the time, or a count, into every refusal."""
+    announces = Bench().announces
+    often = announces.once("no more than once in 30 s")
+    for number in range(3 * MAX_TEXTS):
+        announces.once(f"come again in {number} s")
+        assert announces.once("".join(("no more than", " once in 30 s"))) is often
+    assert len(announces._texts) == MAX_TEXTS
 
 
 @simulated

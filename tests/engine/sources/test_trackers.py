@@ -90,14 +90,14 @@ class FakeTorrent:
 class Scene:
     """An announcer with its fakes, running."""
 
-    def __init__(self, tiers: str, **options: bool) -> None:
+    def __init__(self, tiers: str, announces: Announces | None = None, **options: bool) -> None:
         self.client = FakeClient()
         self.torrent = FakeTorrent()
         self.tasks: set[asyncio.Future[None]] = set()
         self.announcer = TrackerAnnouncer(
             [list(tier) for tier in tiers.split()],
             client=self.client,
-            announces=Announces(asyncio.get_running_loop(), self._spawn),
+            announces=announces or Announces(asyncio.get_running_loop(), self._spawn),
             surroundings=self.torrent,
             info_hashes=(HASH, OTHER),
             peer_id=PeerId(b"p" * 20),
@@ -158,6 +158,24 @@ async def test_a_life(loop: VirtualLoop) -> None:
         key=scene.client.requests[0].key,
         numwant=200,
     )
+
+
+@simulated
+async def test_torrents_have_texts_in_common() -> None:
+    """Ten thousand of one tracker have its URL, and why it refuses, once in memory."""
+    first = Scene("a")
+    second = Scene("a", announces=first.announcer._announces)
+    url = "http://some.example/announce"
+    for scene in (first, second):
+        copied = url.encode().decode()
+        scene.client.answers[url] = TrackerFailure("-".join(("not", "registered")))
+        scene.announcer.set_tiers([[copied]])
+    async with first, second:
+        await asyncio.sleep(2)
+        one, other = first.status(url), second.status(url)
+    assert one.url is other.url
+    assert one.message == "not-registered"
+    assert one.message is other.message
 
 
 @simulated

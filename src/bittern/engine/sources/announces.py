@@ -41,6 +41,8 @@ PROBE_INTERVAL: Final = 5.0
 """Limit: F11. Seconds from one announce to a silent tracker to the next."""
 MAX_LINES: Final = 1000
 """Trackers of which silence is remembered."""
+MAX_TEXTS: Final = 1000
+"""Texts of which each is kept once in memory, however many torrents have it; the latest stay."""
 BATCH: Final = 100
 """Entries handled in one turn of the loop, so that nothing else waits for thousands."""
 
@@ -173,6 +175,7 @@ class Announces:
         """What it is set to: uvloop's handles cannot always tell."""
         self._is_ringing = False
         self._lines: dict[str, _Line] = {}
+        self._texts: dict[str, str] = {}
 
     # --- instants ------------------------------------------------------------------------
 
@@ -242,6 +245,19 @@ class Announces:
         finally:
             self._is_ringing = False
             self._arm()
+
+    # --- what they have in common ----------------------------------------------------------
+
+    def once(self, text: str) -> str:
+        """
+        Return the same text, which ten thousand torrents may have in common: a URL, a refusal.
+
+        Not interned: CPython 3.12 keeps every string that ever was.
+        """
+        known = self._texts[text] = self._texts.pop(text, text)
+        if len(self._texts) > MAX_TEXTS:
+            del self._texts[next(iter(self._texts))]
+        return known
 
     # --- announces -----------------------------------------------------------------------
 

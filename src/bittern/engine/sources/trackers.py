@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -181,7 +180,7 @@ class TrackerAnnouncer:
         self._named_port = NO_PORT
         self._key = rng.getrandbits(32)
         self._schedule = AnnounceScheduler(
-            _kept_once(tiers), rng, announce_to_all_tiers=announce_to_all_tiers
+            self._kept_once(tiers), rng, announce_to_all_tiers=announce_to_all_tiers
         )
         self._memory: dict[str, _Memory] = {}
         self._tasks: tuple[tuple[asyncio.Task[None], AnnounceDecision], ...] = ()
@@ -256,7 +255,7 @@ class TrackerAnnouncer:
 
     def set_tiers(self, tiers: Sequence[Sequence[str]]) -> None:
         """Replace the trackers; those that stay keep their state, the others are told by and by."""
-        for decision in self._schedule.set_tiers(_kept_once(tiers), now=_now()):
+        for decision in self._schedule.set_tiers(self._kept_once(tiers), now=_now()):
             self._announces.submit(self._make_farewell(decision), decision)
         kept = {tracker.url for tracker in self._schedule.trackers()}
         kept |= {decision.url for _, decision in self._tasks}  # they may come back
@@ -323,6 +322,9 @@ class TrackerAnnouncer:
         return statuses
 
     # --- inside ------------------------------------------------------------------------------
+
+    def _kept_once(self, tiers: Sequence[Sequence[str]]) -> list[list[str]]:
+        return [[self._announces.once(str(url)) for url in tier] for tier in tiers]
 
     def _requests(self, decision: AnnounceDecision) -> list[AnnounceRequest]:
         uploaded, downloaded, left = self._surroundings.stats()
@@ -420,8 +422,8 @@ class TrackerAnnouncer:
         if not self.is_running:
             return
         now, url = _now(), decision.url
-        # Interned: ten thousand torrents hear the same from a dead tracker.
-        reason = sys.intern(error.reason if isinstance(error, TrackerFailure) else str(error))
+        text = error.reason if isinstance(error, TrackerFailure) else str(error)
+        reason = self._announces.once(text)
         retry_after = error.retry_after if isinstance(error, TrackerFailure) else None
         self._schedule.failed(url, now=now, retry_after=retry_after)
         memory = self._memory.setdefault(url, _Memory())
@@ -509,11 +511,6 @@ class _Farewell:
 
 def _largest(entries: Sequence[ScrapeEntry]) -> ScrapeEntry:
     return max(entries, key=lambda entry: (entry.num_seeds or 0) + (entry.num_leechers or 0))
-
-
-def _kept_once(tiers: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Return the same URLs, each string once in memory however many torrents name it."""
-    return [[sys.intern(str(url)) for url in tier] for tier in tiers]
 
 
 def _now() -> float:
