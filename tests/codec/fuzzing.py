@@ -1,16 +1,23 @@
 """
 Random mutations for decoders: what may escape is the documented error and nothing else.
 
+``mutate`` changes bytes, so most of what it makes of bencoding is none any more; ``mutate_tree``
+changes the values, keys and lists that bytes stand for, and gets behind the first check.
+
 ``BITTERN_FUZZ_RUNS`` sets the number of inputs per decoder (default 1,000), ``BITTERN_FUZZ_SEED``
 the seed; a failure prints the input itself.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from bittern.codec.bencode import decode, encode
 
 DEFAULT_RUNS = 1000
 MAX_SECONDS = 1.0
@@ -22,6 +29,16 @@ _INTERESTING = (
     b"i2147483648e", b"4294967295:", b"%", b"%00", b"&", b"..", b"/",
     b"\\", b"\xe2\x80\xae", b"\xc3", b"2:..",
 )  # fmt: skip
+
+
+_ODD_VALUES: Final[tuple[Any, ...]] = (
+    0, 1, -1, 2, 16_383, 16_384, 16_385, 1 << 16, (1 << 31) - 1, 1 << 32, 1 << 48, (1 << 63) - 1,
+    b"", b".", b"..", b"a/b", b"CON", b"A", b"a", b"\xff", b"\xed\xa0\x80", b"\xe2\x80\xae",
+    b"x" * 256, b"p", b"l", b"hx", bytes(32), b"http://[::1", [], {}, [b"a"], [[]],
+    {b"": {b"length": 1}}, {b"a": {}},
+)  # fmt: skip
+
+Mutate = Callable[[bytes, random.Random], bytes]
 
 
 def new_random() -> random.Random:
@@ -58,12 +75,54 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
     return bytes(made)
 
 
+def mutate_tree(data: bytes, rng: random.Random) -> bytes:
+    """Return a bencoded list or dictionary with one to three of its values changed, keys sorted."""
+    root = decode(data)
+    names = [key for _, key in _places(root) if isinstance(key, bytes)]
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        places = list(_places(root))
+        if not places:
+            break
+        holder, key = rng.choice(places)
+        found = holder[key]
+        match rng.randrange(6):
+            case 0:
+                del holder[key]
+            case 1:
+                holder[key] = copy.deepcopy(rng.choice(_ODD_VALUES))
+            case 2:
+                other, place = rng.choice(places)
+                holder[key] = copy.deepcopy(other[place])
+            case 3 if isinstance(holder, list):
+                holder.insert(rng.randrange(len(holder) + 1), copy.deepcopy(found))
+            case 3:
+                holder[rng.choice((*names, b"", b"..", b"CON"))] = copy.deepcopy(found)
+            case 4 if isinstance(found, list):
+                rng.shuffle(found)
+            case _ if isinstance(found, bytes):
+                holder[key] = mutate(found, rng)
+            case _ if isinstance(found, int):
+                holder[key] = found + rng.choice((-1, 1, 16_384))
+            case _:
+                pass
+    return encode(root)
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every container inside ``value``, itself included, with each of its keys or indices."""
+    if isinstance(value, dict | list):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from _places(value[key])
+
+
 def fuzz(
     function: Callable[[bytes], object],
     seeds: Sequence[bytes],
     allowed: type[Exception] | tuple[type[Exception], ...],
     *,
     default_runs: int = DEFAULT_RUNS,
+    mutate: Mutate = mutate,
 ) -> int:
     """
     Feed mutants of ``seeds`` to ``function``; return how many were accepted.

@@ -33,7 +33,7 @@ from bittern.codec.extension import (
 )
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import WireDecodeError
-from tests.codec.fuzzing import fuzz
+from tests.codec.fuzzing import fuzz, mutate_tree
 from tests.strategies import endpoints, hosts
 
 REQUEST, DATA, REJECT = MetadataMessageType
@@ -396,6 +396,9 @@ def test_fuzzed_payloads_raise_nothing_but_decode_errors() -> None:
     assert fuzz(decode_metadata_message, [row[1] for row in METADATA], WireDecodeError)
     assert fuzz(decode_pex, [row[1] for row in PEX], WireDecodeError)
     assert fuzz(decode_dont_have, [b"\0\0\0\7"], WireDecodeError)
+    for decode_any, table in ((decode_extended_handshake, HANDSHAKES), (decode_pex, PEX)):
+        seeds = [row[1] for row in table]
+        assert fuzz(decode_any, seeds, WireDecodeError, mutate=mutate_tree)
 
 
 def test_flags_of_peer_exchange_are_the_bits_that_others_know() -> None:

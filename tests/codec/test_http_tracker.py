@@ -19,6 +19,7 @@ from bittern.core.announce import AnnounceAnswer, FailureAnswer, ScrapeEntry
 from bittern.core.endpoint import Endpoint
 from bittern.core.errors import TrackerDecodeError
 from bittern.core.ids import InfoHash
+from tests.codec.fuzzing import fuzz, mutate_tree
 
 V4 = Endpoint("192.0.2.1", 6881)
 V6 = Endpoint("2001:db8::1", 6882)
@@ -323,3 +324,30 @@ def test_mutated_answers_never_break_the_limits(data: st.DataObject) -> None:
     if isinstance(answer, AnnounceAnswer):
         assert 60 <= answer.min_interval <= answer.interval <= 86_400
         assert dataclasses.replace(answer) == answer
+
+
+def _read_again(data: bytes) -> None:
+    """Read an answer, and again what we would write of it, which must be the same."""
+    answer = decode_announce(data)
+    if isinstance(answer, AnnounceAnswer):
+        again = decode_announce(encode_announce(answer))
+        assert isinstance(again, AnnounceAnswer)
+        assert sorted(again.peers) == sorted(answer.peers)
+        assert dataclasses.replace(again, peers=()) == dataclasses.replace(answer, peers=())
+    else:
+        assert decode_announce(encode_failure(answer)) == answer
+
+
+def test_fuzz_of_announce_answers_written_again() -> None:
+    seeds = [data for _, data in ANSWERS]
+    assert fuzz(_read_again, seeds, TrackerDecodeError, mutate=mutate_tree) > 50
+
+
+def test_fuzz_of_scrape_answers_written_again() -> None:
+    def read_again(data: bytes) -> None:
+        found = decode_scrape(data)
+        if isinstance(found, dict):
+            assert decode_scrape(encode_scrape(found)) == found
+
+    seeds = [data for _, data in SCRAPES]
+    assert fuzz(read_again, seeds, TrackerDecodeError, mutate=mutate_tree) > 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import timeit
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ from bittern.codec.krpc_message import (
     Want,
 )
 from bittern.core.errors import KrpcDecodeError
-from tests.codec.fuzzing import fuzz, mutate
+from tests.codec.fuzzing import fuzz, mutate, mutate_tree
 
 ID = b"abcdefghij0123456789"
 TARGET = b"mnopqrstuvwxyz123456"
@@ -446,6 +447,22 @@ def test_decoding_inverts_encoding(message: Query | Response | ErrorReply) -> No
 def test_fuzz_decode() -> None:
     seeds = [data for data, _ in DECODED] + [data for data, _ in REFUSED.values()]
     assert fuzz(decode, seeds, KrpcDecodeError) > 20
+
+
+def test_fuzz_of_messages_written_again() -> None:
+    def read_again(data: bytes) -> None:
+        message = decode(data)
+        if isinstance(message, Response):
+            again = decode(encode(message))
+            assert isinstance(again, Response)
+            assert replace(again, version=message.version) == message
+        elif isinstance(message, Query) and not isinstance(message.arguments, Put):
+            again = decode(encode(message))
+            assert isinstance(again, Query)
+            assert replace(again, version=message.version) == message
+
+    seeds = [data for data, _ in DECODED]
+    assert fuzz(read_again, seeds, KrpcDecodeError, mutate=mutate_tree) > 20
 
 
 def test_a_plain_query_is_matched_quickly() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from bittern.codec.metainfo import decode_metainfo
 from bittern.core.errors import MetainfoError
-from tests.codec.fuzzing import fuzz, mutate, new_random, num_runs
+from tests.codec.fuzzing import Mutate, fuzz, mutate, mutate_tree, new_random, num_runs
 from tests.codec.zoo.cases import ZOO
 from tests.codec.zoo.torrents import BASES, encoded
 from tests.reference import lt
@@ -72,7 +72,8 @@ def test_the_zoo_is_large() -> None:
 OUR_REFUSALS = re.compile(
     r"bytes after the end|duplicate key|malformed (integer|string length)|more than 64 bits"
     r"|too many digits|'meta version'|'piece layers' is|piece layers \w+: (missing|\d+ bytes)"
-    r"|an empty file has a|'pieces' without|'pieces' is|differs from the file tree"
+    r"|an empty file has a|'pieces root' is no string|hash of a piece is all zeros"
+    r"|'pieces' without|'pieces' is|differs from the file tree"
     r"|but the file tree has|both 'files' and 'length'|'files' is (no list|empty)"
     r"|keys are not sorted|a symlink has a length|in the file tree|not in 'files'|'name' is missing"
 )
@@ -88,7 +89,7 @@ def test_mutants_have_the_same_fate_or_a_known_reason() -> None:
     num_same = 0
     runs = num_runs(1500)
     for _ in range(runs):
-        data = mutate(rng.choice(SEEDS), rng)
+        data = rng.choice((mutate, mutate_tree))(rng.choice(SEEDS), rng)
         ours, theirs = _ours(data), _theirs(data)
         if (ours is None) == (theirs is None):
             num_same += 1
@@ -105,7 +106,7 @@ def test_mutants_that_both_accept_have_the_same_hashes() -> None:
     rng = new_random()
     num_compared = 0
     for _ in range(num_runs(1000)):
-        data = mutate(rng.choice(SEEDS), rng)
+        data = rng.choice((mutate, mutate_tree))(rng.choice(SEEDS), rng)
         if _ours(data) is not None or _theirs(data) is not None:
             continue
         info = decode_metainfo(data).info
@@ -119,10 +120,23 @@ def test_mutants_that_both_accept_have_the_same_hashes() -> None:
         if info.info_hash_v2 is not None:
             assert str(theirs.v2) == str(info.info_hash_v2)
         assert torrent.piece_length() == info.piece_length
+        assert torrent.num_pieces() == info.geometry.num_pieces
+        layout = torrent.layout()
+        assert [
+            (layout.file_size(index), layout.file_offset(index))
+            for index in range(layout.num_files())
+            if layout.file_size(index)
+            and not layout.file_flags(index) & lt.file_storage.flag_pad_file
+        ] == [
+            (entry.length, entry.offset)
+            for entry in info.files
+            if entry.length and not entry.is_pad
+        ], data
         num_compared += 1
     assert num_compared > 30
 
 
 @pytest.mark.fuzz
-def test_only_the_documented_error_escapes() -> None:
-    assert fuzz(decode_metainfo, SEEDS, MetainfoError) > 10
+@pytest.mark.parametrize("kind", [mutate, mutate_tree])
+def test_only_the_documented_error_escapes(kind: Mutate) -> None:
+    assert fuzz(decode_metainfo, SEEDS, MetainfoError, mutate=kind) > 10

@@ -299,6 +299,7 @@ _V2: list[Row] = [
     ("v2", {"info/file tree/a/~/pieces root": b"x" * 33}, "no string of 32 bytes"),
     ("v2", {"info/file tree/a/~/pieces root": b""}, "no string of 32 bytes"),
     ("v2", {"info/file tree/a/~/pieces root": 5}, "no string of 32 bytes"),
+    ("v2", {"info/file tree/z/~/pieces root": 5}, "no string of 32 bytes", EMPTY_ROOT),
     ("v2", {"info/file tree/a/~/pieces root": bytes(32)}, "'pieces root' is all zeros"),
     ("v2", {"info/file tree/d/b/~/pieces root": bytes(32)}, "'pieces root' is all zeros"),
     ("v2", {"info/file tree/d/b/~/pieces root": b"y" * 32}, None),
