@@ -31,6 +31,7 @@ from bittern.core.errors import (
     TrackerFailure,
     TrackerUnreachable,
     UnsafePath,
+    VolumeMissing,
 )
 
 CODES: list[tuple[BaseException, int]] = [
@@ -54,6 +55,7 @@ CODES: list[tuple[BaseException, int]] = [
     (Inconsistent(3, "v1"), 6),
     (DiskFull("x"), 5),
     (FileVanished("x"), 3),
+    (VolumeMissing("x"), 3),
     (UnsafePath("x"), 8),
     (StorageError("x"), 1),
     (StorageError("x", errno=errno.EROFS), 5),

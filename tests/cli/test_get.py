@@ -34,6 +34,7 @@ from tests.cli.support import (
     single_file_torrent,
     write,
 )
+from tests.storage.places import Mounts
 
 DATA = content(10 * PIECE_LENGTH + 100)
 TORRENT = single_file_torrent(b"cat.mp4", DATA)
@@ -288,6 +289,47 @@ def test_a_timeout_while_seeding_is_no_failure(bittern: Program, tmp_path: Path)
     ran = bittern("get", "cat.torrent", "-o", "out", "--seed", "--timeout", "0.2s", *ALONE)
     assert ran.code == 0
     assert ran.err == ""
+
+
+# --- a volume that is not mounted ---------------------------------------------------------------
+
+
+def test_what_was_on_a_volume_that_is_not_mounted_is_fetched_on_request_only(
+    bittern: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: SeedingThread
+) -> None:
+    """Limit: F6."""
+    usb = tmp_path / "usb"
+    mounts = Mounts(monkeypatch)
+    mounts.add(usb)
+    write(usb / "cat.mp4", DATA)
+    line = ("get", "cat.torrent", "-o", "usb", "--peer", seed.address, *ALONE)
+    assert bittern(*line).code == 0
+    mounts.clear()
+    (usb / "cat.mp4").unlink()
+    ran = bittern(*line, "--json")
+    assert ran.code == 3
+    assert ran.error == (
+        f"cat.mp4: the volume that holds its files is not mounted: '{usb}'; "
+        "mount it and run this again, or have get --recheck fetch anew what is not here"
+    )
+    assert [reason["code"] for reason in ran.json["reasons"]] == ["volume_missing"]
+    assert list(usb.iterdir()) == []
+    told = [each["type"] for each in records(bittern(*line, "--jsonl"))]
+    assert told.count("storage_failed") == told.count("failed") == 1
+    assert bittern("seed", "cat.torrent", "--data", "usb", *ALONE).code == 3
+    assert list(usb.iterdir()) == []
+    assert bittern(*line, "--recheck").code == 0
+    assert (usb / "cat.mp4").read_bytes() == DATA
+
+
+def test_a_folder_that_is_a_link_to_nothing_says_where_that_would_be(
+    bittern: Program, tmp_path: Path
+) -> None:
+    """As one to a disk that is not there."""
+    (tmp_path / "out").symlink_to(tmp_path / "usb/data")
+    ran = bittern("get", "cat.torrent", "-o", "out", *ALONE)
+    assert ran.code == 5
+    assert ran.error.endswith(f"out: leads to {tmp_path / 'usb/data'}, which is not there")
 
 
 # --- the other exit codes --------------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,18 +17,30 @@ from bittern.core.errors import (
     MetainfoError,
     MisuseError,
     StorageError,
+    VolumeMissing,
 )
 from bittern.engine import events
-from bittern.engine.condition import DISK_FULL_RETRY, Condition
+from bittern.engine.condition import RETRY_INTERVAL, Condition
 from bittern.engine.events import Event, TorrentState
 from bittern.testing.loop import VirtualLoop
 from tests.conftest import Simulate
+from tests.storage.places import Mounts
 from tests.virtual_time import simulated
+
+
+class InPlace:
+    """Runs jobs of the disk at once."""
+
+    async def run(self, job: Callable[[], object], *, lane: object = None) -> object:
+        return job()
+
+
+DISK: Any = InPlace()
 
 
 def make(*, is_paused: bool = False) -> tuple[Condition, list[Event]]:
     told: list[Event] = []
-    return Condition(told.append, is_paused=is_paused), told
+    return Condition(told.append, DISK, is_paused=is_paused), told
 
 
 def test_it_begins_paused_or_not_started() -> None:
@@ -143,9 +157,9 @@ async def test_a_full_disk_is_tried_again_unless_somebody_ends_that() -> None:
     condition.fail(error, try_again=try_again)
     assert (condition.state, str(condition.error)) == (TorrentState.ERROR, str(error))
     assert told == [events.failure(error), events.StateChanged(TorrentState.ERROR)]
-    assert condition.retry_at == loop.time() + DISK_FULL_RETRY
-    await asyncio.sleep(2 * DISK_FULL_RETRY)
-    assert tries == [DISK_FULL_RETRY]
+    assert condition.retry_at == loop.time() + RETRY_INTERVAL
+    await asyncio.sleep(2 * RETRY_INTERVAL)
+    assert tries == [RETRY_INTERVAL]
     condition.fail(error, try_again=try_again)
     condition.begin()
     condition.end_retry()
@@ -154,8 +168,39 @@ async def test_a_full_disk_is_tried_again_unless_somebody_ends_that() -> None:
     condition.fail(StorageError("disk failed"), try_again=try_again)
     condition.was_closed = True
     condition.fail(error, try_again=try_again)
-    await asyncio.sleep(2 * DISK_FULL_RETRY)
-    assert tries == [DISK_FULL_RETRY]
+    await asyncio.sleep(2 * RETRY_INTERVAL)
+    assert tries == [RETRY_INTERVAL]
+
+
+@simulated
+async def test_a_missing_volume_is_looked_for_until_it_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Limit: F6. Nobody hears of the looks: only of what was missing, once."""
+    mounts = Mounts(monkeypatch)
+    condition, told = make()
+    looks, starts = [], []
+
+    async def start() -> None:
+        starts.append(asyncio.get_running_loop().time())
+        condition.begin()
+
+    def try_again() -> None:
+        looks.append(asyncio.ensure_future(condition.start_again(start)))
+
+    error = VolumeMissing("not mounted", path=str(tmp_path))
+    condition.fail(error, try_again=try_again)
+    begun = list(told)
+    await asyncio.sleep(10.5 * RETRY_INTERVAL)
+    assert (len(looks), starts, told) == (10, [], begun)
+    mounts.add(tmp_path)
+    await asyncio.sleep(10 * RETRY_INTERVAL)
+    assert (len(looks), starts) == (11, [11 * RETRY_INTERVAL])
+    mounts.clear()
+    condition.fail(error, try_again=try_again)
+    condition.was_closed = True
+    await asyncio.sleep(10 * RETRY_INTERVAL)
+    assert len(looks) == 12, "it has left its session meanwhile"
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import pytest
 from hypothesis import strategies as st
 
 from bittern.core.geometry import Geometry
+from bittern.storage import mounts
 from bittern.storage.layout import Layout
 
 
@@ -71,3 +74,14 @@ def layouts(draw: st.DrawFn) -> Layout:
         return aligned(*lengths, piece_length=piece_length)
     pads = draw(st.sets(st.integers(0, len(lengths) - 1)))
     return contiguous(*lengths, piece_length=piece_length, pads=sorted(pads))
+
+
+class Mounts(set[Path]):
+    """The places where volumes are mounted, beside the root of all, as far as anybody can tell."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        monkeypatch.setattr(mounts, "is_mount_point", self._is_mount_point)
+
+    def _is_mount_point(self, place: str) -> bool:
+        return Path(place) in self or Path(place) == Path(Path(place).anchor)

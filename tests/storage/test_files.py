@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from bittern.core.errors import DiskFull, FileVanished, MisuseError, StorageError, UnsafePath
+from bittern.core.errors import (
+    DiskFull,
+    FileVanished,
+    MisuseError,
+    StorageError,
+    UnsafePath,
+    VolumeMissing,
+)
 from bittern.core.geometry import Geometry
 from bittern.storage.adopt import ReuseHow, stamp_of
 from bittern.storage.files import SLOW_PAUSE, SLOW_READ, FileStorage
@@ -28,7 +35,7 @@ from tests.storage.faults import (
     UnknowingCalls,
     open_descriptors,
 )
-from tests.storage.places import Place, contiguous, noise, paths_for
+from tests.storage.places import Mounts, Place, contiguous, noise, paths_for
 
 
 class TestFiles(StorageContract):
@@ -321,13 +328,36 @@ def test_another_volume_in_place_of_the_root_is_not_written_to(tmp_path: Path) -
         storage.write(0, [noise(100)])
         storage.close()
         calls.stat, calls.fstat = on_another_volume(calls.stat), on_another_volume(calls.fstat)
-        with pytest.raises(FileVanished, match="not mounted"):
+        with pytest.raises(VolumeMissing, match="not mounted"):
             storage.write(0, [b"x"])
-        with pytest.raises(FileVanished, match="not mounted"):
+        with pytest.raises(VolumeMissing, match="not mounted"):
             read(storage, 0, 1)
         storage.prepare()
         storage.write(0, [b"x"])
         storage.close()
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_a_folder_that_went_with_its_volume_is_not_one_that_was_removed(
+    portable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limit: F6. As where mount points are made, and removed, by who mounts a disk."""
+    volume, mounts = tmp_path / "usb", Mounts(monkeypatch)
+    mounts.add(volume)
+    storage = storage_in(volume / "data", 100, calls=OsCalls(portable=portable))
+    storage.write(0, [noise(100)])
+    storage.close()
+    shutil.rmtree(volume / "data")
+    with pytest.raises(FileVanished):
+        storage.write(0, [b"x"])
+    assert storage.stat_file(0) is None
+    mounts.clear()
+    with pytest.raises(VolumeMissing) as caught:
+        storage.write(0, [b"x"])
+    assert caught.value.path == str(volume)
+    with pytest.raises(VolumeMissing):
+        storage.stat_file(0)
+    assert list(volume.iterdir()) == []
 
 
 @pytest.mark.parametrize("room", range(0, 150, 7))

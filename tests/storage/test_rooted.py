@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bittern.core.errors import FileVanished, StorageError, UnsafePath
+from bittern.core.errors import FileVanished, StorageError, UnsafePath, VolumeMissing
 from bittern.storage.rooted import FilePath, RootedTree
 from bittern.storage.system import OsCalls
 from tests.storage.faults import FailingCalls, open_descriptors
@@ -283,7 +283,7 @@ def test_another_device_is_another_root(tmp_path: Path) -> None:
     made = RootedTree(tmp_path, OsCalls())
     make_file(made, "f")
     made._device = -1
-    with pytest.raises(FileVanished, match="not mounted"):
+    with pytest.raises(VolumeMissing, match="not mounted"):
         made.stat(("f",)) or made.open_file(("f",), writable=False)
 
 

@@ -25,6 +25,7 @@ from bittern.core.errors import (
     StorageError,
     TrackerUnreachable,
     UnsafePath,
+    VolumeMissing,
 )
 
 
@@ -74,6 +75,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM arrived while work was under way."""
 
 
+_WAY_BACK = "mount it and run this again, or have get --recheck fetch anew what is not here"
 _DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 _ABSENT_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 _REFUSED_ERRNOS = frozenset({errno.EACCES, errno.EPERM})
@@ -105,7 +107,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
             return _code_of_status(error.status)
         case DiskFull():
             return ExitCode.DISK
-        case FileVanished():
+        case FileVanished() | VolumeMissing():
             return ExitCode.NOT_FOUND
         case UnsafePath():
             return ExitCode.NOT_ALLOWED
@@ -131,6 +133,8 @@ def describe(error: BaseException) -> str:
             return "stopped"
         case KeyboardInterrupt():
             return "interrupted"
+        case VolumeMissing():
+            return f"{error}; {_WAY_BACK}"
         case BitTorrentError():
             text = str(error) or type(error).__name__
             return in_options(text) if isinstance(error, ConfigError) else text

@@ -57,6 +57,7 @@ def get(
     seed_ratio: Ratio = None,
     seed_time: Duration = None,
     skip_check: bool = False,
+    recheck: bool = False,
     reuse_from: Annotated[tuple[Path, ...], Parameter(consume_multiple=False, metavar="DIR")] = (),
     reuse_how: Literal["copy", "reflink", "hardlink"] = "copy",
     make_links: bool = False,
@@ -80,6 +81,8 @@ def get(
         seed_ratio: Upload until this many times as much was uploaded as downloaded.
         seed_time: Upload for this long, such as 30m or 2h.
         skip_check: Trust that the data is complete.
+        recheck: Check all that is there, whatever is known of it, and fetch the rest, also when
+            the volume that held it is not mounted: that is otherwise waited for, with exit code 3.
         reuse_from: Look here for files of the torrent first; those that are right are taken,
             not downloaded. Repeatable.
         reuse_how: How they are taken: copied, or sharing their room as a clone (reflink) or
@@ -114,7 +117,10 @@ def get(
         web_seeds=_check_web_seeds(web_seed),
     )
     check_place(save_torrent, len(source))
-    jobs = [replace(job_for(one), config=config, save_torrent=save_torrent) for one in source]
+    jobs = [
+        replace(job_for(one), config=config, recheck=recheck, save_torrent=save_torrent)
+        for one in source
+    ]
     seen: dict[bytes, str] = {}
     for one, job in zip(source, jobs, strict=True):
         check_distinct(one, job, seen)
@@ -224,6 +230,9 @@ def prepare_output(output: Path) -> None:
     place = next((each for each in (whole, *whole.parents) if os.path.lexists(each)), None)
     if place is None:  # Windows
         raise CommandFailed(f"{whole.anchor}: no such drive", ExitCode.DISK)
+    if not place.exists():
+        target = os.path.realpath(place)
+        raise CommandFailed(f"{place}: leads to {target}, which is not there", ExitCode.DISK)
     if not place.is_dir():
         raise CommandFailed(f"{place}: not a folder", ExitCode.DISK)
     if not os.access(place, os.W_OK | os.X_OK):

@@ -87,6 +87,7 @@ class Job:
         source: metainfo, or what ``open_source`` takes.
         label: what it is called until its name is known.
         config: the torrent's settings.
+        recheck: trust nothing that is known of the data, nor wait for the volume that it was on.
         must_be_complete: fail if the data is not all there, as ``seed`` does.
         hinted_peers: hosts and ports that the source itself names; not to be trusted.
         save_torrent: where the .torrent file goes; None for nowhere.
@@ -95,6 +96,7 @@ class Job:
     source: Metainfo | str
     label: str
     config: TorrentConfig = field(default_factory=TorrentConfig)
+    recheck: bool = False
     must_be_complete: bool = False
     hinted_peers: tuple[tuple[str, int], ...] = ()
     save_torrent: Path | None = None
@@ -170,7 +172,7 @@ class Transfer:
             self._listener = asyncio.create_task(self._listen(stream))
             self._watch(self._listener)
             self._tell_added(torrent)
-            await torrent.resume()
+            await torrent.start(force_check=self.job.recheck)
             if self.job.must_be_complete and torrent.state is TorrentState.DOWNLOADING:
                 stats = torrent.stats()
                 await session.remove(torrent, keep_state=True)

@@ -286,3 +286,7 @@ class UnsafePath(StorageError):
 
 class FileVanished(StorageError):
     """A file is missing or shorter than it was."""
+
+
+class VolumeMissing(StorageError):
+    """The volume that held a torrent's files is not mounted at ``path``; they may be on it yet."""

@@ -34,10 +34,12 @@ from bittern.engine.store.content import Content, open_content, wanted_prioritie
 from bittern.engine.store.keeper import Found, Keeper
 from bittern.engine.store.records import make_record
 from bittern.engine.store.reuse import reuse_files
+from bittern.engine.store.volumes import look_up
 from bittern.engine.torrent_services import TorrentServices
 from bittern.policy.picker import Picker
 from bittern.storage.base import Storage
 from bittern.storage.file_paths import Folding
+from bittern.storage.resume import Resumed
 from bittern.storage.reuse import Reuse
 from bittern.storage.volume import probe_folding
 
@@ -92,6 +94,30 @@ class Awake:
                 log.warning("closing files of %s: %s", storage.root, error)
 
 
+def root_of(config: TorrentConfig) -> Path:
+    """Return the folder that a torrent's files are below."""
+    place = config.output if config.data_path is None else config.data_path.absolute().parent
+    return place.absolute()
+
+
+async def look_for(
+    services: TorrentServices,
+    metainfo: Metainfo,
+    config: TorrentConfig,
+    *,
+    is_forced: bool = False,
+) -> tuple[Resumed | None, Path]:
+    """Find out what is known of a torrent and which volume it is on; see ``volumes.look_up``."""
+    return await look_up(
+        services.disk,
+        services.journal,
+        metainfo.info.wire_hash,
+        root_of(config),
+        part_suffix=services.config.part_suffix,
+        is_forced=is_forced,
+    )
+
+
 async def locate(services: TorrentServices, metainfo: Metainfo, config: TorrentConfig) -> Content:
     """
     Work out where a torrent's files are on their volume.
@@ -100,8 +126,7 @@ async def locate(services: TorrentServices, metainfo: Metainfo, config: TorrentC
     not give them, as ``aux.c``, from another program or from before we asked for that: what was
     begun under these goes on under them.
     """
-    root = config.output if config.data_path is None else config.data_path.absolute().parent
-    folding = await _folding_of(services, root)
+    folding = await _folding_of(services, root_of(config))
     content = _open(services, metainfo, config, folding)
     if folding.refuses:
         plain = _open(services, metainfo, config, folding._replace(refuses=False))
@@ -170,16 +195,19 @@ async def wake(
 
     Raises:
         MetainfoError: the metainfo cannot be read back.
+        VolumeMissing: the files are on one that is not mounted; not with ``force_check``.
         StorageError: files cannot be made or read.
         Inconsistent: the halves of a hybrid want different bytes (P13).
     """
     metainfo = shelf.take()
     info = metainfo.info
+    known, volume = await look_for(services, metainfo, config, is_forced=force_check)
     content = await locate(services, metainfo, config)
     storage = content.storage
-    keeper = _make_keeper(services, metainfo, content, config)
+    keeper = _make_keeper(services, metainfo, content, config, volume)
     with _closed_on_failure(services, storage):
         found = await keeper.find(
+            known,
             skip_check=config.skip_check and not force_check,
             force_check=force_check,
             progress=progress,
@@ -398,7 +426,11 @@ def _make_borrower(
 
 
 def _make_keeper(
-    services: TorrentServices, metainfo: Metainfo, content: Content, config: TorrentConfig
+    services: TorrentServices,
+    metainfo: Metainfo,
+    content: Content,
+    config: TorrentConfig,
+    volume: Path,
 ) -> Keeper:
     info, root = metainfo.info, content.storage.root
     return Keeper(
@@ -408,7 +440,7 @@ def _make_keeper(
         content=content,
         geometry=info.geometry,
         record=make_record(
-            info.wire_hash, info.name, root, content.paths, time.time(), config.renames
+            info.wire_hash, info.name, root, content.paths, time.time(), config.renames, volume
         ),
         metainfo=format_metainfo(metainfo),
     )

@@ -2,15 +2,16 @@
 The state a torrent is in, who waits for its end, who calls it off, and what a failure comes to.
 
 A full disk is no end: the torrent is started again after a while, and again, until there is
-room or somebody pauses it. Every other failure stands until the user does something. What starts
-by itself, after a failure or out of rest, does so only if nobody has said otherwise meanwhile.
+room or somebody pauses it. Nor is a volume that is not mounted, which is looked for as often. Every
+other failure stands until the user does something. What starts by itself, after a failure or out of
+rest, does so only if nobody has said otherwise meanwhile.
 
 Finding out what is on disk may take hours, and whoever wants the torrent to do something else
 calls it off and waits only until the threads have noticed. It goes on when the torrent is started
 again, where a journal knows how far it had come; else it begins anew, and one that a person asked
 for, which trusts nothing, is owed until it has come to its end.
 
-Limit: F1 (disk full).
+Limit: F1 (disk full), F6 (volume missing).
 """
 
 from __future__ import annotations
@@ -20,14 +21,26 @@ import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from bittern.core.errors import BitTorrentError, ConfigError, DiskFull, InputError, StorageError
+from bittern.core.errors import (
+    BitTorrentError,
+    ConfigError,
+    DiskFull,
+    InputError,
+    StorageError,
+    VolumeMissing,
+)
 from bittern.engine import events
 from bittern.engine.events import Event, TorrentState
-from bittern.engine.store.disk import failure_of
+from bittern.engine.store.disk import Disk, failure_of
+from bittern.engine.store.volumes import is_mended
 from bittern.engine.undisturbed import undisturbed
 
-DISK_FULL_RETRY = 30.0
-"""Limit: F1. Seconds until a torrent that ran out of room tries again by itself."""
+RETRY_INTERVAL = 30.0
+"""Limit: F1, F6. Seconds until a torrent that lacks room, or its volume, tries again by itself."""
+
+
+def _nobody() -> None:
+    """Try nothing again."""
 
 
 class Condition:
@@ -36,6 +49,7 @@ class Condition:
 
     Args:
         report: tells the outside of changes and failures.
+        disk: looks for a volume that is missing.
         is_paused: it begins so; else as one that has not been started.
 
     Attributes:
@@ -47,27 +61,31 @@ class Condition:
 
     __slots__ = (
         "_changed",
+        "_disk",
         "_is_called_off",
         "_is_roused",
         "_num_leaving",
         "_owes_check",
         "_report",
         "_retry",
+        "_try_again",
         "error",
         "lock",
         "state",
         "was_closed",
     )
 
-    def __init__(self, report: Callable[[Event], None], *, is_paused: bool) -> None:
+    def __init__(self, report: Callable[[Event], None], disk: Disk, *, is_paused: bool) -> None:
         self.state: TorrentState = TorrentState.PAUSED if is_paused else TorrentState.STOPPED
         self.error: BitTorrentError | None = None
         self.was_closed: bool = False
         self.lock: asyncio.Lock = asyncio.Lock()
         self._report = report
+        self._disk = disk
         self._changed: asyncio.Event | None = None
         """Made when somebody waits: there may be ten thousand torrents, and nobody does."""
         self._retry: asyncio.TimerHandle | None = None
+        self._try_again: Callable[[], object] = _nobody
         self._num_leaving = 0
         """Those who wait for the lock, to end what the torrent is at."""
         self._is_called_off = False
@@ -129,10 +147,20 @@ class Condition:
             self.lock.release()
 
     async def start_again(self, start: Callable[[], Awaitable[None]]) -> None:
-        """Have a torrent started whose disk was full, if that is still what it waits for."""
+        """
+        Have a torrent started whose disk was full, if that is still what it waits for.
+
+        One whose volume is not there yet goes on waiting, and nobody hears of that.
+        """
+        error = self.error
+        can_try = await is_mended(self._disk, error)  # which may take as long as a server is silent
         async with self.lock:
-            if self.state is TorrentState.ERROR:
+            if self.state is not TorrentState.ERROR or self.error is not error:
+                return
+            if can_try:
                 await start()
+            else:
+                self._retry_later()
 
     async def rouse(self, start: Callable[[], Awaitable[None]]) -> None:
         """Have a torrent started that was at rest, unless somebody has stopped it meanwhile."""
@@ -210,16 +238,21 @@ class Condition:
 
         Args:
             error: what happened.
-            try_again: called after ``DISK_FULL_RETRY`` if a full disk is all that it was.
+            try_again: called after ``RETRY_INTERVAL`` if a full disk, or a volume that is missing,
+                is all that it was.
         """
         self.end_retry()
         # A copy has no traceback, whose frames keep alive all that was at work when it failed.
         self.error = copy.copy(error)
         self._report(events.failure(error))
         self.enter(TorrentState.ERROR)
-        if isinstance(error, DiskFull) and not self.was_closed:
-            loop = asyncio.get_running_loop()
-            self._retry = loop.call_later(DISK_FULL_RETRY, try_again)
+        self._try_again = try_again
+        if isinstance(error, DiskFull | VolumeMissing):
+            self._retry_later()
+
+    def _retry_later(self) -> None:
+        if not self.was_closed:
+            self._retry = asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._try_again)
 
     def raise_error(self) -> None:
         """Raise what stopped the torrent, if anything did: BitTorrentError."""

@@ -10,14 +10,16 @@ from typing import Protocol
 
 from bittern.core.errors import ConfigError, StorageError
 from bittern.core.ids import InfoHash
-from bittern.engine.awake import locate
+from bittern.engine.awake import locate, look_for, root_of
 from bittern.engine.config import TorrentConfig
 from bittern.engine.shelf import Shelf
 from bittern.engine.store.content import Content, check_choice
+from bittern.engine.store.disk import Disk
 from bittern.engine.store.journal import Journal
-from bittern.engine.store.records import read_renames, with_renames
+from bittern.engine.store.records import read_renames, with_renames, with_volume
 from bittern.engine.torrent_services import TorrentServices
 from bittern.engine.undisturbed import undisturbed
+from bittern.storage.mounts import volume_of
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -73,7 +75,8 @@ async def move(
 
     Raises:
         ConfigError: a name is that of another file; nothing was moved.
-        StorageError: nothing was moved, or the text says what is left where.
+        StorageError: nothing was moved, or the text says what is left where; VolumeMissing, while
+            the volume is not mounted that it is on.
     """
 
     async def carry_out() -> None:
@@ -94,27 +97,30 @@ async def _move(
     if not shelf.has_metainfo:
         return moved
     metainfo = shelf.metainfo()
+    await look_for(services, metainfo, config)
     old = await locate(services, metainfo, config)
     new = await locate(services, metainfo, moved)
     root = new.storage.root
     await services.disk.run(lambda: old.storage.move(root, new.paths))
     if services.journal is not None:
         try:
-            await _note_place(services.journal, metainfo.info.wire_hash, new, moved)
+            await _note_place(services.disk, services.journal, metainfo.info.wire_hash, new, moved)
         except StorageError as error:  # the files are there; what is known of them is not found
             log.warning("the new place of %s: %s", shelf.name, error)
     return moved
 
 
 async def _note_place(
-    journal: Journal, info_hash: InfoHash, content: Content, config: TorrentConfig
+    disk: Disk, journal: Journal, info_hash: InfoHash, content: Content, config: TorrentConfig
 ) -> None:
     """Keep where a torrent's files are now, if it is known at all."""
     known = await journal.find(info_hash)
     if known is not None:
+        root, paths = content.storage.root, tuple(content.paths)
         options = with_renames(known.record.options, config.renames)
-        root, paths = str(content.storage.root), tuple(content.paths)
-        await journal.save(replace(known.record, save_path=root, paths=paths, options=options))
+        options = with_volume(options, await disk.run(lambda: volume_of(root)))
+        record = replace(known.record, save_path=str(root), paths=paths, options=options)
+        await journal.save(record)
 
 
 async def with_kept_names(
@@ -127,8 +133,7 @@ async def with_kept_names(
     known = await journal.find(shelf.metainfo().info.wire_hash)
     if known is None or not (renames := read_renames(known.record)):
         return config
-    content = await locate(services, shelf.metainfo(), config)
-    is_there = known.record.save_path == str(content.storage.root)
+    is_there = known.record.save_path == str(root_of(config))
     return replace(config, renames=renames) if is_there else config
 
 

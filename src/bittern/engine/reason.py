@@ -19,6 +19,8 @@ class ReasonCode(StrEnum):
     CHECKING = "checking"
     ERROR = "error"
     DISK_FULL = "disk_full"
+    VOLUME_MISSING = "volume_missing"
+    """The volume that holds the files is not mounted."""
     DISK_SLOW = "disk_slow"
     MOVING = "moving"
     """Bytes move; nothing is wrong."""

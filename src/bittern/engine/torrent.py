@@ -71,7 +71,7 @@ class Torrent:
         self.shelf: Shelf = Shelf(source)
         """What it is called and made of."""
         self.config: TorrentConfig = config
-        self._condition = Condition(self.report, is_paused=config.paused)
+        self._condition = Condition(self.report, services.disk, is_paused=config.paused)
         self.listeners: Listeners = Listeners()
         self._stall = StallWatch()
         self._finder = PeerFinder(self, services)
@@ -318,7 +318,7 @@ class Torrent:
 
     async def recheck(self) -> None:
         """
-        Hash everything on disk again and go on from what is there.
+        Hash all that is there, missing volume or not, and go on from that.
 
         Raises:
             StorageError: the disk failed.

@@ -115,6 +115,7 @@ class Storage(Readable, Protocol):
         Raises:
             MisuseError: the run leaves the piece space.
             FileVanished: the output folder is not there (any more).
+            VolumeMissing: nor is the volume that it was on.
         """
 
     def prepare(self, wanted: Collection[int] | None = None) -> None:

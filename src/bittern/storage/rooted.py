@@ -8,8 +8,8 @@ swap a folder for a link between a check and its use. Elsewhere (Windows) each
 step is looked at before it is taken.
 
 The root itself may be reached over links: that is the user's own affair. It is
-made only on request, and remembered with its device number: when a volume is
-unmounted, its empty mount point is not mistaken for it.
+made only on request, and remembered with its device number and the place of its
+volume: when that is unmounted, its empty mount point is not mistaken for it.
 
 Limit: P8, second check. Limit: F6.
 """
@@ -26,6 +26,7 @@ from typing import Final
 
 from bittern.core.errors import FileVanished, StorageError, UnsafePath
 from bittern.storage.base import storage_error
+from bittern.storage.mounts import is_mounted, volume_missing, volume_of
 from bittern.storage.system import OsCalls, readable_flags, writable_flags
 
 FilePath = tuple[str, ...]
@@ -49,7 +50,8 @@ class RootedTree:
         make_room: called when no descriptor is left (F13); closes some, or returns False.
 
     All methods raise StorageError; UnsafePath when a link, or something that is no
-    file or folder, is in the way; FileVanished when the root or the file is not there.
+    file or folder, is in the way; VolumeMissing when what the root was on is not mounted any more;
+    FileVanished when the root or the file is not there all the same.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class RootedTree:
         self._calls = calls
         self._make_room = make_room
         self._device: int | None = None
+        self._volume: Path | None = None
 
     def full_path(self, path: FilePath) -> Path:
         """Return the path from the file system's own root, for messages."""
@@ -68,7 +71,9 @@ class RootedTree:
         """Make the root where it is missing, and take what is there now for the right one."""
         try:
             self._calls.makedirs(self.root, exist_ok=True)
-            self._device = self._calls.stat(self.root).st_dev
+            found = self._calls.stat(self.root)
+            if found.st_dev != self._device:
+                self._remember(found)
         except OSError as error:
             raise storage_error(error, self.root) from error
 
@@ -247,7 +252,7 @@ class RootedTree:
                     raise
 
     def _open_root(self) -> int:
-        with self._errors(()):
+        with self._root_errors():
             handle = self._open(str(self.root), _FOLDER_FLAGS, None)
             try:
                 self._check_device(self._calls.fstat(handle))
@@ -256,11 +261,25 @@ class RootedTree:
                 raise
             return handle
 
+    @contextlib.contextmanager
+    def _root_errors(self) -> Iterator[None]:
+        with self._errors(()):
+            try:
+                yield
+            except OSError as error:
+                if self._volume is not None and not is_mounted(self._volume):
+                    raise volume_missing(self._volume) from error
+                raise
+
+    def _remember(self, found: os.stat_result) -> None:
+        self._device = found.st_dev
+        self._volume = volume_of(self.root)
+
     def _check_device(self, found: os.stat_result) -> None:
-        if self._device is None:
-            self._device = found.st_dev
+        if self._volume is None:
+            self._remember(found)
         elif self._device != found.st_dev:
-            raise FileVanished("the volume is not mounted any more", path=str(self.root))
+            raise volume_missing(self._volume)
 
     def _open_folder(self, name: str, parent: int, path: FilePath, create: bool) -> int:
         with self._errors(path):
@@ -278,7 +297,7 @@ class RootedTree:
                 raise
 
     def _walk_by_name(self, folders: FilePath, create: bool) -> str:
-        with self._errors(()):
+        with self._root_errors():
             self._check_device(self._calls.stat(self.root))
         path = str(self.root)
         for depth, name in enumerate(folders, 1):

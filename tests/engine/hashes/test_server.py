@@ -11,6 +11,7 @@ import pytest
 from bittern.codec import wire
 from bittern.codec.info import Version
 from bittern.codec.wire import HashRange, MessageId
+from bittern.core.errors import VolumeMissing
 from bittern.engine import events
 from bittern.engine.hashes import server as hash_server
 from bittern.proto import hash_requests
@@ -287,6 +288,24 @@ async def test_a_bug_while_an_answer_is_made_refuses_it_and_is_not_hidden(
     monkeypatch.undo()
     assert await ask(peer, blocks) == files.answer(blocks)
     assert node.torrent.stats().num_have == NUM_PIECES
+
+
+@in_scene(version=Version.V2)
+async def test_on_a_volume_that_is_not_mounted_no_piece_is_lost(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limit: F6."""
+
+    def missing(*_: object) -> None:
+        raise VolumeMissing("not mounted", path=str(scene.folder))
+
+    files, root, node, peer = await connect_to_node(scene, is_seed=True)
+    monkeypatch.setattr(hash_server, "read_piece_tree", missing)
+    blocks = HashRange(root, 0, 0, 4, 0)
+    assert await ask(peer, blocks) is None
+    monkeypatch.undo()
+    assert node.torrent.stats().num_have == NUM_PIECES
+    assert await ask(peer, blocks) == files.answer(blocks)
 
 
 @in_scene(version=Version.V2)

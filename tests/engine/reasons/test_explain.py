@@ -41,6 +41,9 @@ def scene(state: TorrentState = DOWNLOADING, **values: Any) -> Diagnosis:
     return Diagnosis(at=NOW, state=state, **values)
 
 
+ON = "It goes on by itself once that is mounted;"
+ANEW = "a recheck fetches anew what is not here."
+
 SCENES: list[tuple[str, Diagnosis, list[str], str]] = [
     (
         "paused",
@@ -62,6 +65,27 @@ SCENES: list[tuple[str, Diagnosis, list[str], str]] = [
         ),
         ["It was stopped by an error: no room: 'x'. It is tried again in 20s."],
         "room on the disk",
+    ),
+    (
+        "volume missing",
+        scene(
+            TorrentState.ERROR,
+            storage=StorageSurvey(error="not mounted: '/x'", is_missing=True, retry_at=NOW + 20),
+        ),
+        [
+            f"It waits for storage: not mounted: '/x'. {ON} {ANEW}"
+        ],
+        "its volume",
+    ),
+    (
+        "paused without its volume",
+        scene(
+            TorrentState.PAUSED, storage=StorageSurvey(error="not mounted: '/x'", is_missing=True)
+        ),
+        [
+            "It was stopped by an error: not mounted: '/x'. Mount that and resume it; " + ANEW
+        ],
+        "being resumed",
     ),
     (
         "error",

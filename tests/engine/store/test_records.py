@@ -14,8 +14,10 @@ from bittern.engine.store.records import (
     make_record,
     read_partial,
     read_renames,
+    read_volume,
     with_partial,
     with_renames,
+    with_volume,
 )
 from bittern.storage.resume import ResumeRecord
 
@@ -44,6 +46,21 @@ def test_nonsense_about_pieces_in_progress_is_left_out(stored: Any, found: Any) 
     record = make_record(InfoHash(bytes(20)), "name", Path("/data"), [("name",)], 0.0)
     geometry = Geometry.contiguous(65_536, 2 * 65_536, 2 * 65_536)
     assert read_partial(replace(record, options={"partial": stored}), geometry) == found
+
+
+@pytest.mark.parametrize("stored", [None, "", 7, ["/"]])
+def test_where_the_volume_is_mounted_comes_back_unless_it_is_nonsense(stored: Any) -> None:
+    """Limit: F6, F9."""
+
+    def record_of(volume: Path | None) -> ResumeRecord:
+        place = Path("/usb/x")
+        return make_record(InfoHash(bytes(20)), "n", place, [("a",)], 1.0, {0: "b"}, volume)
+
+    record = record_of(Path("/usb"))
+    assert read_volume(record) == Path("/usb")
+    assert read_renames(record) == {0: "b"}
+    assert with_volume(record.options, None) == record_of(None).options
+    assert read_volume(replace(record, options={"volume": stored})) is None
 
 
 # --- names of files ---------------------------------------------------------------------------

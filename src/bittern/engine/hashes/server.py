@@ -18,7 +18,7 @@ from collections.abc import Callable
 from bittern.codec import wire
 from bittern.codec.merkle import HashTree
 from bittern.codec.wire import HashRange, MessageId
-from bittern.core.errors import PeerViolation, StorageError
+from bittern.core.errors import PeerViolation, StorageError, VolumeMissing
 from bittern.core.rate import TokenBucket
 from bittern.engine.limits import RateGate
 from bittern.engine.peers.connection import PeerConnection
@@ -194,16 +194,18 @@ class HashServer:
             self._is_busy = False
             if self._is_stopped:
                 return
-            is_lost = isinstance(error, StorageError)
+            is_bug = error is not None and not isinstance(error, StorageError)
             read, answer = (dict.fromkeys(unknown), b"") if result is None else result
-            if error is None or is_lost:
+            # Limit: F6. On a volume that is not mounted nothing is lost yet.
+            if not is_bug and not isinstance(error, VolumeMissing):
                 self._remember(read)
             if answer:
                 self._send(peer, wanted, answer)
             else:
                 self._refuse(peer, wanted, self._services.loop.time())
             self._pump()
-            if error is not None and not is_lost:
+            if is_bug:
+                assert error is not None
                 raise error
 
         self._services.disk.submit(work, done)

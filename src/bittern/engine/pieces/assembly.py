@@ -19,7 +19,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
-from bittern.core.errors import Inconsistent, StorageError
+from bittern.core.errors import Inconsistent, StorageError, VolumeMissing
 from bittern.core.geometry import BLOCK_LENGTH, Geometry
 from bittern.engine.pieces.block_judge import BlockJudge, FetchBlockHashes
 from bittern.engine.pieces.hash_queue import HashQueue, feed_parts, make_buffer
@@ -445,6 +445,9 @@ class Assembly:
                 return
             if error is not None and not isinstance(error, StorageError):
                 self._fail(error)
+                return
+            if isinstance(error, VolumeMissing):
+                self._fail(error)  # Limit: F6. Of the volume nothing is lost yet.
                 return
             try:
                 is_good = error is None and self._hashes.is_good(index, hasher)

@@ -59,6 +59,7 @@ class StorageSurvey:
     Args:
         error: why the torrent was stopped, None if it was not.
         is_full: the error is that there is no room.
+        is_missing: the error is that the volume is not mounted.
         retry_at: when it is tried again by itself, None if it is not.
         is_slow: writes have lately taken long.
         is_congested: so much waits to be written that nothing is read from peers.
@@ -67,6 +68,7 @@ class StorageSurvey:
 
     error: str | None = None
     is_full: bool = False
+    is_missing: bool = False
     retry_at: float | None = None
     is_slow: bool = False
     is_congested: bool = False

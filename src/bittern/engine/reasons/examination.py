@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
-from bittern.core.errors import BitTorrentError, DiskFull
+from bittern.core.errors import BitTorrentError, DiskFull, VolumeMissing
 from bittern.engine.metadata import MetadataPhase
 from bittern.engine.peers.connection import PeerConnection
 from bittern.engine.pieces.swarm import Swarm
@@ -126,6 +126,7 @@ def _look_at_storage(
     return StorageSurvey(
         error=None if torrent.error is None else str(torrent.error),
         is_full=isinstance(torrent.error, DiskFull),
+        is_missing=isinstance(torrent.error, VolumeMissing),
         retry_at=retry_at,
         is_slow=swarm is not None and swarm.assembly.is_slow,
         is_congested=disk.is_congested,

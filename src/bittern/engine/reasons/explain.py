@@ -70,7 +70,7 @@ def what_it_waits_for(found: Diagnosis) -> str:
         case TorrentState.STOPPED:
             return "being started"
         case TorrentState.ERROR:
-            return "room on the disk" if found.storage.is_full else "the error to be mended"
+            return _what_mends(found)
         case TorrentState.CHECKING:
             return "the check of what is on disk"
         case TorrentState.SEEDING:
@@ -88,8 +88,20 @@ def what_it_waits_for(found: Diagnosis) -> str:
     return "pieces from a peer"
 
 
+def _what_mends(found: Diagnosis) -> str:
+    if found.storage.is_missing:
+        return "its volume"
+    return "room on the disk" if found.storage.is_full else "the error to be mended"
+
+
 def _error(found: Diagnosis) -> Reason:
     storage = found.storage
+    if storage.is_missing:
+        what, how = "It was stopped by an error", "Mount that and resume it"
+        if storage.retry_at is not None:
+            what, how = "It waits for storage", "It goes on by itself once that is mounted"
+        text = f"{what}: {storage.error}. {how}; a recheck fetches anew what is not here."
+        return Reason(ReasonCode.VOLUME_MISSING, text)
     code = ReasonCode.DISK_FULL if storage.is_full else ReasonCode.ERROR
     text = f"It was stopped by an error: {storage.error}."
     if storage.retry_at is not None:

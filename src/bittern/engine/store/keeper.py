@@ -104,6 +104,7 @@ class Keeper:
 
     async def find(
         self,
+        resumed: Resumed | None,
         *,
         skip_check: bool,
         force_check: bool,
@@ -114,6 +115,7 @@ class Keeper:
         Find out what is on disk: from the journal where it can be trusted, else by hashing.
 
         Args:
+            resumed: what the journal knows of it.
             skip_check: take everything for there, unverified; the journal hears of none of it
                 until all has been hashed, as before an upload.
             force_check: trust nothing.
@@ -124,7 +126,6 @@ class Keeper:
             StorageError: a file is there but cannot be read.
             Inconsistent: the halves of a hybrid want different bytes.
         """
-        resumed = None if self._journal is None else await self._journal.find(self._info_hash)
         downloaded = 0 if resumed is None else resumed.downloaded
         uploaded = 0 if resumed is None else resumed.uploaded
         if resumed is not None:

@@ -22,6 +22,8 @@ from bittern.storage.resume_rows import Json
 
 _RENAMES = "renames"
 """Option of a record: by index, the paths of files that a person has named."""
+_VOLUME = "volume"
+"""Option of a record: where the volume is mounted that the files are on."""
 _PARTIAL = "partial"
 """Option of a record: blocks of pieces that were in progress at a clean end."""
 
@@ -33,6 +35,7 @@ def make_record(
     paths: list[tuple[str, ...]],
     added_at: float,
     renames: Mapping[int, str] = MappingProxyType({}),
+    volume: Path | None = None,
 ) -> ResumeRecord:
     """Return the record of a torrent whose files are below ``root``, some under other names."""
     return ResumeRecord(
@@ -42,7 +45,7 @@ def make_record(
         paths=tuple(paths),
         added_at=added_at,
         opened_at=added_at,
-        options=with_renames({}, renames),
+        options=with_volume(with_renames({}, renames), volume),
     )
 
 
@@ -66,6 +69,18 @@ def read_renames(record: ResumeRecord) -> dict[int, str]:
             return {}
         found[int(text)] = path
     return found
+
+
+def with_volume(options: Mapping[str, Json], volume: Path | None) -> dict[str, Json]:
+    """Return a record's options with where the volume is mounted; None where that is not known."""
+    others = {name: value for name, value in options.items() if name != _VOLUME}
+    return others if volume is None else {**others, _VOLUME: str(volume)}
+
+
+def read_volume(record: ResumeRecord) -> Path | None:
+    """Return where the volume was mounted; None where a record does not say."""
+    stored = record.options.get(_VOLUME)
+    return Path(stored) if isinstance(stored, str) and stored else None
 
 
 def with_partial(record: ResumeRecord, partial: Mapping[int, list[int]]) -> ResumeRecord:
