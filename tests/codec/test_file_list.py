@@ -21,7 +21,7 @@ from bittern.codec.file_list import (
     text_to,
 )
 from bittern.core.errors import MetainfoError
-from tests.codec.zoo.cases import GROUPS, Case
+from tests.codec.zoo.cases import GROUPS
 
 
 def _one(**fields: Value) -> FileEntry:
@@ -153,6 +153,6 @@ def test_a_single_file_takes_the_name_of_the_torrent() -> None:
         read_single_file({}, "n")
 
 
-@pytest.mark.parametrize("case", GROUPS["file_list"], ids=lambda case: case.name[:100])
-def test_zoo(case: Case) -> None:
-    case.check()
+def test_zoo() -> None:
+    for case in GROUPS["file_list"]:
+        case.check()

@@ -13,7 +13,7 @@ from bittern.codec.bencode import encode
 from bittern.codec.info import Info, Version, decode_info
 from bittern.core.errors import MetainfoError
 from tests.codec.fuzzing import fuzz
-from tests.codec.zoo.cases import GROUPS, Case
+from tests.codec.zoo.cases import GROUPS
 from tests.codec.zoo.torrents import BASES, BLOCK, GONE, ROOT_A, ROOT_B, changed, encoded
 from tests.reference import lt
 
@@ -193,6 +193,6 @@ class TestRawBytes:
         assert fuzz(decode_info, list(RAW.values()), MetainfoError) > 10
 
 
-@pytest.mark.parametrize("case", GROUPS["info"], ids=lambda case: case.name[:100])
-def test_zoo(case: Case) -> None:
-    case.check()
+def test_zoo() -> None:
+    for case in GROUPS["info"]:
+        case.check()

@@ -73,12 +73,12 @@ def test_decoding_inverts_encoding_whatever_follows(
         assert decode_handshake(view) == Handshake(info_hash, peer_id, reserved)
 
 
-@pytest.mark.parametrize("length", range(len(HANDSHAKE) + 1))
-def test_every_true_start_of_a_handshake_is_accepted_and_none_that_differs(length: int) -> None:
-    check_handshake_start(HANDSHAKE[:length])
-    if 0 < length <= len(wire.PROTOCOL_NAME):
-        with pytest.raises(WireDecodeError, match="no BitTorrent handshake at byte 0"):
-            check_handshake_start(HANDSHAKE[: length - 1] + b"?")
+def test_every_true_start_of_a_handshake_is_accepted_and_none_that_differs() -> None:
+    for length in range(len(HANDSHAKE) + 1):
+        check_handshake_start(HANDSHAKE[:length])
+        if 0 < length <= len(wire.PROTOCOL_NAME):
+            with pytest.raises(WireDecodeError, match="no BitTorrent handshake at byte 0"):
+                check_handshake_start(HANDSHAKE[: length - 1] + b"?")
 
 
 @pytest.mark.parametrize("length", [0, 1, 20, 47, 67])

@@ -66,10 +66,10 @@ class Case(NamedTuple):
         try:
             decode_metainfo(self.data)
         except MetainfoError as error:
-            assert self.refusal is not None, error  # noqa: PT017
-            assert self.refusal in str(error)  # noqa: PT017
+            assert self.refusal is not None, f"{self.name}: {error}"  # noqa: PT017
+            assert self.refusal in str(error), self.name  # noqa: PT017
         else:
-            assert self.refusal is None
+            assert self.refusal is None, self.name
 
 
 Row = tuple[Any, ...]
