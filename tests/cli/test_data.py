@@ -94,6 +94,22 @@ def test_links_say_nothing_of_where_the_data_is(tmp_path: Path) -> None:
     assert find_data(info, tmp_path / "source") == DataPlace(tmp_path / "source")
 
 
+def test_a_link_to_the_data_itself_is_taken_for_what_it_leads_to(tmp_path: Path) -> None:
+    """One to the folder that holds it stays: a folder that holds data may be reached over links."""
+    kept = tmp_path / "kept"
+    write(kept / "cats/a", b"abc")
+    raw = create_torrent(kept / "cats", num_threads=1)
+    info = decode_metainfo(raw).info
+    (tmp_path / "cats").symlink_to(kept / "cats")
+    assert find_data(info, tmp_path / "cats") == DataPlace(kept)
+    (tmp_path / "link").symlink_to(kept)
+    assert find_data(info, tmp_path / "link") == DataPlace(tmp_path / "link")
+    single = decode_metainfo(create_torrent(write(kept / "b", b"abc"), num_threads=1)).info
+    (tmp_path / "b").symlink_to(kept / "other")
+    write(kept / "other", b"abc")
+    assert find_data(single, tmp_path / "b") == DataPlace(kept, kept / "other")
+
+
 def test_a_name_that_the_locale_cannot_write_is_no_bug_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

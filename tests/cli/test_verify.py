@@ -48,6 +48,11 @@ def test_complete_data_is_code_0(bittern: Program, single: Path, tmp_path: Path)
     assert ran.err == ""
 
 
+def test_a_link_to_the_folder_is_followed(bittern: Program, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "data/cats")
+    assert bittern("verify", folder, "--data", tmp_path / "link").code == 0
+
+
 @pytest.mark.parametrize("place", ["data", "data/cats"])
 def test_a_folder_is_found_both_ways(
     bittern: Program, folder: Path, tmp_path: Path, place: str

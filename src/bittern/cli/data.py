@@ -7,6 +7,7 @@ file or folder itself, whatever it is called now.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,8 +107,9 @@ def _find_in(info: Info, path: Path, folding: Folding | None) -> tuple[DataPlace
 
 
 def _named(path: Path, name: str) -> DataPlace:
-    """Return the place of a file or folder that should be called ``name``."""
-    whole = path.absolute()
+    """Return the place of a file or folder that should be called ``name``, or that a link is to."""
+    # Below its folder nothing is reached over links; this one the user names.
+    whole = Path(os.path.realpath(path)) if path.is_symlink() else path.absolute()
     return DataPlace(whole.parent, None if whole.name == name else whole)
 
 
