@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,7 +30,13 @@ from bittern.core.ids import InfoHash, InfoHashV2
 from bittern.dht.items import Item, mutable_target, signed_message
 from bittern.engine import follower as follower_module
 from bittern.engine.config import SessionConfig, TorrentConfig
-from bittern.engine.follower import Follower, is_named, read_torrent, write_torrent
+from bittern.engine.follower import (
+    MAX_ABANDONED,
+    Follower,
+    is_named,
+    read_torrent,
+    write_torrent,
+)
 from bittern.engine.session import Session
 from bittern.engine.torrent import Torrent
 from bittern.net.signing import SigningKey
@@ -270,6 +277,38 @@ async def test_the_state_folder_knows_the_present_version_alone(tmp_path: Path) 
                 assert kept == {
                     f"{decode_metainfo(raw).info.wire_hash}.torrent" for raw in (torrent, other)
                 }
+
+
+async def test_of_versions_that_were_never_completed_the_latest_are_kept(tmp_path: Path) -> None:
+    """A publisher may be quicker than the line for months; their files must not fill the disk."""
+    network = Network()
+    torrent = make(tmp_path / "1", FILES, Version.HYBRID)
+    put(network, record_of(torrent), 5)
+    out, state = tmp_path / "out", tmp_path / "state"
+    private = out / ".bittern" / TARGET.hex() / "next"
+    name = record_of(torrent).info_hash.hex()
+    write(private / f"{name}.torrent", torrent)
+    put_files(private / name, "site", FILES)
+    write(private / "not of ours.torrent", b"")
+    os.utime(private / "not of ours.torrent", (0, 0))
+    outdated = [InfoHash(bytes([number]) * 20) for number in range(MAX_ABANDONED + 3)]
+    for age, each in enumerate(outdated, 1):
+        write(private / str(each) / "site" / "a", b"never finished")
+        write(private / f"{each}.torrent", b"its metadata")
+        os.utime(private / f"{each}.torrent", (age, age))
+        write(state / "torrents" / f"{each}.torrent", b"known")
+    seen: list[set[str]] = []
+
+    def look(_: Torrent) -> None:
+        seen.append({path.name for path in private.iterdir()})
+
+    async with session_on(network, state) as session:
+        follower = Follower(session, LINK, out, torrent_added=look)
+        await follower.look()
+        await asyncio.wait_for(follower.update(), 30)
+        kept = {str(each) for each in outdated[-MAX_ABANDONED:]} | {name}
+        assert seen == [kept | {f"{each}.torrent" for each in (*kept, "not of ours")}]
+        assert [path.stem for path in (state / "torrents").glob("*")] == [name]
 
 
 @pytest.mark.slow

@@ -70,6 +70,8 @@ from bittern.storage.volume import probe_folding
 from bittern.storage.whole_file import write_whole
 
 PRIVATE_FOLDER: Final = ".bittern"
+MAX_ABANDONED: Final = 3
+"""Versions that were begun and are outdated whose files are kept, for newer ones to take."""
 MAX_HANDED_ON: Final = 100
 """Peers of the metadata that the torrent of the files begins with; sources name it more."""
 
@@ -219,6 +221,8 @@ class Follower:
         record = self.newest.record
         stage = self._private / "next" / record.info_hash.hex()
         metainfo = await self._fetch_metainfo(record, stage)
+        # They may come faster than their files do, and the disk would fill up.
+        await self._session.forget(await self._session.run_job(lambda: drop_abandoned(stage)))
         info = metainfo.info
         paths, old_paths = await self._session.run_job(lambda: self._prepare(info, stage))
         config = replace(
@@ -343,6 +347,19 @@ class Follower:
             path for path in stage.parent.iterdir() if path.is_dir() and path.name != stage.name
         ]
         return [path for path in (*tops, *others) if path.exists()]
+
+
+def drop_abandoned(stage: Path) -> set[InfoHash]:
+    """Remove what was begun beside a stage, but for the latest; return the versions removed."""
+    others = [path for path in stage.parent.glob("*.torrent") if path.stem != stage.name]
+    others.sort(key=lambda path: path.stat().st_mtime)
+    gone = set()
+    for path in others[:-MAX_ABANDONED]:
+        with suppress(ValueError, OSError):
+            gone.add(InfoHash.parse(path.stem))  # which fails if it is not of ours
+            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+            path.unlink()
+    return gone
 
 
 def moved_since(earlier: TorrentStats, now: TorrentStats) -> Update:
