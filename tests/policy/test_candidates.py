@@ -541,6 +541,30 @@ def test_a_full_list_drops_failures_first_and_never_who_is_active_or_useful() ->
     assert at(1) in candidates
 
 
+def test_whoever_seeds_for_months_still_hears_of_leechers() -> None:
+    """Seeds are never dialled by a seed, so they do not fail; in the end there was nobody else."""
+    candidates = make(capacity=20)
+    candidates.is_seeding = True
+    seeds = [at(number) for number in range(20)]
+    assert candidates.add(seeds, Source.TRACKER, now=0) == 20
+    assert candidates.add([at(100)], Source.TRACKER, now=0) == 0, "not tried yet"
+    for number, endpoint in enumerate(seeds):
+        now = 1000.0 * number
+        candidates.connected(endpoint, now=now)
+        candidates.mark_seed(endpoint)
+        if number % 2:
+            candidates.disconnected(endpoint, now=now + 500)
+        else:
+            candidates.let_go(endpoint, now=now)
+    now = 1e6
+    assert candidates.next_to_dial(5, now=now) == []
+    assert candidates.add([at(100)], Source.TRACKER, now=now) == 1
+    assert candidates.next_to_dial(5, now=now) == [at(100)]
+    candidates.is_seeding = False
+    assert candidates.add([at(101 + n) for n in range(20)], Source.TRACKER, now=now) < 3
+    assert len(candidates) == 20
+
+
 def test_who_was_active_may_go_when_the_attempt_was_not_wanted() -> None:
     candidates = filled(range(1), Source.PEX, capacity=1)
     assert candidates.next_to_dial(1, now=0.0) == [at(0)]

@@ -51,6 +51,21 @@ def test_failures_go_first_and_a_twentieth_at_once() -> None:
     assert len(book.dropped) == 3
 
 
+def test_seeds_make_room_only_while_we_need_nothing() -> None:
+    book = Book(3)
+    for i in range(3):
+        book.add(i)
+        book[i].is_seed = book[i].was_useful = True
+    book[1].is_active = True
+    assert not book.add(9)
+    book.book.is_seeding = True
+    assert book.add(9)
+    assert len(book.dropped) == 1
+    assert 1 in book.numbers
+    book.book.is_seeding = False
+    assert not book.add(10)
+
+
 @pytest.mark.parametrize("reason", ["active", "useful", "user"])
 def test_what_is_worth_keeping_stays(reason: str) -> None:
     book = Book(2)

@@ -112,7 +112,6 @@ class Candidates:
         self._external: dict[bool, Endpoint] = {}
         """Our own endpoint as others see it, by whether it is IPv6."""
         self._heard: dict[Source, Heard] = {}
-        self._is_seeding = False
         self._is_paused = False
         self.num_forgotten: int = 0
         """Endpoints given up after ``MAX_FAILURES``."""
@@ -173,7 +172,8 @@ class Candidates:
                 entry.failures = 0
                 if not entry.is_active:
                     self._put(entry, now)
-            entry.is_seed = entry.is_seed or is_seed
+            if is_seed and not entry.is_seed:
+                self._mark_seed(entry)
         self._note(source, num_named)
         return num_new
 
@@ -221,7 +221,11 @@ class Candidates:
     def mark_seed(self, endpoint: Endpoint) -> None:
         """Note that a peer needs nothing; it is not dialled while we need nothing either."""
         if endpoint in self._book.entries:
-            self._book.entries[endpoint].is_seed = True
+            self._mark_seed(self._book.entries[endpoint])
+
+    def _mark_seed(self, entry: Candidate) -> None:
+        entry.is_seed = True
+        self._book.changed()
 
     def entries(self) -> Iterable[Candidate]:
         """Return the book's entries, for reading."""
@@ -337,6 +341,7 @@ class Candidates:
         entry = self._book.entries.get(endpoint)
         if entry is not None:
             entry.connected_at = None
+            self._book.changed()
             self._dials.forgive(entry.address)
             self._put(entry, now)
 
@@ -345,11 +350,11 @@ class Candidates:
     @property
     def is_seeding(self) -> bool:
         """Whether we need nothing, so that seeds are not dialled."""
-        return self._is_seeding
+        return self._book.is_seeding
 
     @is_seeding.setter
     def is_seeding(self, value: bool) -> None:
-        self._is_seeding = value
+        self._book.is_seeding = value
         if not value:
             self._queue.call(_SEEDS, self._now)
 
@@ -421,7 +426,7 @@ class Candidates:
 
     def _put_aside(self, entry: Candidate, now: float) -> bool:
         """Find another place for an entry that may not be dialled now."""
-        if entry.is_seed and self._is_seeding:
+        if entry.is_seed and self.is_seeding:
             self._park(entry, _SEEDS)
             return True
         if not self.allow_multiple_per_address and self._busy[entry.address]:

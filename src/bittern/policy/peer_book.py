@@ -2,7 +2,9 @@
 The endpoints known of one torrent, how each has behaved, and who has to go when it is full.
 
 Room is found by dropping endpoints that failed, and untried ones for those of a
-more trustworthy source. What is active, was useful or comes from the user stays.
+more trustworthy source; by whoever seeds also seeds, which it never dials: they would
+not fail, and in time there would be nobody else. Else what was useful stays, and in any
+case what is active or comes from the user.
 
 Invariants: at most ``limit`` endpoints are listed; one exchange partner has named
 at most a tenth of them.
@@ -91,12 +93,13 @@ class PeerBook:
         removed: hears of every candidate that is dropped.
     """
 
-    __slots__ = ("_full_for", "_limit", "_named_by", "_removed", "entries")
+    __slots__ = ("_full_for", "_is_seeding", "_limit", "_named_by", "_removed", "entries")
 
     def __init__(self, limit: int, removed: Callable[[Candidate], None]) -> None:
         self.entries: dict[Endpoint, Candidate] = {}
         """For reading."""
         self._limit = limit
+        self._is_seeding = False
         self._removed = removed
         self._named_by: Counter[str] = Counter()
         self._full_for = len(_TRUST)
@@ -113,6 +116,16 @@ class PeerBook:
         self._full_for = len(_TRUST)
         for entry in self._worst_first()[: max(0, len(self.entries) - value)]:
             self.remove(entry)
+
+    @property
+    def is_seeding(self) -> bool:
+        """Whether we need nothing, so that seeds are of no use."""
+        return self._is_seeding
+
+    @is_seeding.setter
+    def is_seeding(self, value: bool) -> None:
+        self._is_seeding = value
+        self.changed()
 
     def has_share(self, named_by: str | None) -> bool:
         """Tell whether an exchange partner may name one more; None stands for other sources."""
@@ -139,7 +152,7 @@ class PeerBook:
         self._removed(entry)
 
     def changed(self) -> None:
-        """Note that an endpoint has failed or is idle now, so that it may have to go."""
+        """Note that an endpoint has failed, is idle or a seed now, so that it may have to go."""
         self._full_for = len(_TRUST)
 
     def _worst_first(self) -> list[Candidate]:
@@ -153,7 +166,9 @@ class PeerBook:
         victims = [
             e
             for e in self._worst_first()
-            if e.failures or (not e.was_useful and _TRUST[e.source] > trust)
+            if e.failures
+            or (e.is_seed and self._is_seeding)
+            or (not e.was_useful and _TRUST[e.source] > trust)
         ]
         if not victims:
             self._full_for = trust
