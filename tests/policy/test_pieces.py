@@ -533,6 +533,80 @@ def test_only_the_slow_one_of_two_in_a_piece_is_helped() -> None:
     assert scene.plan(third, 9) == [(0, 3 * B, 4 * B - 100), (0, 2 * B, 3 * B)]
 
 
+def owing(key: str, scene: Scene, rate: float, num_blocks: int) -> PeerShare:
+    """Make a peer that was asked for blocks in order and keeps its rate, in blocks per second."""
+    share = PeerShare(key)
+    runs = scene.plan(share, num_blocks)
+    share.queue = {index << 32 | begin: length for index, begin, length in requests_of(scene, runs)}
+    share.rate, share.expected_wait = rate * B, len(share.queue) / rate
+    return share
+
+
+def asked_of(scene: Scene, share: PeerShare) -> list[tuple[int, int]]:
+    """Let a peer be asked for up to 9 blocks; return their pieces and numbers."""
+    return [(index, begin // B) for index, begin, _ in requests_of(scene, scene.plan(share, 9))]
+
+
+def test_what_a_slow_peer_brings_sooner_than_another_would_is_not_asked_for_twice() -> None:
+    """Its cancel would come too late."""
+    scene, quick = Scene(2), PeerShare("quick")
+    slow = owing("slow", scene, 2.0, 8)
+    slow.delay, quick.rate, quick.delay = 0.2, 1000.0 * B, 2.0
+    scene.pieces.share_slow_pieces()
+    assert asked_of(scene, quick) == [(1, 3), (1, 2), (1, 1), (1, 0)]
+    slow.silent_for = 2.0
+    scene.pieces.share_slow_pieces()
+    assert asked_of(scene, quick) == [(0, 3), (0, 2), (0, 1), (0, 0)], "it has stopped"
+
+
+def test_what_a_slow_peer_brings_within_half_a_second_is_not_asked_for_twice() -> None:
+    scene, quick = Scene(1), PeerShare("quick")
+    owing("slow", scene, 2.0, 4)
+    scene.pieces.share_slow_pieces()
+    assert asked_of(scene, quick) == [(0, 3), (0, 2), (0, 1)]
+
+
+def test_nobody_who_has_stopped_is_asked_for_what_another_brings_before_it_goes_on() -> None:
+    scene, stopped = Scene(1), PeerShare("stopped")
+    owing("slow", scene, 2.0, 4)
+    stopped.rate, stopped.silent_for = 1000.0 * B, 1.5
+    scene.pieces.share_slow_pieces()
+    assert asked_of(scene, stopped) == [(0, 3)]
+
+
+def test_a_third_is_asked_for_what_a_second_peer_has_stopped_to_bring() -> None:
+    """It may have been quick: what was asked of it is no sooner there for that."""
+    scene, first, second, third = Scene(1), *map(PeerShare, "abc")
+    scene.plan(first, 4)
+    make_slow(scene, first)
+    second.rate = third.rate = 1000.0 * B
+    asked = asked_of(scene, second)
+    second.queue = dict.fromkeys([index << 32 | number * B for index, number in asked], B)
+    make_slow(scene, first)
+    assert asked_of(scene, third) == []
+    second.silent_for = 2.5
+    make_slow(scene, first)
+    assert asked_of(scene, third) == asked
+
+
+def test_who_lets_us_wait_longest_is_helped_first() -> None:
+    scene, quick = Scene(3), PeerShare("quick")
+    for rate, name in ((2.0, "slow"), (1.0, "slowest"), (3.0, "less slow")):
+        owing(name, scene, rate, 4)
+    scene.pieces.share_slow_pieces()
+    quick.rate, quick.delay = 1000.0 * B, 0.1
+    late = [(1, 3), (1, 2), (1, 1), (1, 0), (0, 3), (0, 2), (0, 1), (2, 3), (2, 2)]
+    assert asked_of(scene, quick) == late
+
+
+def test_of_one_peer_that_is_late_the_last_piece_is_asked_for_first() -> None:
+    scene, quick = Scene(3), PeerShare("quick")
+    owing("slow", scene, 2.0, 12)
+    scene.pieces.share_slow_pieces()
+    quick.rate, quick.delay = 1000.0 * B, 0.1
+    assert [index for index, _, _ in scene.plan(quick, 6)] == [2, 2, 2, 2, 1, 1]
+
+
 def test_a_block_asked_of_several_is_free_when_all_have_refused() -> None:
     scene, a, b, c = Scene(1), *map(PeerShare, "abc")
     scene.plan(a, 4)

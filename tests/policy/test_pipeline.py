@@ -142,6 +142,15 @@ def test_the_depth_follows_a_line_that_slows_down_and_recovers() -> None:
     assert line.pipeline.target == pytest.approx(3 * 5e6 / BLOCK_LENGTH, rel=0.1)
 
 
+@pytest.mark.parametrize("at", [10.0, 10.5, 11.0, 11.5, 12.0, 12.5])
+def test_a_line_that_has_paused_is_soon_believed_to_be_as_quick_as_before(at: float) -> None:
+    """Wherever in a round it pauses: what the round brings after that counts as well."""
+    line = Line(lambda now: BLOCK_LENGTH / 1.2 if at <= now < at + 0.02 else 1e6, 0.05)
+    line.run(at + 1.2 + 1.5)
+    assert line.pipeline.rate >= 0.5 * 1e6 / BLOCK_LENGTH
+    assert line.pipeline.target >= 0.5 * 3 * 1e6 / BLOCK_LENGTH
+
+
 def test_blocks_of_tiny_files_count_as_blocks() -> None:
     line = Line(1e6, 0.1, block_length=1000, wake_up=0.02).run(5.0)
     assert line.received(3.0, 5.0) >= 0.95 * 2e6

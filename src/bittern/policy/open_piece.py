@@ -6,7 +6,7 @@ States of a block: free, requested, received.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Protocol
 
 FREE, REQUESTED, RECEIVED = 0, 1, 2
@@ -30,13 +30,16 @@ class PeerShare:
 
     __slots__ = (
         "assigned",
+        "delay",
         "expected_wait",
         "hastened_round",
         "key",
         "last_index",
         "prefers_rows",
+        "queue",
         "rate",
         "searched_round",
+        "silent_for",
     )
 
     def __init__(self, key: Hashable, *, prefers_rows: bool = False) -> None:
@@ -46,11 +49,21 @@ class PeerShare:
         self.assigned: list[OpenPiece] = []
         """Pieces this peer is working through, with blocks still free."""
         self.rate: float = 0.0
-        """Bytes per second it lately sent; kept up to date by the owner of the connection."""
+        """Bytes per second it sends when it owes something; kept up to date by the owner of the
+        connection. Neither a short stop nor having been asked for nothing makes it low."""
         self.last_index: int = -1
         """The last piece that was opened for it; the next one should follow."""
         self.expected_wait: float = 0.0
-        """Seconds until its outstanding requests will be there at that rate."""
+        """Seconds until its outstanding requests will be there at that rate, if it goes on after
+        another ``silent_for``."""
+        self.queue: Mapping[int, int] = {}
+        """Its outstanding requests as ``proto.outgoing`` keeps them: ``index << 32 | begin`` to
+        lengths, oldest first; empty where nobody knows their order."""
+        self.silent_for: float = 0.0
+        """Seconds for which it has sent nothing of what it owed, if its pace does not explain them;
+        until it sends something, whatever has been taken back meanwhile."""
+        self.delay: float = 0.0
+        """Seconds from a request to its block, when nothing else is asked for."""
         self.searched_round: int = -1
         """Round in which no slow block was left that this peer could be asked for too."""
         self.hastened_round: int = -1

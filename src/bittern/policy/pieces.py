@@ -35,8 +35,10 @@ SEQUENTIAL_WAIT = 6.0
 before a second peer is asked for it too; twice what a block waits at a peer that keeps its pace."""
 KEPT_PIECE_SECONDS = 8.0
 """Limit: H4, H5. A piece that failed is kept for one peer, unless a block of it takes longer."""
-ENDGAME_WAIT = 1.0
+ENDGAME_WAIT = 0.5
 """Seconds a block is expected to take before a second peer is asked for it too."""
+SILENCE = 0.5
+"""Seconds beyond a round trip and its pace for which a peer that has stopped sends nothing."""
 MAX_ENDGAME_ASKERS = 3
 """Peers that have sent nothing so far and are asked for one block at the same time, not counting
 those that are late: a few who promise and never serve would keep the last blocks from others."""
@@ -64,6 +66,31 @@ class Received:
     """Share, index, begin of requests that are now superfluous."""
     num_wasted: int = 0
     """Bytes that were there already or that nobody wants any more."""
+
+
+class Places:
+    """Where blocks stand among what peers were asked for; good for one look at all pieces."""
+
+    def __init__(self) -> None:
+        self._places: dict[PeerShare, dict[int, int]] = {}
+
+    def wait(self, share: PeerShare, key: int) -> float:
+        """Return the seconds until a peer brings a block, at its pace, after those before it."""
+        if not share.rate:
+            return share.expected_wait
+        if (places := self._places.get(share)) is None:
+            places = {each: place for place, each in enumerate(share.queue, 1)}
+            self._places[share] = places
+        place = places.get(key)
+        if place is None:
+            return share.expected_wait
+        # Who has stopped is expected to send nothing for as long again.
+        return share.silent_for + place * BLOCK_LENGTH / share.rate
+
+
+def _wait_of(piece: OpenPiece) -> float:
+    """Return how long the latest of those who were asked first will need for all that they owe."""
+    return max((peer.expected_wait for peer in set(piece.waited_for())), default=0.0)
 
 
 class Pieces:
@@ -105,6 +132,9 @@ class Pieces:
         self._exclusive: set[int] = set()
         self._late_head: OpenPiece | None = None
         """In sequential order the first piece of all, when a block of it is long in coming."""
+        self._by_wait: list[OpenPiece] | None = None
+        """In the endgame: the order in which pieces are looked at for late blocks, in this round;
+        some may have been closed since."""
         self._round = 0
         """Counts calls of ``share_slow_pieces``; nobody becomes slow between two of them."""
 
@@ -245,11 +275,14 @@ class Pieces:
                     return
         if share.searched_round == self._round:
             return
-        # Who works through many pieces in a row has come to the last ones last.
-        by_age = self.open.values()
-        for piece in reversed(by_age) if share.prefers_rows else by_age:
-            if not piece.is_exclusive and peer_bits >> (top - piece.index) & 1:
-                budget -= self._duplicate(piece, share, budget, runs)
+        # Who lets us wait longest is helped first, and with what it was asked for last.
+        if self._by_wait is None:
+            self._by_wait = sorted(self.open.values(), key=_wait_of)[::-1]
+        places = Places()
+        for piece in self._by_wait:
+            is_open = self.open.get(piece.index) is piece
+            if is_open and not piece.is_exclusive and peer_bits >> (top - piece.index) & 1:
+                budget -= self._duplicate(piece, share, budget, runs, places)
                 if budget <= 0:
                     return
         share.searched_round = self._round
@@ -262,33 +295,43 @@ class Pieces:
         if head.num_free:
             asked = self._take(head, share, budget, runs)
         if asked < budget:
-            asked += self._duplicate(head, share, budget - asked, runs)
+            asked += self._duplicate(head, share, budget - asked, runs, Places())
         if asked < budget:
             share.hastened_round = self._round
         return asked
 
-    def _duplicate(self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run]) -> int:
+    def _duplicate(
+        self, piece: OpenPiece, share: PeerShare, budget: int, runs: list[Run], places: Places
+    ) -> int:
         """Ask ``share`` too for blocks that are long in coming from elsewhere, the last first."""
         asked = 0
         length = self._geometry.length_of(piece.index)
         own_time = BLOCK_LENGTH / share.rate if share.rate else 0.0
         number = piece.states.rfind(REQUESTED)
         while number >= 0 and asked < budget:
-            patience = max(ENDGAME_WAIT, 2 * share.expected_wait)
             first = piece.askers[number]
-            if first is not None and first is not share and first.expected_wait > patience:
-                begin = number << BLOCK_SHIFT
-                askers = self._askers.setdefault(piece.index << 32 | begin, [first])
-                in_time = [asker.rate for asker in askers if asker.expected_wait <= patience]
-                # Who has sent something so far will: a third copy only delays other blocks.
-                is_left = len(in_time) < MAX_ENDGAME_ASKERS and not any(in_time)
-                if is_left and share not in askers:
-                    askers.append(share)
+            if first is not None and first is not share:
+                key = piece.index << 32 | number << BLOCK_SHIFT
+                # Late with the last of what it owes, it may still bring this block sooner than
+                # ``share`` would, or before a cancel has reached it.
+                soon = 2 * share.expected_wait + share.silent_for + own_time
+                soon = max(ENDGAME_WAIT, soon + share.delay + first.delay)
+                is_late = first.expected_wait > soon and places.wait(first, key) > soon
+                if is_late and self._is_left(key, share, soon, places):
+                    self._askers.setdefault(key, [first]).append(share)
                     share.expected_wait += own_time
+                    begin = number << BLOCK_SHIFT
                     runs.append((piece.index, begin, min(length, begin + BLOCK_LENGTH)))
                     asked += 1
             number = piece.states.rfind(REQUESTED, 0, number)
         return asked
+
+    def _is_left(self, key: int, share: PeerShare, soon: float, places: Places) -> bool:
+        """Tell whether of those who were asked for a block after the first none will bring it."""
+        others = self._askers.get(key, ())[1:]
+        # A third copy only delays other blocks, unless it comes in half the time of the second.
+        in_time = [asker.rate for asker in others if places.wait(asker, key) <= 2 * soon]
+        return share not in others and len(in_time) < MAX_ENDGAME_ASKERS and not any(in_time)
 
     # --- receiving -----------------------------------------------------------------------
 
@@ -424,6 +467,7 @@ class Pieces:
         all shares have been brought up to date.
         """
         self._round += 1
+        self._by_wait = None
         is_sequential = self._picker.sequential
         patience = SEQUENTIAL_PIECE_SECONDS if is_sequential else SLOW_PIECE_SECONDS
         self._late_head = self._find_late_head() if is_sequential else None
@@ -438,7 +482,7 @@ class Pieces:
                 piece.is_exclusive = False
             if owner is None:
                 continue
-            if piece.num_free * BLOCK_LENGTH > owner.rate * patience:
+            if piece.num_free * BLOCK_LENGTH > owner.rate * (patience - owner.silent_for):
                 self._offer(piece)
 
     def _find_late_head(self) -> OpenPiece | None:

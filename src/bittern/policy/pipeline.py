@@ -11,7 +11,7 @@ and ends when as many blocks have arrived, so it lasts a round trip at least and
 its rate never exceeds what the line carries, however the blocks are bunched. At
 the end of a round the target follows the rate but at most doubles, because a
 remote limiter often lets a burst pass at first. When a round drags on, the rate
-is lowered while it lasts.
+is lowered, and follows the round while it lasts.
 
 The data path calls ``blocks_received`` and ``set_outstanding`` once per wake-up,
 about 0.5 microseconds each.
@@ -55,7 +55,7 @@ class Pipeline:
     """
     The depth of one peer's request queue.
 
-    ``target`` and ``rate`` are for reading.
+    ``target``, ``rate`` and ``delay`` are for reading.
 
     Args:
         now: instant of creation.
@@ -63,7 +63,7 @@ class Pipeline:
     """
 
     __slots__ = (
-        "_delay",
+        "_drags",
         "_first",
         "_is_waiting",
         "_outstanding",
@@ -71,6 +71,7 @@ class Pipeline:
         "_round_at",
         "_round_blocks",
         "_round_left",
+        "delay",
         "rate",
         "target",
     )
@@ -81,10 +82,12 @@ class Pipeline:
         """Requests to keep outstanding, blocks."""
         self.rate: float = 0.0
         """Blocks per second while something was outstanding; 0.0 until the first round ends."""
-        self._delay = 0.0
+        self.delay: float = 0.0
         """Round trip, as the first block after silence shows it; at most ``QUEUE_TIME``."""
         self._first: tuple[float, int] | None = None
         """Time to the first wake-up of a round after silence, and its blocks."""
+        self._drags = False
+        """This round has taken longer than the rate says."""
         self._is_waiting = False
         self._outstanding = 0
         self._round_at = now
@@ -111,8 +114,11 @@ class Pipeline:
             self._first = elapsed, num_blocks
         if self._round_left <= 0:
             self._end_round(max(elapsed, 1e-6))
-        elif elapsed > PATIENCE + 2 * self._delay and self._round_blocks < self.rate * elapsed:
-            self._follow(elapsed, 1.0)
+        elif elapsed > PATIENCE + 2 * self.delay:
+            # Once it has been lowered it follows both ways: who has only paused is soon known.
+            self._drags = self._drags or self._round_blocks < self.rate * elapsed
+            if self._drags:
+                self._follow(elapsed, 1.0)
 
     def set_outstanding(self, num_blocks: int, *, now: float) -> None:
         """
@@ -127,6 +133,7 @@ class Pipeline:
             self._round_at = now
             self._round_left = num_blocks
             self._round_blocks = 0
+            self._drags = False
         elif num_blocks < self._round_left:
             self._round_left = num_blocks  # some were rejected or taken back
         self._outstanding = num_blocks
@@ -135,7 +142,7 @@ class Pipeline:
         rate = self._round_blocks / elapsed
         if self._first is not None and rate:
             until, num_blocks = self._first
-            self._delay = min(max(0.0, until - num_blocks / rate), QUEUE_TIME)
+            self.delay = min(max(0.0, until - num_blocks / rate), QUEUE_TIME)
             self._first = None
         is_faster = rate >= self.rate
         self._follow(elapsed, 1.0 if is_faster else max(0.25, min(1.0, elapsed)))
@@ -147,14 +154,14 @@ class Pipeline:
         Args:
             num_peers: that send at the same time, this one included; >= 1.
         """
-        on_the_way = ceil(2 * self._delay * self.rate)
+        on_the_way = ceil(2 * self.delay * self.rate)
         share = max(CROWD, CROWD_TARGET // num_peers)
         self.target = min(self.target, max(share, on_the_way))
 
     def _follow(self, elapsed: float, weight: float) -> None:
         """Move the rate towards that of the round, and the target after it."""
         self.rate += (self._round_blocks / elapsed - self.rate) * weight
-        wanted = ceil(self.rate * (QUEUE_TIME + self._delay))
+        wanted = ceil(self.rate * (QUEUE_TIME + self.delay))
         wanted = min(wanted, 2 * self.target)
         self.target = min(max(wanted, MIN_TARGET), self._reqq_limit)
 

@@ -274,6 +274,85 @@ async def test_what_a_seed_owes_when_it_stalls_goes_once_to_the_others(scene: Sc
     scene.network.heal(hosts[0], leecher.host)
 
 
+@in_scene()
+async def test_who_has_had_nothing_to_do_for_long_is_asked_at_once_when_two_have_stopped(
+    scene: Scene,
+) -> None:
+    """Neither the pace that it had nor theirs is forgotten: it would be as quick again."""
+    leecher = await scene.node()
+    for _ in range(2):
+        stopped = await scene.scripted(leecher, bitfield=wire.encode_bitfield(b"\0\1"))
+        stopped.send(wire.UNCHOKE)
+        scene.spawn(keep_alive(stopped))
+    quick = await scene.scripted(leecher, bitfield=wire.encode_bitfield(b"\xff\xfe"))
+    quick.send(wire.UNCHOKE)
+    scene.spawn(quick.serve(scene.block))
+    await asyncio.sleep(45)
+    assert leecher.torrent.stats().num_have == NUM_PIECES - 1
+    quick.send(wire.encode_have(NUM_PIECES - 1))
+    await leecher.complete(within=2)
+
+
+class Occupied:
+    """Keeps the line of a host from sending anything else for a while."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._num_bytes = num_bytes
+
+    def take(self, _: int) -> bytearray | None:
+        """Give everything, once."""
+        num_bytes, self._num_bytes = self._num_bytes, 0
+        return bytearray(num_bytes) or None
+
+    def passed(self, data: bytearray) -> None:
+        """Nobody gets it."""
+
+
+def stop_for(host: SimHost, seconds: float) -> None:
+    assert host.upload.rate is not None
+    host.upload.wake(Occupied(int(host.upload.rate * seconds)))
+
+
+FAR = (
+    (0.2, 50e3), (0.01, 1e5), (0.1, 2e5), (0.025, 4e5),
+    (0.15, 8e5), (0.05, 1.5e6), (0.075, 2.5e6), (0.02, 4e6),
+)  # fmt: skip
+"""Seconds one way and bytes per second of seeds; together they need 3.5 s for 32 MiB."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stops", "within", "most_wasted"),
+    [
+        pytest.param([], 4.5, 0.008, id="uneven"),
+        pytest.param([(1.25, 1, 20), (2, 4, 20), (2.75, 7, 20)], 6.2, 0.01, id="three stop"),
+        pytest.param([(2.9, 7, 20)], 5.8, 0.01, id="the fastest stops near the end"),
+        pytest.param(
+            [(0.5 + 0.7 * n % 4.5, n % 8, 0.2 + 0.29 * n % 0.8) for n in range(24)],
+            6.5, 0.01, id="each stops three times",
+        ),
+    ],
+)  # fmt: skip
+@in_scene(files={"": 32 << 20}, piece_length=1 << 20, is_traced=False)
+async def test_far_and_uneven_seeds_send_hardly_a_block_twice(
+    scene: Scene, stops: list[tuple[float, int, float]], within: float, most_wasted: float
+) -> None:
+    scene.network.send_buffer_length = 65_536
+    near = scene.add_host()
+    hosts = [scene.add_host(upload_rate=rate) for _, rate in FAR]
+    for host, (delay, _) in zip(hosts, FAR, strict=True):
+        scene.network.set_link(near, host, Link(delay=delay))
+    seeds = [await scene.node(is_seed=True, host=host) for host in hosts]
+    leecher = await scene.node(host=near, peers=seeds)
+    began = scene.loop.time()
+    for at, number, seconds in stops:
+        scene.loop.call_at(began + at, stop_for, hosts[number], seconds)
+    await leecher.complete()
+    assert scene.loop.time() - began < within
+    stats = leecher.torrent.stats()
+    assert stats.downloaded - len(scene.data) <= most_wasted * len(scene.data)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [0, 30_000], ids=["stalls", "is slow"])
 @in_scene(files={"": 8 << 20}, piece_length=262_144, link=Link(delay=0.05))

@@ -146,6 +146,7 @@ class PeerConnection:
         """The peer says that it would rather be connected to with encryption (BEP 10)."""
         self.client: str = ""
         self.share: PeerShare = PeerShare(self.address)
+        self.share.queue = protocol.outstanding
         self.pipeline: Pipeline = Pipeline(now=now)
         self.refused: int = 0
         """Pieces of which the peer rejected a request though it does not choke us."""

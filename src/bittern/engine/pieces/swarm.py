@@ -42,7 +42,7 @@ from bittern.engine.services import Services
 from bittern.net.stream import Stream
 from bittern.policy.open_piece import PeerShare
 from bittern.policy.picker import Picker
-from bittern.policy.pieces import BLOCK_SHIFT, Run
+from bittern.policy.pieces import BLOCK_SHIFT, SILENCE, Run
 from bittern.policy.pipeline import CROWD
 from bittern.proto import peer_events
 from bittern.proto.peer_events import PeerEvent, ReceivedBlock, Request
@@ -213,7 +213,10 @@ class Swarm:
         peer.pipeline.blocks_received(len(blocks), now=now)
         if (share := peer.share).rate:
             # Not only once a second: at the end others are asked for what seems to be late.
+            share.silent_for = 0.0
             share.expected_wait = (len(peer.protocol.outstanding) << BLOCK_SHIFT) / share.rate
+            if not peer.protocol.outstanding:
+                share.searched_round = -1  # Now it would be quick with more than a while ago.
         if len(blocks) >= CROWD:
             others = sum(1 for each in self.peers if each is not peer and each.protocol.outstanding)
             peer.pipeline.thin_out(others + 1)
@@ -505,9 +508,15 @@ class Swarm:
     def _judge_pace(self, peer: PeerConnection, now: float) -> None:
         """Estimate when what a peer owes us will be there; take it back from one that snubs us."""
         share, protocol = peer.share, peer.protocol
-        share.rate = peer.down.rate
+        # The meter falls while nothing is asked for, and the rate of a round right after a stop.
+        share.rate = max(peer.down.rate, peer.pipeline.rate * BLOCK_LENGTH)
+        share.delay = peer.pipeline.delay
         num_bytes = len(protocol.outstanding) << BLOCK_SHIFT
         silent_for = now - peer.last_block_at
+        if num_bytes and share.rate:
+            usual = share.delay + BLOCK_LENGTH / share.rate
+            if silent_for > usual + SILENCE:
+                share.silent_for = max(share.silent_for, silent_for)
         if not num_bytes:
             share.expected_wait = 0.0
         elif silent_for > self._services.config.snub_timeout:
@@ -518,7 +527,7 @@ class Swarm:
             peer.snub_total = peer.down.total
         else:
             expected = num_bytes / share.rate if share.rate else silent_for
-            share.expected_wait = max(expected, silent_for)
+            share.expected_wait = share.silent_for + expected
 
     # --- settings and the end ------------------------------------------------------------
 
