@@ -350,6 +350,27 @@ def test_suspects_stay_until_they_are_settled_however_sessions_end(tmp_path: Pat
     store.close()
 
 
+def test_a_torrent_is_settled_until_something_may_be_written(tmp_path: Path) -> None:
+    """Whoever else ran when a session was killed."""
+    store = started(tmp_path)
+
+    def is_settled() -> bool:
+        found = store.load(key(1))
+        assert found is not None
+        return found.is_settled
+
+    commit(store, key(1), bits(0, 1))
+    assert not is_settled()
+    commit(store, key(1), bits(0, 1, 2), is_settled=True)
+    store = reopened(store, clean=False)
+    assert suspects_of(store) == [2]
+    assert is_settled()
+    store.mark_open(key(1), [5])
+    store = reopened(store, clean=False)
+    assert not is_settled()
+    store.close()
+
+
 def test_a_piece_committed_one_by_one_leaves_the_suspects(tmp_path: Path) -> None:
     store = started(tmp_path)
     store.mark_open(key(1), [3, 4])

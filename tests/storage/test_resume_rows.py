@@ -51,6 +51,7 @@ def states(draw: st.DrawFn) -> TorrentState:
         downloaded=draw(st.integers(0, 1 << 50)),
         uploaded=draw(st.integers(0, 1 << 50)),
         stamps=tuple(draw(st.lists(st.none() | stamp, max_size=3))),
+        is_settled=draw(st.booleans()),
         unchecked=Bitfield.of(num_pieces, draw(pieces))
         if num_pieces and draw(st.booleans())
         else None,

@@ -175,13 +175,15 @@ class ResumeStore:
         except ValueError as error:
             self.problems.append(f"{key}: the stored state is unusable ({error})")
             return Resumed(record=record)
+        suspects = self._suspects(run, key, state.have.num_pieces)
         return Resumed(
             record=record,
             have=state.have,
-            suspects=self._suspects(run, key, state.have.num_pieces),
+            suspects=suspects,
             downloaded=state.downloaded,
             uploaded=state.uploaded,
             stamps=state.stamps,
+            is_settled=state.is_settled and not suspects.bits & ~state.recent.bits,
             unchecked=state.unchecked,
         )
 
@@ -379,6 +381,7 @@ def _write_checkpoint(connection: sqlite3.Connection, checkpoint: Checkpoint) ->
         downloaded=checkpoint.downloaded,
         uploaded=checkpoint.uploaded,
         stamps=checkpoint.stamps,
+        is_settled=checkpoint.is_settled,
         unchecked=checkpoint.unchecked,
     )
     row = seal(key, encode_state(state))

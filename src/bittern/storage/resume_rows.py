@@ -71,6 +71,7 @@ class TorrentState:
         downloaded: bytes of payload received, all sessions together.
         uploaded: bytes of payload sent, all sessions together.
         stamps: of the files by index, as they were then; empty when not recorded.
+        is_settled: nothing was being written then.
         unchecked: pieces of which nothing is known, as a check has not come to them yet, nor
             are they among ``have``; None when no check is under way.
     """
@@ -80,6 +81,7 @@ class TorrentState:
     downloaded: int = 0
     uploaded: int = 0
     stamps: tuple[FileStamp | None, ...] = ()
+    is_settled: bool = False
     unchecked: Bitfield | None = None
 
 
@@ -98,6 +100,8 @@ class Resumed:
         downloaded: see TorrentState.
         uploaded: see TorrentState.
         stamps: see TorrentState.
+        is_settled: nothing was written since the stamps were taken, as far as anybody knows:
+            suspects are those of the last checkpoint alone.
         unchecked: see TorrentState; a check goes on with them if the files are as they were.
     """
 
@@ -107,6 +111,7 @@ class Resumed:
     downloaded: int = 0
     uploaded: int = 0
     stamps: tuple[FileStamp | None, ...] = ()
+    is_settled: bool = False
     unchecked: Bitfield | None = None
 
 
@@ -200,6 +205,7 @@ def encode_state(state: TorrentState) -> bytes:
             "downloaded": state.downloaded,
             "uploaded": state.uploaded,
             "stamps": state.stamps,
+            "is_settled": state.is_settled,
         }
     )
     unchecked = b"" if state.unchecked is None else state.unchecked.to_wire()
@@ -227,6 +233,7 @@ def decode_state(body: bytes) -> TorrentState:
             downloaded=int(_number(value.get("downloaded"))),
             uploaded=int(_number(value.get("uploaded"))),
             stamps=_read_stamps(value.get("stamps")),
+            is_settled=value.get("is_settled") is True,
             unchecked=Bitfield.from_wire(rest, num_pieces) if rest else None,
         )
     except WireDecodeError as error:

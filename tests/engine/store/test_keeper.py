@@ -23,7 +23,7 @@ from bittern.engine.session import Session
 from bittern.engine.store.disk import Disk
 from bittern.engine.store.journal import Journal
 from bittern.storage.abandoned import OPENED_STEP
-from bittern.storage.resume import Checkpoint
+from bittern.storage.resume import Checkpoint, ResumeStore
 from bittern.testing.crash import CrashingCalls
 from bittern.testing.disk import FaultyCalls, SimWorker
 from bittern.testing.loop import VirtualLoop
@@ -206,6 +206,33 @@ async def test_a_journal_that_knows_too_few_files_is_not_believed(scene: Scene) 
     await journal.close()
     _, checked = await add_again(scene, node, state)
     assert checked == NUM_PIECES
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+@in_scene()
+async def test_what_was_changed_before_a_session_of_others_was_killed_is_hashed(
+    scene: Scene, is_changed: bool
+) -> None:
+    """Limit: F5, F8. All of it, not only what was noted last; that alone where nothing changed."""
+    state = scene.state_dir
+    node = await scene.node(is_seed=True, state_dir=state)
+    await node.close()
+    store = ResumeStore(state)
+    known = store.load(scene.info_hash)
+    assert known is not None
+    all_but_one = Bitfield.of(NUM_PIECES, range(1, NUM_PIECES))
+    for have in (all_but_one, Bitfield.full(NUM_PIECES)):
+        checkpoint = Checkpoint(
+            info_hash=scene.info_hash, have=have, stamps=known.stamps, is_settled=True
+        )
+        store.commit_have([checkpoint])
+    store.close()
+    if is_changed:
+        damage(node.folder / NAME, 5 * PIECE_LENGTH)
+    ResumeStore(state).close(clean=False)
+    torrent, checked = await add_again(scene, node, state)
+    assert checked == (NUM_PIECES if is_changed else 1)
+    assert torrent.stats().num_have == NUM_PIECES - is_changed
 
 
 @pytest.mark.parametrize("wait", [0.5, 1.5, 2.5])

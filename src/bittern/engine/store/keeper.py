@@ -184,9 +184,11 @@ class Keeper:
             return False
         if resumed.suspects and not resumed.unchecked:
             # It ended without saying so: times may be newer, but nothing may be missing. While
-            # it was being checked nothing was written.
+            # it was being checked nothing was written, nor by a session that had other torrents.
             return all(
-                then is None or (now is not None and now.length >= then.length)
+                then is None
+                or then == now
+                or (not resumed.is_settled and now is not None and now.length >= then.length)
                 for then, now in zip(resumed.stamps, stamps, strict=False)
             )
         return all(then == now for then, now in zip(resumed.stamps, stamps, strict=False))
