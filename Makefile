@@ -15,8 +15,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 INTEROP ?= 1
-# One more than the smallest machine has cores: many tests wait for other programs.
-JOBS ?= 3
+# Twice as many as the smallest machine has cores: many tests wait for other programs.
+JOBS ?= 4
 RUNS ?= 100000
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 # Options for the program that a target runs, as `make test ARGS="-k picker --seed 7"`.
