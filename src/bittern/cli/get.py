@@ -82,7 +82,7 @@ def get(
         seed_time: Upload for this long, such as 30m or 2h.
         skip_check: Trust that the data is complete.
         recheck: Check all that is there, whatever is known of it, and fetch the rest, also when
-            the volume that held it is not mounted: that is otherwise waited for, with exit code 3.
+            the volume that held it is not mounted: a run otherwise ends with exit code 3 then.
         reuse_from: Look here for files of the torrent first; those that are right are taken,
             not downloaded. Repeatable.
         reuse_how: How they are taken: copied, or sharing their room as a clone (reflink) or

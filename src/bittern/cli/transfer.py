@@ -87,7 +87,7 @@ class Job:
         source: metainfo, or what ``open_source`` takes.
         label: what it is called until its name is known.
         config: the torrent's settings.
-        recheck: trust nothing that is known of the data, nor wait for the volume that it was on.
+        recheck: trust nothing that is known of the data, nor miss the volume that it was on.
         must_be_complete: fail if the data is not all there, as ``seed`` does.
         hinted_peers: hosts and ports that the source itself names; not to be trusted.
         save_torrent: where the .torrent file goes; None for nowhere.

@@ -194,19 +194,18 @@ class HashServer:
             self._is_busy = False
             if self._is_stopped:
                 return
-            is_bug = error is not None and not isinstance(error, StorageError)
+            bug = None if isinstance(error, StorageError) else error
             read, answer = (dict.fromkeys(unknown), b"") if result is None else result
             # Limit: F6. On a volume that is not mounted nothing is lost yet.
-            if not is_bug and not isinstance(error, VolumeMissing):
+            if bug is None and not isinstance(error, VolumeMissing):
                 self._remember(read)
             if answer:
                 self._send(peer, wanted, answer)
             else:
                 self._refuse(peer, wanted, self._services.loop.time())
             self._pump()
-            if is_bug:
-                assert error is not None
-                raise error
+            if bug is not None:
+                raise bug
 
         self._services.disk.submit(work, done)
 
