@@ -65,6 +65,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Draw a seed if none was given, and hand it to everything that takes chances."""
+    # A shell's script has what it starts in the background ignore Ctrl-C; tests send it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.seed is None:
         config.option.seed = random.SystemRandom().randrange(1 << 32)
     if config.option.hypothesis_seed is None:
